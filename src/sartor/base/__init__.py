@@ -1,0 +1,1 @@
+"""The vocabulary that every layer speaks: types, errors, settings, run folders."""

@@ -1,0 +1,1 @@
+"""Files become Examples and a Ledger; no torch, no tokenizer."""

@@ -1,0 +1,1 @@
+"""One file per kind of file or hub that rows are read from."""

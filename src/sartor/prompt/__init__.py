@@ -1,0 +1,1 @@
+"""Messages become segments, ids and labels; no torch."""

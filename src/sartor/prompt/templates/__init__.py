@@ -1,0 +1,1 @@
+"""Named chat templates, one .jinja file each."""

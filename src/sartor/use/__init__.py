@@ -1,0 +1,1 @@
+"""A model becomes text, scores, a verdict and files."""

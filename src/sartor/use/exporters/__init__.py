@@ -1,0 +1,1 @@
+"""One file per form in which a model leaves the house."""
