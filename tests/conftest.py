@@ -26,7 +26,7 @@ def trials() -> int:
 
 
 def make_tokenizer(template: str | None = CHATML) -> Any:
-    """A byte-level BPE without merges: 256 byte tokens, then `<|im_start|>`, `<|im_end|>`, `<pad>`, `<think>`, `</think>`."""
+    """A byte-level BPE without merges: 256 byte tokens, then the five added tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -59,7 +59,7 @@ def make_model(seed: int = 0, **config: Any) -> Any:
     settings = {
         "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 257, "pad_token_id": 258,
+        "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257,
     }  # fmt: skip
     return LlamaForCausalLM(LlamaConfig(**{**settings, **config})).eval()
 
