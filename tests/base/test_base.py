@@ -1,0 +1,92 @@
+"""Ledgers add up, labels are spans, catalogues agree, runs tell their state, layers import no torch."""
+
+from __future__ import annotations
+
+import os
+import string
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sartor.base import messages, registry
+from sartor.base.errors import ConfigError
+from sartor.base.rundir import RunDir, append_json_line, read_json_lines
+from sartor.base.types import Ledger, Origin, Sequence, Skipped
+
+
+def test_ledgers_add_and_balance() -> None:
+    skipped = Skipped(Origin("d", "d.csv", 3), "answer-missing", "answer", {"field": "answer"})
+    ledger = Ledger(read=10, learned=9, skipped=(skipped,)) + Ledger(read=5, learned=3, held_out=2)
+    assert ledger.balanced
+    assert ledger.skip([skipped]).balanced
+    assert ledger.skipped_frac == pytest.approx(1 / 15)
+    assert not Ledger(read=1).balanced
+
+
+def test_labels_are_the_learned_spans_and_the_first_token_is_never_counted() -> None:
+    row = Sequence(np.arange(10, 16, dtype=np.int32), ((0, 2), (4, 6)))
+    assert row.labels.tolist() == [10, 11, -100, -100, 14, 15]
+    assert row.label_tokens == 3
+
+
+def test_the_catalogues_hold_the_same_codes_with_the_same_parameters() -> None:
+    english, chinese = messages.catalogue("en"), messages.catalogue("zh")
+    assert set(english) == set(chinese)
+
+    def fields(text: str) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+    for code, parts in english.items():
+        assert set(parts) == {"reason", "fix"} == set(chinese[code])
+        for part in parts:
+            assert fields(parts[part]) == fields(chinese[code][part]), (code, part)
+
+
+def test_skipped_speaks_the_chosen_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped = Skipped(Origin("d", "d.csv", 3), "answer-missing", "答案", {"field": "答案"})
+    assert skipped.reason == "The row has no answer (答案 is empty or missing)."
+    monkeypatch.setenv("SARTOR_LANG", "zh")
+    assert skipped.reason == "该行没有答案（答案 为空或缺失）。"
+
+
+def test_a_run_tells_its_state_from_its_events(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    assert run.state() == "new"
+    run.event("started", pid=os.getpid())
+    assert run.state() == "running"
+    run.event("started", pid=2**22 + 1)
+    assert run.state() == "interrupted"
+    run.event("finished")
+    with run.events.open("ab") as file:
+        file.write(b'{"kind": "fai')
+    assert run.state() == "finished"
+
+
+def test_json_lines_are_appended_whole(tmp_path: Path) -> None:
+    append_json_line(tmp_path / "x.jsonl", {"a": "中\n"})
+    assert (tmp_path / "x.jsonl").read_bytes() == '{"a": "中\\n"}\n'.encode()
+    with (tmp_path / "x.jsonl").open("ab") as file:
+        file.write(b'{"torn')
+    append_json_line(tmp_path / "x.jsonl", {"b": 1})
+    assert list(read_json_lines(tmp_path / "x.jsonl")) == [{"a": "中\n"}, {"b": 1}]
+
+
+def test_an_unknown_plugin_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="sharegpt"):
+        registry.plugin("sartor.data.formats", "sharegtp")
+
+
+def test_the_lower_layers_and_the_package_import_no_torch() -> None:
+    program = """
+import pkgutil, importlib, sys
+import sartor, sartor.base, sartor.data, sartor.prompt
+for layer in (sartor.base, sartor.data, sartor.prompt):
+    for module in pkgutil.walk_packages(layer.__path__, layer.__name__ + "."):
+        importlib.import_module(module.name)
+print([name for name in ("torch", "peft", "accelerate") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
