@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -69,6 +70,12 @@ def fsync_file(path: Path) -> None:
     """Flush a file that another library wrote to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256, read in blocks, as lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def move_to_trash(path: Path) -> Path:

@@ -1,0 +1,51 @@
+"""What a person points at (a run, a checkpoint, an adapter, a model) as settings that load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from sartor.base.config import RunConfig, parse_override, read_yaml
+from sartor.base.errors import ModelError
+from sartor.base.rundir import RunDir
+
+
+def config_for(target: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """The settings of a run's folder with its weights, of an adapter's folder with its base, or of a model.
+
+    Raises: ModelError for a run without weights; ConfigError for bad overrides.
+    """
+    path = Path(target)
+    settings = dict(parse_override(item) for item in overrides)
+    run = run_of(path)
+    if run is None and not (path / "adapter_config.json").exists():
+        return RunConfig.of({"model_name_or_path": str(target), **settings})
+    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked) if run else {}
+    for key in ("do_train", "do_eval", "do_predict", "export_dir"):
+        asked.pop(key, None)
+    if (path / "adapter_config.json").exists():
+        asked["adapter_name_or_path"] = [str(path)]
+        asked.setdefault("model_name_or_path", _base_of(path))
+    elif any(path.glob("model*.safetensors")):
+        asked["model_name_or_path"] = str(path)
+    else:
+        state = run.state() if run else "no run"
+        raise ModelError(f"There are no weights in this folder (state: {state}).", str(path), "Finish the training.")
+    return RunConfig.of({**asked, **settings}, str(path))
+
+
+def run_of(path: Path) -> RunDir | None:
+    """The run that a folder is, or whose checkpoint it is."""
+    for folder in (path, path.parent):
+        if RunDir(folder).exists() and (folder == path or path.name.startswith("checkpoint-")):
+            return RunDir(folder)
+    return None
+
+
+def _base_of(adapter: Path) -> str:
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if not base:
+        raise ModelError("The adapter does not name its base model.", str(adapter), "Write model_name_or_path=….")
+    return str(base)

@@ -1,0 +1,135 @@
+"""`train`: opens the run's folder, prepares rows, plans once, loads the model and runs the loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sartor.api.environment import environment
+from sartor.api.folder import open_run, run_folder
+from sartor.api.rows import PreparedRows, data_json, make_encoder, prepare_rows
+from sartor.base.config import RunConfig, read_config
+from sartor.base.errors import ConfigError, RunError
+from sartor.base.rundir import RunDir, State
+from sartor.base.system import locked, sha256_file
+from sartor.data.load import Permissions
+from sartor.prompt.encode import Encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's folder and how it stands."""
+
+    dir: RunDir
+    results: Mapping[str, Any] = field(default_factory=dict)
+    already_finished: bool = False
+
+    @property
+    def state(self) -> State:
+        return self.dir.state()
+
+    @property
+    def path(self) -> Path:
+        return self.dir.path
+
+
+def train(
+    config: str | Path | RunConfig | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    fresh: bool = False,
+    allow_changed: bool = False,
+    preflight: bool = True,
+    permissions: Permissions | None = None,
+    trust_remote_code: bool = False,
+    callbacks: Sequence[Any] = (),
+    **settings: Any,
+) -> Run:
+    """Fine-tune as the settings say (a YAML file, a RunConfig, or keywords). The same call again resumes.
+
+    Raises: ConfigError, DataError, PromptError, ModelError, RunError; Interrupted after a signal's checkpoint.
+    """
+    source = None
+    if isinstance(config, RunConfig):
+        config = config.replace(**settings) if settings else config
+    else:
+        file = Path(config) if config is not None else None
+        config = read_config(file, overrides, **settings)
+        source = file.read_text(encoding="utf-8-sig") if file else None
+    if config.train.do_train is False:
+        raise ConfigError("do_train is false.", "settings", "Use `sartor predict` for prediction, or write true.")
+    run = run_folder(config)
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(run.path):
+        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed)
+        if opened == "finished":
+            return Run(run, run.read_json("all_results.json"), already_finished=True)
+        return _train(
+            run, config, resume=opened == "resume", allow_changed=allow_changed, preflight=preflight,
+            permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks,
+        )  # fmt: skip
+
+
+def _train(
+    run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool, preflight: bool,
+    permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any],
+) -> Run:  # fmt: skip
+    started = time.monotonic()
+    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
+    rows = prepare_rows(config, encoder, permissions)
+    for callback in callbacks:
+        if hasattr(callback, "on_rows"):
+            callback.on_rows(rows)
+
+    from sartor.learn import loop
+    from sartor.learn.model import adapt, load_model, resolve_model
+    from sartor.learn.plan import Facts, Plan, make_plan
+
+    if resume and run.plan.exists():
+        plan = Plan.from_json(run.read_json("plan.json"))
+    else:
+        model_path = resolve_model(config.model.model_name_or_path)
+        plan = make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, model_path))
+        run.write_json("data.json", data_json(rows, config, encoder))
+        run.write_json("env.json", environment())
+        run.write_json("plan.json", plan.to_json())
+    model = adapt(load_model(config.model, trust_remote_code=trust_remote_code), config.method)
+    results = loop.train(
+        run, config, plan, model, encoder.tokenizer, rows.learned_ids, rows.held_out_ids,
+        callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
+        resume=_resume_from(config, resume), template=encoder.template.source, started=started,
+    )  # fmt: skip
+    return Run(run, results.to_json())
+
+
+def _resume_from(config: RunConfig, resume: bool) -> Path | str | None:
+    wanted = config.train.resume_from_checkpoint
+    if isinstance(wanted, str):
+        if not Path(wanted).is_dir():
+            raise RunError("The checkpoint to resume from is not there.", wanted, "Leave the key out: the newest is found.")
+        return Path(wanted)
+    return "auto" if resume else None
+
+
+def fingerprint(rows: PreparedRows, encoder: Encoder, config: RunConfig) -> dict[str, str]:
+    """What must be the same for a run to go on: name → SHA-256."""
+    tokenizer = json.dumps(encoder.tokenizer.backend_tokenizer.to_str())  # the whole tokenizer, merges included
+    model = Path(_model_path(config))
+    weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []
+    return {
+        "data": rows.digest,
+        "template": hashlib.sha256(encoder.template.source.encode()).hexdigest(),
+        "tokenizer": hashlib.sha256(tokenizer.encode()).hexdigest(),
+        "model": hashlib.sha256("".join(sha256_file(w) for w in weights).encode()).hexdigest(),
+    }
+
+
+def _model_path(config: RunConfig) -> str:
+    from sartor.learn.model import resolve_model
+
+    return str(resolve_model(config.model.model_name_or_path))

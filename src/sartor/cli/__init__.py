@@ -1,0 +1,52 @@
+"""The command line: parses words, calls `sartor.api`, prints; decides nothing. Exit codes 0, 1, 2, 128 + signal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+import typer
+from typer.main import get_command
+
+from sartor.base.errors import SartorError
+
+app = typer.Typer(
+    name="sartor",
+    help="Fit a language model to your own data, and prove the fit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for group in ("start", "data", "learn", "use"):
+    import_module(f"sartor.cli.{group}").add_to(app)
+
+
+@app.callback()
+def options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
+    """Options before the command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit; errors are three lines unless `--debug` stands first."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = get_command(app)(args=words, prog_name="sartor", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        code = 130
+    except SartorError as error:
+        if "--debug" in words:
+            raise
+        from sartor.cli.screen import print_error
+
+        print_error(error)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,137 @@
+"""Commands about data: import, check, show, split, generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sartor.base.errors import ConfigError
+from sartor.cli.arguments import DatasetDir, Json, Settings, config_of
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A csv, json or jsonl file of any encoding.")],
+    name: Annotated[str, typer.Option("--name", help="The dataset's name in dataset_info.json.")],
+    encoding: Annotated[str | None, typer.Option(help="Text encoding; detected when not given.")] = None,
+    question: Annotated[str | None, typer.Option(help="The column of the question.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The column of the answer.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="field=COLUMN, for any other field.")] = None,
+    format: Annotated[str, typer.Option(help="sharegpt or alpaca.")] = "sharegpt",
+    dataset_dir: DatasetDir = Path("data"),
+    json: Json = False,
+) -> None:
+    """Make a checked dataset from a file and register it in dataset_info.json."""
+    from sartor import api
+    from sartor.cli import screen
+
+    columns = dict(_field_and_column(item) for item in column or ())
+    imported = api.import_file(
+        file, name, dataset_dir=dataset_dir, encoding=encoding, question=question, answer=answer,
+        columns=columns, format=format,
+    )  # fmt: skip
+    if json:
+        screen.print_json({"name": name, "file": str(imported.dataset_file), "entry": imported.entry,
+                           "encoding": imported.understood.encoding, "ledger": api.ledger_json(imported.loaded.ledger)})  # fmt: skip
+        return
+    print_imported(imported, name, dataset_dir)
+
+
+def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
+    """What was understood, three rows of it, the ledger, and what to do next."""
+    from sartor.cli import screen
+
+    understood = imported.understood
+    delimiter = f", separated by {understood.delimiter!r}" if getattr(understood, "delimiter", None) else ""
+    screen.out.print(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
+    screen.out.print(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}", soft_wrap=True)
+    mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
+    screen.out.print(f"  read as: {escape(mapping)}", soft_wrap=True)
+    for example in imported.loaded.examples[:3]:
+        for message in getattr(example, "messages", ()):
+            sign = "[cyan]?[/]" if message.role == "user" else "[green]→[/]"
+            screen.out.print(f"  {sign} {escape(message.text)}", soft_wrap=True)
+    screen.print_ledger(imported.loaded.ledger, name)
+    screen.out.print(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
+    screen.out.print(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    settings: Settings = None,
+    model: Annotated[str | None, typer.Option("--model", help="The model whose tokenizer and template are used.")] = None,
+    row: Annotated[int, typer.Option("--row", help="Which row, from 1.")] = 1,
+    dataset_dir: DatasetDir = Path("data"),
+    json: Json = False,
+) -> None:
+    """Draw one example as the trainer sees it: the rendered prompt, and which tokens are learned."""
+    from sartor import api
+    from sartor.cli import screen
+
+    asked = {"model_name_or_path": model} if model else {}
+    shown = api.show(name, config_of(settings, dataset_dir=str(dataset_dir), **asked), row=row)
+    if json:
+        screen.print_json(shown.to_json())
+        return
+    screen.out.print(shown.rich())
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    settings: Settings = None,
+    dataset_dir: DatasetDir = Path("data"),
+    rejects: Annotated[Path | None, typer.Option(help="Write the skipped rows with reasons here (JSONL).")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a mended dataset here.")] = None,
+    json: Json = False,
+) -> None:
+    """Find what is wrong in a dataset; exit 1 when there are errors."""
+    from sartor import api
+    from sartor.cli import screen
+
+    checked = api.check(name, config_of(settings, dataset_dir=str(dataset_dir)), rejects=rejects, fix=fix)
+    if json:
+        screen.print_json(checked.to_json())
+    else:
+        screen.out.print(checked.rich())
+    if checked.errors:
+        raise typer.Exit(1)
+
+
+def split(
+    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    val_size: Annotated[float, typer.Option(help="Rows held out: a fraction below 1, or a count.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 42,
+    by: Annotated[str, typer.Option(help="seed, section, or a column's name.")] = "seed",
+    dataset_dir: DatasetDir = Path("data"),
+    json: Json = False,
+) -> None:
+    """Split a dataset once for all later commands, and show near-duplicates across the split."""
+    from sartor import api
+    from sartor.cli import screen
+
+    done = api.split(name, dataset_dir=dataset_dir, val_size=val_size, seed=seed, by=by)
+    if json:
+        screen.print_json(done.to_json())
+        return
+    screen.out.print(f"[bold]{len(done.learned):,}[/] to learn, [bold]{len(done.held_out):,}[/] held out, by {by}")
+    screen.out.print(f"  near-duplicates across the split: [bold]{len(done.leaks)}[/]")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for leak in done.leaks[:10]:
+        table.add_row(f"{leak.similarity:.2f}", escape(leak.learned), escape(leak.held_out))
+    screen.out.print(table)
+
+
+def _field_and_column(item: str) -> tuple[str, str]:
+    field, equals, column = item.partition("=")
+    if not equals:
+        raise ConfigError(f"{item!r} is no mapping.", "--column", "Write --column field=COLUMN.")
+    return field, column
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("import")(import_)
+    for command in (check, show, split):
+        app.command()(command)

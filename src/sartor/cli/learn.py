@@ -1,0 +1,114 @@
+"""Commands that train: train, estimate, runs, rerun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from sartor.cli.arguments import Json, RemoteCode, Settings
+
+Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start anew.")]
+AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume although data or settings changed.")]
+
+
+def train(
+    settings: Settings = None,
+    fresh: Fresh = False,
+    allow_changed: AllowChanged = False,
+    preflight: Annotated[bool, typer.Option(help="Try one real step on the longest batch first.")] = True,
+    allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
+    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")] = False,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a model on the rows of a dataset; the same command again resumes."""
+    from sartor import api
+    from sartor.cli import screen
+
+    words = list(settings or ())
+    file = Path(words.pop(0)) if words and "=" not in words[0] else None
+    with screen.TrainingProgress(quiet=json) as progress:
+        run = api.train(
+            file, words, fresh=fresh, allow_changed=allow_changed, preflight=preflight,
+            permissions=api.Permissions(allow_scripts=allow_scripts, allow_network=allow_network),
+            trust_remote_code=trust_remote_code, callbacks=[progress],
+        )  # fmt: skip
+    if json:
+        screen.print_json({"run": str(run.dir.path), "state": run.state, **run.results})
+        return
+    print_run(run)
+
+
+def print_run(run: Any) -> None:
+    """How a training ended, and what to do next."""
+    from sartor.cli import screen
+
+    if run.already_finished:
+        screen.out.print(f"[bold]{run.dir.path}[/] is finished; nothing was done (overwrite_output_dir=true anew).")
+    for key in ("train_loss", "eval_loss", "train_runtime", "train_samples_per_second"):
+        if run.results.get(key) is not None:
+            screen.out.print(f"  {key:<26} {run.results[key]:.4g}")
+    screen.out.print(f"  run folder                 {run.dir.path}")
+    screen.out.print(f"  next: [bold]sartor compare {run.dir.path}[/]")
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("runs"), json: Json = False
+) -> None:
+    """List runs with their state, model, data, loss and verdict."""
+    from sartor import api
+    from sartor.cli import screen
+
+    found = api.runs(folder)
+    if json:
+        screen.print_json([run.to_json() for run in found])
+        return
+    if not found:
+        screen.out.print(f"No runs in {folder}. Start one: sartor train dataset=NAME")
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "state", "step", "loss", "held out", "verdict", "model", "data"):
+        table.add_column(column, justify="right" if column in ("step", "loss", "held out") else "left")
+    for run in found:
+        row = (run.name, run.state, run.step, run.loss, run.eval_loss, run.verdict, run.model, run.data)
+        table.add_row(*(escape(f"{v:.3f}" if isinstance(v, float) else str(v if v is not None else "–")) for v in row))
+    if found:
+        screen.out.print(table)
+
+
+def rerun(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    output_dir: Annotated[Path | None, typer.Option(help="The new run's folder; default: <run>-rerun.")] = None,
+    json: Json = False,
+) -> None:
+    """Repeat a run from its folder, after checking that data and model are the same."""
+    from sartor import api
+    from sartor.cli import screen
+
+    with screen.TrainingProgress(quiet=json) as progress:
+        again = api.rerun(run, output_dir=output_dir, callbacks=[progress])
+    if json:
+        screen.print_json({"run": str(again.dir.path), "state": again.state, **again.results})
+        return
+    print_run(again)
+
+
+def estimate(settings: Settings = None, trust_remote_code: RemoteCode = False, json: Json = False) -> None:
+    """Tell memory, time and disk of a training beforehand, from one real step on the longest batch."""
+    from sartor import api
+    from sartor.cli import screen
+    from sartor.cli.arguments import config_of
+
+    estimated = api.estimate(config_of(settings), trust_remote_code=trust_remote_code)
+    if json:
+        screen.print_json(estimated.to_json())
+        return
+    screen.out.print(estimated.rich())
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (train, estimate, runs, rerun):
+        app.command()(command)

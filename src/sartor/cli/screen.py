@@ -1,0 +1,127 @@
+"""What commands print: ledgers, scores, progress and errors, drawn with rich; it computes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sartor.base.errors import SartorError
+from sartor.base.types import Ledger, Score
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+MOST_SKIPPED = 5
+"""How many skipped rows of one kind are shown; the rest is counted and stands in data.json."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON value for machines, and nothing else on standard output."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+
+
+def print_error(error: SartorError) -> None:
+    """Three lines: what, where, what to do."""
+    err.print(f"[bold red]Error:[/] {escape(error.what)}", soft_wrap=True)
+    if error.where:
+        err.print(f"  [dim]where[/]  {escape(error.where)}", soft_wrap=True)
+    if error.fix:
+        err.print(f"  [dim]to do[/]  {escape(error.fix)}", soft_wrap=True)
+
+
+def print_ledger(ledger: Ledger, title: str) -> None:
+    """Where every row went; skipped rows by code with their first places."""
+    parts = [f"[bold]{ledger.learned:,}[/] to learn"]
+    if ledger.held_out:
+        parts.append(f"[bold]{ledger.held_out:,}[/] held out")
+    if ledger.left_out:
+        parts.append(f"[bold]{ledger.left_out:,}[/] left out by request")
+    colour = "red" if ledger.skipped else "dim"
+    parts.append(f"[{colour}]{len(ledger.skipped):,} skipped[/]")
+    repeats = f"; {ledger.repeats:,} repeats" if ledger.repeats else ""
+    out.print(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}", soft_wrap=True)
+    counts = Counter(skipped.code for skipped in ledger.skipped)
+    for code, count in counts.most_common():
+        rows = [skipped for skipped in ledger.skipped if skipped.code == code]
+        out.print(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
+        for skipped in rows[:MOST_SKIPPED]:
+            field = f", {skipped.field}" if skipped.field else ""
+            out.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
+        if count > MOST_SKIPPED:
+            out.print(f"      [dim]… and {count - MOST_SKIPPED} more[/]")
+        out.print(f"    → {escape(rows[0].fix)}", soft_wrap=True)
+    for note in ledger.notes:
+        out.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
+
+
+def print_scores(scores: Mapping[str, Score], title: str) -> None:
+    """Each score with its range, how many pairs, and its signature."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for column in ("score", "value", "of", "rows", "signature"):
+        table.add_column(column, justify="right" if column in ("value", "of", "rows") else "left", style="dim" if
+                         column in ("of", "signature") else None, overflow="fold")  # fmt: skip
+    for name, score in scores.items():
+        high = score.range[1]
+        top = f"{high:g}" if high != float("inf") else "↓ better" if not score.higher_is_better else "∞"
+        table.add_row(name, f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}", top,
+                      str(score.n), score.signature)  # fmt: skip
+    out.print(table)
+
+
+@contextmanager
+def progress_bar(description: str, quiet: bool = False) -> Iterator[Any]:
+    """A bar fed by `progress(done, total)`; drawn on standard error, and not at all when quiet."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
+        task = bar.add_task(description, total=None, note="")
+
+        def progress(done: int, total: int | None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield progress
+
+
+class TrainingProgress:
+    """Draws the loop's events: a bar with loss, rate and memory; a line for each evaluation and checkpoint."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.total: int | None = None
+        self.bar: Any = None
+
+    def __enter__(self) -> TrainingProgress:
+        self._context = progress_bar("training", self.quiet)
+        self.bar = self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._context.__exit__(*exc)
+
+    def on_event(self, event: Mapping[str, Any]) -> None:
+        kind = event["kind"]
+        self.total = event.get("total_steps", self.total)
+        if kind == "step":
+            rate = event["tokens"] / event["seconds"] if event.get("seconds") else 0.0
+            note = f"loss {event['loss']:.3f} · {rate:,.0f} tokens/s"
+            self.bar(event["step"], self.total, note)
+        elif not self.quiet:
+            self._line(kind, event)
+
+    def _line(self, kind: str, event: Mapping[str, Any]) -> None:
+        if kind == "eval":
+            err.print(f"  step {event['step']}: held-out loss [bold]{event['eval_loss']:.4f}[/]")
+        elif kind == "warning":
+            err.print(f"  [yellow]·[/] {escape(str(event['text']))}", soft_wrap=True)
+        elif kind == "sample":
+            err.print(f"  step {event['step']}: {escape(str(event.get('text', '')))}", soft_wrap=True)
+        elif kind in ("oom", "skipped_step"):
+            err.print(f"  [red]{kind}[/] {escape(json.dumps(dict(event), ensure_ascii=False, default=str))}")

@@ -1,0 +1,144 @@
+"""Commands about a tuned model: predict, score, compare, report, chat, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sartor.base.config import RunConfig
+from sartor.cli.arguments import Json, RemoteCode, Settings, config_of
+
+if TYPE_CHECKING:
+    from sartor.use.verdict import Verdict
+
+Target = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL|FILE.yaml", help="A run's folder, a model, or a settings file.")
+]
+
+
+def predict(
+    target: Target, settings: Settings = None, trust_remote_code: RemoteCode = False, json: Json = False
+) -> None:
+    """Answer the held-out rows (of a run), or eval_dataset (of a settings file), and score the answers."""
+    from sartor import api
+    from sartor.cli import screen
+
+    with screen.progress_bar("answering", json) as progress:
+        predictions = api.predict(
+            target_or_config(target, settings), trust_remote_code=trust_remote_code, progress=progress
+        )
+    if json:
+        screen.print_json({"folder": str(predictions.folder), **predictions.results})
+        return
+    seen = sum(row.seen_in_training for row in predictions.rows)
+    if seen:
+        screen.out.print(
+            f"[bold yellow]{seen} of {len(predictions.rows)} rows were learned from:[/] "
+            "their scores show memory, not skill.",
+            soft_wrap=True,
+        )
+    screen.print_scores(predictions.scores, f"{len(predictions.rows)} answers")
+    screen.out.print(f"  written: {predictions.folder}")
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="A JSONL file with `predict` and `label` in each line.")],
+    metrics: Annotated[str, typer.Option(help="Metric names, comma-separated, or all.")] = "all",
+    json: Json = False,
+) -> None:
+    """Score predictions that were made anywhere."""
+    from sartor import api
+    from sartor.cli import screen
+
+    scores = api.score_file(file, tuple(name.strip() for name in metrics.split(",")))
+    if json:
+        screen.print_json({n: {"value": s.value, "range": s.range, "n": s.n, "signature": s.signature}
+                           for n, s in scores.items()})  # fmt: skip
+        return
+    screen.print_scores(scores, str(file))
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    settings: Settings = None,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Base and tuned over the held-out rows: is the tuned model better, and how sure is that?"""
+    from sartor import api
+    from sartor.cli import screen
+
+    with screen.progress_bar("comparing", json) as progress:
+        verdict = api.compare(run, settings or (), trust_remote_code=trust_remote_code, progress=progress)
+    if json:
+        screen.print_json(verdict.to_json())
+        return
+    print_verdict(verdict)
+    screen.out.print(f"  report: [bold]{api.report(run)}[/]")
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """The answer first, then each difference with its interval."""
+    from sartor.cli import screen
+
+    screen.out.print(verdict.rich())
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: the run's report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    from sartor import api
+    from sartor.cli import screen
+
+    screen.out.print(str(api.report(run, out)))
+
+
+def chat(
+    target: Target,
+    settings: Settings = None,
+    save_to: Annotated[Path | None, typer.Option(help="Where /save appends turns (JSON, sharegpt).")] = None,
+    trust_remote_code: RemoteCode = False,
+) -> None:
+    """Talk to a model or a run in the terminal; /base asks the untuned model the same."""
+    from sartor import api
+
+    api.chat(target_or_config(target, settings), save_to=save_to, trust_remote_code=trust_remote_code)
+
+
+def export(
+    target: Target,
+    settings: Settings = None,
+    to: Annotated[str, typer.Option(help="adapter, merged, gguf or ollama.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="The folder to write; default: export_dir.")] = None,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Take the model home; the export checks itself against the run."""
+    from sartor import api
+    from sartor.cli import screen
+
+    exported = api.export(
+        target_or_config(target, settings), to=to, out=out, trust_remote_code=trust_remote_code
+    )
+    if json:
+        screen.print_json(exported.to_json())
+        return
+    screen.out.print(exported.rich())
+
+
+def target_or_config(target: str, settings: list[str] | None) -> RunConfig:
+    """A settings file as it stands; a run's folder as `adapter_name_or_path`; else a model's name or path."""
+    from sartor.api.targets import config_for
+
+    if target.endswith((".yaml", ".yml")) or "=" in target:
+        return config_of([target, *(settings or ())])
+    return config_for(target, settings or ())
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (predict, score, compare, report, chat, export):
+        app.command()(command)
