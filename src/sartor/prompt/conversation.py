@@ -1,0 +1,93 @@
+"""Messages on their way into a template: from dicts, reasoning split off, to what Jinja reads; renders nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from sartor.base.errors import PromptError, did_you_mean
+from sartor.base.types import Message, Role, ToolCall
+
+THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
+
+
+def message_of(value: Message | Mapping[str, Any]) -> Message:
+    """A Message as it is, or one read from OpenAI's form (`role content tool_calls reasoning_content`, and `loss`).
+
+    Raises: PromptError for an unknown role or content that is no text.
+    """
+    if isinstance(value, Message):
+        return value
+    role = {"developer": "system", "function": "tool"}.get(str(value.get("role")), str(value.get("role")))
+    if role not in get_args(Role):
+        raise PromptError(f"There is no role {role!r}.", "messages", did_you_mean(role, get_args(Role)))
+    return Message(
+        role=role,  # type: ignore[arg-type]
+        text=_text_of(value.get("content")),
+        tool_calls=tuple(_call_of(call) for call in value.get("tool_calls") or ()),
+        reasoning=value.get("reasoning_content") or value.get("reasoning") or None,
+        learn=bool(value.get("loss", value.get("learn", True))),
+    )
+
+
+def split_reasoning(message: Message) -> Message:
+    """Move a leading `<think>…</think>` of an assistant's text into `reasoning`; other messages as they are."""
+    if message.role != "assistant" or message.reasoning is not None or "<think>" not in message.text[:64]:
+        return message
+    if not (found := THINKING.match(message.text)):
+        return message
+    return replace(message, reasoning=found[1].strip("\n"), text=message.text[found.end() :])
+
+
+def join_reasoning(message: Message) -> Message:
+    """The reverse: reasoning written into the text, for templates that cannot render it."""
+    if not message.reasoning:
+        return replace(message, reasoning=None)
+    return replace(message, reasoning=None, text=f"<think>\n{message.reasoning}\n</think>\n\n{message.text}")
+
+
+def to_jinja(message: Message) -> dict[str, Any]:
+    """What chat templates read; reasoning under both names that are in use."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.reasoning is not None:
+        fields["reasoning_content"] = fields["thinking"] = message.reasoning
+    if message.tool_calls:
+        fields["tool_calls"] = [_call_to_jinja(call) for call in message.tool_calls]
+    return fields
+
+
+def calls_key(messages: Iterable[Message]) -> str:
+    """All tool calls of a conversation as one text: they are part of a rendering's structure."""
+    calls = [[_call_to_jinja(call) for call in message.tool_calls] for message in messages if message.tool_calls]
+    return json.dumps(calls, ensure_ascii=False) if calls else ""
+
+
+def _call_to_jinja(call: ToolCall) -> dict[str, Any]:
+    fields = {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+    return {**fields, "id": call.id} if call.id else fields
+
+
+def _call_of(call: ToolCall | Mapping[str, Any]) -> ToolCall:
+    if isinstance(call, ToolCall):
+        return call
+    function = call.get("function", call)
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError as error:
+            raise PromptError(f"A tool call's arguments are no JSON: {error}.", "messages") from None
+    return ToolCall(str(function.get("name")), arguments, call.get("id"))
+
+
+def _text_of(content: Any) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        return "".join(str(part["text"]) for part in content)
+    raise PromptError("A message's content is no text.", "messages", "Images, sounds and films are not read yet.")

@@ -1,0 +1,239 @@
+"""Conversations to ids and labels: one rendering, one pass of the tokenizer, borders from the template; no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from sartor.base.errors import ConfigError, PromptError
+from sartor.base.settings import PromptSettings
+from sartor.base.types import (
+    Demonstration,
+    Document,
+    Encoded,
+    Example,
+    Feedback,
+    Judged,
+    Message,
+    Note,
+    Origin,
+    Pair,
+    Preference,
+    Sequence,
+    Skipped,
+    Tool,
+)
+from sartor.prompt.conversation import message_of
+from sartor.prompt.spans import Job, Lost, Spans
+from sartor.prompt.template import Template
+from sartor.prompt.tokenizer import Codec, Tokenizer
+
+Progress = Callable[[int, int | None], None]
+FIRST_CHUNK, CHUNK_ROWS = 64, 1024
+CHUNK_CHARACTERS = 2_000_000
+"""What is rendered and encoded at once: memory stays bounded, both cores stay busy; the first chunk is quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """What became of some examples, in their order: tokens, or a reason."""
+
+    encoded: list[Encoded]
+    skipped: list[Skipped]
+    notes: tuple[Note, ...] = ()
+
+
+class Encoder:
+    """Examples to tokens with one tokenizer, one template and the prompt settings; train, predict and chat share it."""
+
+    def __init__(self, tokenizer: Tokenizer, template: Template, settings: PromptSettings | None = None) -> None:
+        settings = settings or PromptSettings()
+        if settings.mask_history and settings.train_on_prompt:
+            raise ConfigError("mask_history and train_on_prompt exclude each other.", "settings", "Choose one.")
+        self.tokenizer = tokenizer
+        self.template = template
+        self.settings = settings
+        self.codec: Codec = template.codec
+        self._spans = Spans(template)
+        with_special = self.codec.backend.encode("a", add_special_tokens=True).ids
+        plain = self.codec.ids("a")
+        # What the tokenizer itself puts before a plain text (a beginning-of-text token, or nothing).
+        self._document_start = with_special[: with_special.index(plain[0])]
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The ids at which generation stops: the token that ends a turn, and the tokenizer's own end."""
+        last = self.codec.scan(self.template.end)[-1].id
+        own = self.tokenizer.eos_token_id
+        return (last,) if own is None or own == last else (last, own)
+
+    def prompt(self, messages: Listed[Message], tools: Listed[Tool] = ()) -> Sequence:
+        """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""
+        job = Job(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
+        done = self._spans.encode([job])[0]
+        if isinstance(done, Lost):
+            raise PromptError(f"The prompt cannot be encoded: {done.params['reason']}.", self.template.name)
+        return done
+
+    def encode(self, example: Example) -> Encoded | Skipped:
+        """One example as tokens, or why not. A document is not split here, whatever `overlong` says."""
+        return next(self._finish([(example, self._jobs(example))], split=False))
+
+    def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
+        """Many examples in their order, lazily, in chunks that one call of the Rust tokenizer encodes."""
+        pending: list[tuple[Example, list[Job] | Lost]] = []
+        characters, limit = 0, FIRST_CHUNK
+        for example in examples:
+            jobs = self._jobs(example)
+            pending.append((example, jobs))
+            characters += 0 if isinstance(jobs, Lost) else sum(len(job.text) for job in jobs)
+            if len(pending) >= limit or characters >= CHUNK_CHARACTERS:
+                yield from self._finish(pending, split=True)
+                pending, characters, limit = [], 0, min(2 * limit, CHUNK_ROWS)
+        yield from self._finish(pending, split=True)
+
+    def encode_all(self, examples: Iterable[Example], progress: Progress | None = None) -> EncodedRows:
+        """Every example as tokens or with its reason; `progress` is told how many of how many are done."""
+        total = len(examples) if isinstance(examples, Listed) else None
+        encoded: list[Encoded] = []
+        skipped: list[Skipped] = []
+        for outcome in self.stream(_told(examples, total, progress)):
+            if isinstance(outcome, Skipped):
+                skipped.append(outcome)
+            else:
+                encoded.append(outcome)
+        return EncodedRows(encoded, skipped, self.take_notes())
+
+    def take_notes(self) -> tuple[Note, ...]:
+        """What happened to rows since the last call without losing any (reasoning kept as text), counted."""
+        return self._spans.take_notes()
+
+    def _jobs(self, example: Example) -> list[Job] | Lost:
+        """The texts to encode for an example: one, or two of a preference."""
+        try:
+            if isinstance(example, Document):
+                return [Job.document(example.text)]
+            if isinstance(example, Preference):
+                turns = (example.chosen, example.rejected)
+                return [self._last_turn((*example.prompt, turn), example.tools) for turn in turns]
+            if isinstance(example, Feedback):
+                return [self._last_turn(example.messages, example.tools)]
+            return [self._job(example.messages, example.tools)]
+        except PromptError as refusal:
+            return Lost("not-renderable", {"template": self.template.name, "reason": refusal.what})
+
+    def _job(self, messages: Listed[Message], tools: Listed[Tool]) -> Job:
+        answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
+        wanted = answers[-1:] if self.settings.mask_history else answers
+        learned = frozenset(number for number in wanted if messages[number].learn)
+        return Job(self.template.lay_out(messages, tools), learned, self.settings.train_on_prompt)
+
+    def _last_turn(self, messages: Listed[Message], tools: Listed[Tool]) -> Job:
+        if not messages or messages[-1].role != "assistant":
+            raise PromptError("the last message is no answer")
+        return Job(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
+
+    def _finish(self, pending: Listed[tuple[Example, list[Job] | Lost]], *, split: bool) -> Iterator[Encoded | Skipped]:
+        """Encode all jobs of a chunk at once and put the examples together again."""
+        tokens = iter(self._spans.encode([job for _, jobs in pending if not isinstance(jobs, Lost) for job in jobs]))
+        for example, jobs in pending:
+            done = jobs if isinstance(jobs, Lost) else [next(tokens) for _ in jobs]
+            if isinstance(example, Document) and not isinstance(done, Lost):
+                yield from self._of_document(done[0], example.origin, split)
+            else:
+                yield self._of_example(example, done)
+
+    def _of_example(self, example: Example, done: list[Sequence | Lost] | Lost) -> Encoded | Skipped:
+        fitted = [done] if isinstance(done, Lost) else [self._fit(sequence) for sequence in done]
+        sequences: list[Sequence] = []
+        for outcome in fitted:
+            if isinstance(outcome, Lost):
+                return Skipped(example.origin, outcome.code, None, outcome.params)
+            sequences.append(replace(outcome, origin=example.origin))
+        if isinstance(example, Preference):
+            return Pair(sequences[0], sequences[1], example.origin)
+        if isinstance(example, Feedback):
+            return Judged(sequences[0], example.good, example.origin)
+        return sequences[0]
+
+    def _fit(self, sequence: Sequence | Lost) -> Sequence | Lost:
+        """The sequence within `cutoff_len`, with something to learn, or the reason why not."""
+        if isinstance(sequence, Lost):
+            return sequence
+        if not sequence.label_tokens:
+            return Lost("no-label", {})
+        limit = self.settings.cutoff_len
+        if len(sequence) <= limit:
+            return sequence
+        sizes = {"tokens": len(sequence), "cutoff": limit}
+        if self.settings.overlong != "truncate":
+            return Lost("overlong", sizes)
+        cut = _cut(sequence, limit)
+        return cut if cut.label_tokens else Lost("overlong-prompt", sizes)
+
+    def _of_document(self, done: Sequence | Lost, origin: Origin, split: bool) -> Iterator[Encoded | Skipped]:
+        if isinstance(done, Sequence):
+            eos = self.tokenizer.eos_token_id
+            ids = np.concatenate((self._document_start, done.ids, [] if eos is None else [eos]), dtype=np.int32)
+            done = Sequence(ids, ((0, len(ids)),))
+            limit = self.settings.cutoff_len
+            if split and self.settings.overlong == "split" and len(done) > limit:
+                # A last piece of one token predicts nothing: the piece before it ends the document.
+                for start in range(0, len(ids) - 1, limit):
+                    piece = ids[start : start + limit]
+                    yield Sequence(piece, ((0, len(piece)),), origin)
+                return
+        outcome = done if isinstance(done, Lost) or not split and self.settings.overlong == "split" else self._fit(done)
+        if isinstance(outcome, Lost):
+            yield Skipped(origin, outcome.code, None, outcome.params)
+        else:
+            yield replace(outcome, origin=origin)
+
+
+def encode(
+    messages: Iterable[Message | Mapping[str, Any]],
+    tokenizer: Tokenizer,
+    tools: Listed[Tool] | None = None,
+    template: str | Template | None = None,
+    *,
+    enable_thinking: bool | None = None,
+    mask_history: bool = False,
+    train_on_prompt: bool = False,
+) -> Sequence:
+    """Messages (or OpenAI-style dicts) as ids and learned spans, exactly as the trainer gets them.
+
+    `template` is a name, a Template, or None for the model's own. Nothing is cut.
+    Raises: PromptError when there is nothing to learn or the template refuses.
+    """
+    if not isinstance(template, Template):
+        template = Template.of(tokenizer, template, enable_thinking=enable_thinking)
+    settings = PromptSettings(mask_history=mask_history, train_on_prompt=train_on_prompt, cutoff_len=1 << 40)
+    parsed = tuple(message_of(message) for message in messages)
+    outcome = Encoder(tokenizer, template, settings).encode(
+        Demonstration(parsed, Origin("messages", "messages", 1), tuple(tools or ()))
+    )
+    if isinstance(outcome, Skipped):
+        raise PromptError(outcome.reason, "messages", outcome.fix)
+    assert isinstance(outcome, Sequence)
+    return replace(outcome, origin=None)
+
+
+def _cut(sequence: Sequence, limit: int) -> Sequence:
+    """The first `limit` tokens; what stood beyond them, an end token too, is not learned."""
+    learned = tuple((start, min(stop, limit)) for start, stop in sequence.learned if start < limit)
+    return replace(sequence, ids=sequence.ids[:limit], learned=learned)
+
+
+def _told(examples: Iterable[Example], total: int | None, progress: Progress | None) -> Iterator[Example]:
+    """The examples, with `progress` told every thousand and at the end."""
+    done = 0
+    for done, example in enumerate(examples, 1):
+        yield example
+        if progress and done % 1000 == 0:
+            progress(done, total)
+    if progress:
+        progress(done, total)

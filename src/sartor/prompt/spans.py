@@ -1,0 +1,235 @@
+"""Rendered conversations to ids and learned spans, many at once; knows no examples, lengths or settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass, field
+from itertools import accumulate, chain
+from typing import Any
+
+import numpy as np
+
+from sartor.base.types import IntArray, Note, Sequence
+from sartor.prompt.layout import Layout, Place
+from sartor.prompt.template import Rendered, Template
+from sartor.prompt.tokenizer import BREAK, FIRST_SECRET, Control, secret_name
+
+Learned = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Why a text gives no usable tokens; its code stands in the catalogue."""
+
+    code: str
+    params: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One text to encode, and which messages' turns are learned; a document has no rendering and learns nothing yet."""
+
+    rendered: Rendered | None
+    learned: frozenset[int]
+    prompt_too: bool
+    text: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if self.rendered is not None:
+            object.__setattr__(self, "text", self.rendered.text)
+
+    @classmethod
+    def document(cls, text: str) -> Job:
+        return cls(None, frozenset(), False, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a layout's ids before anything is encoded."""
+
+    layout: Layout
+    """Kept so that its identity stays its own."""
+    control: tuple[tuple[Control, ...], ...]
+    """The control tokens that the template writes, by piece."""
+    control_ids: bytes
+    """All of them in order, as int32."""
+    turns: Mapping[int, tuple[int, bytes, int, int]] | None
+    """Message → ordinal of the control token before the turn, the ids of the header after it and their number, ordinal
+    of the control token that ends the turn. None where borders need offsets."""
+
+
+class Spans:
+    """Encodes renderings of one template. Borders come from the template's control tokens, else from offsets."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.codec = template.codec
+        self._known: dict[int, Known] = {}
+        self._notes: Counter[tuple[str, str]] = Counter()
+
+    def encode(self, jobs: Listed[Job]) -> list[Sequence | Lost]:
+        """Each job's ids and learned spans, in order."""
+        known = [None if job.rendered is None else self._knowledge(job.rendered.layout) for job in jobs]
+        quick = [n for n, about in enumerate(known) if about is None or about.turns is not None]
+        done: list[Sequence | Lost | None] = [None] * len(jobs)
+        encoded = self.codec.backend.encode_batch_fast([jobs[n].text for n in quick], add_special_tokens=False)
+        rows = [encoding.ids for encoding in encoded]
+        stops = list(accumulate(map(len, rows), initial=0))
+        flat = np.fromiter(chain.from_iterable(rows), np.int32, stops[-1])
+        places = np.flatnonzero(self.codec.is_control(flat))
+        found = flat[places]
+        cuts = np.searchsorted(places, stops).tolist()
+        for at, n in enumerate(quick):
+            first, last, start, stop = cuts[at], cuts[at + 1], stops[at], stops[at + 1]
+            about, job = known[n], jobs[n]
+            if about is None:
+                done[n] = Sequence(flat[start:stop], ()) if first == last else None
+            elif found[first:last].tobytes() == about.control_ids:
+                spans = self._between_control(flat, places[first:last].tolist(), start, about, job)
+                done[n] = None if spans is None else Sequence(flat[start:stop], spans)
+        for n, job in enumerate(jobs):
+            if job.rendered is not None:
+                self._notes.update((note.code, str(note.params.get("template"))) for note in job.rendered.notes)
+        slow = [n for n, outcome in enumerate(done) if outcome is None]
+        for n, outcome in zip(slow, self._by_offsets([jobs[n] for n in slow], [known[n] for n in slow])):
+            done[n] = outcome
+        return done  # type: ignore[return-value]
+
+    def take_notes(self) -> tuple[Note, ...]:
+        """The notes of what was rendered since the last call, counted."""
+        notes = tuple(Note(code, {"template": name}, count) for (code, name), count in self._notes.items())
+        self._notes.clear()
+        return notes
+
+    def _between_control(self, flat: IntArray, places: list[int], first: int, about: Known, job: Job) -> Learned | None:
+        """The learned spans, counted from control token to control token; None where a header's ids run into a text."""
+        spans = {}
+        assert about.turns is not None
+        for message, (before, header, length, end) in about.turns.items():
+            if message in job.learned or job.prompt_too:
+                start = places[before] + 1
+                if flat[start : start + length].tobytes() != header:
+                    return None
+                spans[message] = start + length - first, places[end] + 1 - first
+        return _chosen(spans, job)
+
+    def _by_offsets(self, jobs: Listed[Job], known: Listed[Known | None]) -> list[Sequence | Lost]:
+        """The slower way: whole texts with offsets; where people wrote control tokens, under secret names."""
+        done: list[Sequence | Lost] = []
+        encodings = self.codec.exact.encode_batch([job.text for job in jobs], add_special_tokens=False) if jobs else []
+        for job, about, encoding in zip(jobs, known, encodings):
+            ids = np.asarray(encoding.ids, np.int32)
+            expected = about.control_ids if about else b""
+            secret = ids[self.codec.is_control(ids)].tobytes() != expected
+            if secret:
+                text = _secret_text(job, about)
+                if text.count(FIRST_SECRET) != len(expected) // 4:
+                    done.append(Lost("control-text", {"reason": "the text holds a private-use character"}))
+                    continue
+                tokenizer, table = self.codec.secret
+                encoding = tokenizer.encode(text, add_special_tokens=False)
+                ids = table[np.asarray(encoding.ids, np.int32)]
+                if ids[self.codec.is_control(ids)].tobytes() != expected:
+                    reason = "the tokenizer makes a control token of plain text"
+                    done.append(Lost("control-text", {"reason": reason}))
+                    continue
+            done.append(Sequence(ids, _spans_by_offsets(job, about, encoding.offsets, secret) if about else ()))
+        return done
+
+    def _knowledge(self, layout: Layout) -> Known:
+        known = self._known.get(id(layout))
+        if known is None:
+            if len(self._known) >= 4096:
+                self._known.clear()
+            known = self._known[id(layout)] = self._learn(layout)
+        return known
+
+    def _learn(self, layout: Layout) -> Known:
+        control = tuple(
+            _scan_broken(self.template, piece, layout.broken[number] if layout.broken else piece)
+            for number, piece in enumerate(layout.pieces)
+        )
+        before = list(accumulate((len(found) for found in control), initial=0))
+        flat = [token.id for found in control for token in found]
+        turns: dict[int, tuple[int, bytes, int, int]] | None = {}
+        for turn in layout.turns:
+            (piece, offset), (last_piece, last_offset) = turn.start, turn.stop
+            earlier = [n for n, token in enumerate(control[piece]) if token.stop <= offset]
+            ending = [n for n, token in enumerate(control[last_piece]) if token.start < last_offset <= token.stop]
+            if not earlier or not ending:
+                turns = None
+                break
+            ids = np.asarray(self.codec.ids(layout.pieces[piece][:offset]), np.int32)
+            header = ids[np.flatnonzero(self.codec.is_control(ids))[-1] + 1 :]
+            turns[turn.message] = (
+                before[piece] + earlier[-1],
+                header.tobytes(),
+                len(header),
+                before[last_piece] + ending[-1],
+            )
+        return Known(layout, control, np.asarray(flat, np.int32).tobytes(), turns)
+
+
+def _scan_broken(template: Template, piece: str, broken: str) -> tuple[Control, ...]:
+    """The control tokens that the template itself wrote into a piece."""
+    if piece == broken:
+        return tuple(template.codec.scan(piece))
+    moved = []
+    for token in template.codec.scan(broken):
+        shift = broken.count(BREAK, 0, token.start)
+        moved.append(Control(token.start - shift, token.stop - shift, token.id, token.content))
+    return tuple(moved)
+
+
+def _chosen(spans: Mapping[int, tuple[int, int]], job: Job) -> Learned:
+    """The turns to learn; with `prompt_too` also all before the last of them, except turns that are not to be learned."""
+    learned = [span for message, span in spans.items() if message in job.learned]
+    if not job.prompt_too or not learned:
+        return tuple(learned)
+    others = [span for message, span in spans.items() if message not in job.learned and span[0] < learned[-1][1]]
+    starts = [0, *(stop for _, stop in others)]
+    stops = [*(start for start, _ in others), learned[-1][1]]
+    return tuple((start, stop) for start, stop in zip(starts, stops) if start < stop)
+
+
+def _secret_text(job: Job, about: Known | None) -> str:
+    """The rendering with the template's control tokens under their secret names."""
+    if job.rendered is None or about is None:
+        return job.text
+    pieces = []
+    for piece, control in zip(about.layout.pieces, about.control):
+        for token in reversed(control):
+            at = piece.index(token.content, token.start)
+            piece = piece[:at] + secret_name(token.id) + piece[at + len(token.content) :]
+        pieces.append(piece)
+    return Layout(tuple(pieces), about.layout.slots).join(job.rendered.texts)
+
+
+def _spans_by_offsets(job: Job, about: Known, offsets: Listed[tuple[int, int]], secret: bool) -> Learned:
+    """The learned spans from where each token begins and ends in the text."""
+    assert job.rendered is not None
+    base, position = [], 0
+    for number, piece in enumerate(about.layout.pieces):
+        base.append(position)
+        length = len(piece) + (_growth(about.control[number], len(piece)) if secret else 0)
+        position += length + (len(job.rendered.texts[number]) if number < len(job.rendered.texts) else 0)
+
+    def place(where: Place) -> int:
+        piece, offset = where
+        return base[piece] + offset + (_growth(about.control[piece], offset) if secret else 0)
+
+    starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
+    stops = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
+    spans = {}
+    for turn in about.layout.turns:
+        # A token that holds the header's end and the answer's beginning is learned: the model must write it.
+        first = int(np.searchsorted(stops, place(turn.start), "right"))
+        spans[turn.message] = first, int(np.searchsorted(starts, place(turn.stop), "left"))
+    return _chosen(spans, job)
+
+
+def _growth(control: Listed[Control], offset: int) -> int:
+    """How much longer a piece's beginning is with secret names."""
+    return sum(len(secret_name(token.id)) - len(token.content) for token in control if token.stop <= offset)

@@ -1,0 +1,353 @@
+"""A chat template: the model's own or a named one, rendered and taken apart safely; knows no token limits or labels."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sartor.base.errors import PromptError, did_you_mean
+from sartor.base.types import Message, Note, Segment, Tool
+from sartor.prompt.conversation import calls_key, join_reasoning, split_reasoning, to_jinja
+from sartor.prompt.layout import Layout, Render, Unjoinable, locate, neutral, probe, unbroken, with_turns
+from sartor.prompt.tokenizer import Codec, Tokenizer
+
+TODAY = datetime(2024, 7, 26)
+"""What `strftime_now` tells templates: a run must not change with the day. Llama 3.1's own fallback date."""
+MOST_LAYOUTS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as text: control pieces around texts, and what the assistant writes."""
+
+    layout: Layout
+    texts: list[str]
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.layout.join(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTemplate:
+    """One file of `templates/`: a TOML comment at its head, then the Jinja text."""
+
+    name: str
+    about: str
+    provenance: str
+    control: tuple[str, ...]
+    """Control tokens that the tokenizer must have; `eos_token` and `bos_token` mean the tokenizer's own."""
+    example: str
+    source: str
+
+
+class Template:
+    """A chat template bound to a tokenizer. Make one with `Template.of`."""
+
+    def __init__(self, name: str, source: str, codec: Codec, variables: Mapping[str, Any]) -> None:
+        self.name = name
+        self.source = source
+        """The Jinja text as it is saved with a model: `default_system` and `enable_thinking` are written into it."""
+        self.codec = codec
+        self._variables = {**variables, "strftime_now": TODAY.strftime}
+        self._layouts: dict[Any, Layout | Unjoinable] = {}
+        self._opaque = _is_opaque(source)
+        self.renders_reasoning = False
+        self.drops_reasoning = variables.get("enable_thinking") is False
+        self.end = ""
+        """The control text that ends an assistant's turn."""
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        name: str | None = None,
+        *,
+        default_system: str | None = None,
+        enable_thinking: bool | None = None,
+    ) -> Template:
+        """The model's own template, a named one, or a `.jinja` file's.
+
+        Raises: PromptError for a base model without one, an unknown name, control tokens that the tokenizer lacks, a
+        template that cannot be taken apart or never trains its stop token.
+        """
+        codec = Codec(tokenizer)
+        special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _listed(value)}
+        if name is None:
+            label, source = f"{tokenizer.name_or_path or 'the model'}'s own", _own_source(tokenizer)
+        elif name.endswith(".jinja"):
+            label, source = name, _file_source(Path(name))
+        else:
+            template = named(name)
+            _refuse_missing_tokens(template, codec, special)
+            label, source = name, template.source
+        variables = {**special, **({} if enable_thinking is None else {"enable_thinking": enable_thinking})}
+        if default_system is not None and codec.broken(default_system) != default_system:
+            raise PromptError("default_system holds a control token's text.", "default_system", "Leave it out.")
+        made = cls(label, _preamble(source, default_system, enable_thinking) + source, codec, variables)
+        made._check()
+        return made
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, generation: bool = False) -> str:
+        """The conversation as text, as every program that follows the template writes it.
+
+        Raises: PromptError when the template refuses the conversation.
+        """
+        return self._render(self.prepare(messages)[0], tools, generation)
+
+    def segments(
+        self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, open_turn: bool = False
+    ) -> list[Segment]:
+        """The rendering in stretches: control text or a text of the conversation, learned or not.
+
+        With `open_turn` it ends with the generation prompt. Joined they are `render(messages, tools)`.
+        Raises: PromptError.
+        """
+        rendered = self.lay_out(messages, tools, generation=open_turn)
+        borders: dict[int, list[tuple[int, bool]]] = {}
+        for turn in rendered.layout.turns:
+            if messages[turn.message].learn and not open_turn:
+                borders.setdefault(turn.start[0], []).append((turn.start[1], True))
+                borders.setdefault(turn.stop[0], []).append((turn.stop[1], False))
+        segments, learn = [], False
+        for number, piece in enumerate(rendered.layout.pieces):
+            before = 0
+            for offset, then in borders.get(number, ()):
+                segments.append(Segment(piece[before:offset], True, learn))
+                before, learn = offset, then
+            segments.append(Segment(piece[before:], True, learn))
+            if number < len(rendered.texts):
+                segments.append(Segment(rendered.texts[number], False, learn))
+        return [segment for segment in segments if segment.text]
+
+    def prepare(self, messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Note, ...]]:
+        """Messages with their reasoning where this template wants it, and notes on what that changed."""
+        for message in messages:
+            if message.role == "assistant" and (message.reasoning is not None or "<think>" in message.text[:64]):
+                break
+        else:
+            return messages, ()
+        split = [split_reasoning(message) for message in messages]
+        if all(message.reasoning is None for message in split):
+            return split, ()
+        if self.drops_reasoning:
+            dropped = [replace(message, reasoning=None) for message in split]
+            return dropped, (Note("reasoning-dropped", {"template": self.name}),)
+        if self.renders_reasoning:
+            return split, ()
+        joined = [
+            before if before.reasoning is None else join_reasoning(after) for before, after in zip(messages, split)
+        ]
+        return joined, (Note("reasoning-as-text", {"template": self.name}),)
+
+    def lay_out(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, generation: bool = False) -> Rendered:
+        """The conversation taken apart; the join is checked against the true rendering wherever it could differ.
+
+        Raises: PromptError naming template and reason.
+        """
+        messages, notes = self.prepare(messages)
+        has_calls = any(message.tool_calls for message in messages)
+        data = json.dumps(tools, ensure_ascii=False, default=str) + calls_key(messages) if tools or has_calls else ""
+        key = (generation, data, *((m.role, bool(m.text), _fullness(m.reasoning)) for m in messages))
+        layout = self._layouts.get(key)
+        if layout is None:
+            layout = self._probe(messages, tools, generation)
+            if len(self._layouts) >= MOST_LAYOUTS:
+                self._layouts.clear()
+            self._layouts[key] = layout
+        if isinstance(layout, Unjoinable):
+            raise self._refusal(layout)
+        texts = layout.texts(messages)
+        if layout.watched:
+            whole = self._render(messages, tools, generation)
+            if layout.join(texts) != whole:
+                layout = self._locate(messages, tools, generation, layout)
+                texts = layout.texts(messages)
+                if layout.join(texts) != whole:
+                    raise self._refusal(Unjoinable("its parts do not add up to the whole"))
+        return Rendered(layout, texts, notes)
+
+    def ending(self, text: str, bounded: bool) -> int:
+        """How many characters of the control text after a message end its turn; 0 when none do."""
+        found = self.codec.scan(text)
+        if bounded:
+            return found[-1].stop if found else 0
+        if self.end and (place := text.find(self.end)) >= 0:
+            return place + len(self.end)
+        return found[0].stop if found and not text[: found[0].start].strip() else 0
+
+    def _check(self) -> None:
+        """Refuse what cannot be used, and learn how turns end, from one question and its answer."""
+        question, answer = Message("user", "Is it so?"), Message("assistant", "It is.")
+        try:
+            reasoned = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
+            self.renders_reasoning = any(slot.field == "reasoning" for slot in reasoned.slots)
+        except (Unjoinable, PromptError):
+            self.renders_reasoning = False
+        layout = self.lay_out([question, answer]).layout
+        turn = layout.turns[0]
+        if turn.stop[0] != len(layout.pieces) - 1:
+            raise self._refusal(Unjoinable("the answer does not come last"))
+        self.end = layout.pieces[-1][: turn.stop[1]]
+
+    def _probe(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> Layout | Unjoinable:
+        render = self._renderer(tools, generation)
+        try:
+            layout = probe(messages, render)
+            if self._opaque:
+                layout = replace(layout, watched=(*layout.watched, "macro"))
+            return self._with_turns(layout, neutral(messages), tools, generation)
+        except Unjoinable as reason:
+            return reason
+        except PromptError as refusal:
+            return Unjoinable(refusal.what)
+
+    def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
+        try:
+            found = locate(messages, layout, self._renderer(tools, generation))
+            return self._with_turns(found, messages, tools, generation)
+        except Unjoinable as reason:
+            raise self._refusal(reason) from None
+
+    def _with_turns(
+        self, layout: Layout, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
+    ) -> Layout:
+        if not generation:
+            layout = with_turns(layout, messages, layout.texts(messages), self._renderer(tools, False), self.ending)
+        return unbroken(layout)
+
+    def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:
+        """Renders with the control tokens' strings in tools and calls broken, so that none of theirs is one."""
+        safe = self.codec.broken(tools)
+        return lambda messages, prompt: self._render(
+            [self._safe_calls(message) for message in messages], safe, generation or prompt
+        )
+
+    def _safe_calls(self, message: Message) -> Message:
+        if not message.tool_calls:
+            return message
+        safe = self.codec.broken
+        calls = (replace(c, name=safe(c.name), arguments=safe(c.arguments)) for c in message.tool_calls)
+        return replace(message, tool_calls=tuple(calls))
+
+    def _render(self, messages: Iterable[Message], tools: Sequence[Tool], generation: bool) -> str:
+        import jinja2
+
+        try:
+            text: str = self._compiled.render(
+                messages=[to_jinja(message) for message in messages],
+                tools=list(tools) or None,
+                documents=None,
+                add_generation_prompt=generation,
+                **self._variables,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            raise PromptError(f"The template refuses the conversation: {error}", self.name) from None
+        return text
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        import jinja2
+        from transformers.utils import chat_template_utils
+
+        try:
+            return chat_template_utils._compile_jinja_template(self.source)
+        except jinja2.TemplateSyntaxError as error:
+            raise PromptError(f"The template is broken: {error}", f"{self.name}, line {error.lineno}") from None
+
+    def _refusal(self, reason: Unjoinable) -> PromptError:
+        return PromptError(
+            f"The template cannot be used here: {reason}.", self.name, "Choose a named one, as in template=chatml."
+        )
+
+
+@functools.cache
+def named(name: str) -> NamedTemplate:
+    """A named template's file. Raises: PromptError with the nearest name."""
+    file = resources.files("sartor.prompt.templates").joinpath(f"{name}.jinja")
+    if not re.fullmatch(r"\w+", name) or not file.is_file():
+        raise PromptError(f"There is no template {name!r}.", "template", did_you_mean(name, template_names()))
+    head, _, source = file.read_text(encoding="utf-8").removeprefix("{#\n").partition("#}\n")
+    about = tomllib.loads(head)
+    return NamedTemplate(
+        name, about["about"], about["provenance"], tuple(about["control"]), about["example"], source.rstrip("\n")
+    )
+
+
+@functools.cache
+def template_names() -> tuple[str, ...]:
+    """The names of all named templates, sorted."""
+    files = resources.files("sartor.prompt.templates").iterdir()
+    return tuple(sorted(file.name.removesuffix(".jinja") for file in files if file.name.endswith(".jinja")))
+
+
+def _own_source(tokenizer: Tokenizer) -> str:
+    source = tokenizer.chat_template
+    if isinstance(source, Mapping):
+        source = source.get("default")
+    if not source:
+        raise PromptError(
+            "The model has no chat template (it is a base model).",
+            str(tokenizer.name_or_path),
+            f"Choose one, as in template=chatml. There are: {', '.join(template_names())}.",
+        )
+    return str(source)
+
+
+def _file_source(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise PromptError(f"The template's file cannot be read: {error.strerror}.", str(path)) from None
+
+
+def _refuse_missing_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str]) -> None:
+    missing = []
+    for token in template.control:
+        text = special.get(token) if token in ("eos_token", "bos_token") else token
+        if text is None or codec.token_id(text) is None:
+            missing.append(token)
+    if missing:
+        raise PromptError(
+            f"The tokenizer lacks control tokens of the template {template.name}: {' '.join(missing)}.",
+            "template",
+            "Use the model's own template (leave the key out), or one whose tokens it has, as default.",
+        )
+
+
+def _preamble(source: str, default_system: str | None, enable_thinking: bool | None) -> str:
+    """Settings written into the template, so that other programs that read it do the same."""
+    preamble = ""
+    if enable_thinking is not None:
+        value = "true" if enable_thinking else "false"
+        preamble += f"{{%- set enable_thinking = enable_thinking if enable_thinking is defined else {value} %}}"
+    if default_system is not None:
+        system = json.dumps({"role": "system", "content": default_system}, ensure_ascii=False)
+        preamble += (
+            "{%- set messages = messages if messages and messages[0]['role'] == 'system' "
+            f"else [{system}] + messages %}}"
+        )
+    # Jinja drops one line break after a block; keep the source's own.
+    return preamble + ("\n" if preamble and source.startswith("\n") else "")
+
+
+def _is_opaque(source: str) -> bool:
+    """Whether texts can pass through what cannot be watched (macros, block assignments, `~`); then every row is checked."""
+    return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _fullness(text: str | None) -> bool | None:
+    return None if text is None else bool(text)
