@@ -6,9 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-import click
 import typer
-from typer.main import get_command
 
 from sartor.base.errors import SartorError
 
@@ -33,20 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; errors are three lines unless `--debug` stands first."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = get_command(app)(args=words, prog_name="sartor", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = 130
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        code = 130
+        app(args=words, prog_name="sartor")
     except SartorError as error:
-        if "--debug" in words:
+        if words[:1] == ["--debug"]:
             raise
         from sartor.cli.screen import print_error
 
         print_error(error)
-        code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(error.exit_code)

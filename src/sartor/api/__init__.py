@@ -1,0 +1,31 @@
+"""The Python API: joins the layers, one function for each thing people do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sartor.api.comparing import compare, report
+from sartor.api.datasets import check, import_file, load, show, split
+from sartor.api.rows import ledger_json
+from sartor.api.running import rerun, runs
+from sartor.api.training import Run, estimate, train
+from sartor.api.using import chat, export, predict, score, score_file
+from sartor.data.load import Permissions
+from sartor.prompt.encode import encode
+
+if TYPE_CHECKING:
+    from sartor.use.engine import Engine
+
+__all__ = [
+    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "estimate", "export", "import_file",
+    "ledger_json", "load", "predict", "report", "rerun", "runs", "score", "score_file", "show", "split", "train",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Engine loads torch; it is imported when first used."""
+    if name == "Engine":
+        from sartor.use.engine import Engine
+
+        return Engine
+    raise AttributeError(f"module 'sartor.api' has no attribute {name!r}")

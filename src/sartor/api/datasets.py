@@ -1,0 +1,64 @@
+"""Functions about datasets: import a file, load, show one example, check, split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sartor.api.rows import load_named, make_encoder
+from sartor.base.config import RunConfig
+from sartor.base.errors import DataError
+from sartor.data import importing
+from sartor.data.importing import Imported
+from sartor.data.load import Loaded, Permissions
+from sartor.data.load import load as load_dataset
+from sartor.prompt import show as drawing
+
+if TYPE_CHECKING:
+    from sartor.prompt.show import Shown
+
+
+def import_file(
+    path: str | Path,
+    name: str,
+    *,
+    dataset_dir: str | Path = "data",
+    encoding: str | None = None,
+    question: str | None = None,
+    answer: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
+) -> Imported:
+    """Make a checked dataset from a csv, json or jsonl file and register it in `dataset_info.json`.
+
+    Raises: DataError naming file, place and what to do; nothing is written then.
+    """
+    return importing.import_file(
+        Path(path), name, dataset_dir=Path(dataset_dir), encoding=encoding, question=question, answer=answer,
+        columns=columns or {}, format=format,
+    )  # fmt: skip
+
+
+def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
+    """The examples of a registered dataset, and every row that is not one, with its reason.
+
+    `options` are those of `sartor.data.load.load` (stage, max_samples, seed, encoding, permissions).
+    """
+    return load_dataset(name, Path(dataset_dir), **options)
+
+
+def show(name: str, config: RunConfig | None = None, *, row: int = 1, **settings: Any) -> Shown:
+    """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
+
+    Raises: DataError when there is no such row, or the row is skipped (with its reason).
+    """
+    config = (config or RunConfig()).replace(**settings)
+    loaded = load_named(config, (name,), Permissions())
+    for example in loaded.examples:
+        if example.origin.row == row:
+            return drawing.draw(example, make_encoder(config))
+    for skipped in loaded.ledger.skipped:
+        if skipped.origin.row == row:
+            raise DataError(f"Row {row} is skipped: {skipped.reason}", str(skipped.origin), skipped.fix)
+    raise DataError(f"There is no row {row}.", name, f"Rows count from 1; {loaded.ledger.read} were read.")

@@ -1,0 +1,141 @@
+"""Functions that use a model: predict, score, chat, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sartor.api.rows import load_named, stop_when_too_much_is_skipped
+from sartor.api.targets import config_for, run_of
+from sartor.base.config import RunConfig, read_config
+from sartor.base.errors import ConfigError
+from sartor.base.rundir import RunDir
+from sartor.base.types import Demonstration, Score
+from sartor.data.load import Permissions
+
+if TYPE_CHECKING:
+    from sartor.use.engine import Engine
+    from sartor.use.predict import Predictions
+
+
+def load_engine(config: RunConfig, *, trust_remote_code: bool = False) -> Engine:
+    """The engine that the settings describe: model, adapter, template, thinking."""
+    from sartor.use.engine import Engine
+
+    model, prompt = config.model, config.prompt
+    return Engine.load(
+        model.model_name_or_path,
+        model.adapter_name_or_path[0] if model.adapter_name_or_path else None,
+        template=prompt.template,
+        default_system=prompt.default_system,
+        enable_thinking=prompt.enable_thinking,
+        dtype=model.dtype,
+        device="cpu" if model.use_cpu else model.device,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def as_config(target: str | Path | RunConfig, settings: dict[str, Any]) -> RunConfig:
+    """A RunConfig from itself, a YAML file, a run's folder, or a model."""
+    if isinstance(target, RunConfig):
+        return target.replace(**settings) if settings else target
+    if str(target).endswith((".yaml", ".yml")):
+        return read_config(Path(target), **settings)
+    return config_for(target).replace(**settings)
+
+
+def trained_run(config: RunConfig) -> RunDir | None:
+    """The run whose weights the settings load, if they are a run's."""
+    names = config.model.adapter_name_or_path or (config.model.model_name_or_path,)
+    return run_of(Path(names[-1]))
+
+
+def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[str]]:
+    """The rows of eval_dataset, else the run's held-out rows; and the ids that the run learned from.
+
+    Raises: ConfigError when there are none; DataError when too many rows are skipped.
+    """
+    run = trained_run(config)
+    split = run.read_json("data.json")["split"] if run and run.data.exists() else {"learned": [], "held_out": []}
+    names = config.data.eval_dataset or config.data.dataset
+    loaded = load_named(config, names, Permissions())
+    stop_when_too_much_is_skipped(loaded.ledger, config.data.max_skipped)
+    rows = [example for example in loaded.examples if isinstance(example, Demonstration)]
+    if run and not config.data.eval_dataset:
+        held_out = set(split["held_out"])
+        rows = [row for row in rows if row.origin.id in held_out]
+    if not rows:
+        raise ConfigError(
+            "There are no rows to predict.",
+            str(run.path) if run else "settings",
+            "Name some: eval_dataset=NAME; or train with val_size=0.1, so that rows are held out.",
+        )
+    return rows, frozenset(split["learned"])
+
+
+def predict(
+    target: str | Path | RunConfig,
+    *,
+    trust_remote_code: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    **settings: Any,
+) -> Predictions:
+    """Answer rows with a model and score the answers against the references.
+
+    A run's folder: its held-out rows, into its `predictions/`. A settings file: `eval_dataset`, into `output_dir`.
+    Raises: ConfigError, DataError, ModelError, RunError.
+    """
+    from sartor.use import predict as predicting
+
+    config = as_config(target, settings)
+    if config.evaluation.do_predict is False:
+        raise ConfigError("do_predict is false.", "settings", "Leave it out, or write true.")
+    rows, learned = rows_to_predict(config)
+    run = trained_run(config)
+    own = run is not None and not config.data.eval_dataset
+    folder = run.predictions / "tuned-held_out" if own and run else Path(config.train.output_dir or "predictions")
+    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    return predicting.predict(
+        engine, rows, folder, generation=config.generation, learned_ids=learned,
+        metrics=config.evaluation.metrics, progress=progress,
+    )  # fmt: skip
+
+
+def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[str, Score]:
+    """All metrics over answers and references: LLaMA-Factory's four, digit for digit, and the corrected ones."""
+    from sartor.use.score import score as score_texts
+
+    return score_texts(list(predictions), list(references))
+
+
+def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[str, Score]:
+    """The same over a JSONL file with `predict` and `label` in each line, whoever made it."""
+    from sartor.use import score as scoring
+
+    return scoring.score_file(Path(path), metrics)
+
+
+def chat(target: str | Path | RunConfig, *, save_to: Path | None = None, trust_remote_code: bool = False) -> None:
+    """Talk to a model or a run in the terminal until /exit."""
+    from sartor.use.chat import chat as chat_in_terminal
+
+    config = as_config(target, {})
+    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    chat_in_terminal(engine, generation=config.generation, save_to=save_to)
+
+
+def export(
+    target: str | Path | RunConfig, *, to: str = "merged", out: str | Path | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Write the model in another form (`adapter merged gguf ollama`), checked against the run.
+
+    Raises: ConfigError when no folder is named; ExportError when the self-check finds a difference.
+    """
+    from sartor.use import exporters
+
+    config = as_config(target, {})
+    folder = out or config.export.export_dir
+    if not folder:
+        raise ConfigError("No folder to write to.", "export", "Give --out FOLDER, or export_dir in the settings.")
+    return exporters.export(load_engine(config, trust_remote_code=trust_remote_code), to, Path(folder))

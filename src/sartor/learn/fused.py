@@ -1,0 +1,190 @@
+"""Three exact shortcuts for training: head and loss together, LoRA as one operation, attention for short rows.
+
+They change memory and time, not the mathematics; a model that they do not fit is left as it is. Nothing here knows
+of data or of optimisers.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHUNK_BYTES = 32 << 20
+"""The largest logits buffer. Blocks above 32 MiB come fresh from the kernel each time: on a virtual machine a 50 MB
+tensor cost 20–35 ms of page faults (measured 2026-11-23), more than its matrix product."""
+
+SHORT_ROW_TOKENS = 192
+"""Below this length plain attention beats torch 2.13's CPU flash kernel, whose backward is slow: 1.5 against 6.6 ms at
+8 × 64 tokens, 8.3 against 21.7 at 16 × 96, 11.5 against 10.3 at 4 × 256 (measured 2026-11-23, two cores, bf16)."""
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Sum of −log softmax(h Wᵀ)[target] in chunks of rows, gradients in the same pass: no logits are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+        n, v = hidden_ND.shape[0], weight_VD.shape[0]
+        rows = max(1, min(n, CHUNK_BYTES // (4 * v)))
+        needs_hidden, needs_weight, _ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        for start in range(0, n, rows):
+            hidden, target = hidden_ND[start : start + rows], target_N[start : start + rows]
+            logits = (hidden @ weight_VD.t()).float()
+            lse = torch.logsumexp(logits, dim=-1)
+            total += (lse - logits.gather(1, target[:, None])[:, 0]).sum()
+            if not (needs_hidden or needs_weight):
+                continue
+            grad = logits.sub_(lse[:, None]).exp_()  # softmax
+            grad[torch.arange(len(target), device=target.device), target] -= 1.0
+            grad = grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(grad, weight_VD, out=grad_hidden[start : start + rows])
+            if grad_weight is not None:
+                grad_weight += grad.t() @ hidden
+        ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VD.dtype))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scaled = [None if g is None else g * grad_output.to(g.dtype) for g in (grad_hidden, grad_weight)]
+        return (*scaled, None)
+
+
+def head_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+    """Summed cross-entropy (nats, float32, a scalar) of N label positions, without ever holding N × V logits.
+
+    Equals `F.cross_entropy(hidden @ weight.T, target, reduction="sum")`; N may be 0.
+    """
+    loss: Tensor = _HeadLoss.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LoraLinear(torch.autograd.Function):
+    """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, the wide output touched twice and never copied (Hu et al. 2021, equation 3)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, s: float) -> Tensor:
+        x_NI = x.reshape(-1, x.shape[-1])
+        y_NO = x_NI @ w_OI.t() if bias is None else torch.addmm(bias, x_NI, w_OI.t())
+        t_NR = x_NI @ a_RI.t()
+        y_NO.addmm_(t_NR, b_OR.t(), alpha=s)
+        ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, t_NR)
+        ctx.s, ctx.shape = s, x.shape
+        return y_NO.view(*x.shape[:-1], w_OI.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        x_NI, w_OI, a_RI, b_OR, t_NR = ctx.saved_tensors
+        dy_NO = grad_y.reshape(-1, grad_y.shape[-1])
+        dt_NR = (dy_NO @ b_OR).mul_(ctx.s)
+        da_RI, db_OR = dt_NR.t() @ x_NI, (dy_NO.t() @ t_NR).mul_(ctx.s)
+        dx = None
+        if ctx.needs_input_grad[0]:
+            dx = (dy_NO @ w_OI).addmm_(dt_NR, a_RI).view(ctx.shape)
+        return dx, None, None, da_RI, db_OR, None
+
+
+def fuse_lora(model: nn.Module) -> int:
+    """Make every plain LoRA linear layer one operation; returns how many were changed.
+
+    A layer with dropout, DoRA, several active adapters, a quantised base, a trained bias, or another type of A and B
+    than of the base keeps PEFT's own forward, and so does every layer while adapters are disabled or merged.
+    """
+    from peft.tuners.lora import Linear
+
+    fused = 0
+    module: Any
+    for module in model.modules():
+        if type(module) is not Linear or len(module.active_adapters) != 1:
+            continue
+        name = module.active_adapters[0]
+        if name not in module.lora_A or not _is_plain(module, name):
+            continue
+        module.forward = types.MethodType(_fused_forward(type(module).forward, name), module)
+        fused += 1
+    return fused
+
+
+def _is_plain(module: Any, name: str) -> bool:
+    base = module.base_layer
+    a, b = module.lora_A[name], module.lora_B[name]
+    return (
+        type(base) is nn.Linear
+        and not base.weight.requires_grad
+        and not (base.bias is not None and base.bias.requires_grad)
+        and isinstance(module.lora_dropout[name], nn.Identity)
+        and not module.use_dora.get(name, False)
+        and a.weight.dtype == b.weight.dtype == base.weight.dtype
+        and a.bias is None
+        and b.bias is None
+    )
+
+
+def _fused_forward(plain: Any, name: str) -> Any:
+    def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if self.disable_adapters or self.merged or args or kwargs or x.dtype != self.base_layer.weight.dtype:
+            result: Tensor = plain(self, x, *args, **kwargs)
+            return result
+        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        fused: Tensor = _LoraLinear.apply(x, base.weight, base.bias, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
+        return fused
+
+    return forward
+
+
+def short_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention by two batched products; short rows on a CPU only, everything else goes to transformers' sdpa.
+
+    Keys are not repeated for grouped queries: the queries of a group are stacked instead. Softmax is in float32.
+    query_BHTD, key_BGTD, value_BGTD → output_BTHD.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    t = query.shape[2]
+    causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
+    if t > SHORT_ROW_TOKENS or t != key.shape[2] or query.device.type != "cpu" or dropout or not causal:
+        result: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return result
+    b, h, _, d = query.shape
+    g = key.shape[1]
+    query_XSD = query.reshape(b * g, h // g * t, d)
+    key_XTD, value_XTD = key.reshape(b * g, t, d), value.reshape(b * g, t, d)
+    scores = (query_XSD @ key_XTD.transpose(1, 2)).float().mul_(d**-0.5 if scaling is None else scaling)
+    scores = scores.view(b, g, h // g, t, t)
+    if attention_mask is None:
+        scores = scores + torch.full((t, t), float("-inf"), device=query.device).triu_(1)
+    elif attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask[:, :, None], float("-inf"))
+    else:
+        scores = scores + attention_mask[:, :, None].float()
+    weights = F.softmax(scores, dim=-1).to(query.dtype).view(b * g, h // g * t, t)
+    return (weights @ value_XTD).view(b, h, t, d).transpose(1, 2).contiguous(), None
+
+
+def register_short_attention() -> str:
+    """Make `short_attention` known to transformers (with sdpa's masks) and return its name."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+    name = "sartor_short"
+    AttentionInterface.register(name, short_attention)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    return name

@@ -1,0 +1,105 @@
+"""The shortcuts equal what they replace: loss, gradients, and attention, to rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sartor.learn import fused
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 4 * 11 * 3])
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_head_loss_and_its_gradients_equal_cross_entropy(
+    n: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "CHUNK_BYTES", chunk_bytes)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(n, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    target = torch.randint(0, 11, (n,))
+    ours = fused.head_loss(hidden, weight, target)
+    theirs = F.cross_entropy(hidden @ weight.T, target, reduction="sum")
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    for a, b in zip(
+        torch.autograd.grad(3 * ours, (hidden, weight)), torch.autograd.grad(3 * theirs, (hidden, weight)), strict=True
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_head_loss_of_three_tokens_by_hand() -> None:
+    """Logits 0 and ln 3: probabilities 1/4 and 3/4; targets 0, 1, 1 cost ln 4 + 2 ln(4/3)."""
+    hidden = torch.ones(3, 1)
+    weight = torch.tensor([[0.0], [1.0986123]])
+    loss = fused.head_loss(hidden, weight, torch.tensor([0, 1, 1]))
+    assert loss.item() == pytest.approx(1.3862944 + 2 * 0.2876821, abs=1e-6)
+
+
+def lora_model(model: Any, **options: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    tuned = get_peft_model(model, LoraConfig(r=4, lora_alpha=12, target_modules="all-linear", **options))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return tuned
+
+
+def outcome(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    ids = torch.arange(40).view(2, 20)
+    logits = model(input_ids=ids).logits
+    model.zero_grad()
+    logits.square().mean().backward()
+    return logits.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_fused_lora_equals_pefts(tiny_model: Any) -> None:
+    model = lora_model(tiny_model)
+    logits, gradients = outcome(model)
+    assert fused.fuse_lora(model) == 14
+    fused_logits, fused_gradients = outcome(model)
+    torch.testing.assert_close(fused_logits, logits)
+    assert len(gradients) == len(fused_gradients) == 28
+    for a, b in zip(fused_gradients, gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_fused_lora_can_be_switched_off_and_merged(tiny_model: Any) -> None:
+    base = tiny_model(input_ids=torch.arange(8)[None]).logits
+    model = lora_model(tiny_model)
+    fused.fuse_lora(model)
+    tuned = model(input_ids=torch.arange(8)[None]).logits
+    assert not torch.allclose(base, tuned)
+    with model.disable_adapter():
+        torch.testing.assert_close(model(input_ids=torch.arange(8)[None]).logits, base)
+    model.merge_adapter()
+    torch.testing.assert_close(model(input_ids=torch.arange(8)[None]).logits, tuned, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"lora_dropout": 0.1}, {"use_dora": True}])
+def test_what_does_not_fit_keeps_pefts_forward(tiny_model: Any, options: dict[str, Any]) -> None:
+    assert fused.fuse_lora(lora_model(tiny_model, **options)) == 0
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_short_attention_equals_sdpa(tiny_model: Any, padded: bool) -> None:
+    ids = torch.arange(60).view(3, 20)
+    mask = torch.ones(3, 20, dtype=torch.long)
+    if padded:
+        mask[1, 12:] = 0
+        mask[2, 5:] = 0
+    expected = tiny_model(input_ids=ids, attention_mask=mask).logits
+    tiny_model.set_attn_implementation(fused.register_short_attention())
+    got = tiny_model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
+
+
+def test_long_rows_go_to_sdpa(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "SHORT_ROW_TOKENS", 8)
+    ids = torch.arange(20)[None]
+    expected = tiny_model(input_ids=ids).logits
+    tiny_model.set_attn_implementation(fused.register_short_attention())
+    assert torch.equal(tiny_model(input_ids=ids).logits, expected)
