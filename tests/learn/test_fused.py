@@ -79,6 +79,14 @@ def test_fused_lora_can_be_switched_off_and_merged(tiny_model: Any) -> None:
     torch.testing.assert_close(model(input_ids=torch.arange(8)[None]).logits, tuned, rtol=1e-4, atol=1e-5)
 
 
+def test_float32_adapters_on_a_bfloat16_base_get_float32_gradients(tiny_model: Any) -> None:
+    model = lora_model(tiny_model.to(torch.bfloat16))
+    assert fused.fuse_lora(model) == 14
+    logits, gradients = outcome(model)
+    assert logits.dtype == torch.bfloat16
+    assert {g.dtype for g in gradients} == {torch.float32}
+
+
 @pytest.mark.parametrize("options", [{"lora_dropout": 0.1}, {"use_dora": True}])
 def test_what_does_not_fit_keeps_pefts_forward(tiny_model: Any, options: dict[str, Any]) -> None:
     assert fused.fuse_lora(lora_model(tiny_model, **options)) == 0

@@ -67,11 +67,16 @@ def head_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
 
 
 class _LoraLinear(torch.autograd.Function):
-    """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, the wide output touched twice and never copied (Hu et al. 2021, equation 3)."""
+    """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, the wide output touched twice and never copied (Hu et al. 2021, equation 3).
+
+    A and B may be kept in float32 (small updates survive there); they are rounded to x's type for the products.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w_OI: Tensor, bias: Tensor | None, a_RI: Tensor, b_OR: Tensor, s: float) -> Tensor:
         x_NI = x.reshape(-1, x.shape[-1])
+        ctx.dtypes = a_RI.dtype, b_OR.dtype
+        a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
         y_NO = x_NI @ w_OI.t() if bias is None else torch.addmm(bias, x_NI, w_OI.t())
         t_NR = x_NI @ a_RI.t()
         y_NO.addmm_(t_NR, b_OR.t(), alpha=s)
@@ -88,14 +93,14 @@ class _LoraLinear(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = (dy_NO @ w_OI).addmm_(dt_NR, a_RI).view(ctx.shape)
-        return dx, None, None, da_RI, db_OR, None
+        return dx, None, None, da_RI.to(ctx.dtypes[0]), db_OR.to(ctx.dtypes[1]), None
 
 
 def fuse_lora(model: nn.Module) -> int:
     """Make every plain LoRA linear layer one operation; returns how many were changed.
 
-    A layer with dropout, DoRA, several active adapters, a quantised base, a trained bias, or another type of A and B
-    than of the base keeps PEFT's own forward, and so does every layer while adapters are disabled or merged.
+    A layer with dropout, DoRA, several active adapters, a quantised base or a trained bias keeps PEFT's own forward,
+    and so does every layer while adapters are disabled or merged.
     """
     from peft.tuners.lora import Linear
 
@@ -121,7 +126,7 @@ def _is_plain(module: Any, name: str) -> bool:
         and not (base.bias is not None and base.bias.requires_grad)
         and isinstance(module.lora_dropout[name], nn.Identity)
         and not module.use_dora.get(name, False)
-        and a.weight.dtype == b.weight.dtype == base.weight.dtype
+        and a.weight.dtype == b.weight.dtype
         and a.bias is None
         and b.bias is None
     )

