@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass, field, replace
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -33,6 +35,8 @@ from sartor.prompt.template import Template
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 Progress = Callable[[int, int | None], None]
+AT_ONCE = 2
+"""Chunks in the tokenizer at a time: one is cut into ids while Python renders and labels the other."""
 FIRST_CHUNK, CHUNK_ROWS = 64, 1024
 CHUNK_CHARACTERS = 2_000_000
 """What is rendered and encoded at once: memory stays bounded, both cores stay busy; the first chunk is quick."""
@@ -47,6 +51,9 @@ class EncodedRows:
     notes: tuple[Note, ...] = ()
 
 
+_Chunk: TypeAlias = list[tuple[Example, list[Job] | Lost]]
+
+
 class Encoder:
     """Examples to tokens with one tokenizer, one template and the prompt settings; train, predict and chat share it."""
 
@@ -59,6 +66,7 @@ class Encoder:
         self.settings = settings
         self.codec: Codec = template.codec
         self._spans = Spans(template)
+        self._notes: Counter[str] = Counter()
         with_special = self.codec.backend.encode("a", add_special_tokens=True).ids
         plain = self.codec.ids("a")
         # What the tokenizer itself puts before a plain text (a beginning-of-text token, or nothing).
@@ -73,28 +81,32 @@ class Encoder:
 
     def prompt(self, messages: Listed[Message], tools: Listed[Tool] = ()) -> Sequence:
         """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""
-        job = Job(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
-        done = self._spans.encode([job])[0]
+        try:
+            job = Job(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
+            done = self._spans.encode([job])[0]
+        except UnicodeEncodeError as error:
+            done = _half_character(error)
         if isinstance(done, Lost):
-            raise PromptError(f"The prompt cannot be encoded: {done.params['reason']}.", self.template.name)
+            skipped = Skipped(Origin("prompt", "prompt", 1), done.code, None, done.params)
+            raise PromptError(skipped.reason, self.template.name, skipped.fix)
         return done
 
     def encode(self, example: Example) -> Encoded | Skipped:
         """One example as tokens, or why not. A document is not split here, whatever `overlong` says."""
-        return next(self._finish([(example, self._jobs(example))], split=False))
+        chunk = [(example, self._jobs(example))]
+        return next(self._finish(chunk, self._spans.encode(_all_jobs(chunk)), split=False))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
         """Many examples in their order, lazily, in chunks that one call of the Rust tokenizer encodes."""
-        pending: list[tuple[Example, list[Job] | Lost]] = []
-        characters, limit = 0, FIRST_CHUNK
-        for example in examples:
-            jobs = self._jobs(example)
-            pending.append((example, jobs))
-            characters += 0 if isinstance(jobs, Lost) else sum(len(job.text) for job in jobs)
-            if len(pending) >= limit or characters >= CHUNK_CHARACTERS:
-                yield from self._finish(pending, split=True)
-                pending, characters, limit = [], 0, min(2 * limit, CHUNK_ROWS)
-        yield from self._finish(pending, split=True)
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            under_way: deque[tuple[_Chunk, Future[list[Sequence | Lost]]]] = deque()
+            for chunk in self._chunks(examples):
+                under_way.append((chunk, threads.submit(self._spans.encode, _all_jobs(chunk))))
+                if len(under_way) > AT_ONCE:
+                    done, tokens = under_way.popleft()
+                    yield from self._finish(done, tokens.result(), split=True)
+            for done, tokens in under_way:
+                yield from self._finish(done, tokens.result(), split=True)
 
     def encode_all(self, examples: Iterable[Example], progress: Progress | None = None) -> EncodedRows:
         """Every example as tokens or with its reason; `progress` is told how many of how many are done."""
@@ -110,7 +122,29 @@ class Encoder:
 
     def take_notes(self) -> tuple[Note, ...]:
         """What happened to rows since the last call without losing any (reasoning kept as text), counted."""
-        return self._spans.take_notes()
+        notes = (Note(code, {"template": self.template.name}, count) for code, count in self._notes.items())
+        taken = (*self.template.notes, *notes)
+        self._notes.clear()
+        return taken
+
+    def _noted(self, job: Job, done: Sequence | Lost) -> Sequence | Lost:
+        if job.rendered is not None and job.rendered.notes:
+            self._notes.update(note.code for note in job.rendered.notes)
+        return done
+
+    def _chunks(self, examples: Iterable[Example]) -> Iterator[_Chunk]:
+        """The examples' rendered texts, a bounded number at a time; the first chunks are small."""
+        chunk: _Chunk = []
+        characters, limit = 0, FIRST_CHUNK
+        for example in examples:
+            jobs = self._jobs(example)
+            chunk.append((example, jobs))
+            characters += 0 if isinstance(jobs, Lost) else sum(len(job.text) for job in jobs)
+            if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, characters, limit = [], 0, min(2 * limit, CHUNK_ROWS)
+        if chunk:
+            yield chunk
 
     def _jobs(self, example: Example) -> list[Job] | Lost:
         """The texts to encode for an example: one, or two of a preference."""
@@ -125,6 +159,8 @@ class Encoder:
             return [self._job(example.messages, example.tools)]
         except PromptError as refusal:
             return Lost("not-renderable", {"template": self.template.name, "reason": refusal.what})
+        except UnicodeEncodeError as error:
+            return _half_character(error)
 
     def _job(self, messages: Listed[Message], tools: Listed[Tool]) -> Job:
         answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
@@ -137,11 +173,11 @@ class Encoder:
             raise PromptError("the last message is no answer")
         return Job(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
 
-    def _finish(self, pending: Listed[tuple[Example, list[Job] | Lost]], *, split: bool) -> Iterator[Encoded | Skipped]:
-        """Encode all jobs of a chunk at once and put the examples together again."""
-        tokens = iter(self._spans.encode([job for _, jobs in pending if not isinstance(jobs, Lost) for job in jobs]))
-        for example, jobs in pending:
-            done = jobs if isinstance(jobs, Lost) else [next(tokens) for _ in jobs]
+    def _finish(self, chunk: _Chunk, tokens: list[Sequence | Lost], *, split: bool) -> Iterator[Encoded | Skipped]:
+        """Put the examples of an encoded chunk together again."""
+        left = iter(tokens)
+        for example, jobs in chunk:
+            done = jobs if isinstance(jobs, Lost) else [self._noted(job, next(left)) for job in jobs]
             if isinstance(example, Document) and not isinstance(done, Lost):
                 yield from self._of_document(done[0], example.origin, split)
             else:
@@ -153,7 +189,7 @@ class Encoder:
         for outcome in fitted:
             if isinstance(outcome, Lost):
                 return Skipped(example.origin, outcome.code, None, outcome.params)
-            sequences.append(replace(outcome, origin=example.origin))
+            sequences.append(Sequence(outcome.ids, outcome.learned, example.origin))
         if isinstance(example, Preference):
             return Pair(sequences[0], sequences[1], example.origin)
         if isinstance(example, Feedback):
@@ -178,7 +214,8 @@ class Encoder:
     def _of_document(self, done: Sequence | Lost, origin: Origin, split: bool) -> Iterator[Encoded | Skipped]:
         if isinstance(done, Sequence):
             eos = self.tokenizer.eos_token_id
-            ids = np.concatenate((self._document_start, done.ids, [] if eos is None else [eos]), dtype=np.int32)
+            end = [] if eos is None else [eos]
+            ids = np.asarray([*self._document_start, *done.ids.tolist(), *end], np.int32)
             done = Sequence(ids, ((0, len(ids)),))
             limit = self.settings.cutoff_len
             if split and self.settings.overlong == "split" and len(done) > limit:
@@ -187,7 +224,8 @@ class Encoder:
                     piece = ids[start : start + limit]
                     yield Sequence(piece, ((0, len(piece)),), origin)
                 return
-        outcome = done if isinstance(done, Lost) or not split and self.settings.overlong == "split" else self._fit(done)
+        whole = self.settings.overlong == "split" and not split
+        outcome = done if whole else self._fit(done)
         if isinstance(outcome, Lost):
             yield Skipped(origin, outcome.code, None, outcome.params)
         else:
@@ -220,6 +258,14 @@ def encode(
         raise PromptError(outcome.reason, "messages", outcome.fix)
     assert isinstance(outcome, Sequence)
     return replace(outcome, origin=None)
+
+
+def _half_character(error: UnicodeEncodeError) -> Lost:
+    return Lost("not-text", {"character": f"U+{ord(error.object[error.start]):04X}"})
+
+
+def _all_jobs(chunk: _Chunk) -> list[Job]:
+    return [job for _, jobs in chunk if not isinstance(jobs, Lost) for job in jobs]
 
 
 def _cut(sequence: Sequence, limit: int) -> Sequence:

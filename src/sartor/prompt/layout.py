@@ -8,7 +8,6 @@ whether it looks into a text is seen by watching.
 from __future__ import annotations
 
 import json
-import os.path
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -164,7 +163,7 @@ def with_turns(
         own = [(start, stop) for slot, start, stop in zip(layout.slots, starts, stops) if slot.message == index]
         after = min((start for slot, start in zip(layout.slots, starts) if slot.message > index), default=len(whole))
         prompt = render(messages[:index], True)
-        common = len(os.path.commonprefix((prompt, whole)))
+        common = _common(prompt, whole)
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
         if start < before:
@@ -215,16 +214,21 @@ def _placeholder(number: int, seen: list[str]) -> str:
 def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
     """Where a placeholder begins and ends with what is left of its padding, and which edit that means."""
     escaped = json.dumps(PADDING)[1:-1]
-    for padding, quoted in ((PADDING, ""), (escaped, "json")):
-        left = text.endswith(padding, 0, found.start())
-        right = text.startswith(padding, found.end())
-        if left or right:
-            break
-    if found[2] or quoted:
+    padding = escaped if found[2] else PADDING
+    left = text.endswith(padding, 0, found.start())
+    right = text.startswith(padding, found.end())
+    if found[2]:
         edit = "json" if left and right else "json-strip"
     else:
         edit = {(True, True): "raw", (False, True): "lstrip", (True, False): "rstrip"}.get((left, right), "strip")
     return found.start() - len(padding) * left, found.end() + len(padding) * right, edit
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    if other.startswith(one):
+        return len(one)
+    return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
 def _each_once(wanted: list[tuple[int, Field]], slots: list[Slot]) -> None:

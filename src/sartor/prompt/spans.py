@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
-from typing import Any
 
 import numpy as np
 
-from sartor.base.types import IntArray, Note, Sequence
+from sartor.base.types import IntArray, Sequence
 from sartor.prompt.layout import Layout, Place
 from sartor.prompt.template import Rendered, Template
 from sartor.prompt.tokenizer import BREAK, FIRST_SECRET, Control, secret_name
@@ -37,8 +35,10 @@ class Job:
     text: str = field(default="")
 
     def __post_init__(self) -> None:
+        """Raises: UnicodeEncodeError for half a character (a lone surrogate), which the tokenizer cannot take."""
         if self.rendered is not None:
             object.__setattr__(self, "text", self.rendered.text)
+        self.text.encode("utf-8")
 
     @classmethod
     def document(cls, text: str) -> Job:
@@ -67,7 +67,6 @@ class Spans:
         self.template = template
         self.codec = template.codec
         self._known: dict[int, Known] = {}
-        self._notes: Counter[tuple[str, str]] = Counter()
 
     def encode(self, jobs: Listed[Job]) -> list[Sequence | Lost]:
         """Each job's ids and learned spans, in order."""
@@ -89,19 +88,10 @@ class Spans:
             elif found[first:last].tobytes() == about.control_ids:
                 spans = self._between_control(flat, places[first:last].tolist(), start, about, job)
                 done[n] = None if spans is None else Sequence(flat[start:stop], spans)
-        for n, job in enumerate(jobs):
-            if job.rendered is not None:
-                self._notes.update((note.code, str(note.params.get("template"))) for note in job.rendered.notes)
         slow = [n for n, outcome in enumerate(done) if outcome is None]
         for n, outcome in zip(slow, self._by_offsets([jobs[n] for n in slow], [known[n] for n in slow])):
             done[n] = outcome
         return done  # type: ignore[return-value]
-
-    def take_notes(self) -> tuple[Note, ...]:
-        """The notes of what was rendered since the last call, counted."""
-        notes = tuple(Note(code, {"template": name}, count) for (code, name), count in self._notes.items())
-        self._notes.clear()
-        return notes
 
     def _between_control(self, flat: IntArray, places: list[int], first: int, about: Known, job: Job) -> Learned | None:
         """The learned spans, counted from control token to control token; None where a header's ids run into a text."""
@@ -153,14 +143,13 @@ class Spans:
         )
         before = list(accumulate((len(found) for found in control), initial=0))
         flat = [token.id for found in control for token in found]
-        turns: dict[int, tuple[int, bytes, int, int]] | None = {}
+        turns: dict[int, tuple[int, bytes, int, int]] = {}
         for turn in layout.turns:
             (piece, offset), (last_piece, last_offset) = turn.start, turn.stop
             earlier = [n for n, token in enumerate(control[piece]) if token.stop <= offset]
             ending = [n for n, token in enumerate(control[last_piece]) if token.start < last_offset <= token.stop]
             if not earlier or not ending:
-                turns = None
-                break
+                return Known(layout, control, np.asarray(flat, np.int32).tobytes(), None)
             ids = np.asarray(self.codec.ids(layout.pieces[piece][:offset]), np.int32)
             header = ids[np.flatnonzero(self.codec.is_control(ids))[-1] + 1 :]
             turns[turn.message] = (
@@ -184,7 +173,7 @@ def _scan_broken(template: Template, piece: str, broken: str) -> tuple[Control, 
 
 
 def _chosen(spans: Mapping[int, tuple[int, int]], job: Job) -> Learned:
-    """The turns to learn; with `prompt_too` also all before the last of them, except turns that are not to be learned."""
+    """The turns to learn; with `prompt_too` also all before the last of them, except turns not to be learned."""
     learned = [span for message, span in spans.items() if message in job.learned]
     if not job.prompt_too or not learned:
         return tuple(learned)

@@ -65,6 +65,8 @@ class Template:
         self.drops_reasoning = variables.get("enable_thinking") is False
         self.end = ""
         """The control text that ends an assistant's turn."""
+        self.notes: tuple[Note, ...] = ()
+        """What a person should know of this template before training with it."""
 
     @classmethod
     def of(
@@ -198,10 +200,13 @@ class Template:
         if turn.stop[0] != len(layout.pieces) - 1:
             raise self._refusal(Unjoinable("the answer does not come last"))
         self.end = layout.pieces[-1][: turn.stop[1]]
+        if not layout.exact_prompt:
+            self.notes = (Note("prompt-differs", {"template": self.name}),)
 
     def _probe(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> Layout | Unjoinable:
         render = self._renderer(tools, generation)
         try:
+            self._refuse_ignored(messages, tools, generation)
             layout = probe(messages, render)
             if self._opaque:
                 layout = replace(layout, watched=(*layout.watched, "macro"))
@@ -210,6 +215,17 @@ class Template:
             return reason
         except PromptError as refusal:
             return Unjoinable(refusal.what)
+
+    def _refuse_ignored(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
+        """A template that leaves out tools or calls would teach answers to questions that nobody sees."""
+        plain = neutral(messages)
+        whole = self._render(plain, tools, generation)
+        if tools and whole == self._render(plain, (), generation):
+            raise Unjoinable("it does not write tools")
+        if any(message.tool_calls for message in plain):
+            without = [replace(message, tool_calls=()) for message in plain]
+            if whole == self._render(without, tools, generation):
+                raise Unjoinable("it does not write tool calls")
 
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
@@ -341,7 +357,7 @@ def _preamble(source: str, default_system: str | None, enable_thinking: bool | N
 
 
 def _is_opaque(source: str) -> bool:
-    """Whether texts can pass through what cannot be watched (macros, block assignments, `~`); then every row is checked."""
+    """Whether texts can pass through what cannot be watched (macros, block assignments, `~`): check every row then."""
     return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
 
 
