@@ -65,7 +65,7 @@ class Encoder:
         self.template = template
         self.settings = settings
         self.codec: Codec = template.codec
-        self._spans = Spans(template)
+        self.spans = Spans(template)
         self._notes: Counter[str] = Counter()
         with_special = self.codec.backend.encode("a", add_special_tokens=True).ids
         plain = self.codec.ids("a")
@@ -83,7 +83,7 @@ class Encoder:
         """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""
         try:
             job = Job(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
-            done = self._spans.encode([job])[0]
+            done = self.spans.encode([job])[0]
         except UnicodeEncodeError as error:
             done = _half_character(error)
         if isinstance(done, Lost):
@@ -93,15 +93,15 @@ class Encoder:
 
     def encode(self, example: Example) -> Encoded | Skipped:
         """One example as tokens, or why not. A document is not split here, whatever `overlong` says."""
-        chunk = [(example, self._jobs(example))]
-        return next(self._finish(chunk, self._spans.encode(_all_jobs(chunk)), split=False))
+        chunk = [(example, self.jobs(example))]
+        return next(self._finish(chunk, self.spans.encode(_all_jobs(chunk)), split=False))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
         """Many examples in their order, lazily, in chunks that one call of the Rust tokenizer encodes."""
         with ThreadPoolExecutor(AT_ONCE) as threads:
             under_way: deque[tuple[_Chunk, Future[list[Sequence | Lost]]]] = deque()
             for chunk in self._chunks(examples):
-                under_way.append((chunk, threads.submit(self._spans.encode, _all_jobs(chunk))))
+                under_way.append((chunk, threads.submit(self.spans.encode, _all_jobs(chunk))))
                 if len(under_way) > AT_ONCE:
                     done, tokens = under_way.popleft()
                     yield from self._finish(done, tokens.result(), split=True)
@@ -137,7 +137,7 @@ class Encoder:
         chunk: _Chunk = []
         characters, limit = 0, FIRST_CHUNK
         for example in examples:
-            jobs = self._jobs(example)
+            jobs = self.jobs(example)
             chunk.append((example, jobs))
             characters += 0 if isinstance(jobs, Lost) else sum(len(job.text) for job in jobs)
             if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
@@ -146,7 +146,7 @@ class Encoder:
         if chunk:
             yield chunk
 
-    def _jobs(self, example: Example) -> list[Job] | Lost:
+    def jobs(self, example: Example) -> list[Job] | Lost:
         """The texts to encode for an example: one, or two of a preference."""
         try:
             if isinstance(example, Document):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import tokenizers
 
 from sartor.base.types import IntArray, Sequence
-from sartor.prompt.layout import Layout, Place
+from sartor.prompt.layout import Layout
 from sartor.prompt.template import Rendered, Template
 from sartor.prompt.tokenizer import BREAK, FIRST_SECRET, Control, secret_name
 
@@ -105,28 +108,36 @@ class Spans:
                 spans[message] = start + length - first, places[end] + 1 - first
         return _chosen(spans, job)
 
-    def _by_offsets(self, jobs: Listed[Job], known: Listed[Known | None]) -> list[Sequence | Lost]:
-        """The slower way: whole texts with offsets; where people wrote control tokens, under secret names."""
-        done: list[Sequence | Lost] = []
+    def tokens(self, job: Job) -> tuple[IntArray, IntArray] | Lost:
+        """A job's ids (N) and, for each, where it starts and stops in the text (N, 2), in characters."""
+        about = None if job.rendered is None else self._knowledge(job.rendered.layout)
+        return self._cut(job, about, self.codec.exact.encode(job.text, add_special_tokens=False))
+
+    def _by_offsets(self, jobs: Listed[Job], known: Listed[Known | None]) -> Iterator[Sequence | Lost]:
+        """The slower way: whole texts with offsets."""
         encodings = self.codec.exact.encode_batch([job.text for job in jobs], add_special_tokens=False) if jobs else []
         for job, about, encoding in zip(jobs, known, encodings):
-            ids = np.asarray(encoding.ids, np.int32)
-            expected = about.control_ids if about else b""
-            secret = ids[self.codec.is_control(ids)].tobytes() != expected
-            if secret:
-                text = _secret_text(job, about)
-                if text.count(FIRST_SECRET) != len(expected) // 4:
-                    done.append(Lost("control-text", {"reason": "the text holds a private-use character"}))
-                    continue
-                tokenizer, table = self.codec.secret
-                encoding = tokenizer.encode(text, add_special_tokens=False)
-                ids = table[np.asarray(encoding.ids, np.int32)]
-                if ids[self.codec.is_control(ids)].tobytes() != expected:
-                    reason = "the tokenizer makes a control token of plain text"
-                    done.append(Lost("control-text", {"reason": reason}))
-                    continue
-            done.append(Sequence(ids, _spans_by_offsets(job, about, encoding.offsets, secret) if about else ()))
-        return done
+            cut = self._cut(job, about, encoding)
+            if isinstance(cut, Lost):
+                yield cut
+            else:
+                yield Sequence(cut[0], _spans_by_offsets(job, about, cut[1]) if about else ())
+
+    def _cut(self, job: Job, about: Known | None, encoding: tokenizers.Encoding) -> tuple[IntArray, IntArray] | Lost:
+        """Ids and offsets; where people wrote control tokens, by the tokenizer that knows them by secret names only."""
+        ids = np.asarray(encoding.ids, np.int32)
+        expected = about.control_ids if about else b""
+        if ids[self.codec.is_control(ids)].tobytes() == expected:
+            return ids, np.asarray(encoding.offsets, np.int32).reshape(-1, 2)
+        text, place = _secret_text(job, about)
+        if text.count(FIRST_SECRET) != len(expected) // 4:
+            return Lost("control-text", {"reason": "it holds a private-use character"})
+        tokenizer, table = self.codec.secret
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        ids = table[np.asarray(encoding.ids, np.int32)]
+        if ids[self.codec.is_control(ids)].tobytes() != expected:
+            return Lost("control-text", {"reason": "the tokenizer makes a control token of plain text"})
+        return ids, place[np.asarray(encoding.offsets, np.int32).reshape(-1, 2)]
 
     def _knowledge(self, layout: Layout) -> Known:
         known = self._known.get(id(layout))
@@ -183,42 +194,43 @@ def _chosen(spans: Mapping[int, tuple[int, int]], job: Job) -> Learned:
     return tuple((start, stop) for start, stop in zip(starts, stops) if start < stop)
 
 
-def _secret_text(job: Job, about: Known | None) -> str:
-    """The rendering with the template's control tokens under their secret names."""
+def _secret_text(job: Job, about: Known | None) -> tuple[str, IntArray]:
+    """The rendering with the template's control tokens under their secret names, and each character's true place."""
     if job.rendered is None or about is None:
-        return job.text
-    pieces = []
-    for piece, control in zip(about.layout.pieces, about.control):
-        for token in reversed(control):
-            at = piece.index(token.content, token.start)
-            piece = piece[:at] + secret_name(token.id) + piece[at + len(token.content) :]
-        pieces.append(piece)
-    return Layout(tuple(pieces), about.layout.slots).join(job.rendered.texts)
+        return job.text, np.arange(len(job.text) + 1, dtype=np.int32)
+    parts: list[str] = []
+    places: list[npt.NDArray[Any]] = []
+    position = 0
 
+    def add(written: str, true_length: int) -> None:
+        nonlocal position
+        parts.append(written)
+        same = len(written) == true_length
+        places.append(np.arange(position, position + true_length) if same else np.full(len(written), position))
+        position += true_length
 
-def _spans_by_offsets(job: Job, about: Known, offsets: Listed[tuple[int, int]], secret: bool) -> Learned:
-    """The learned spans from where each token begins and ends in the text."""
-    assert job.rendered is not None
-    base, position = [], 0
     for number, piece in enumerate(about.layout.pieces):
-        base.append(position)
-        length = len(piece) + (_growth(about.control[number], len(piece)) if secret else 0)
-        position += length + (len(job.rendered.texts[number]) if number < len(job.rendered.texts) else 0)
+        done = 0
+        for token in about.control[number]:
+            start = piece.index(token.content, token.start)
+            add(piece[done:start], start - done)
+            add(secret_name(token.id), len(token.content))
+            done = start + len(token.content)
+        add(piece[done:], len(piece) - done)
+        if number < len(job.rendered.texts):
+            add(job.rendered.texts[number], len(job.rendered.texts[number]))
+    return "".join(parts), np.concatenate([*places, [position]]).astype(np.int32)
 
-    def place(where: Place) -> int:
-        piece, offset = where
-        return base[piece] + offset + (_growth(about.control[piece], offset) if secret else 0)
 
-    starts = np.fromiter((start for start, _ in offsets), np.int64, len(offsets))
-    stops = np.fromiter((stop for _, stop in offsets), np.int64, len(offsets))
+def _spans_by_offsets(job: Job, about: Known, offsets: IntArray) -> Learned:
+    """The learned spans from where each token starts and stops in the text; offsets (N, 2)."""
+    assert job.rendered is not None
+    lengths = chain.from_iterable(zip(map(len, about.layout.pieces), [*map(len, job.rendered.texts), 0]))
+    base = list(accumulate(lengths, initial=0))[::2]
     spans = {}
     for turn in about.layout.turns:
+        start, stop = (base[piece] + offset for piece, offset in (turn.start, turn.stop))
         # A token that holds the header's end and the answer's beginning is learned: the model must write it.
-        first = int(np.searchsorted(stops, place(turn.start), "right"))
-        spans[turn.message] = first, int(np.searchsorted(starts, place(turn.stop), "left"))
+        first = int(np.searchsorted(offsets[:, 1], start, "right"))
+        spans[turn.message] = first, int(np.searchsorted(offsets[:, 0], stop, "left"))
     return _chosen(spans, job)
-
-
-def _growth(control: Listed[Control], offset: int) -> int:
-    """How much longer a piece's beginning is with secret names."""
-    return sum(len(secret_name(token.id)) - len(token.content) for token in control if token.stop <= offset)

@@ -85,7 +85,7 @@ class Template:
         codec = Codec(tokenizer)
         special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _listed(value)}
         if name is None:
-            label, source = f"{tokenizer.name_or_path or 'the model'}'s own", _own_source(tokenizer)
+            label, source = "the model's own", _own_source(tokenizer)
         elif name.endswith(".jinja"):
             label, source = name, _file_source(Path(name))
         else:
