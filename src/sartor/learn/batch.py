@@ -1,0 +1,102 @@
+"""Rows into batches: global batches drawn from (seed, epoch), cut into micro-batches by length; no model here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sartor.base.types import IGNORED, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A micro-batch, right-padded. No attention mask: a causal model's real tokens never look at later padding.
+
+    `ids_BT` and `positions_BT` are int64; `labels_BT` is −100 where nothing is learned (padding too) and not shifted.
+    Packed rows restart their positions at 0, which is how transformers tells the examples of one row apart.
+    """
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    positions_BT: Tensor
+    rows: tuple[int, ...]
+    """Which rows these are, as indices into the list that the batch was cut from."""
+
+    @property
+    def label_tokens(self) -> int:
+        """Labels that are predicted: all but those of first tokens."""
+        return int((self.labels_BT[:, 1:] != IGNORED).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.positions_BT.to(device), self.rows)
+
+
+def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of `rows` that depends on (seed, epoch) only."""
+    return [int(i) for i in np.random.default_rng((seed, epoch)).permutation(rows)]
+
+
+def global_batches(rows: int, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """The epoch's optimizer steps: `size` random rows each, the last one what is left."""
+    order = epoch_order(rows, seed, epoch)
+    return [order[start : start + size] for start in range(0, rows, size)]
+
+
+def micro_batches(rows: Listed[int], lengths: Listed[int], max_rows: int, max_tokens: int) -> list[list[int]]:
+    """Cut one global batch: longest first, at most `max_rows` rows and `max_tokens` padded tokens each.
+
+    Sorting happens inside a global batch only, so what an optimizer step learns from is still a random draw.
+    """
+    cut: list[list[int]] = []
+    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
+        longest = lengths[cut[-1][0]] if cut else 0
+        if cut and len(cut[-1]) < max_rows and longest * (len(cut[-1]) + 1) <= max_tokens:
+            cut[-1].append(row)
+        else:
+            cut.append([row])
+    return cut
+
+
+def packed_batches(rows: Listed[int], lengths: Listed[int], max_tokens: int) -> list[list[int]]:
+    """Cut one global batch into packs of at most `max_tokens` tokens (first fit, longest first)."""
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
+        for number, free in enumerate(room):
+            if lengths[row] <= free:
+                packs[number].append(row)
+                room[number] -= lengths[row]
+                break
+        else:
+            packs.append([row])
+            room.append(max_tokens - lengths[row])
+    return packs
+
+
+def collate(sequences: Listed[Sequence], rows: Listed[int], pad_id: int) -> Batch:
+    """One padded row an example."""
+    longest = max(len(sequences[row]) for row in rows)
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    labels = np.full((len(rows), longest), IGNORED, dtype=np.int64)
+    for line, row in enumerate(rows):
+        ids[line, : len(sequences[row])] = sequences[row].ids
+        labels[line, : len(sequences[row])] = sequences[row].labels
+    positions = np.broadcast_to(np.arange(longest), ids.shape).copy()
+    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), tuple(rows))
+
+
+def collate_packed(sequences: Listed[Sequence], rows: Listed[int]) -> Batch:
+    """All examples in one row, one after the other; the first token of each is never a label."""
+    labels = [sequences[row].labels.copy() for row in rows]
+    for part in labels:
+        part[0] = IGNORED
+    return Batch(
+        torch.from_numpy(np.concatenate([sequences[row].ids for row in rows]).astype(np.int64))[None],
+        torch.from_numpy(np.concatenate(labels).astype(np.int64))[None],
+        torch.from_numpy(np.concatenate([np.arange(len(sequences[row])) for row in rows]))[None],
+        tuple(rows),
+    )

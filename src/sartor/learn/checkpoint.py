@@ -1,0 +1,218 @@
+"""Checkpoints that are whole or absent: written aside, hashed, fsynced, renamed; no pickle is written or read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sartor.base.errors import ModelError, RunError
+from sartor.base.rundir import RunDir
+from sartor.base.system import disk_error, fsync_file, fsync_folder, sha256_file
+
+MANIFEST = "sartor_manifest.json"
+STATE, OPTIMIZER, RANDOM = "sartor_state.json", "optimizer.safetensors", "random.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands; with the weights, the optimizer and the random states it is all there is."""
+
+    step: int = 0
+    tokens: int = 0
+    label_tokens: int = 0
+    loss_sum: float = 0.0
+    """Sum of the logged losses of all steps."""
+    seconds: float = 0.0
+    best_loss: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    skipped_steps: int = 0
+    micro_divisor: int = 1
+    """By how much micro-batches were cut after running out of memory."""
+
+
+def save(
+    run: RunDir,
+    progress: Progress,
+    *,
+    write_model: Callable[[Path], None],
+    optimizer: torch.optim.Optimizer | None,
+    scheduler_state: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+) -> Path:
+    """Write `checkpoint-<step>` and return its path. `write_model(folder)` puts weights and tokenizer there.
+
+    Raises: RunError when the disk is full; earlier checkpoints are untouched then.
+    """
+    target = run.path / f"checkpoint-{progress.step}"
+    aside = run.path / f".checkpoint-{progress.step}.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        write_model(aside)
+        if optimizer is not None:
+            save_file(_flat_optimizer(optimizer), aside / OPTIMIZER)
+            save_file(_random_states(), aside / RANDOM)
+        state = {
+            "progress": {name: getattr(progress, name) for name in progress.__slots__},
+            "scheduler": dict(scheduler_state),
+            "fingerprint": dict(fingerprint),
+            "resumable": optimizer is not None,
+        }
+        (aside / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _write_manifest(aside)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(aside, target)
+        fsync_folder(run.path)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        cause = error if isinstance(error, OSError) else OSError(0, str(error))
+        raise disk_error(cause, target) from error
+    return target
+
+
+def _write_manifest(folder: Path) -> None:
+    """Hash and fsync every file; the manifest is the last file written."""
+    files = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        fsync_file(file)
+        name = file.relative_to(folder).as_posix()
+        files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+    fsync_file(manifest)
+    fsync_folder(folder)
+
+
+def fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None when every file is there with its size and SHA-256."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, expected in files.items():
+            file = folder / name
+            if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+                return f"{name} leads out of the folder"
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
+                return f"{name} is damaged"
+    except FileNotFoundError:
+        return "it has no manifest"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest is damaged ({error})"
+    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - set(files) - {MANIFEST}
+    return f"it holds foreign files ({', '.join(sorted(extra))})" if extra else None
+
+
+def newest(run: RunDir) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies and can be resumed from, and why each newer one is not used."""
+    passed_over: list[str] = []
+    for folder in run.checkpoints():
+        wrong = fault(folder)
+        if wrong is None and not read_state(folder)["resumable"]:
+            wrong = "it holds no optimizer state (save_only_model)"
+        if wrong is None:
+            return folder, passed_over
+        passed_over.append(f"{folder.name}: {wrong}")
+    return None, passed_over
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The JSON part of a verified checkpoint. Raises: RunError when it is not one of ours."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return state
+    except (OSError, ValueError) as error:
+        raise RunError(f"This is no checkpoint of Sartor: {error}", str(folder), "Name a checkpoint folder.") from error
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's optimizer and random states back, bit by bit. Raises: ModelError when they do not fit."""
+    try:
+        tensors = load_file(folder / OPTIMIZER)
+        _restore_optimizer(optimizer, tensors)
+        _restore_random(load_file(folder / RANDOM))
+    except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"The optimizer state does not fit: {error}", str(folder), "Use another checkpoint."
+        ) from error
+
+
+def load_trained_weights(folder: Path, model: Any) -> None:
+    """Put a checkpoint's trained weights into a model of the same shape (an adapter's, or all).
+
+    Raises: ModelError when names or shapes differ, or a file is none of safetensors.
+    """
+    try:
+        if (folder / "adapter_model.safetensors").exists():
+            from peft import set_peft_model_state_dict
+
+            outcome = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+            unexpected = list(outcome.unexpected_keys)
+        else:
+            state: dict[str, torch.Tensor] = {}
+            for file in sorted(folder.glob("model*.safetensors")):
+                state |= load_file(file)
+            outcome = model.load_state_dict(state, strict=False)
+            tied = set(getattr(model, "_tied_weights_keys", None) or ())
+            unexpected = [*outcome.unexpected_keys, *(set(outcome.missing_keys) - tied)]
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ModelError(f"The weights cannot be read: {error}", str(folder), "Use another checkpoint.") from error
+    if unexpected:
+        raise ModelError(f"Weights do not fit the model: {unexpected[:3]}", str(folder), "Use the run's own model.")
+
+
+def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
+    """Remove all but the newest `keep` checkpoints, never the one of step `protected`; returns those removed."""
+    if keep is None:
+        return []
+    gone = [p for p in run.checkpoints()[keep:] if p.name != f"checkpoint-{protected}"]
+    for folder in gone:
+        aside = folder.with_name(f".{folder.name}.gone")
+        os.replace(folder, aside)
+        shutil.rmtree(aside)
+    return gone
+
+
+def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """`<parameter number>.<name>` → tensor; numbers as one-element tensors."""
+    flat = {}
+    for number, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            flat[f"{number}.{name}"] = tensor.detach().contiguous().cpu().clone()
+    return flat
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    content = optimizer.state_dict()
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = tensor
+    content["state"] = state
+    optimizer.load_state_dict(content)
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _restore_random(states: Mapping[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for key, state in states.items():
+        if key.startswith("cuda."):
+            torch.cuda.set_rng_state(state, int(key.partition(".")[2]))

@@ -1,0 +1,270 @@
+"""The training loop, top to bottom: global batch → micro-batches → one step → events; it decides nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import torch
+
+from sartor.base import registry
+from sartor.base.config import RunConfig
+from sartor.base.errors import Interrupted, RunError
+from sartor.base.rundir import RunDir
+from sartor.base.system import heard_signals
+from sartor.base.types import Encoded
+from sartor.learn import checkpoint, records
+from sartor.learn.batch import global_batches
+from sartor.learn.checkpoint import Progress
+from sartor.learn.optimizer import is_finite, make_optimizer, make_scheduler, restore_scheduler, scheduler_state
+from sartor.learn.plan import Plan, sequences
+
+MOST_SKIPPED_STEPS = 3
+"""So many steps with a non-finite loss or gradient end the run."""
+
+
+class Callback(Protocol):
+    """Hears every event as it is appended to events.jsonl."""
+
+    def on_event(self, event: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(slots=True)
+class Training:
+    """All that a training holds; the functions below move it forward."""
+
+    run: RunDir
+    config: RunConfig
+    plan: Plan
+    objective: Any
+    stage: Any
+    rows: Sequence[Encoded]
+    eval_rows: Sequence[Encoded]
+    optimizer: Any
+    scheduler: Any
+    accelerator: Any
+    pad_id: int
+    write_model: Callable[[Path], None]
+    fingerprint: Mapping[str, str]
+    callbacks: Sequence[Callback]
+    progress: Progress
+
+    def event(self, kind: str, **values: Any) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        event = self.run.event(kind, **values)
+        for callback in self.callbacks:
+            callback.on_event(event)
+
+
+def train(
+    run: RunDir,
+    config: RunConfig,
+    plan: Plan,
+    model: Any,
+    rows: Sequence[Encoded],
+    eval_rows: Sequence[Encoded],
+    *,
+    pad_id: int,
+    write_model: Callable[[Path], None],
+    callbacks: Sequence[Callback] = (),
+    fingerprint: Mapping[str, str] | None = None,
+    resume: Path | None = None,
+    allow_changed: bool = False,
+) -> dict[str, Any]:
+    """Train `model` on `rows` as planned and leave everything in the run's folder; returns train_results.
+
+    `write_model(folder)` writes weights, tokenizer and template, for checkpoints and at the end. `resume` is a
+    verified checkpoint. Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps,
+    on a full disk, or when a checkpoint belongs to other data.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks)
+    if resume is not None:
+        _go_on(training, resume, allow_changed)
+    signals: list[int] = []
+    records.begin(training.run, training.progress.step)
+    training.event("started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step)
+    try:
+        with heard_signals(signals.append):
+            _run_steps(training, signals)
+        write_model(run.path)
+    except Interrupted as stop:
+        training.event("interrupted", signal=stop.exit_code - 128, step=training.progress.step)
+        raise
+    except BaseException as error:
+        training.event("failed", error=f"{type(error).__name__}: {error}", step=training.progress.step)
+        raise
+    results = records.write_results(run, plan, training.progress, config.train.plot_loss)
+    training.event("finished", **results)
+    return results
+
+
+def _set_up(
+    run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
+    pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
+) -> Training:  # fmt: skip
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    set_seed(config.train.seed)
+    mixed = plan.dtype == "bfloat16" and next(p for p in model.parameters() if p.requires_grad).dtype == torch.float32
+    mixed = mixed and config.method.finetuning_type != "lora"  # LoRA's own arithmetic keeps A and B in float32
+    accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
+    stage = registry.plugin("sartor.learn.stages", config.method.stage)
+    model.train()
+    optimizer = make_optimizer(model, config.train, lora_lr_ratio=config.method.loraplus_lr_ratio)
+    objective, optimizer = accelerator.prepare(stage.Objective(model), optimizer)
+    scheduler = make_scheduler(optimizer.optimizer, config.train, plan)
+    return Training(
+        run, config, plan, objective, stage, rows, eval_rows, optimizer.optimizer, scheduler, accelerator, pad_id,
+        write_model, fingerprint, callbacks, Progress(),
+    )  # fmt: skip
+
+
+def _go_on(training: Training, folder: Path, allow_changed: bool) -> None:
+    """Put weights, optimizer, schedule, random states and progress back from a checkpoint."""
+    state = checkpoint.read_state(folder)
+    other = [name for name, value in training.fingerprint.items() if state["fingerprint"].get(name, value) != value]
+    if other and not allow_changed:
+        raise RunError(
+            f"The checkpoint was made with another {' and '.join(other)}.", str(folder),
+            "Put it back as it was, or add --allow-changed, or --fresh for a new run.",
+        )  # fmt: skip
+    checkpoint.load_trained_weights(folder, training.accelerator.unwrap_model(training.objective).model)
+    checkpoint.load_optimizer(folder, training.optimizer)
+    restore_scheduler(training.scheduler, state["scheduler"])
+    training.progress = Progress(**state["progress"])
+    training.event("resumed", step=training.progress.step, path=folder.name)
+
+
+def _run_steps(training: Training, signals: list[int]) -> None:
+    plan, seed = training.plan, training.config.train.data_seed
+    seed = training.config.train.seed if seed is None else seed
+    while training.progress.step < plan.total_steps:
+        epoch, first = divmod(training.progress.step, plan.steps_per_epoch)
+        for chosen in global_batches(plan.rows, plan.global_batch, seed, epoch)[first:]:
+            _step(training, chosen)
+            if _after_step(training, signals):
+                return
+
+
+def _step(training: Training, chosen: list[int]) -> None:
+    """One optimizer step: loss = sum over label tokens / label tokens of the whole global batch."""
+    started, plan = time.perf_counter(), training.plan
+    world, rank = training.accelerator.num_processes, training.accelerator.process_index
+    weight = sum(training.stage.weight(training.rows[row]) for row in chosen)
+    total = torch.zeros((), device=training.accelerator.device)
+    tokens = 0
+    for batch in training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id):
+        batch = batch.to(training.accelerator.device)
+        loss = training.objective(batch) / weight
+        training.accelerator.backward(loss * world)  # DDP averages gradients over processes; we want their sum
+        total += loss.detach()
+        tokens += batch.ids_BT.numel()
+    loss_value = float(training.accelerator.reduce(total))
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    limit = training.config.train.max_grad_norm
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf")))
+    progress, rate = training.progress, training.scheduler.get_last_lr()[0]
+    if is_finite(loss_value, norm):
+        training.optimizer.step()
+        training.scheduler.step()
+    else:
+        _skip(training, chosen, loss_value, norm)
+        progress = replace(progress, skipped_steps=progress.skipped_steps + 1)
+        loss_value = 0.0
+    training.optimizer.zero_grad(set_to_none=True)
+    seconds = time.perf_counter() - started
+    useful = sum(len(part) for row in chosen for part in sequences(training.rows[row]))
+    training.progress = replace(
+        progress, step=progress.step + 1, tokens=progress.tokens + useful,
+        label_tokens=progress.label_tokens + weight, loss_sum=progress.loss_sum + loss_value,
+        seconds=progress.seconds + seconds,
+    )  # fmt: skip
+    training.event(
+        "step", step=training.progress.step, epoch=round(training.progress.step / plan.steps_per_epoch, 4),
+        loss=loss_value, learning_rate=rate, grad_norm=norm, tokens=useful, label_tokens=weight,
+        padded_tokens=tokens, seconds=round(seconds, 4), memory_bytes=memory_bytes(training.accelerator.device),
+    )  # fmt: skip
+    if training.progress.step % training.config.train.logging_steps == 0:
+        records.log_step(training.run, plan, training.progress, loss_value, rate)
+    if training.progress.skipped_steps >= MOST_SKIPPED_STEPS:
+        raise RunError(
+            f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.", str(training.run.path),
+            "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
+        )  # fmt: skip
+
+
+def _skip(training: Training, chosen: list[int], loss: float, norm: float) -> None:
+    origins = [getattr(training.rows[row], "origin", None) for row in chosen]
+    training.event(
+        "skipped_step", step=training.progress.step + 1, loss=str(loss), grad_norm=str(norm),
+        rows=[origin.id for origin in origins if origin is not None],
+    )  # fmt: skip
+
+
+def _after_step(training: Training, signals: list[int]) -> bool:
+    """Evaluate, save, stop; True when the training is over."""
+    plan, settings, step = training.plan, training.config.train, training.progress.step
+    last = step >= plan.total_steps
+    if plan.eval_steps and (step % plan.eval_steps == 0 or last):
+        _evaluate(training)
+    if signals:
+        path = _save(training)
+        raise Interrupted(
+            signals[0], f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
+            str(path), "The same command goes on from here.",
+        )  # fmt: skip
+    if plan.save_steps and step % plan.save_steps == 0 and not last:
+        _save(training)
+    patience = settings.early_stopping_steps
+    return bool(patience and training.progress.evaluations_without_gain >= patience)
+
+
+def _save(training: Training) -> Path:
+    settings = training.config.train
+    path = checkpoint.save(
+        training.run, training.progress, write_model=training.write_model,
+        optimizer=None if settings.save_only_model else training.optimizer,
+        scheduler_state=scheduler_state(training.scheduler), fingerprint=training.fingerprint,
+    )  # fmt: skip
+    training.event("checkpoint", step=training.progress.step, path=path.name)
+    checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
+    return path
+
+
+@torch.no_grad()
+def _evaluate(training: Training) -> None:
+    """Held-out loss per label token over all held-out rows."""
+    rows, objective = training.eval_rows, training.accelerator.unwrap_model(training.objective)
+    objective.eval()
+    total, weight = 0.0, 0
+    for start in range(0, len(rows), 64):
+        chosen = list(range(start, min(start + 64, len(rows))))
+        for batch in training.stage.batches(rows, chosen, training.plan, training.pad_id):
+            total += float(objective(batch.to(training.accelerator.device)))
+        weight += sum(training.stage.weight(rows[row]) for row in chosen)
+    objective.train()
+    loss, progress = total / max(weight, 1), training.progress
+    better = progress.best_loss is None or loss < progress.best_loss
+    training.progress = replace(
+        progress,
+        best_loss=loss if better else progress.best_loss,
+        best_step=progress.step if better else progress.best_step,
+        evaluations_without_gain=0 if better else progress.evaluations_without_gain + 1,
+    )
+    training.event(
+        "eval", step=progress.step, epoch=round(progress.step / training.plan.steps_per_epoch, 4), eval_loss=loss
+    )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """What the device's allocator holds at most so far, or this process's resident memory on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)

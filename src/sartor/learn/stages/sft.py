@@ -1,0 +1,40 @@
+"""Supervised fine-tuning: the negative log-likelihood of the learned tokens (Ouyang et al. 2022, step 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Listed
+from typing import Any
+
+from torch import Tensor, nn
+
+from sartor.base.types import Sequence
+from sartor.learn.batch import Batch, collate, collate_packed, micro_batches, packed_batches
+from sartor.learn.head import summed_loss
+from sartor.learn.plan import Plan
+
+EXAMPLES = ({"stage": "sft", "dataset": "pride_en"},)
+
+
+class Objective(nn.Module):
+    """A module around the model, so that DDP and FSDP see one forward: batch → summed loss."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return summed_loss(self.model, batch)
+
+
+def weight(row: Sequence) -> int:
+    """What a row counts in the mean: its label tokens."""
+    return row.label_tokens
+
+
+def batches(rows: Listed[Sequence], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
+    """One global batch cut as the plan says: packed, or padded and sorted by length."""
+    lengths = [len(row) for row in rows]
+    if plan.packing:
+        return [collate_packed(rows, pack) for pack in packed_batches(chosen, lengths, plan.micro_tokens)]
+    cut = micro_batches(chosen, lengths, plan.micro_rows, plan.micro_tokens)
+    return [collate(rows, part, pad_id) for part in cut]
