@@ -74,10 +74,10 @@ class Encoder:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The ids at which generation stops: the token that ends a turn, and the tokenizer's own end."""
-        last = self.codec.scan(self.template.end)[-1].id
+        """The ids at which generation stops: what ends a turn (first), what ends a tool call, the tokenizer's end."""
+        ids = [self.codec.scan(end)[-1].id for end in self.template.ends]
         own = self.tokenizer.eos_token_id
-        return (last,) if own is None or own == last else (last, own)
+        return tuple(dict.fromkeys(ids if own is None else [*ids, own]))
 
     def prompt(self, messages: Listed[Message], tools: Listed[Tool] = ()) -> Sequence:
         """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""

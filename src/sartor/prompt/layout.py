@@ -145,13 +145,19 @@ def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layou
 
 
 def with_turns(
-    layout: Layout, messages: Sequence[Message], texts: Sequence[str], render: Render, end: Callable[[str, bool], int]
+    layout: Layout,
+    messages: Sequence[Message],
+    texts: Sequence[str],
+    render: Render,
+    end: Callable[[str, bool, bool], int],
+    header: str,
 ) -> Layout:
     """The layout with the turns of every assistant message.
 
-    `messages` are those that `texts` (one a slot) came from. `end(text, bounded)` is given the control text after a
-    message, up to its end (bounded) or up to the next message's text, and says how many of its characters belong to
-    the turn, 0 when nothing ends it. Raises: Unjoinable.
+    `messages` are those that `texts` (one a slot) came from. `end` is given the control text after a message
+    (up to the turn's end or up to the next message's text, which of them, and whether it holds tool calls) and says
+    how many of its characters belong to the turn, 0 when nothing ends it. `header` is what a generation prompt adds;
+    it marks the beginning of a turn at the head, before which most templates render nothing. Raises: Unjoinable.
     """
     whole = layout.join(texts)
     starts, stops = _slot_spans(layout, texts)
@@ -162,7 +168,10 @@ def with_turns(
         before = max((stop for slot, stop in zip(layout.slots, stops) if slot.message < index), default=0)
         own = [(start, stop) for slot, start, stop in zip(layout.slots, starts, stops) if slot.message == index]
         after = min((start for slot, start in zip(layout.slots, starts) if slot.message > index), default=len(whole))
-        prompt = render(messages[:index], True)
+        if index:
+            prompt = render(messages[:index], True)
+        else:
+            prompt = whole[: whole.find(header, 0, min([start for start, _ in own], default=after)) + len(header)]
         common = _common(prompt, whole)
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
@@ -171,7 +180,7 @@ def with_turns(
         last = max([start, *(stop for _, stop in own)])
         so_far = render(messages[: index + 1], False)
         bounded = whole.startswith(so_far) and last <= len(so_far) <= after
-        length = end(whole[last : len(so_far) if bounded else after], bounded)
+        length = end(whole[last : len(so_far) if bounded else after], bounded, bool(message.tool_calls))
         if not length:
             raise Unjoinable(f"no control token ends message {index + 1}")
         turns.append(Turn(index, _place(start, starts, stops), _place(last + length, starts, stops)))

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import resources
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import PromptError, did_you_mean
-from sartor.base.types import Message, Note, Segment, Tool
+from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.conversation import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.layout import Layout, Render, Unjoinable, locate, neutral, probe, unbroken, with_turns
 from sartor.prompt.tokenizer import Codec, Tokenizer
@@ -65,6 +66,10 @@ class Template:
         self.drops_reasoning = variables.get("enable_thinking") is False
         self.end = ""
         """The control text that ends an assistant's turn."""
+        self.ends: tuple[str, ...] = ()
+        """That, and what ends a turn that calls a tool where it differs; generation stops at each."""
+        self.header = ""
+        """What the generation prompt adds to a conversation."""
         self.notes: tuple[Note, ...] = ()
         """What a person should know of this template before training with it."""
 
@@ -178,30 +183,63 @@ class Template:
                     raise self._refusal(Unjoinable("its parts do not add up to the whole"))
         return Rendered(layout, texts, notes)
 
-    def ending(self, text: str, bounded: bool) -> int:
-        """How many characters of the control text after a message end its turn; 0 when none do."""
+    def ending(self, text: str, bounded: bool, called: bool) -> int:
+        """How many characters of the control text after a message end its turn; 0 when none do.
+
+        `bounded`: the text stops with the turn, else with the next message's text. `called`: it holds tool calls. A
+        turn ends with the control token right behind its text (and those right behind that), or with the last one
+        after tool calls.
+        """
+        ends = (place + len(end) for end in (self.ends or (self.end,)) if end and (place := text.find(end)) >= 0)
         found = self.codec.scan(text)
-        if bounded:
-            return found[-1].stop if found else 0
-        if self.end and (place := text.find(self.end)) >= 0:
-            return place + len(self.end)
-        return found[0].stop if found and not text[: found[0].start].strip() else 0
+        if called:
+            return (found[-1].stop if found else 0) if bounded else next(ends, 0)
+        if (stop := next(ends, 0)) or not found or text[: found[0].start].strip():
+            return stop
+        run = takewhile(lambda pair: pair[0].stop == pair[1].start, pairwise(found if bounded else found[:1]))
+        return found[sum(1 for _ in run)].stop
 
     def _check(self) -> None:
         """Refuse what cannot be used, and learn how turns end, from one question and its answer."""
         question, answer = Message("user", "Is it so?"), Message("assistant", "It is.")
-        try:
-            reasoned = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
-            self.renders_reasoning = any(slot.field == "reasoning" for slot in reasoned.slots)
-        except (Unjoinable, PromptError):
-            self.renders_reasoning = False
+        asked, prompt = self.render([question]), self.render([question], generation=True)
+        self.header = prompt.removeprefix(asked) if prompt.startswith(asked) else ""
         layout = self.lay_out([question, answer]).layout
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
             raise self._refusal(Unjoinable("the answer does not come last"))
         self.end = layout.pieces[-1][: turn.stop[1]]
+        self.ends = (self.end, *self._end_of_a_call(question))
+        self._check_reasoning(question, answer)
         if not layout.exact_prompt:
             self.notes = (Note("prompt-differs", {"template": self.name}),)
+
+    def _end_of_a_call(self, question: Message) -> tuple[str, ...]:
+        """What ends a turn that calls a tool, where that is something else."""
+        tool = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {}}}
+        call = Message("assistant", "", (ToolCall("look", {}, "call00001"),))
+        try:
+            layout = self.lay_out([question, call], [tool]).layout
+        except PromptError:
+            return ()
+        last = self.codec.scan(layout.pieces[layout.turns[0].stop[0]][: layout.turns[0].stop[1]])[-1].content
+        return () if self.end.endswith(last) else (last,)
+
+    def _check_reasoning(self, question: Message, answer: Message) -> None:
+        """Whether the template renders reasoning, and whether it leaves alone what stands in the text."""
+        if self.drops_reasoning:
+            return
+        try:
+            layout = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
+            self.renders_reasoning = any(slot.field == "reasoning" for slot in layout.slots)
+        except (Unjoinable, PromptError):
+            self.renders_reasoning = False
+        if not self.renders_reasoning:
+            joined = join_reasoning(replace(answer, reasoning="Is it?"))
+            try:
+                self.drops_reasoning = joined.text not in self._render([question, joined], (), False)
+            except PromptError:
+                self.drops_reasoning = True
 
     def _probe(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> Layout | Unjoinable:
         render = self._renderer(tools, generation)
@@ -238,7 +276,8 @@ class Template:
         self, layout: Layout, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
     ) -> Layout:
         if not generation:
-            layout = with_turns(layout, messages, layout.texts(messages), self._renderer(tools, False), self.ending)
+            texts, render = layout.texts(messages), self._renderer(tools, False)
+            layout = with_turns(layout, messages, texts, render, self.ending, self.header)
         return unbroken(layout)
 
     def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:

@@ -1,0 +1,83 @@
+"""The chat templates of public models that TRL ships: taken apart as promised, or refused by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_tokenizers import byte_tokenizer
+
+from sartor.base.errors import PromptError
+from sartor.base.types import Demonstration, Message, Origin, Sequence, ToolCall
+from sartor.prompt.encode import Encoder
+from sartor.prompt.template import Template
+
+FOUND = importlib.util.find_spec("trl")
+FOLDER = Path(FOUND.submodule_search_locations[0]) / "chat_templates" if FOUND else Path("none")  # type: ignore[index]
+FILES = {file.stem: file for file in sorted(FOLDER.glob("*.jinja")) if not file.stem.endswith("_training")}
+CONTROL = re.compile(r"<\|[^|<>{}' ]+\|>|<｜[^｜]+｜>|<[a-z]+_[a-z_]+>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z_]{3,}\]")
+ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|tool|>"}
+REFUSED = {"glm4moe": "no control token ends", "idefics3": "not at all", "smolvlm": "not at all", "llava_next": "text"}
+"""The first never ends an answer; the others read a list of parts."""
+
+QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")
+CALL = Message("assistant", "", (ToolCall("find", {"title": "Emma"}, "abcdefghi"),))
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "description": "Finds.",
+        "parameters": {"type": "object", "properties": {"title": {"type": "string", "description": "Which."}}},
+    },
+}
+
+pytestmark = pytest.mark.skipif(not FILES, reason="TRL is not installed")
+
+
+def template_of(name: str) -> tuple[Any, Template]:
+    source = FILES[name].read_text(encoding="utf-8")
+    tokenizer = byte_tokenizer(tuple(sorted({*CONTROL.findall(source), *ROLES})), source)
+    return tokenizer, Template.of(tokenizer)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name not in REFUSED])
+def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> None:
+    tokenizer, template = template_of(name)
+    encoder = Encoder(tokenizer, template)
+    for messages in ((QUESTION, ANSWER), (QUESTION, ANSWER, QUESTION, ANSWER)):
+        sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1)))
+        assert isinstance(sequence, Sequence)
+        if "strftime_now" not in template.source:
+            dicts = [{"role": m.role, "content": m.text} for m in messages]
+            theirs = tokenizer.apply_chat_template(dicts, return_dict=False)
+            assert sequence.ids.tolist() == theirs
+        learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.learned]
+        assert len(learned) == len(messages) // 2
+        assert all("Jane Austen.\nShe did." in text and "Emma" not in text for text in learned)
+        assert learned[-1].endswith(template.end)
+        assert sequence.ids[sequence.learned[-1][1] - 1] in encoder.stop_ids
+        if not template.notes:
+            assert template.render(messages).startswith(template.render(messages[:-1], generation=True))
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "qwen3_instruct_2507", "llama3_1", "gemma4_v5", "lfm2_v2"])
+def test_calls_are_learned_to_their_end(name: str) -> None:
+    tokenizer, template = template_of(name)
+    messages = (QUESTION, CALL, Message("tool", "1815"), ANSWER)
+    sequence = Encoder(tokenizer, template).encode(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
+    assert isinstance(sequence, Sequence)
+    call = tokenizer.decode(sequence.ids[slice(*sequence.learned[0])].tolist())
+    assert "find" in call
+    assert "Emma" in call
+    assert "1815" not in call
+    assert sequence.ids[sequence.learned[0][1] - 1] in Encoder(tokenizer, template).stop_ids
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name in REFUSED])
+def test_the_others_are_refused_by_name(name: str) -> None:
+    with pytest.raises(PromptError, match=REFUSED[name]) as refused:
+        template_of(name)
+    assert "template=chatml" in refused.value.fix
