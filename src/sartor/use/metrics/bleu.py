@@ -11,7 +11,7 @@ NAME = "bleu"
 RANGE = (0.0, 100.0)
 MEANING = {
     "en": "Corpus BLEU by sacrebleu, the number papers report: shared runs of 1 to 4 words over all rows together.",
-    "zh": "sacrebleu 的语料级 BLEU，即论文中报告的数值：所有行合计的 1 至 4 个连续词的重合。",
+    "zh": ("sacrebleu 的语料级 BLEU，即论文中报告的数值：所有行合计的 1 至 4 个连续词的重合。"),
 }
 _CJK = re.compile(r"[\u3400-\u9FFF\uF900-\uFAFF]")
 _LETTER = re.compile(r"[^\W\d_]")

@@ -13,7 +13,10 @@ MEANING = {
         "LLaMA-Factory's BLEU-4: runs of 1 to 4 characters that the answer shares with the reference, blanks "
         "included. Short answers score low even when perfect (one right character: 35.36)."
     ),
-    "zh": "LLaMA-Factory 的 BLEU-4：答案与参考答案共有的 1 至 4 个连续字符（含空格）。很短的答案即使完全正确也得分很低（一个字全对：35.36）。",
+    "zh": (
+        "LLaMA-Factory 的 BLEU-4：答案与参考答案共有的 1 至 4 个连续字符（含空"
+        "格）。很短的答案即使完全正确也得分很低（一个字全对：35.36）。"
+    ),
 }
 
 

@@ -13,7 +13,10 @@ MEANING = {
         "BLEU-4 on characters: runs of 1 to 4 characters shared with the reference; only runs as long as the "
         "answer are asked for, so a perfect short answer scores 100."
     ),
-    "zh": "按字符计算的 BLEU-4：与参考答案共有的 1 至 4 个连续字符；只计答案长度所及的阶数，因此完全正确的短答案得 100 分。",
+    "zh": (
+        "按字符计算的 BLEU-4：与参考答案共有的 1 至 4 个连续字符；只计答案长度所及的阶数，因"
+        "此完全正确的短答案得 100 分。"
+    ),
 }
 
 

@@ -12,7 +12,7 @@ MEANING = {
     "en": (
         "Corpus chrF by sacrebleu: shared runs of 1 to 6 characters over all rows; forgives small changes of words."
     ),
-    "zh": "sacrebleu 的语料级 chrF：所有行合计的 1 至 6 个连续字符的重合；对词形的小变化较宽容。",
+    "zh": ("sacrebleu 的语料级 chrF：所有行合计的 1 至 6 个连续字符的重合；对词形的小变化较宽容。"),
 }
 
 

@@ -13,7 +13,7 @@ MEANING = {
         "LLaMA-Factory's ROUGE-1: the distinct words shared with the reference, in any order (F of precision and "
         "recall)."
     ),
-    "zh": "LLaMA-Factory 的 ROUGE-1：与参考答案共有的不同词语，不计顺序（精确率与召回率的 F 值）。",
+    "zh": ("LLaMA-Factory 的 ROUGE-1：与参考答案共有的不同词语，不计顺序（精确率与召回率的 F 值）。"),
 }
 
 

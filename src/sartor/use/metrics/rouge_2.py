@@ -13,7 +13,7 @@ MEANING = {
         "LLaMA-Factory's ROUGE-2: the distinct pairs of neighbouring words shared with the reference. A perfect "
         "one-word answer scores 0."
     ),
-    "zh": "LLaMA-Factory 的 ROUGE-2：与参考答案共有的不同相邻词对。只有一个词的答案即使完全正确也得 0 分。",
+    "zh": ("LLaMA-Factory 的 ROUGE-2：与参考答案共有的不同相邻词对。只有一个词的答案即使完全正确也得 0 分。"),
 }
 
 

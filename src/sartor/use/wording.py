@@ -1,0 +1,152 @@
+"""Plain words for a verdict, in English and Chinese, for the terminal and the report; it computes nothing new."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from sartor.use.verdict import Difference, Verdict
+
+OUTCOMES = {
+    "en": {"better": "Better", "worse": "Worse", "not_proven": "Not proven"},
+    "zh": {"better": "变好了", "worse": "变差了", "not_proven": "尚未证明"},
+}
+_COLOUR = {"better": "green", "worse": "red", "not_proven": "yellow"}
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """A number with as many digits as are worth reading; `–` where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("+-")
+
+
+def p_value(p: float) -> str:
+    """`p < 0.001`, `p = 0.032`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def interval(difference: Difference) -> str:
+    """`−0.61 … −0.18`."""
+    if difference.low is None:
+        return "–"
+    return f"{number(difference.low, True)} … {number(difference.high, True)}"
+
+
+def verdict_sentence(verdict: Verdict, lang: str) -> str:
+    """The answer to "is the tuned model better?" with its interval; never without it."""
+    d = verdict.primary
+    names = {"en": {"loss": "loss per reference token"}, "zh": {"loss": "每个参考 token 的损失"}}[lang]
+    metric = names.get(d.metric, d.metric)
+    values = {
+        "metric": metric, "base": number(d.base), "tuned": number(d.tuned), "n": d.n, "p": p_value(d.p),
+        "low": number(d.low, True), "high": number(d.high, True), "difference": number(d.difference, True),
+        "detectable": number(d.detectable), "improved": d.improved,
+    }  # fmt: skip
+    if d.low is None:
+        return _TOO_FEW[lang].format_map(values)
+    return _SENTENCES[lang][verdict.outcome].format_map(values)
+
+
+_SENTENCES = {
+    "en": {
+        "better": (
+            "The tuned model is better on rows it never saw: {metric} went from {base} to {tuned} "
+            "({difference}; 95 % interval {low} to {high}; {p}; {n} rows, {improved} of them improved)."
+        ),
+        "worse": (
+            "The tuned model is worse on rows it never saw: {metric} went from {base} to {tuned} "
+            "({difference}; 95 % interval {low} to {high}; {p}; {n} rows, {improved} of them improved)."
+        ),
+        "not_proven": (
+            "It is not proven that the tuned model differs: {metric} went from {base} to {tuned} "
+            "({difference}; 95 % interval {low} to {high}, which includes zero; {p}). "
+            "{n} rows would show a difference of {detectable} four times out of five."
+        ),
+    },
+    "zh": {
+        "better": (
+            "在没有见过的行上，微调后的模型更好：{metric}从 {base} 变为 {tuned}"
+            "（{difference}；95 % 区间 {low} 至 {high}；{p}；共 {n} 行，其中 {improved} 行变好）。"
+        ),
+        "worse": (
+            "在没有见过的行上，微调后的模型更差：{metric}从 {base} 变为 {tuned}"
+            "（{difference}；95 % 区间 {low} 至 {high}；{p}；共 {n} 行，其中 {improved} 行变好）。"
+        ),
+        "not_proven": (
+            "尚未证明微调前后有差别：{metric}从 {base} 变为 {tuned}"
+            "（{difference}；95 % 区间 {low} 至 {high}，包含零；{p}）。"
+            "{n} 行数据在五次中有四次能显示 {detectable} 的差别。"
+        ),
+    },
+}
+_TOO_FEW = {
+    "en": "Nothing can be proven with {n} held-out row(s): {metric} went from {base} to {tuned}. Hold out more rows.",
+    "zh": "只有 {n} 行保留数据，无法证明任何结论：{metric}从 {base} 变为 {tuned}。请保留更多的行。",
+}
+
+
+def verdict_panel(verdict: Verdict) -> RenderableType:
+    """The sentence in a frame, then each difference with its interval, then what the probes found."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    from sartor.base.messages import language
+
+    lang = language()
+    colour = _COLOUR[verdict.outcome]
+    head = Panel(
+        Text(verdict.sentence(lang)), title=f"[bold {colour}]{OUTCOMES[lang][verdict.outcome]}[/]", border_style=colour
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("", "base", "tuned", "difference", "95 % interval", "p", "rows"):
+        table.add_column(column, justify="left" if not column else "right")
+    for d in (verdict.primary, *verdict.others):
+        style = _COLOUR[d.outcome] if d.outcome != "not_proven" else ""
+        mark = " ◂ decides" if d is verdict.primary else ""
+        p = p_value(d.p if d.p_holm is None else d.p_holm).removeprefix("p ").removeprefix("= ")
+        table.add_row(
+            d.metric + mark, number(d.base), number(d.tuned), f"[{style}]{number(d.difference, True)}[/]" if style
+            else number(d.difference, True), interval(d), p, str(d.n),
+        )  # fmt: skip
+    return Group(head, table, *(Text(line, style="dim") for line in remarks(verdict)))
+
+
+def remarks(verdict: Verdict) -> list[str]:
+    """What the probes found, one sentence each."""
+    lines = []
+    if memory := verdict.memorisation:
+        found = (
+            "more than chance explains: learned by heart in part" if memory.found else "no more than chance explains"
+        )
+        ends = (
+            "" if memory.low is None else f" (95 % interval {number(memory.low, True)} … {number(memory.high, True)})"
+        )
+        lines.append(
+            f"Learned rows gained {number(memory.gap, True)} more than held-out rows "
+            f"in {memory.learned.metric}{ends}: {found}."
+        )
+    if forgot := verdict.forgetting:
+        d = forgot.difference
+        lines.append(
+            f"General questions: {number(d.base)} % right before, {number(d.tuned)} % after "
+            f"({len(forgot.lost)} lost, {len(forgot.gained)} gained of {d.n}; {p_value(d.p)})."
+        )
+    if verdict.leaks:
+        lines.append(f"{len(verdict.leaks)} held-out row(s) are nearly learned ones; their scores show memory.")
+    if s := verdict.spread:
+        lines.append(
+            f"{len(s.differences)} trainings with other seeds: {number(s.low, True)} … {number(s.high, True)}, "
+            f"mean {number(s.mean, True)}, standard deviation {number(s.sd)}."
+        )
+    if verdict.primary.remark:
+        lines.append(verdict.primary.remark)
+    return lines + list(verdict.notes)
