@@ -8,7 +8,7 @@ from sartor.api.comparing import compare, report
 from sartor.api.datasets import check, import_file, load, show, split
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
-from sartor.api.training import Run, estimate, train
+from sartor.api.training import Run, train
 from sartor.api.using import chat, export, predict, score, score_file
 from sartor.data.load import Permissions
 from sartor.prompt.encode import encode
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "estimate", "export", "import_file",
+    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "export", "import_file",
     "ledger_json", "load", "predict", "report", "rerun", "runs", "score", "score_file", "show", "split", "train",
 ]  # fmt: skip
 

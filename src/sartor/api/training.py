@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,6 @@ def _train(
     run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool, preflight: bool,
     permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any],
 ) -> Run:  # fmt: skip
-    started = time.monotonic()
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = prepare_rows(config, encoder, permissions)
     for callback in callbacks:
@@ -87,38 +85,74 @@ def _train(
             callback.on_rows(rows)
 
     from sartor.learn import loop
-    from sartor.learn.model import adapt, load_model, resolve_model
+    from sartor.learn.model import adapt, device_of, load_model
     from sartor.learn.plan import Facts, Plan, make_plan
 
     if resume and run.plan.exists():
         plan = Plan.from_json(run.read_json("plan.json"))
     else:
-        model_path = resolve_model(config.model.model_name_or_path)
-        plan = make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, model_path))
+        plan = make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
         run.write_json("data.json", data_json(rows, config, encoder))
         run.write_json("env.json", environment())
         run.write_json("plan.json", plan.to_json())
-    model = adapt(load_model(config.model, trust_remote_code=trust_remote_code), config.method)
+    settings = config.model.model_copy(update={"dtype": plan.dtype})
+    model = load_model(settings, trust_remote_code=trust_remote_code)
+    model = adapt(model, config.method, pure_bf16=config.train.pure_bf16)
     results = loop.train(
-        run, config, plan, model, encoder.tokenizer, rows.learned_ids, rows.held_out_ids,
+        run, config, plan, model, rows.learned_ids, rows.held_out_ids,
+        pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-        resume=_resume_from(config, resume), template=encoder.template.source, started=started,
+        resume=_resume_from(run, config, resume, callbacks),
     )  # fmt: skip
-    return Run(run, results.to_json())
+    return Run(run, results)
 
 
-def _resume_from(config: RunConfig, resume: bool) -> Path | str | None:
+def pad_id(tokenizer: Any) -> int:
+    """Any id will do for padding: it is never attended to, and never learned."""
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
+
+
+def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
+    """Weights, tokenizer with the template trained with, and stop tokens, as peft and transformers load them."""
+    from transformers import GenerationConfig
+
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
+    tokenizer = encoder.tokenizer
+    before = tokenizer.chat_template
+    tokenizer.chat_template = encoder.template.source
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.chat_template = before
+    GenerationConfig(eos_token_id=list(encoder.stop_ids), pad_token_id=pad_id(tokenizer)).save_pretrained(folder)
+
+
+def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequence[Any]) -> Path | None:
+    """The checkpoint to go on from: the one named, else the newest that verifies; those passed over are named."""
+    from sartor.learn import checkpoint
+
     wanted = config.train.resume_from_checkpoint
     if isinstance(wanted, str):
-        if not Path(wanted).is_dir():
-            raise RunError("The checkpoint to resume from is not there.", wanted, "Leave the key out: the newest is found.")
-        return Path(wanted)
-    return "auto" if resume else None
+        folder = Path(wanted)
+        if wrong := checkpoint.fault(folder):
+            raise RunError(
+                f"The checkpoint cannot be used: {wrong}.", wanted, "Leave the key out: the newest is found."
+            )
+        return folder
+    if not resume:
+        return None
+    found, passed_over = checkpoint.newest(run)
+    for text in passed_over:
+        event = run.event("warning", text=f"not used: {text}")
+        for callback in callbacks:
+            callback.on_event(event)
+    return found
 
 
 def fingerprint(rows: PreparedRows, encoder: Encoder, config: RunConfig) -> dict[str, str]:
     """What must be the same for a run to go on: name → SHA-256."""
-    tokenizer = json.dumps(encoder.tokenizer.backend_tokenizer.to_str())  # the whole tokenizer, merges included
+    tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
     model = Path(_model_path(config))
     weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []
     return {

@@ -126,7 +126,11 @@ def chat(target: str | Path | RunConfig, *, save_to: Path | None = None, trust_r
 
 
 def export(
-    target: str | Path | RunConfig, *, to: str = "merged", out: str | Path | None = None, trust_remote_code: bool = False
+    target: str | Path | RunConfig,
+    *,
+    to: str = "merged",
+    out: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """Write the model in another form (`adapter merged gguf ollama`), checked against the run.
 

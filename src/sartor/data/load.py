@@ -1,0 +1,262 @@
+"""A dataset's files to examples and a ledger: every row becomes one or the other; no tokenizer here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sartor.base import registry
+from sartor.base.errors import DataError, nearest
+from sartor.base.types import Example, Ledger, Origin, Skipped
+from sartor.data.dataset_info import DatasetSpec, read_registry
+from sartor.data.encoding import decode
+from sartor.data.raw import Raw
+from sartor.data.validate import Notes, Unusable, is_missing
+
+REQUIRED = ("prompt", "response", "messages", "chosen", "rejected", "kto_tag")
+"""Fields whose column, when it is named and in no row, is an error; of the others it is a note."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What only the command line can allow."""
+
+    allow_outside: bool = False
+    allow_scripts: bool = False
+    allow_network: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that rows were read from."""
+
+    path: Path
+    sha256: str
+    encoding: str | None
+    rows: int
+    how: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Examples in the order of the file, and where every row went."""
+
+    examples: list[Example]
+    ledger: Ledger
+    spec: DatasetSpec
+    files: tuple[SourceFile, ...] = ()
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self.ledger.skipped
+
+
+def load(
+    name: str, dataset_dir: Path, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
+    encoding: str | None = None, permissions: Permissions | None = None,
+) -> Loaded:  # fmt: skip
+    """A registered dataset. `max_samples` draws a seeded sample, which the ledger counts as left out by request.
+
+    Raises: DataError for an unknown name, a bad entry, a missing or damaged file, a missing column.
+    """
+    spec = read_registry(dataset_dir).spec(name)
+    return load_spec(spec, stage=stage, max_samples=max_samples, seed=seed, encoding=encoding, permissions=permissions)
+
+
+def load_many(
+    names: Iterable[str], dataset_dir: Path, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
+    mix_strategy: str = "concat", interleave_probs: Sequence[float] = (), encoding: str | None = None,
+    permissions: Permissions | None = None,
+) -> Loaded:  # fmt: skip
+    """Several datasets joined one after the other. Raises: DataError as `load` does, or for an unknown mix."""
+    parts = [
+        load(name, dataset_dir, stage=stage, max_samples=max_samples, seed=seed, encoding=encoding,
+             permissions=permissions) for name in names
+    ]  # fmt: skip
+    if len(parts) == 1:
+        return parts[0]
+    if mix_strategy != "concat":
+        raise DataError(f"mix_strategy {mix_strategy} is not built yet.", "settings", "Write mix_strategy: concat.")
+    return Loaded(
+        [example for part in parts for example in part.examples],
+        sum((part.ledger for part in parts), Ledger()),
+        parts[0].spec,
+        tuple(file for part in parts for file in part.files),
+    )
+
+
+def load_spec(
+    spec: DatasetSpec, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
+    encoding: str | None = None, permissions: Permissions | None = None,
+) -> Loaded:  # fmt: skip
+    """The same for an entry that is in hand already."""
+    permissions = permissions or Permissions()
+    notes = Notes()
+    examples: list[Example] = []
+    skipped: list[Skipped] = []
+    files: list[SourceFile] = []
+    seen_columns: set[str] = set()
+    for path in source_files(spec, permissions):
+        content = path.read_bytes()
+        _verify(spec, content, path)
+        decoded = decode(content, str(path), encoding or spec.encoding)
+        rows = 0
+        for raw in raw_rows(path, decoded.text):
+            rows += 1
+            if isinstance(raw.value, dict):
+                seen_columns |= raw.value.keys()
+            outcome = parse_row(raw, spec, _origin(spec, path, raw), stage, notes)
+            if isinstance(outcome, Skipped):
+                skipped.append(outcome)
+            else:
+                examples.append(outcome)
+        sha256 = hashlib.sha256(content).hexdigest()
+        files.append(SourceFile(path, sha256, decoded.encoding, rows, decoded.how))
+    _check_columns(spec, seen_columns, stage, notes)
+    read = len(examples) + len(skipped)
+    if not read:
+        raise DataError("The dataset holds no rows.", str(files[0].path) if files else spec.name, "Check the file.")
+    kept = sample(examples, min(n for n in (max_samples, spec.num_samples, len(examples)) if n is not None), seed)
+    ledger = Ledger(
+        read=read, learned=len(kept), left_out=len(examples) - len(kept), skipped=tuple(skipped), notes=notes.all()
+    )
+    return Loaded(kept, ledger, spec, tuple(files))
+
+
+def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example | Skipped:
+    """One raw row as an example, or the reason why it is none."""
+    if raw.fault is not None:
+        return Skipped(origin, "row-broken", None, {"reason": raw.fault})
+    if not isinstance(raw.value, dict):
+        return Skipped(origin, "row-not-object", None, {"kind": type(raw.value).__name__})
+    try:
+        example: Example = registry.plugin("sartor.data.formats", spec.formatting).parse(
+            raw.value, spec, origin, stage, notes
+        )
+    except Unusable as reason:
+        return Skipped(origin, reason.code, reason.column, reason.params)
+    return example
+
+
+def raw_rows(path: Path, text: str) -> Iterator[Raw]:
+    """The rows of a decoded file, by the plug-in of its suffix. Raises: DataError for a suffix that none reads."""
+    suffixes: list[str] = []
+    for source in registry.plugins("sartor.data.sources"):
+        if path.suffix.lower() in source.SUFFIXES:
+            rows: Iterator[Raw] = source.rows(text, str(path))
+            return rows
+        suffixes += source.SUFFIXES
+    raise DataError(f"Files of kind {path.suffix!r} are not read.", str(path), f"There are: {', '.join(suffixes)}.")
+
+
+def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
+    """The entry's files, inside its folder. Raises: DataError naming the nearest file when it is not there."""
+    if not spec.file_name:
+        raise DataError("Only local files are read so far.", f"dataset {spec.name!r}", "Give the entry a file_name.")
+    name, folder = spec.file_name, spec.folder_path
+    if "\0" in name:
+        raise DataError("file_name holds a NUL character.", f"dataset {spec.name!r}", "Write a plain file name.")
+    path = folder / name
+    inside = path.resolve().is_relative_to(folder.resolve())
+    if not inside and not permissions.allow_outside:
+        raise DataError(
+            "The file lies outside the dataset folder.", str(path), "Move it into the folder, or add --allow-outside."
+        )
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        if not found:
+            raise DataError("The folder is empty.", str(path), "Put data files into it.")
+        return found
+    if not path.is_file():
+        there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        near = nearest(name, there, 1)
+        hint = f"Did you mean {near[0]}? Write it as file_name." if near else "Put it there, or mend file_name."
+        raise DataError(f"The file {name!r} is not there.", str(path), hint)
+    return [path]
+
+
+def sample(examples: list[Example], count: int, seed: int) -> list[Example]:
+    """A seeded sample without replacement, in the order of the file."""
+    if count >= len(examples):
+        return examples
+    chosen = np.random.default_rng(seed).choice(len(examples), size=count, replace=False)
+    return [examples[int(i)] for i in sorted(chosen)]
+
+
+def _origin(spec: DatasetSpec, path: Path, raw: Raw) -> Origin:
+    try:
+        file = path.resolve().relative_to(spec.folder_path.resolve()).as_posix()
+    except ValueError:
+        file = path.name
+    section = raw.value.get("section") if isinstance(raw.value, dict) else None
+    return Origin(spec.name, file, raw.row, raw.line, section=section if isinstance(section, str) else None)
+
+
+def _verify(spec: DatasetSpec, content: bytes, path: Path) -> None:
+    for kind, expected in (("sha1", spec.file_sha1), ("sha256", spec.file_sha256)):
+        if expected and (found := hashlib.new(kind, content).hexdigest()) != expected.lower():
+            raise DataError(
+                f"The file's {kind.upper()} is {found}, the entry says {expected}.", str(path),
+                f"Get the right file, or take file_{kind} out of the entry.",
+            )  # fmt: skip
+
+
+def _check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -> None:
+    """Named columns that are in no row; known columns that are not mapped; defaults used although not listed."""
+    if not seen:
+        return
+    needed = _fields_of(spec, stage)
+    for name in sorted(spec.columns_given):
+        column = spec.columns[name]
+        if not column or column in seen:
+            continue
+        if name in REQUIRED and name in needed:
+            near = nearest(column, seen, 1)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise DataError(
+                f"No row has the column {column!r} (columns.{name}).", f"dataset {spec.name!r}",
+                f"{hint}There are: {', '.join(sorted(seen))}.",
+            )  # fmt: skip
+        notes.add("column-absent", field=name, column=column)
+    mapped = {column for column in spec.columns.values() if column}
+    for name in ("system", "tools", "history"):
+        if name in seen and name not in mapped and not spec.columns[name]:
+            notes.add("column-unmapped", column=name)
+    for name in needed & {"prompt", "query", "response"}:
+        column = spec.columns[name]
+        if spec.columns_given and name not in spec.columns_given and column in seen:
+            notes.add("default-column", field=name, column=column)
+    required = {name for name in needed if name in REQUIRED}
+    for name in sorted(required - spec.columns_given):
+        column = spec.columns[name]
+        if column and column not in seen:
+            raise DataError(
+                f"No row has the column {column!r} ({name}).", f"dataset {spec.name!r}",
+                f'Map it: "columns": {{"{name}": …}}. There are: {", ".join(sorted(map(str, seen)))}.',
+            )  # fmt: skip
+
+
+def _fields_of(spec: DatasetSpec, stage: str) -> set[str]:
+    """The fields that this stage reads of this format."""
+    if stage == "pt":
+        return {"prompt"}
+    answers = {"chosen", "rejected"} if spec.ranking else {"response"}
+    if spec.formatting == "alpaca":
+        fields = {"prompt", "query"} | answers
+    else:
+        fields = {"messages"} | (answers if spec.ranking else set())
+    return fields | ({"kto_tag"} if spec.columns["kto_tag"] else set())
+
+
+def columns_of(rows: Iterable[Any]) -> list[str]:
+    """Every column of some rows, in the order in which they first appear."""
+    names: dict[str, None] = {}
+    for row in rows:
+        if isinstance(row, dict):
+            names.update(dict.fromkeys(name for name, value in row.items() if not is_missing(value)))
+    return list(names)
