@@ -19,7 +19,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 def corpus(predictions: Sequence[str], references: Sequence[str]) -> float:
     """0–100 over all pairs at once."""
-    return float(_bleu(_tokenizer(references)).corpus_score(list(predictions), [list(references)]).score)
+    return min(100.0, float(_bleu(_tokenizer(references)).corpus_score(list(predictions), [list(references)]).score))
 
 
 def signature(references: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ MEANING = {
 
 def corpus(predictions: Sequence[str], references: Sequence[str]) -> float:
     """0–100 over all pairs at once."""
-    return float(_chrf().corpus_score(list(predictions), [list(references)]).score)
+    return min(100.0, float(_chrf().corpus_score(list(predictions), [list(references)]).score))
 
 
 def signature(references: Sequence[str]) -> str:
