@@ -105,6 +105,16 @@ def test_short_attention_equals_sdpa(tiny_model: Any, padded: bool) -> None:
     torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
 
 
+def test_short_attention_of_left_padded_rows_has_no_nan(tiny_model: Any) -> None:
+    ids, mask = torch.arange(40).view(2, 20), torch.ones(2, 20, dtype=torch.long)
+    mask[1, :13] = 0
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    expected = tiny_model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    tiny_model.set_attn_implementation(fused.register_short_attention())
+    got = tiny_model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
+    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
+
+
 def test_long_rows_go_to_sdpa(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "SHORT_ROW_TOKENS", 8)
     ids = torch.arange(20)[None]

@@ -174,12 +174,13 @@ def short_attention(
     key_XTD, value_XTD = key.reshape(b * g, t, d), value.reshape(b * g, t, d)
     scores = (query_XSD @ key_XTD.transpose(1, 2)).float().mul_(d**-0.5 if scaling is None else scaling)
     scores = scores.view(b, g, h // g, t, t)
+    lowest = torch.finfo(torch.float32).min  # not −inf: a padded query that sees nothing must not become NaN
     if attention_mask is None:
-        scores = scores + torch.full((t, t), float("-inf"), device=query.device).triu_(1)
+        scores = scores + torch.full((t, t), lowest, device=query.device).triu_(1)
     elif attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask[:, :, None], float("-inf"))
+        scores = scores.masked_fill(~attention_mask[:, :, None], lowest)
     else:
-        scores = scores + attention_mask[:, :, None].float()
+        scores = scores + attention_mask[:, :, None].float().clamp_min(lowest)
     weights = F.softmax(scores, dim=-1).to(query.dtype).view(b * g, h // g * t, t)
     return (weights @ value_XTD).view(b, h, t, d).transpose(1, 2).contiguous(), None
 

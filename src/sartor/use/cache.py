@@ -1,0 +1,61 @@
+"""A key–value cache that grows in place and lets finished rows leave; knows no model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+ROOM = 64
+"""Positions allocated ahead: appending copies nothing until they are used up."""
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """transformers' dynamic layer, its tensors views of a buffer with room for the next tokens."""
+
+    is_compileable = False
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.length = 0
+        b, g, t, d = key_states.shape
+        self.key_room = key_states.new_empty(b, g, t + ROOM, d)
+        self.value_room = value_states.new_empty(b, value_states.shape[1], t + ROOM, value_states.shape[3])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append key_BGTD and value_BGTD; returns all so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, stop = self.length, self.length + key_states.shape[2]
+        if stop > self.key_room.shape[2]:
+            grow = max(ROOM, self.length // 2) + key_states.shape[2]
+            self.key_room = torch.cat([self.key_room, self.key_room.new_empty(*self._more(self.key_room, grow))], 2)
+            self.value_room = torch.cat(
+                [self.value_room, self.value_room.new_empty(*self._more(self.value_room, grow))], 2
+            )
+        self.key_room[:, :, start:stop] = key_states
+        self.value_room[:, :, start:stop] = value_states
+        self.length = stop
+        self.keys, self.values = self.key_room[:, :, :stop], self.value_room[:, :, :stop]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep only these rows."""
+        self.key_room, self.value_room = self.key_room[indices], self.value_room[indices]
+        self.keys, self.values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
+
+    @staticmethod
+    def _more(room: Tensor, positions: int) -> tuple[int, int, int, int]:
+        return room.shape[0], room.shape[1], positions, room.shape[3]
+
+
+def roomy_cache(model: Any) -> Cache:
+    """A fresh cache for the model: roomy layers, or transformers' own where the model has other kinds of layers."""
+    from transformers import DynamicCache
+
+    plain = DynamicCache(config=model.config)
+    if any(type(layer) is not DynamicLayer for layer in plain.layers):
+        return plain
+    return Cache(layers=[RoomyLayer() for _ in plain.layers])
