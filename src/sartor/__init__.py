@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sartor.api import (
         Engine,
-        check,
         compare,
         encode,
-        estimate,
-        export,
-        generate,
         import_file,
         load,
         predict,
@@ -22,7 +18,6 @@ if TYPE_CHECKING:
         runs,
         score,
         show,
-        split,
         train,
     )
     from sartor.base.errors import SartorError
@@ -31,12 +26,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Engine",
     "SartorError",
-    "check",
     "compare",
     "encode",
-    "estimate",
-    "export",
-    "generate",
     "import_file",
     "load",
     "predict",
@@ -45,7 +36,6 @@ __all__ = [
     "runs",
     "score",
     "show",
-    "split",
     "train",
 ]
 

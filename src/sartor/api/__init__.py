@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.comparing import compare, report
-from sartor.api.datasets import check, import_file, load, show, split
+from sartor.api.datasets import import_file, load, show
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
 from sartor.api.training import Run, train
-from sartor.api.using import chat, export, predict, score, score_file
+from sartor.api.using import chat, predict, score, score_file
 from sartor.data.load import Permissions
 from sartor.prompt.encode import encode
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "export", "import_file",
-    "ledger_json", "load", "predict", "report", "rerun", "runs", "score", "score_file", "show", "split", "train",
+    "Engine", "Permissions", "Run", "chat", "compare", "encode", "import_file", "ledger_json", "load", "predict",
+    "report", "rerun", "runs", "score", "score_file", "show", "train",
 ]  # fmt: skip
 
 

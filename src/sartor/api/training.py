@@ -43,13 +43,15 @@ def train(
     *,
     fresh: bool = False,
     allow_changed: bool = False,
-    preflight: bool = True,
     permissions: Permissions | None = None,
     trust_remote_code: bool = False,
     callbacks: Sequence[Any] = (),
+    plan_of: RunDir | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune as the settings say (a YAML file, a RunConfig, or keywords). The same call again resumes.
+
+    `plan_of` is a run whose plan is taken over instead of planning anew (rerun).
 
     Raises: ConfigError, DataError, PromptError, ModelError, RunError; Interrupted after a signal's checkpoint.
     """
@@ -69,14 +71,14 @@ def train(
         if opened == "finished":
             return Run(run, run.read_json("all_results.json"), already_finished=True)
         return _train(
-            run, config, resume=opened == "resume", allow_changed=allow_changed, preflight=preflight,
-            permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks,
+            run, config, resume=opened == "resume", allow_changed=allow_changed,
+            permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks, plan_of=plan_of,
         )  # fmt: skip
 
 
 def _train(
-    run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool, preflight: bool,
-    permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any],
+    run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool,
+    permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any], plan_of: RunDir | None,
 ) -> Run:  # fmt: skip
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = prepare_rows(config, encoder, permissions)
@@ -91,7 +93,11 @@ def _train(
     if resume and run.plan.exists():
         plan = Plan.from_json(run.read_json("plan.json"))
     else:
-        plan = make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
+        plan = (
+            Plan.from_json(plan_of.read_json("plan.json"))
+            if plan_of
+            else make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
+        )
         run.write_json("data.json", data_json(rows, config, encoder))
         run.write_json("env.json", environment())
         run.write_json("plan.json", plan.to_json())
@@ -118,7 +124,7 @@ def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
 
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
-    tokenizer = encoder.tokenizer
+    tokenizer: Any = encoder.tokenizer
     before = tokenizer.chat_template
     tokenizer.chat_template = encoder.template.source
     try:

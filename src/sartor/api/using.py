@@ -123,23 +123,3 @@ def chat(target: str | Path | RunConfig, *, save_to: Path | None = None, trust_r
     config = as_config(target, {})
     engine = load_engine(config, trust_remote_code=trust_remote_code)
     chat_in_terminal(engine, generation=config.generation, save_to=save_to)
-
-
-def export(
-    target: str | Path | RunConfig,
-    *,
-    to: str = "merged",
-    out: str | Path | None = None,
-    trust_remote_code: bool = False,
-) -> Any:
-    """Write the model in another form (`adapter merged gguf ollama`), checked against the run.
-
-    Raises: ConfigError when no folder is named; ExportError when the self-check finds a difference.
-    """
-    from sartor.use import exporters
-
-    config = as_config(target, {})
-    folder = out or config.export.export_dir
-    if not folder:
-        raise ConfigError("No folder to write to.", "export", "Give --out FOLDER, or export_dir in the settings.")
-    return exporters.export(load_engine(config, trust_remote_code=trust_remote_code), to, Path(folder))

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from sartor.base.errors import ConfigError
 from sartor.cli.arguments import DatasetDir, Json, Settings, config_of
@@ -34,8 +33,9 @@ def import_(
         columns=columns, format=format,
     )  # fmt: skip
     if json:
-        screen.print_json({"name": name, "file": str(imported.dataset_file), "entry": imported.entry,
-                           "encoding": imported.understood.encoding, "ledger": api.ledger_json(imported.loaded.ledger)})  # fmt: skip
+        facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}
+        encoding, ledger = imported.understood.encoding, api.ledger_json(imported.loaded.ledger)
+        screen.print_json({**facts, "encoding": encoding, "ledger": ledger})
         return
     print_imported(imported, name, dataset_dir)
 
@@ -62,7 +62,9 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     settings: Settings = None,
-    model: Annotated[str | None, typer.Option("--model", help="The model whose tokenizer and template are used.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The model whose tokenizer and template are used.")
+    ] = None,
     row: Annotated[int, typer.Option("--row", help="Which row, from 1.")] = 1,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
@@ -79,51 +81,6 @@ def show(
     screen.out.print(shown.rich())
 
 
-def check(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
-    settings: Settings = None,
-    dataset_dir: DatasetDir = Path("data"),
-    rejects: Annotated[Path | None, typer.Option(help="Write the skipped rows with reasons here (JSONL).")] = None,
-    fix: Annotated[Path | None, typer.Option(help="Write a mended dataset here.")] = None,
-    json: Json = False,
-) -> None:
-    """Find what is wrong in a dataset; exit 1 when there are errors."""
-    from sartor import api
-    from sartor.cli import screen
-
-    checked = api.check(name, config_of(settings, dataset_dir=str(dataset_dir)), rejects=rejects, fix=fix)
-    if json:
-        screen.print_json(checked.to_json())
-    else:
-        screen.out.print(checked.rich())
-    if checked.errors:
-        raise typer.Exit(1)
-
-
-def split(
-    name: Annotated[str, typer.Argument(help="A dataset's name.")],
-    val_size: Annotated[float, typer.Option(help="Rows held out: a fraction below 1, or a count.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="The seed of the draw.")] = 42,
-    by: Annotated[str, typer.Option(help="seed, section, or a column's name.")] = "seed",
-    dataset_dir: DatasetDir = Path("data"),
-    json: Json = False,
-) -> None:
-    """Split a dataset once for all later commands, and show near-duplicates across the split."""
-    from sartor import api
-    from sartor.cli import screen
-
-    done = api.split(name, dataset_dir=dataset_dir, val_size=val_size, seed=seed, by=by)
-    if json:
-        screen.print_json(done.to_json())
-        return
-    screen.out.print(f"[bold]{len(done.learned):,}[/] to learn, [bold]{len(done.held_out):,}[/] held out, by {by}")
-    screen.out.print(f"  near-duplicates across the split: [bold]{len(done.leaks)}[/]")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for leak in done.leaks[:10]:
-        table.add_row(f"{leak.similarity:.2f}", escape(leak.learned), escape(leak.held_out))
-    screen.out.print(table)
-
-
 def _field_and_column(item: str) -> tuple[str, str]:
     field, equals, column = item.partition("=")
     if not equals:
@@ -133,5 +90,4 @@ def _field_and_column(item: str) -> tuple[str, str]:
 
 def add_to(app: typer.Typer) -> None:
     app.command("import")(import_)
-    for command in (check, show, split):
-        app.command()(command)
+    app.command()(show)

@@ -19,7 +19,6 @@ def train(
     settings: Settings = None,
     fresh: Fresh = False,
     allow_changed: AllowChanged = False,
-    preflight: Annotated[bool, typer.Option(help="Try one real step on the longest batch first.")] = True,
     allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")] = False,
     trust_remote_code: RemoteCode = False,
@@ -33,7 +32,7 @@ def train(
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
     with screen.TrainingProgress(quiet=json) as progress:
         run = api.train(
-            file, words, fresh=fresh, allow_changed=allow_changed, preflight=preflight,
+            file, words, fresh=fresh, allow_changed=allow_changed,
             permissions=api.Permissions(allow_scripts=allow_scripts, allow_network=allow_network),
             trust_remote_code=trust_remote_code, callbacks=[progress],
         )  # fmt: skip
@@ -96,19 +95,6 @@ def rerun(
     print_run(again)
 
 
-def estimate(settings: Settings = None, trust_remote_code: RemoteCode = False, json: Json = False) -> None:
-    """Tell memory, time and disk of a training beforehand, from one real step on the longest batch."""
-    from sartor import api
-    from sartor.cli import screen
-    from sartor.cli.arguments import config_of
-
-    estimated = api.estimate(config_of(settings), trust_remote_code=trust_remote_code)
-    if json:
-        screen.print_json(estimated.to_json())
-        return
-    screen.out.print(estimated.rich())
-
-
 def add_to(app: typer.Typer) -> None:
-    for command in (train, estimate, runs, rerun):
+    for command in (train, runs, rerun):
         app.command()(command)

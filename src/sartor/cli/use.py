@@ -109,27 +109,6 @@ def chat(
     api.chat(target_or_config(target, settings), save_to=save_to, trust_remote_code=trust_remote_code)
 
 
-def export(
-    target: Target,
-    settings: Settings = None,
-    to: Annotated[str, typer.Option(help="adapter, merged, gguf or ollama.")] = "merged",
-    out: Annotated[Path | None, typer.Option(help="The folder to write; default: export_dir.")] = None,
-    trust_remote_code: RemoteCode = False,
-    json: Json = False,
-) -> None:
-    """Take the model home; the export checks itself against the run."""
-    from sartor import api
-    from sartor.cli import screen
-
-    exported = api.export(
-        target_or_config(target, settings), to=to, out=out, trust_remote_code=trust_remote_code
-    )
-    if json:
-        screen.print_json(exported.to_json())
-        return
-    screen.out.print(exported.rich())
-
-
 def target_or_config(target: str, settings: list[str] | None) -> RunConfig:
     """A settings file as it stands; a run's folder as `adapter_name_or_path`; else a model's name or path."""
     from sartor.api.targets import config_for
@@ -140,5 +119,5 @@ def target_or_config(target: str, settings: list[str] | None) -> RunConfig:
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (predict, score, compare, report, chat, export):
+    for command in (predict, score, compare, report, chat):
         app.command()(command)

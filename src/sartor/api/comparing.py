@@ -1,0 +1,155 @@
+"""`compare`: base and tuned over the held-out rows in one process, a probe on learned rows, the verdict, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sartor.api.rows import prepare_rows
+from sartor.api.targets import config_for
+from sartor.api.training import Run
+from sartor.api.using import load_engine
+from sartor.base.config import RunConfig
+from sartor.base.errors import DataError, RunError
+from sartor.base.rundir import RunDir
+from sartor.base.types import Demonstration, Example
+from sartor.base.types import Sequence as Tokens
+
+if TYPE_CHECKING:
+    from sartor.use.engine import Engine
+    from sartor.use.predict import Predictions
+    from sartor.use.verdict import Difference, Verdict
+
+PROBE_ROWS = 20
+"""Learned rows asked as well, to tell memory from skill."""
+Progress = Callable[[int, int | None], None]
+
+
+def compare(
+    run: str | Path | Run, overrides: Iterable[str] = (), *, trust_remote_code: bool = False,
+    progress: Progress | None = None,
+) -> Verdict:  # fmt: skip
+    """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
+
+    Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
+    """
+    from sartor.use.verdict import make_verdict, memorisation
+
+    folder = RunDir(run.path if isinstance(run, Run) else Path(run))
+    config = config_for(folder.path, overrides)
+    data = folder.read_json("data.json")
+    if not data["split"]["held_out"]:
+        raise RunError(
+            "The run held no rows out, so nothing can be proved.", str(folder.path),
+            "Train again with val_size=0.1 (or a count), or name eval_dataset.",
+        )  # fmt: skip
+    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    if not engine.weights.has_both:
+        raise RunError("The run holds a whole model, not an adapter: its base is not loaded beside it.",
+                       str(folder.path), "Compare runs with finetuning_type: lora.")  # fmt: skip
+    rows = prepare_rows(_training_view(folder, config), engine.encoder)
+    if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
+        raise DataError("The data is not the one that the run was trained on.", str(folder.data),
+                        "Put the files back as they were; data.json holds their hashes.")  # fmt: skip
+    probe = _probe(rows.learned, config.train.seed)
+    by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
+    probe_ids = [by_id[e.origin.id] for e in probe]
+    held_out = _measure(engine, folder, "held_out", rows.held_out, rows.held_out_ids, config, frozenset(), progress)
+    learned = _measure(
+        engine, folder, "learned", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
+    )
+    primary, *others = held_out.differences
+    memory = memorisation(
+        learned.differences[0], primary,
+        verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
+    )  # fmt: skip
+    verdict = make_verdict(
+        primary, others, memorisation=memory, leaks=_leaks(rows.learned, rows.held_out),
+        base_name=config.model.model_name_or_path, tuned_name=folder.name,
+    )  # fmt: skip
+    folder.write_json("verdict.json", verdict.to_json())
+    return verdict
+
+
+def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
+    """One self-contained HTML page about a run. Raises: RunError when its files are damaged."""
+    from sartor.use.report import write_report
+
+    folder = RunDir(run.path if isinstance(run, Run) else Path(run))
+    if not folder.exists():
+        raise RunError("This is no run.", str(folder.path), "Name the folder that `sartor train` wrote.")
+    return write_report(folder, Path(out) if out else None)
+
+
+class _Measured:
+    """Base and tuned over the same rows: losses, answers, and their differences (the primary metric first)."""
+
+    def __init__(self, differences: list[Difference], tuned: Predictions) -> None:
+        self.differences = differences
+        exact = [row.text.strip() == (row.reference or "").strip() for row in tuned.rows]
+        self.verbatim = sum(exact) / len(exact) if exact else None
+
+
+def _measure(
+    engine: Engine, run: RunDir, part: str, examples: Sequence[Example], encoded: Sequence[Any], config: RunConfig,
+    learned: frozenset[str], progress: Progress | None,
+) -> _Measured:  # fmt: skip
+    from sartor.use.predict import predict
+    from sartor.use.verdict import compare_rows
+
+    rows = [example for example in examples if isinstance(example, Demonstration)]
+    tokens = [row for row in encoded if isinstance(row, Tokens)]
+    values: dict[str, dict[str, Sequence[float]]] = {}
+    better: dict[str, bool] = {"loss": False}
+    for which in ("base", "tuned"):
+        losses = engine.losses(tokens, weights=which)
+        done = predict(
+            engine, rows, run.predictions / f"{which}-{part}", generation=config.generation, weights=which,
+            learned_ids=learned, metrics=config.evaluation.metrics, progress=progress,
+        )  # fmt: skip
+        values[which] = {"loss": [loss.per_token for loss in losses]}
+        values[which] |= {name: score.per_row for name, score in done.scores.items() if score.per_row}
+        better |= {name: score.higher_is_better for name, score in done.scores.items()}
+    sections = [row.section for row in done.rows]
+    clusters = sections if any(sections) else None
+    primary = config.evaluation.primary_metric
+    if primary not in values["tuned"]:
+        raise RunError(f"There is no metric {primary!r} with a value for each row.", "primary_metric",
+                       f"There are: {', '.join(values['tuned'])}.")  # fmt: skip
+    names = [primary, *(name for name in values["tuned"] if name != primary)]
+    differences = [
+        compare_rows(
+            values["base"][name], values["tuned"][name], metric=name, higher_is_better=better[name], clusters=clusters,
+            seed=config.train.seed,
+        ) for name in names
+    ]  # fmt: skip
+    return _Measured(differences, done)
+
+
+def _training_view(run: RunDir, config: RunConfig) -> RunConfig:
+    """The run's own data settings: what predict or compare overrides must not change the split."""
+    from sartor.base.config import read_yaml
+
+    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked)
+    return RunConfig.of({key: value for key, value in asked.items() if not key.startswith("do_")}, str(run.config))
+
+
+def _probe(learned: Sequence[Example], seed: int) -> list[Example]:
+    """Some learned rows, drawn from the seed, in the order of the data."""
+    distinct = list({example.origin.id: example for example in learned}.values())
+    count = min(PROBE_ROWS, len(distinct))
+    chosen = np.random.default_rng((seed, 1)).choice(len(distinct), size=count, replace=False)
+    return [distinct[int(i)] for i in sorted(chosen)]
+
+
+def _leaks(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Any]:
+    """Held-out rows that stand among the learned ones, word for word or nearly."""
+    try:
+        from sartor.use.probes import leaks
+    except ImportError:
+        return []
+    found: list[Any] = leaks(learned, held_out)
+    return found

@@ -1,0 +1,143 @@
+"""Predict: held-out rows answered and scored into files with LLaMA-Factory's fields and ours; trains nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sartor.base.errors import DataError
+from sartor.base.settings import GenerationSettings
+from sartor.base.system import atomic_write
+from sartor.base.types import Demonstration, Prediction, Score
+from sartor.use.engine import BATCH_ROWS, Answer, Engine
+from sartor.use.score import Scoring
+from sartor.use.weights import Which
+
+EXPLAINED = {
+    "predict_runtime": "seconds of generating and scoring; loading the model is not in it",
+    "predict_samples_per_second": "rows / predict_runtime",
+    "predict_steps_per_second": "batches / predict_runtime",
+    "predict_model_preparation_time": "seconds of switching and merging weights before the first batch; "
+    "it is not the time of loading them from disk",
+}
+"""What the four numbers are that LLaMA-Factory prints without a word; they stand beside them in the file."""
+LLAMA_FACTORY = {"predict_bleu-4": "bleu-4", "predict_rouge-1": "rouge-1", "predict_rouge-2": "rouge-2",
+                 "predict_rouge-l": "rouge-l"}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What was answered, scored, and where it stands. `results` is what predict_results.json holds."""
+
+    rows: list[Prediction]
+    scores: dict[str, Score]
+    folder: Path
+    results: Mapping[str, Any]
+
+
+def predict(
+    engine: Engine, examples: Sequence[Demonstration], folder: Path, *,
+    generation: GenerationSettings | None = None, weights: Which = "tuned",
+    learned_ids: frozenset[str] = frozenset(), metrics: Sequence[str] = ("all",), seed: int = 0,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Predictions:  # fmt: skip
+    """Answer the last turn of every example, score, and write the folder.
+
+    Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
+    """
+    settings = generation or GenerationSettings()
+    started = time.perf_counter()
+    engine.weights.use(weights)
+    fingerprint = engine.weights.fingerprint()
+    prepared = time.perf_counter()
+    prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
+    done = 0
+
+    def on_done(number: int, answer: Answer) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(prompts))
+
+    answers = engine.generate(prompts, settings, weights=weights, seed=seed, on_done=on_done)
+    rows = [
+        _prediction(engine, example, answer, learned_ids) for example, answer in zip(examples, answers, strict=True)
+    ]
+    scoring = Scoring(tuple(metrics))
+    per_row = [scoring.add(row.text, row.reference) for row in rows]
+    scores = scoring.result()
+    seconds = time.perf_counter() - prepared
+    results = _results(rows, scores, seconds, prepared - started, settings, engine, weights, fingerprint)
+    write(folder, rows, per_row, results)
+    return Predictions(rows, scores, folder, results)
+
+
+def write(
+    folder: Path, rows: Sequence[Prediction], per_row: Sequence[Mapping[str, float]], results: Mapping[str, Any]
+) -> None:
+    """generated_predictions.jsonl and predict_results.json, each whole or not at all."""
+    lines = [
+        {
+            "prompt": row.prompt, "predict": row.text, "label": row.reference, "id": row.id, "reasoning": row.reasoning,
+            "scores": dict(scores), "stop_reason": row.stop_reason, "prompt_tokens": row.prompt_tokens,
+            "tokens": row.tokens, "seen_in_training": row.seen_in_training, "section": row.section,
+        }
+        for row, scores in zip(rows, per_row, strict=True)
+    ]  # fmt: skip
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    atomic_write(folder / "generated_predictions.jsonl", text)
+    atomic_write(folder / "predict_results.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+
+
+def _before_answer(example: Demonstration) -> tuple[Any, ...]:
+    if example.messages[-1].role != "assistant":
+        raise DataError("The row does not end with an answer to compare with.", str(example.origin), "Add one.")
+    return example.messages[:-1]
+
+
+def _prediction(engine: Engine, example: Demonstration, answer: Answer, learned_ids: frozenset[str]) -> Prediction:
+    prompt = engine.template.render(_before_answer(example), example.tools, generation=True)
+    return Prediction(
+        id=example.origin.id, prompt=prompt, reference=example.messages[-1].text, text=answer.text,
+        stop_reason=answer.stop_reason, prompt_tokens=answer.prompt_tokens, tokens=answer.tokens,
+        reasoning=answer.reasoning, seen_in_training=example.origin.id in learned_ids, section=example.origin.section,
+    )  # fmt: skip
+
+
+def _results(
+    rows: Sequence[Prediction], scores: Mapping[str, Score], seconds: float, preparation: float,
+    settings: GenerationSettings, engine: Engine, weights: Which, fingerprint: str,
+) -> dict[str, Any]:  # fmt: skip
+    seen = sum(row.seen_in_training for row in rows)
+    results: dict[str, Any] = {}
+    if seen:
+        results["warning"] = f"{seen} of {len(rows)} rows were learned from: their scores show memory, not skill."
+    results |= {theirs: round(scores[ours].value, 4) for theirs, ours in LLAMA_FACTORY.items() if ours in scores}
+    results |= {
+        "predict_runtime": round(seconds, 4),
+        "predict_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3),
+        "predict_steps_per_second": round(-(-len(rows) // BATCH_ROWS) / max(seconds, 1e-9), 3),
+        "predict_model_preparation_time": round(preparation, 4),
+        "explained": EXPLAINED,
+        "rows": len(rows),
+        "seen_in_training": seen,
+        "stopped_at_limit": sum(row.stop_reason == "length" for row in rows),
+        "generation": settings.model_dump(),
+        "weights": weights,
+        "fingerprint": fingerprint,
+        "dtype": str(engine.model.dtype).removeprefix("torch."),
+        "template": engine.template.name,
+        "scores": {name: _score_json(score) for name, score in scores.items()},
+    }
+    return results
+
+
+def _score_json(score: Score) -> dict[str, Any]:
+    value = asdict(score)
+    value.pop("per_row")
+    value["range"] = [None if abs(end) == float("inf") else end for end in score.range]
+    return value
