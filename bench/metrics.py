@@ -93,7 +93,7 @@ def compare_pairs(pairs: list[tuple[str, str]], oracle_pairs: int) -> None:
     mean = sum(len(p) + len(r) for p, r in pairs) / 2 / len(pairs)
     here, there = len(pairs) / fast, len(some) / slow
     print(f"LLaMA-Factory's four: mean length {mean:.0f} characters, {different} of {4 * len(some)} digits differ")
-    print(f"  pairs/s: LLaMA-Factory {there:.1f} ({len(some)} pairs), here {here:.0f} ({len(pairs)}): {here / there:.0f}x")
+    print(f"  pairs/s: LLaMA-Factory {there:.1f}, here {here:.0f}: {here / there:.0f}x (on {len(some)}, {len(pairs)})")
     everything, seconds = timed(lambda: score([p for p, _ in pairs], [r for _, r in pairs]))
     print(f"  all {len(everything)} metrics: {len(pairs) / seconds:.0f} pairs/s")
     if different:

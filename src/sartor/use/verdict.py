@@ -183,13 +183,15 @@ def compare_rows(
     *,
     metric: str,
     higher_is_better: bool = True,
+    full: float = 100.0,
     clusters: Sequence[str | None] | None = None,
     seed: int = 42,
 ) -> Difference:
     """Tuned minus base over paired rows; pairs with a NaN on either side are left out.
 
-    Values of only two kinds (right/wrong) go to McNemar's exact test, others to the bootstrap-t. `clusters` (source
-    sections) are used when at least 10 rows' worth of them exist; else rows count as independent and `remark` says so.
+    Values that are all 0 or `full` (wrong and right) go to McNemar's exact test, others to the bootstrap-t.
+    `clusters` (source sections) are drawn whole where there are at least 10; else rows count as independent, and
+    `remark` says so.
 
     Raises: ValueError when the lengths differ.
     """
@@ -199,9 +201,8 @@ def compare_rows(
     b, t = [float(base[i]) for i in kept], [float(tuned[i]) for i in kept]
     sections, remark = _usable_clusters(clusters, kept)
     differences = [after - before for before, after in zip(b, t)]
-    scale = 100.0 if 100.0 in {*b, *t} else 1.0
-    if sections is None and {*b, *t} <= {0.0, scale}:
-        found = statistics.mcnemar([x > 0 for x in b], [x > 0 for x in t], level=LEVEL).scaled(scale)
+    if sections is None and {*b, *t} <= {0.0, full}:
+        found = statistics.mcnemar([x > 0 for x in b], [x > 0 for x in t], level=LEVEL).scaled(full)
     else:
         found = statistics.interval_of_mean(differences, sections, level=LEVEL, seed=seed)
     signed = differences if higher_is_better else [-d for d in differences]

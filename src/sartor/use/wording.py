@@ -21,6 +21,8 @@ def number(value: float | None, signed: bool = False) -> str:
     """A number with as many digits as are worth reading; `–` where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
+    if value == 0:
+        return "0"
     size = abs(value)
     digits = 0 if size >= 1000 else 1 if size >= 10 else 2 if size >= 1 else 3
     text = f"{value:{'+' if signed else ''}.{digits}f}"
@@ -117,36 +119,47 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
             d.metric + mark, number(d.base), number(d.tuned), f"[{style}]{number(d.difference, True)}[/]" if style
             else number(d.difference, True), interval(d), p, str(d.n),
         )  # fmt: skip
-    return Group(head, table, *(Text(line, style="dim") for line in remarks(verdict)))
+    return Group(head, table, *(Text(line, style="dim") for line in remarks(verdict, lang)))
 
 
-def remarks(verdict: Verdict) -> list[str]:
+def remarks(verdict: Verdict, lang: str = "en") -> list[str]:
     """What the probes found, one sentence each."""
+    zh = lang == "zh"
     lines = []
     if memory := verdict.memorisation:
-        found = (
-            "more than chance explains: learned by heart in part" if memory.found else "no more than chance explains"
-        )
-        ends = (
-            "" if memory.low is None else f" (95 % interval {number(memory.low, True)} … {number(memory.high, True)})"
-        )
-        lines.append(
-            f"Learned rows gained {number(memory.gap, True)} more than held-out rows "
-            f"in {memory.learned.metric}{ends}: {found}."
-        )
+        ends = "" if memory.low is None else f"{number(memory.low, True)} … {number(memory.high, True)}"
+        gap, metric = number(memory.gap, True), memory.learned.metric
+        if zh:
+            found = "超出偶然：有一部分是背下来的" if memory.found else "没有超出偶然"
+            lines.append(f"学过的行比保留的行在 {metric} 上多改善 {gap}（95 % 区间 {ends or '–'}）：{found}。")
+        else:
+            found = "more than chance explains: in part learned by heart" if memory.found else "no more than chance"
+            between = f" (95 % interval {ends})" if ends else ""
+            lines.append(f"Learned rows gained {gap} more than held-out rows in {metric}{between}: {found}.")
     if forgot := verdict.forgetting:
-        d = forgot.difference
+        d, lost, gained = forgot.difference, len(forgot.lost), len(forgot.gained)
+        before, after, p = number(d.base), number(d.tuned), p_value(d.p)
         lines.append(
-            f"General questions: {number(d.base)} % right before, {number(d.tuned)} % after "
-            f"({len(forgot.lost)} lost, {len(forgot.gained)} gained of {d.n}; {p_value(d.p)})."
-        )
-    if verdict.leaks:
-        lines.append(f"{len(verdict.leaks)} held-out row(s) are nearly learned ones; their scores show memory.")
+            f"通用问题：微调前答对 {before} %，微调后 {after} %（{d.n} 题中丢失 {lost}，新增 {gained}；{p}）。"
+            if zh else
+            f"General questions: {before} % right before, {after} % after ({lost} lost, {gained} gained of {d.n}; {p})."
+        )  # fmt: skip
+    if count := len(verdict.leaks):
+        lines.append(
+            f"有 {count} 行保留数据与学过的行几乎相同，其分数反映的是记忆。" if zh else
+            f"{count} held-out rows are nearly the same as learned ones; their scores show memory." if count > 1 else
+            "1 held-out row is nearly the same as a learned one; its score shows memory."
+        )  # fmt: skip
     if s := verdict.spread:
+        low, high, mean, sd = number(s.low, True), number(s.high, True), number(s.mean, True), number(s.sd)
         lines.append(
-            f"{len(s.differences)} trainings with other seeds: {number(s.low, True)} … {number(s.high, True)}, "
-            f"mean {number(s.mean, True)}, standard deviation {number(s.sd)}."
-        )
+            f"用其他种子训练 {len(s.differences)} 次：{low} … {high}，平均 {mean}，标准差 {sd}。" if zh else
+            f"{len(s.differences)} trainings with other seeds: {low} … {high}, mean {mean}, standard deviation {sd}."
+        )  # fmt: skip
+    lines.append(
+        "区间反映的是行的选取，不反映训练的随机种子。" if zh else
+        "The interval covers the choice of rows, not the seed of the training."
+    )  # fmt: skip
     if verdict.primary.remark:
         lines.append(verdict.primary.remark)
     return lines + list(verdict.notes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def check(
     )
 
 
-def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[Origin, Mapping[str, Any]]]) -> int:
+def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[Origin, Any]]) -> int:
     """Write every row that is not used as JSONL: id, file, row, line, code, field, reason, fix, and the row itself.
 
     Returns how many. Raises: RunError on a full disk.
@@ -78,7 +78,7 @@ def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[O
                 continue
             count += 1
             told = {"id": origin.id, "file": origin.file, "row": origin.row, "line": origin.line, "code": skip.code,
-                    "field": skip.field, "reason": skip.reason, "fix": skip.fix, "data": dict(row)}  # fmt: skip
+                    "field": skip.field, "reason": skip.reason, "fix": skip.fix, "data": row}  # fmt: skip
             file.write(orjson.dumps(told, default=str) + b"\n")
     return count
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
@@ -14,6 +14,9 @@ from sartor.base.messages import text as catalogue
 from sartor.base.system import atomic_open
 from sartor.base.types import Origin
 from sartor.data.dataset_info import DatasetSpec
+
+if TYPE_CHECKING:
+    from sartor.data.load import Permissions
 
 ROLES = {
     "human": "user_tag", "user": "user_tag", "question": "user_tag", "gpt": "assistant_tag",
@@ -43,7 +46,20 @@ class Mended:
         return [catalogue(code, "reason", {"count": count}) for code, count in self.summary.items()]
 
 
-def mend(path: Path, rows: Iterable[tuple[Origin, Mapping[str, Any]]], spec: DatasetSpec) -> Mended:
+def raw_rows(
+    spec: DatasetSpec, encoding: str | None = None, permissions: Permissions | None = None
+) -> Iterator[tuple[Origin, Any]]:
+    """Every row of a dataset's files as it stands there, bad ones too. Raises: DataError as `load` does."""
+    from sartor.data import load
+    from sartor.data.encoding import decode
+
+    for path in load.source_files(spec, permissions or load.Permissions()):
+        text = decode(path.read_bytes(), str(path), encoding or spec.encoding).text
+        for raw in load.raw_rows(path, text):
+            yield load._origin(spec, path, raw), raw.value
+
+
+def mend(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> Mended:
     """Write all rows as a JSON array with the safe mendings done: blank system and tools removed, role synonyms, byte
     order marks, white space at the end of texts, numbers where text belongs.
 
@@ -61,7 +77,9 @@ def mend(path: Path, rows: Iterable[tuple[Origin, Mapping[str, Any]]], spec: Dat
     return Mended(count, tuple(changes))
 
 
-def _mend_row(row: Mapping[str, Any], origin: Origin, spec: DatasetSpec, changes: list[Change]) -> dict[str, Any]:
+def _mend_row(row: Any, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
+    if not isinstance(row, Mapping):
+        return row
     columns = spec.columns
     texts = {columns[name] for name in ("prompt", "query", "response", "system", "chosen", "rejected")}
     optional = {columns[name] or name for name in BLANK_MEANS_NONE}

@@ -24,6 +24,7 @@ from sartor.base.errors import ConfigError, did_you_mean
 PACKAGE = __name__
 Examples = tuple[tuple[str, str, float], ...]
 
+_HAN = re.compile(r"[\u3400-\u9FFF\uF900-\uFAFF]")
 _REASONING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:pad|bos|eos|unk|(?:start|end)_of_turn)>")
 
@@ -104,6 +105,12 @@ def from_file(path: Path) -> Metric:
 def clean(text: str) -> str:
     """The answer alone: a leading `<think>…</think>` and control tokens removed, blanks at both ends stripped."""
     return _SPECIAL.sub("", _REASONING.sub("", text)).strip()
+
+
+def mostly_chinese(texts: Iterable[str]) -> bool:
+    """Whether more than half of all letters are Han characters: such texts are best cut into characters."""
+    joined = "".join(texts)
+    return 2 * len(_HAN.findall(joined)) > sum(map(str.isalpha, joined))
 
 
 def _of_module(module: ModuleType, name: str = "") -> Metric:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import Any
+
+from sartor.use.metrics import mostly_chinese
 
 NAME = "bleu"
 RANGE = (0.0, 100.0)
@@ -13,8 +14,6 @@ MEANING = {
     "en": "Corpus BLEU by sacrebleu, the number papers report: shared runs of 1 to 4 words over all rows together.",
     "zh": ("sacrebleu 的语料级 BLEU，即论文中报告的数值：所有行合计的 1 至 4 个连续词的重合。"),
 }
-_CJK = re.compile(r"[\u3400-\u9FFF\uF900-\uFAFF]")
-_LETTER = re.compile(r"[^\W\d_]")
 
 
 def corpus(predictions: Sequence[str], references: Sequence[str]) -> float:
@@ -30,8 +29,7 @@ def signature(references: Sequence[str]) -> str:
 
 
 def _tokenizer(references: Sequence[str]) -> str:
-    letters = sum(len(_LETTER.findall(text)) for text in references)
-    return "zh" if 2 * sum(len(_CJK.findall(text)) for text in references) > letters else "13a"
+    return "zh" if mostly_chinese(references) else "13a"
 
 
 @functools.cache

@@ -15,6 +15,8 @@ OPEN = re.compile(
 )
 """An answer that ends so is cut whatever the others do."""
 LIST_LINE = re.compile(r"^\s*(?:[-*•·]|\d+[.、)])", re.MULTILINE)
+NO_SENTENCE = re.compile(r"^\s{2,}\S|[=#{}<>°]|[-–—~]\s?[A-Z][\w.]*(?:\s[A-Z][\w.]*)*$")
+"""Last lines that are code, formulas, hashtags or the name under a quotation."""
 MOSTLY_FRAC = 0.7
 """Where so many of the longer answers end with a sentence, one that does not stands out."""
 LONG = 80
@@ -33,7 +35,8 @@ def find(subject: Subject) -> Iterator[Finding]:
 
 def _cut(row: Row, mostly: bool) -> bool:
     answer = row.answer.rstrip()
-    if len(answer) < LONG / 4 or "```" in answer or LIST_LINE.search(answer.rpartition("\n")[2]):
+    last = answer.rpartition("\n")[2]
+    if len(answer) < LONG / 4 or "```" in answer or LIST_LINE.search(last) or NO_SENTENCE.search(last):
         return False
     if OPEN.search(answer):
         return True
