@@ -119,7 +119,7 @@ def test_unlearned_positions_get_exactly_no_gradient(tiny_model: Any) -> None:
 
 @pytest.mark.parametrize("settings", [{"finetuning_type": "full"}, {"lora_rank": 4}])
 def test_batch_1_times_4_is_4_times_1_and_packing_changes_nothing(tmp_path: Path, settings: dict[str, Any]) -> None:
-    from conftest import make_model
+    from tiny import make_model
 
     data = rows(11)
     ways = [
@@ -168,7 +168,7 @@ class StopAt:
 @pytest.mark.parametrize("settings", [{"lora_rank": 4, "lora_dropout": 0.2}, {"finetuning_type": "full"}])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, settings: dict[str, Any], number: int) -> None:
-    from conftest import make_model
+    from tiny import make_model
 
     data, config = rows(9), config_of(**settings)
     straight = run_training(tmp_path / "a", make_model(), config, data)
@@ -187,7 +187,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, settings: dict[s
 
 
 def test_a_checkpoint_of_other_data_is_refused_by_name(tmp_path: Path) -> None:
-    from conftest import make_model
+    from tiny import make_model
 
     data, config = rows(9), config_of(lora_rank=4)
     with pytest.raises(Interrupted):

@@ -127,3 +127,14 @@ def test_welch_equals_scipy() -> None:
     assert found.p == pytest.approx(wanted.pvalue, abs=1e-8)
     ends = wanted.confidence_interval()
     assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+
+
+def test_few_different_values_still_get_a_finite_interval() -> None:
+    found = interval_of_mean([-1.0, -0.9, -1.0, -0.9])
+    assert found.method == "student-t"
+    assert found.low is not None
+    assert found.high is not None
+    # mean -0.95, se = 0.0288675, t(0.975, 3) = 3.182446
+    assert found.low == pytest.approx(-0.95 - 3.182446 * 0.02886751, abs=1e-6)
+    assert found.high == pytest.approx(-0.95 + 3.182446 * 0.02886751, abs=1e-6)
+    assert found.p < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 
@@ -133,7 +134,7 @@ def test_json_round_trip_is_exact_and_strict() -> None:
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_terminal_and_remarks(monkeypatch: pytest.MonkeyPatch, lang: str) -> None:
     monkeypatch.setenv("SARTOR_LANG", lang)
-    console = Console(width=120, record=True, file=open("/dev/null", "w", encoding="utf-8"))
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(full_verdict().rich())
     text = console.export_text()
     assert {"en": "Better", "zh": "变好了"}[lang] in text

@@ -36,6 +36,7 @@ def compare(
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
+    from sartor.use.leaks import leaks
     from sartor.use.verdict import make_verdict, memorisation
 
     folder = RunDir(run.path if isinstance(run, Run) else Path(run))
@@ -67,7 +68,7 @@ def compare(
         verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
     )  # fmt: skip
     verdict = make_verdict(
-        primary, others, memorisation=memory, leaks=_leaks(rows.learned, rows.held_out),
+        primary, others, memorisation=memory, leaks=leaks(rows.learned, rows.held_out),
         base_name=config.model.model_name_or_path, tuned_name=folder.name,
     )  # fmt: skip
     folder.write_json("verdict.json", verdict.to_json())
@@ -144,12 +145,3 @@ def _probe(learned: Sequence[Example], seed: int) -> list[Example]:
     chosen = np.random.default_rng((seed, 1)).choice(len(distinct), size=count, replace=False)
     return [distinct[int(i)] for i in sorted(chosen)]
 
-
-def _leaks(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Any]:
-    """Held-out rows that stand among the learned ones, word for word or nearly."""
-    try:
-        from sartor.use.probes import leaks
-    except ImportError:
-        return []
-    found: list[Any] = leaks(learned, held_out)
-    return found

@@ -73,6 +73,9 @@ def interval_of_mean(
     drawn = len(ratios)
     quantile = float(ratios[math.ceil(level * (drawn + 1)) - 1])
     p = (int(np.count_nonzero(ratios >= abs(mean) / se)) + 1) / (drawn + 1)
+    if math.isinf(quantile):  # so few different values that more than 5 % of the resamples have no spread
+        quantile, method = _student_quantile(0.5 + level / 2, units - 1), "student-t"
+        p = 2 * (1 - _student_below(abs(mean) / se, units - 1))
     detectable = (quantile + _student_quantile(0.8, units - 1)) * se
     return Interval(mean, mean - quantile * se, mean + quantile * se, p, se, detectable, method, count)
 
