@@ -15,7 +15,7 @@ from sartor.api.rows import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, State
-from sartor.base.system import locked, sha256_file
+from sartor.base.system import locked, release_memory, sha256_file
 from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
@@ -103,13 +103,15 @@ def _train(
         run.write_json("plan.json", plan.to_json())
     settings = config.model.model_copy(update={"dtype": plan.dtype})
     model = load_model(settings, trust_remote_code=trust_remote_code)
-    model = adapt(model, config.method, pure_bf16=config.train.pure_bf16)
+    model = adapt(model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed)
     results = loop.train(
         run, config, plan, model, rows.learned_ids, rows.held_out_ids,
         pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
         resume=_resume_from(run, config, resume, callbacks),
     )  # fmt: skip
+    del model
+    release_memory()
     return Run(run, results)
 
 

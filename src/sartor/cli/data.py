@@ -46,17 +46,17 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
 
     understood = imported.understood
     delimiter = f", separated by {understood.delimiter!r}" if getattr(understood, "delimiter", None) else ""
-    screen.out.print(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
-    screen.out.print(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}", soft_wrap=True)
+    screen.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
+    screen.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
     mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
-    screen.out.print(f"  read as: {escape(mapping)}", soft_wrap=True)
+    screen.line(f"  read as: {escape(mapping)}")
     for example in imported.loaded.examples[:3]:
         for message in getattr(example, "messages", ()):
             sign = "[cyan]?[/]" if message.role == "user" else "[green]→[/]"
-            screen.out.print(f"  {sign} {escape(message.text)}", soft_wrap=True)
+            screen.line(f"  {sign} {escape(message.text)}")
     screen.print_ledger(imported.loaded.ledger, name)
-    screen.out.print(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
-    screen.out.print(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
+    screen.line(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
+    screen.line(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
 
 
 def show(

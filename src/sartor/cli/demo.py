@@ -59,11 +59,11 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
     print_verdict(verdict)
     page = api.report(run.path)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    screen.out.print(f"\n[bold]Report:[/] {page}   [dim](demo took {minutes} min {seconds} s)[/]")
-    screen.out.print("\nTry next:")
-    screen.out.print(f"  sartor chat {run.path}                          [dim]# ask both models; /base[/]")
-    screen.out.print(f"  sartor show pride_zh --dataset-dir {data}        [dim]# tokens and labels of a row[/]")
-    screen.out.print("  sartor import YOUR.csv --name mine              [dim]# your own data[/]")
+    screen.line(f"\n[bold]Report:[/] {page}   [dim](demo took {minutes} min {seconds} s)[/]")
+    screen.line("\nTry next:")
+    screen.line(f"  sartor chat {run.path}                          [dim]# ask both models; /base[/]")
+    screen.line(f"  sartor show pride_zh --dataset-dir {data}        [dim]# tokens and labels of a row[/]")
+    screen.line("  sartor import YOUR.csv --name mine              [dim]# your own data[/]")
 
 
 def pride_file(name: str) -> Path:
@@ -77,4 +77,4 @@ def pride_file(name: str) -> Path:
 
 
 def _title(number: int, title: str, subtitle: str) -> None:
-    screen.out.print(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{subtitle}[/]")
+    screen.line(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{subtitle}[/]")

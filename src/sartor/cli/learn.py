@@ -47,12 +47,12 @@ def print_run(run: Any) -> None:
     from sartor.cli import screen
 
     if run.already_finished:
-        screen.out.print(f"[bold]{run.dir.path}[/] is finished; nothing was done (overwrite_output_dir=true anew).")
+        screen.line(f"[bold]{run.dir.path}[/] is finished; nothing was done (overwrite_output_dir=true anew).")
     for key in ("train_loss", "eval_loss", "train_runtime", "train_samples_per_second"):
         if run.results.get(key) is not None:
-            screen.out.print(f"  {key:<26} {run.results[key]:.4g}")
-    screen.out.print(f"  run folder                 {run.dir.path}")
-    screen.out.print(f"  next: [bold]sartor compare {run.dir.path}[/]")
+            screen.line(f"  {key:<26} {run.results[key]:.4g}")
+    screen.line(f"  run folder                 {run.dir.path}")
+    screen.line(f"  next: [bold]sartor compare {run.dir.path}[/]")
 
 
 def runs(
@@ -67,7 +67,7 @@ def runs(
         screen.print_json([run.to_json() for run in found])
         return
     if not found:
-        screen.out.print(f"No runs in {folder}. Start one: sartor train dataset=NAME")
+        screen.line(f"No runs in {folder}. Start one: sartor train dataset=NAME")
     table = Table(box=None, pad_edge=False)
     for column in ("run", "state", "step", "loss", "held out", "verdict", "model", "data"):
         table.add_column(column, justify="right" if column in ("step", "loss", "held out") else "left")

