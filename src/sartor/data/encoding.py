@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,11 @@ BOMS = (
 )
 WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8", "euc-kr": "cp949", "iso-8859-1": "cp1252"}
 """A detected encoding → its superset, which decodes the same characters and the vendor's additions."""
-SURE = 0.5
-"""chardet's confidence below which we ask instead of guessing."""
+SURE, CLEAR, TIMES = 0.5, 0.2, 3.0
+"""A detected encoding is taken at chardet's confidence `SURE`; or at `CLEAR`, as small files give, when it is so many
+`TIMES` that of the next one that decodes to another text. Else we ask instead of guessing."""
+DECLARED = re.compile(rb"(?i)charset|coding")
+"""chardet believes a charset that a text names; in data such a name is most often an example of HTML or of code."""
 DAMAGED_UTF8 = 0.8
 """A file of which so large a part of the non-ASCII bytes is valid UTF-8 is damaged UTF-8, not another encoding."""
 
@@ -84,20 +88,28 @@ def _strict(content: bytes, encoding: str, where: str) -> str:
 def _detected(content: bytes, where: str) -> Decoded:
     import chardet
 
-    tried = []
-    for guess in chardet.detect_all(content):
+    best: Decoded | None = None
+    confidence, rival, tried = 0.0, 0.0, []
+    blinded = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
+    for guess in chardet.detect_all(blinded, ignore_threshold=True):  # the most likely first
         name = (guess["encoding"] or "").lower()
         name = WIDER.get(name, name)
-        if not name or (guess["confidence"] or 0.0) < SURE or name in tried:
-            continue
-        tried.append(name)
         try:
-            return Decoded(content.decode(name), name, f"detected, {guess['confidence']:.0%} sure, proved strictly")
+            text = content.decode(name)
         except (UnicodeDecodeError, LookupError):
             continue
+        tried.append(name)
+        sure = float(guess["confidence"] or 0.0)
+        if best is None:
+            best, confidence = Decoded(text, name, f"detected, {sure:.0%} sure, proved strictly"), sure
+        elif text != best.text:
+            rival = sure
+            break
+    if best and (confidence >= SURE or (confidence >= CLEAR and confidence >= TIMES * rival)):
+        return best
     raise DataError(
         "The encoding of the file cannot be found with certainty.", where,
-        f"Name it: --encoding gb18030 (Chinese), big5, shift_jis, cp1252 … (tried: {', '.join(tried) or 'UTF-8'}).",
+        f"Name it: --encoding gb18030 (Chinese), big5, shift_jis, cp1252 … (likely: {', '.join(tried) or 'none'}).",
     )  # fmt: skip
 
 
