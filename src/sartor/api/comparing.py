@@ -109,7 +109,8 @@ def _measure(
         losses = engine.losses(tokens, weights=which)
         done = predict(
             engine, rows, run.predictions / f"{which}-{part}", generation=config.generation, weights=which,
-            learned_ids=learned, metrics=config.evaluation.metrics, progress=progress,
+            learned_ids=learned, metrics=config.evaluation.metrics, losses={loss.id: loss.per_token for loss in losses},
+            progress=progress,
         )  # fmt: skip
         values[which] = {"loss": [loss.per_token for loss in losses]}
         values[which] |= {name: score.per_row for name, score in done.scores.items() if score.per_row}
@@ -144,4 +145,3 @@ def _probe(learned: Sequence[Example], seed: int) -> list[Example]:
     count = min(PROBE_ROWS, len(distinct))
     chosen = np.random.default_rng((seed, 1)).choice(len(distinct), size=count, replace=False)
     return [distinct[int(i)] for i in sorted(chosen)]
-

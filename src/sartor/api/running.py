@@ -56,7 +56,7 @@ def summary(run: RunDir) -> RunSummary:
         elif event["kind"] == "eval":
             facts["eval_loss"] = event["eval_loss"]
     if run.verdict.exists():
-        facts["verdict"] = run.read_json("verdict.json").get("answer")
+        facts["verdict"] = run.read_json("verdict.json")["outcome"]
     return RunSummary(
         run.name, str(run.path), run.state(), config.model.model_name_or_path, ",".join(config.data.dataset), **facts
     )

@@ -244,6 +244,8 @@ class Prediction:
     id: str
     prompt: str
     """The rendered prompt, as it was tokenised."""
+    question: str
+    """The last turn of the person, plain."""
     reference: str | None
     text: str
     """The scored text: no reasoning, no control tokens."""
@@ -253,6 +255,8 @@ class Prediction:
     reasoning: str | None = None
     seen_in_training: bool = False
     section: str | None = None
+    loss: float | None = None
+    """Nats per token of the reference, where it was measured."""
 
 
 @dataclass(frozen=True, slots=True)

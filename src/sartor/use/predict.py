@@ -43,9 +43,10 @@ def predict(
     engine: Engine, examples: Sequence[Demonstration], folder: Path, *,
     generation: GenerationSettings | None = None, weights: Which = "tuned",
     learned_ids: frozenset[str] = frozenset(), metrics: Sequence[str] = ("all",), seed: int = 0,
+    losses: Mapping[str, float] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Predictions:  # fmt: skip
-    """Answer the last turn of every example, score, and write the folder.
+    """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
 
     Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
     """
@@ -65,7 +66,8 @@ def predict(
 
     answers = engine.generate(prompts, settings, weights=weights, seed=seed, on_done=on_done)
     rows = [
-        _prediction(engine, example, answer, learned_ids) for example, answer in zip(examples, answers, strict=True)
+        _prediction(engine, example, answer, learned_ids, losses or {})
+        for example, answer in zip(examples, answers, strict=True)
     ]
     scoring = Scoring(tuple(metrics))
     per_row = [scoring.add(row.text, row.reference) for row in rows]
@@ -82,8 +84,9 @@ def write(
     """generated_predictions.jsonl and predict_results.json, each whole or not at all."""
     lines = [
         {
-            "prompt": row.prompt, "predict": row.text, "label": row.reference, "id": row.id, "reasoning": row.reasoning,
-            "scores": dict(scores), "stop_reason": row.stop_reason, "prompt_tokens": row.prompt_tokens,
+            "prompt": row.prompt, "predict": row.text, "label": row.reference, "id": row.id, "question": row.question,
+            "reasoning": row.reasoning, "loss": row.loss, "scores": dict(scores),
+            "stop_reason": row.stop_reason, "prompt_tokens": row.prompt_tokens,
             "tokens": row.tokens, "seen_in_training": row.seen_in_training, "section": row.section,
         }
         for row, scores in zip(rows, per_row, strict=True)
@@ -99,12 +102,17 @@ def _before_answer(example: Demonstration) -> tuple[Any, ...]:
     return example.messages[:-1]
 
 
-def _prediction(engine: Engine, example: Demonstration, answer: Answer, learned_ids: frozenset[str]) -> Prediction:
-    prompt = engine.template.render(_before_answer(example), example.tools, generation=True)
+def _prediction(
+    engine: Engine, example: Demonstration, answer: Answer, learned_ids: frozenset[str], losses: Mapping[str, float]
+) -> Prediction:
+    turns = _before_answer(example)
     return Prediction(
-        id=example.origin.id, prompt=prompt, reference=example.messages[-1].text, text=answer.text,
+        id=example.origin.id, prompt=engine.template.render(turns, example.tools, generation=True),
+        question=next((turn.text for turn in reversed(turns) if turn.role == "user"), ""),
+        reference=example.messages[-1].text, text=answer.text,
         stop_reason=answer.stop_reason, prompt_tokens=answer.prompt_tokens, tokens=answer.tokens,
         reasoning=answer.reasoning, seen_in_training=example.origin.id in learned_ids, section=example.origin.section,
+        loss=losses.get(example.origin.id),
     )  # fmt: skip
 
 

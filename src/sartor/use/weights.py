@@ -68,7 +68,7 @@ def _merge(model: Any, adapter: str | Path) -> tuple[Any, dict[str, tuple[Tensor
         if isinstance(module, BaseTunerLayer):
             parameter = module.get_base_layer().weight
             base, name = parameter.data, names[id(parameter)]
-            parameter.data = base.float()
+            parameter.data = base.to(torch.float32, copy=True)  # merging writes in place
             module.merge()
             sets[name] = (base, parameter.data.to(base.dtype))
             parameter.data = base
