@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
+from sartor.api.exporting import export
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
 from sartor.api.training import Run, train
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "chat", "compare", "encode", "import_file", "ledger_json", "load", "predict",
-    "report", "rerun", "runs", "score", "score_file", "show", "train",
+    "Engine", "Permissions", "Run", "chat", "compare", "encode", "export", "import_file", "ledger_json", "load",
+    "predict", "report", "rerun", "runs", "score", "score_file", "show", "train",
 ]  # fmt: skip
 
 

@@ -134,9 +134,6 @@ def load_model(settings: ModelSettings, *, device: str | None = None, trust_remo
     calm_allocator()
     device = device or device_of(settings)
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
-    implementation = settings.attn_implementation
-    if implementation == "auto":
-        implementation = "sdpa"
     if settings.quantization_bit and device == "cpu":
         raise ModelError(
             "4- and 8-bit weights need a GPU.", f"quantization_bit: {settings.quantization_bit}",
@@ -145,11 +142,12 @@ def load_model(settings: ModelSettings, *, device: str | None = None, trust_remo
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, revision=settings.model_revision, dtype=dtype_of(settings, device),
-            attn_implementation=implementation, trust_remote_code=trust_remote_code, use_safetensors=True,
+            attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
+            trust_remote_code=trust_remote_code, use_safetensors=True,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise _load_error("model", settings.model_name_or_path, error) from error
-    if device == "cpu" and settings.attn_implementation == "auto":
+    if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(fused.register_short_attention())
     return model.to(device).eval()
 

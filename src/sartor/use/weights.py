@@ -61,7 +61,7 @@ def _merge(model: Any, adapter: str | Path) -> tuple[Any, dict[str, tuple[Tensor
     from peft.utils import ModulesToSaveWrapper
 
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    wrapped = load_adapter(model, adapter)
+    wrapped = load_adapter(model, adapter, trainable=True)  # else peft rounds the matrices to the base's type
     sets: dict[str, tuple[Tensor, Tensor]] = {}
     module: Any
     for module in wrapped.modules():

@@ -1,0 +1,51 @@
+"""The command that takes a model home: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sartor.cli.arguments import Json, RemoteCode, Settings
+from sartor.cli.use import Target, target_or_config
+
+
+def export(
+    target: Target,
+    settings: Settings = None,
+    to: Annotated[str, typer.Option(help="The form: adapter, merged, gguf or ollama.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="The folder; default: export_dir, else beside the run.")] = None,
+    quant: Annotated[str | None, typer.Option(help="gguf and ollama: f16, q8_0 or q4_0.")] = None,
+    check: Annotated[bool, typer.Option(help="Ask llama.cpp whether it answers the same (gguf, ollama).")] = True,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Write a tuned model in another form, and prove that it answers the same."""
+    from sartor import api
+    from sartor.cli import screen
+
+    config = target_or_config(target, settings)
+    done = api.export(
+        config, to, out or config.export.export_dir or _beside(target, to), quant=quant, check=check,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    if json:
+        screen.print_json({
+            "folder": str(done.folder), "files": [path.name for path in done.files],
+            "checks": [{"form": c.form, "agreement": c.agreement, "largest": c.largest, "limit": c.limit,
+                        "where": c.where} for c in done.checks],
+        })  # fmt: skip
+        return
+    for found in done.checks:
+        screen.line(f"  [green]✓[/] {found}")
+    for path in done.files:
+        screen.line(f"  {path.stat().st_size / 1e6:10.1f} MB  {path}")
+
+
+def _beside(target: str, to: str) -> Path | None:
+    return Path(target).with_name(f"{Path(target).name}-{to}") if Path(target).is_dir() else None
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(export)
