@@ -59,7 +59,7 @@ class RowLoss:
 
 
 @dataclass(slots=True)
-class _Row:
+class Row:
     """One prompt under way."""
 
     number: int
@@ -129,10 +129,10 @@ class Engine:
         self.weights.use(weights)
         for start in range(0, len(order), BATCH_ROWS):
             rows = [
-                _Row(i, encoded[i].ids.tolist(), settings.max_new_tokens, []) for i in order[start : start + BATCH_ROWS]
+                Row(i, encoded[i].ids.tolist(), settings.max_new_tokens, []) for i in order[start : start + BATCH_ROWS]
             ]
             for row in self._decode(rows, settings, seed, numbers):
-                answers[row.number] = answer = self._answer(row, settings)
+                answers[row.number] = answer = self.answer_of(row, settings)
                 if on_done:
                     on_done(row.number, answer)
         return [answer for answer in answers if answer is not None]
@@ -155,20 +155,17 @@ class Engine:
         """The next turn in pieces of text as they come; never half a character. The generator's value is the Answer."""
         settings = generation or GenerationSettings()
         self.weights.use(weights)
-        row = _Row(0, self.prompt(messages, tools).ids.tolist(), settings.max_new_tokens, [])
+        row = Row(0, self.prompt(messages, tools).ids.tolist(), settings.max_new_tokens, [])
         shown = 0
         for _ in self._steps([row], settings, seed, None):
-            text = row.text if row.stop_reason == "stop" else self._decode_text(row.ids)
-            safe = len(text) - (1 if text.endswith("\ufffd") else 0) - _held_back(text, settings.stop)
-            if row.stop_reason == "stop":
-                safe = len(text)
+            text, safe = self.safe_text(row, settings)
             if safe > shown:
                 yield text[shown:safe]
                 shown = safe
-        text = row.text or self._decode_text(row.ids)
+        text = self.final_text(row)
         if len(text) > shown:
             yield text[shown:]
-        return self._answer(row, settings)
+        return self.answer_of(row, settings)
 
     @torch.inference_mode()
     def losses(self, rows: Sequence[Tokens], *, weights: Which = "tuned") -> list[RowLoss]:
@@ -177,7 +174,7 @@ class Engine:
         lengths = [len(row) for row in rows]
         found: dict[int, RowLoss] = {}
         for chosen in micro_batches(range(len(rows)), lengths, BATCH_ROWS, max(LOSS_TOKENS, *lengths, 1)):
-            batch = collate(rows, chosen, self._pad_id).to(self.device)
+            batch = collate(rows, chosen, self.pad_id).to(self.device)
             values = token_losses(self.model, batch).double().cpu()
             counts = [rows[i].label_tokens for i in chosen]
             for i, part in zip(chosen, torch.split(values, counts), strict=True):
@@ -186,24 +183,24 @@ class Engine:
         return [found[i] for i in range(len(rows))]
 
     @property
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.encoder.stop_ids[0])
 
     def _decode(
-        self, rows: list[_Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
-    ) -> Iterator[_Row]:
+        self, rows: list[Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
+    ) -> Iterator[Row]:
         for finished in self._steps(rows, settings, seed, numbers):
             yield from finished
 
     @torch.inference_mode()
     def _steps(
-        self, rows: list[_Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
-    ) -> Iterator[list[_Row]]:
+        self, rows: list[Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
+    ) -> Iterator[list[Row]]:
         """One token for every row at a time; yields the rows that finished with it, and drops them from the batch."""
         live = list(rows)
         cache = roomy_cache(self.model)
-        ids_BT, mask_BT = _left_padded([row.prompt for row in live], self._pad_id, self.device)
+        ids_BT, mask_BT = left_padded([row.prompt for row in live], self.pad_id, self.device)
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
         while live:
             output = self.model.base_model(
@@ -218,7 +215,7 @@ class Engine:
             seen = [row.prompt + row.ids for row in live] if settings.repetition_penalty != 1.0 else []
             chosen = next_tokens(logits_BV, settings, seen, keys)
             for row, token in zip(live, chosen.tolist(), strict=True):
-                self._take(row, token, settings)
+                self.take(row, token, settings)
             finished = [row for row in live if row.stop_reason == "stop" or len(row.ids) >= row.limit]
             kept = [i for i, row in enumerate(live) if row not in finished]
             if finished and kept:
@@ -231,23 +228,35 @@ class Engine:
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(mask_BT.shape[0], 1)], dim=1)
             positions_BT = positions_BT[:, -1:] + 1
 
-    def _take(self, row: _Row, token: int, settings: GenerationSettings) -> None:
+    def take(self, row: Row, token: int, settings: GenerationSettings) -> None:
         """Append one token; a stop token or a stop string ends the row."""
         row.ids.append(token)
         if token in self.encoder.stop_ids:
-            row.stop_reason, row.text = "stop", self._decode_text(row.ids[:-1])
+            row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1])
         elif settings.stop:
-            text = self._decode_text(row.ids)
+            text = self.text_of(row.ids)
             cuts = [place for stop in settings.stop if (place := text.find(stop)) >= 0]
             if cuts:
                 row.stop_reason, row.text = "stop", text[: min(cuts)]
 
-    def _decode_text(self, ids: list[int]) -> str:
+    def safe_text(self, row: Row, settings: GenerationSettings) -> tuple[str, int]:
+        """The text so far, and how many of its characters no later token can change or take back."""
+        if row.stop_reason == "stop":
+            return row.text, len(row.text)
+        text = self.text_of(row.ids)
+        whole = text.rstrip("\ufffd")  # the bytes of half a character
+        return text, len(whole) - held_back(whole, settings.stop)
+
+    def final_text(self, row: Row) -> str:
+        """What a finished row says: cut at its stop, no half character."""
+        return row.text if row.stop_reason == "stop" else self.text_of(row.ids).rstrip("\ufffd")
+
+    def text_of(self, ids: list[int]) -> str:
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 
-    def _answer(self, row: _Row, settings: GenerationSettings) -> Answer:
-        text = row.text if row.stop_reason == "stop" else self._decode_text(row.ids).rstrip("\ufffd")
+    def answer_of(self, row: Row, settings: GenerationSettings) -> Answer:
+        text = self.final_text(row)
         message = split_reasoning(Message("assistant", text))
         return Answer(
             message.text, message.reasoning, tuple(row.ids), row.stop_reason, len(row.prompt), len(row.ids),
@@ -255,7 +264,7 @@ class Engine:
         )  # fmt: skip
 
 
-def _left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(ids_BT, mask_BT): shorter prompts begin later, so that all end together."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
@@ -266,6 +275,6 @@ def _left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device
     return ids.to(device), mask.to(device)
 
 
-def _held_back(text: str, stops: Sequence[str]) -> int:
+def held_back(text: str, stops: Sequence[str]) -> int:
     """How many characters at the end could be the beginning of a stop string."""
     return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)
