@@ -46,6 +46,27 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.key_room, self.value_room = self.key_room[indices], self.value_room[indices]
         self.keys, self.values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
 
+    def join(self, other: RoomyLayer) -> None:
+        """Take another layer's rows in below these; the shorter of both begins later (padded on the left)."""
+        length = max(self.length, other.length)
+        rows = self.key_room.shape[0] + other.key_room.shape[0]
+        for name in ("key_room", "value_room"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            room = mine.new_zeros(rows, mine.shape[1], length + ROOM, mine.shape[3])
+            room[: mine.shape[0], :, length - self.length : length] = mine[:, :, : self.length]
+            room[mine.shape[0] :, :, length - other.length : length] = theirs[:, :, : other.length]
+            setattr(self, name, room)
+        self._look(length)
+
+    def forget(self, positions: int) -> None:
+        """Drop the first positions: nothing but padding stands there any more."""
+        self.key_room, self.value_room = self.key_room[:, :, positions:], self.value_room[:, :, positions:]
+        self._look(self.length - positions)
+
+    def _look(self, length: int) -> None:
+        self.length = length
+        self.keys, self.values = self.key_room[:, :, :length], self.value_room[:, :, :length]
+
     @staticmethod
     def _more(room: Tensor, positions: int) -> tuple[int, int, int, int]:
         return room.shape[0], room.shape[1], positions, room.shape[3]
