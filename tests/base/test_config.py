@@ -123,3 +123,10 @@ def test_every_key_is_one_of_three_and_explained() -> None:
     assert all(field.description for section in sections for field in section.model_fields.values())
     assert not set(names) & set(foreign_keys.ACCEPTED)
     assert set(names) & set(foreign_keys.REFUSED) == {"fp16"}
+
+
+def test_a_bare_no_is_the_word_although_yaml_reads_false(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("save_strategy: no\neval_strategy: no\n", encoding="utf-8")
+    config = read_config(file, ["save_strategy=no"])
+    assert (config.train.save_strategy, config.evaluation.eval_strategy) == ("no", "no")
