@@ -1,0 +1,37 @@
+"""The command that serves a model over HTTP: serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sartor.cli.arguments import RemoteCode, Settings
+from sartor.cli.use import Target, target_or_config
+
+
+def serve(
+    target: Target,
+    settings: Settings = None,
+    host: Annotated[str, typer.Option(help="The address; others than loopback need SARTOR_API_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0: any free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, typer.Option(help="The model's name for clients; default: the run's.")] = None,
+    rows: Annotated[int, typer.Option(help="Answers written at the same time.", min=1)] = 64,
+    waiting: Annotated[int, typer.Option(help="Answers that may wait in line; more get 429.", min=1)] = 256,
+    trust_remote_code: RemoteCode = False,
+) -> None:
+    """Serve a run or a model as OpenAI's API: /v1/chat/completions, /v1/models, /health, /metrics."""
+    from sartor.cli import screen
+    from sartor.server.run import serve as serve_model
+
+    def ready(address: str, model: str) -> None:
+        screen.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
+
+    serve_model(
+        target_or_config(target, settings), host=host, port=port, name=name, rows=rows, waiting=waiting,
+        trust_remote_code=trust_remote_code, on_ready=ready,
+    )  # fmt: skip
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(serve)

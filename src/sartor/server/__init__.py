@@ -1,0 +1,1 @@
+"""The model over HTTP as OpenAI's API: requests share batches."""

@@ -1,0 +1,48 @@
+"""Tool calls read back from what a model wrote, in the three forms that open models use; calls nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|$)", re.DOTALL)
+_LISTED = re.compile(r"\[TOOL_CALLS\]\s*(\[.*\])", re.DOTALL)
+
+
+def read_calls(text: str, known: frozenset[str]) -> tuple[str, list[tuple[str, str]]]:
+    """(the text without calls, each call's name and arguments as JSON text). Only calls of known tools are calls.
+
+    `<tool_call>{…}</tool_call>` (Qwen, Hermes), `[TOOL_CALLS][{…}]` (Mistral), a bare object (Llama 3).
+    """
+    found = [_call(body, known) for body in _TAGGED.findall(text)]
+    if found and all(found):
+        return _TAGGED.sub("", text).strip(), [call for call in found if call]
+    if (listed := _LISTED.search(text)) and isinstance(values := _json(listed[1]), list):
+        found = [_call_of(value, known) for value in values]
+        if found and all(found):
+            return text[: listed.start()].strip(), [call for call in found if call]
+    if call := _call(text.strip(), known):
+        return "", [call]
+    return text, []
+
+
+def _call(body: str, known: frozenset[str]) -> tuple[str, str] | None:
+    return _call_of(_json(body), known)
+
+
+def _call_of(value: Any, known: frozenset[str]) -> tuple[str, str] | None:
+    if not isinstance(value, Mapping):
+        return None
+    name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))
+    if name not in known or not isinstance(arguments, Mapping):
+        return None
+    return str(name), json.dumps(arguments, ensure_ascii=False)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
