@@ -119,3 +119,27 @@ def bad_file(capsys: pytest.CaptureFixture[str], here: Path) -> str:
     (run_folder / "config.yaml").write_text("dataset: x\n", encoding="utf-8")
     (run_folder / "plan.json").write_text("{", encoding="utf-8")
     return bad(capsys, "report", "runs/one")
+
+
+def test_check_names_faults_and_writes_rejects_and_a_mended_copy(
+    here: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"instruction": "Who owns Pemberley?", "output": "Darcy owns it.", "system": " "},
+        {"instruction": "Who owns Pemberley?", "output": "Bingley owns it."},
+        {"instruction": "No answer", "output": ""},
+    ]
+    (here / "mine.json").write_text(json.dumps(rows), encoding="utf-8")
+    entry = {"mine": {"file_name": "mine.json", "columns": {"prompt": "instruction", "response": "output",
+                                                            "system": "system"}}}  # fmt: skip
+    (here / "dataset_info.json").write_text(json.dumps(entry), encoding="utf-8")
+    words = ["check", "mine", f"model_name_or_path={tiny_model_dir}", "--dataset-dir", "."]
+    assert run(*words, "--json", "--rejects", "bad.jsonl", "--fix", "good.json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {"answer-missing", "answers-differ"} <= set(found["summary"])
+    (reject,) = (json.loads(line) for line in (here / "bad.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (reject["row"], reject["code"], reject["data"]["instruction"]) == (3, "answer-missing", "No answer")
+    assert "system" not in json.loads((here / "good.json").read_text(encoding="utf-8"))[0]
+    assert "own file" in bad(capsys, *words, "--fix", "mine.json")
+    assert run(*words) == 1
+    assert "mine.json, row 3" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sartor.api.checking import check
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
 from sartor.api.exporting import export
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "chat", "compare", "encode", "export", "import_file", "ledger_json", "load",
-    "predict", "report", "rerun", "runs", "score", "score_file", "show", "train",
+    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "export", "import_file", "ledger_json",
+    "load", "predict", "report", "rerun", "runs", "score", "score_file", "show", "train",
 ]  # fmt: skip
 
 

@@ -81,6 +81,37 @@ def show(
     screen.out.print(shown.rich())
 
 
+def check(
+    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    settings: Settings = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Write the skipped rows with their reasons here (JSONL).")
+    ] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a copy with the safe mendings done here (JSON).")] = None,
+    dataset_dir: DatasetDir = Path("data"),
+    json: Json = False,
+) -> None:
+    """Find what is wrong or odd in a dataset: faults, repeats, contradictions, residue, lengths; exit 1 on faults."""
+    from sartor import api
+    from sartor.cli import screen
+
+    config = config_of(settings, dataset_dir=str(dataset_dir))
+    with screen.progress_bar("encoding", json) as progress:
+        found = api.check(name, config, rejects=rejects, fix=fix, progress=progress)
+    if json:
+        screen.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
+    else:
+        screen.out.print(found.checked.rich())
+        if found.rejected is not None:
+            screen.line(f"  {found.rejected} skipped rows with reasons: {rejects}")
+        if found.mended is not None:
+            screen.line(f"  {found.mended.rows} rows, {len(found.mended.changes)} mendings: {fix}")
+            for said in found.mended.lines():
+                screen.line(f"    {escape(said)}")
+    if found.checked.errors:
+        raise typer.Exit(1)
+
+
 def _field_and_column(item: str) -> tuple[str, str]:
     field, equals, column = item.partition("=")
     if not equals:
@@ -91,3 +122,4 @@ def _field_and_column(item: str) -> tuple[str, str]:
 def add_to(app: typer.Typer) -> None:
     app.command("import")(import_)
     app.command()(show)
+    app.command()(check)

@@ -1,0 +1,52 @@
+"""`check`: a dataset's faults and oddities by the settings it would be trained with, its rejects, its safe mendings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sartor.api.rows import Progress, load_named, make_encoder
+from sartor.base.config import RunConfig
+from sartor.base.errors import DataError
+from sartor.prompt import check as linting
+from sartor.prompt.check.mending import raw_rows
+
+if TYPE_CHECKING:
+    from sartor.prompt.check import Checked, Mended
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found, and what was written when it was asked for."""
+
+    checked: Checked
+    rejected: int | None = None
+    """Rows written to the file of rejects."""
+    mended: Mended | None = None
+
+
+def check(
+    name: str, config: RunConfig | None = None, *, rejects: str | Path | None = None, fix: str | Path | None = None,
+    progress: Progress | None = None, **settings: object,
+) -> Inspection:  # fmt: skip
+    """Find what is wrong or odd in a dataset; writes the skipped rows to `rejects`, a mended copy to `fix`.
+
+    Raises: DataError when the dataset cannot be read, or a file to write is one of its own.
+    """
+    config = (config or RunConfig()).replace(**settings)
+    loaded = load_named(config, (name,))
+    own = {file.path.resolve() for file in loaded.files}
+    for target in (rejects, fix):
+        if target and Path(target).resolve() in own:
+            raise DataError("This is the dataset's own file.", str(target), "Write to another file.")
+    eval_rows = load_named(config, config.data.eval_dataset).examples if config.data.eval_dataset else ()
+    encoder = make_encoder(config)
+    checked = linting.check(loaded, encoder, config, held_out=eval_rows, progress=progress)
+    rejected, mended = None, None
+    if rejects:
+        lost = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
+        rejected = linting.write_rejects(Path(rejects), lost, raw_rows(loaded.spec, config.data.encoding))
+    if fix:
+        mended = linting.mend(Path(fix), raw_rows(loaded.spec, config.data.encoding), loaded.spec)
+    return Inspection(checked, rejected, mended)
