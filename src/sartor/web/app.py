@@ -1,0 +1,57 @@
+"""Joins the pages, the upload route and the guard into one ASGI application; the pages themselves are in pages/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from urllib.parse import unquote
+
+from fastapi import FastAPI
+from fastapi.responses import RedirectResponse
+from nicegui import ui
+from starlette.staticfiles import StaticFiles
+
+from sartor.base.messages import LANGUAGES
+from sartor.web import frame, uploads
+from sartor.web.access import Access
+from sartor.web.desk import Desk
+from sartor.web.guard import LOOPBACK, App, Guard
+
+STATIC = Path(__file__).parent / "static"
+YEAR_S = 365 * 24 * 3600
+FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 20 20"><rect width="20" height="20" rx="6" fill="#0b6e66"/>'
+    '<path d="M5 15 15 5" stroke="#fff" stroke-width="2" stroke-dasharray="3 2"/></svg>'
+)
+
+
+def create_app(
+    desk: Desk, hosts: Iterable[str] = LOOPBACK, *, any_address: bool = False, password: str | None = None
+) -> App:
+    """The whole application, guard outermost. NiceGUI keeps its pages globally: one desk to a process."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.mount("/sartor-static", StaticFiles(directory=STATIC), name="sartor-static")
+    uploads.add_to(app, desk)
+
+    @app.get("/prefer")
+    def prefer(lang: str = "", theme: str = "", back: str = "/") -> RedirectResponse:
+        """Keep the language or theme in a cookie, and go back to a page of ours."""
+        back = unquote(back)
+        inner = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
+        answer = RedirectResponse(back if inner else "/", status_code=303)
+        if lang in LANGUAGES:
+            answer.set_cookie(frame.LANGUAGE, lang, max_age=YEAR_S, samesite="lax", httponly=True)
+        if theme in ("light", "dark"):
+            answer.set_cookie(frame.THEME, theme, max_age=YEAR_S, samesite="lax", httponly=True)
+        return answer
+
+    ui.add_head_html(
+        '<link rel="stylesheet" href="/sartor-static/style.css"><script defer src="/sartor-static/page.js"></script>',
+        shared=True,
+    )
+    for name in ("start", *frame.PAGES):
+        module = import_module(f"sartor.web.pages.{name}")
+        module.add_to(desk)
+    ui.run_with(app, title="Sartor", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=30.0)
+    return Guard(Access(app, password) if password else app, hosts, any_address=any_address)

@@ -1,0 +1,45 @@
+"""The page's texts in English and Chinese, one TOML file per language; a key that is missing is our own bug."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from sartor.base.messages import LANGUAGES
+
+
+@functools.cache
+def catalogue(lang: str) -> Mapping[str, str]:
+    """`section.key` → text, of one language."""
+    file = resources.files("sartor.web").joinpath(f"texts/{lang}.toml")
+    sections = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {f"{name}.{key}": text for name, section in sections.items() for key, text in section.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The texts of one language: `words("data.import")`, `words("runs.steps", count=3)`."""
+
+    lang: str
+
+    def __call__(self, key: str, **params: object) -> str:
+        text = catalogue(self.lang)[key]
+        return text.format_map(params) if params else text
+
+    def get(self, key: str, default: str) -> str:
+        """For keys made of data (a state, an outcome), which a newer file may hold and the catalogue not."""
+        return catalogue(self.lang).get(key, default)
+
+
+def spoken(wanted: str | None, accepted: str = "") -> str:
+    """The language to show: the one chosen, else the browser's first that we speak, else English."""
+    if wanted in LANGUAGES:
+        return str(wanted)
+    for part in accepted.split(","):
+        tag = part.partition(";")[0].strip().lower()[:2]
+        if tag in LANGUAGES:
+            return tag
+    return "en"

@@ -1,0 +1,42 @@
+"""Both catalogues hold the same keys with the same parameters, and every key that the pages use is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Formatter
+
+import sartor.web
+from sartor.web.words import Words, catalogue, spoken
+
+SOURCE = Path(sartor.web.__file__).parent
+
+
+def parameters(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def test_both_languages_say_the_same() -> None:
+    en, zh = catalogue("en"), catalogue("zh")
+    assert list(en) == list(zh)
+    assert {k: parameters(v) for k, v in en.items()} == {k: parameters(v) for k, v in zh.items()}
+    same = [k for k in en if en[k] == zh[k] and re.search(r"[A-Za-z]{4}", en[k])]
+    assert same == ["app.title"]
+
+
+def test_every_text_that_the_pages_name_is_there_and_none_is_left_over() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    used = set(re.findall(r"""\bt\(\s*f?["']([\w.{}]+)["']""", code))
+    en = catalogue("en")
+    fixed = {key for key in used if "{" not in key}
+    assert fixed - set(en) == set()
+    families = tuple(key.partition("{")[0] for key in used if "{" in key)
+    families += tuple(re.findall(r"""t\.get\(\s*f["']([\w.]+)\{""", code))
+    assert [key for key in en if key not in fixed and not key.startswith(families)] == []
+
+
+def test_the_language_is_chosen_then_the_browsers_then_english() -> None:
+    assert spoken("zh", "en") == "zh"
+    assert spoken(None, "fr-FR,zh-CN;q=0.9") == "zh"
+    assert spoken("xx", "fr") == "en"
+    assert Words("zh")("nav.data") == "数据"
