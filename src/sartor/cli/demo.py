@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "max_new_tokens": 96,
     "seed": 42,
 }
-"""Chosen once by held-out loss on another seed's split; see LOG.md."""
+"""The first values tried; see LOG.md."""
 
 
 def run_demo(folder: Path, max_steps: int | None = None) -> None:
