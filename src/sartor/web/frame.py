@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from fastapi import Request
-from nicegui import ui
+from nicegui import run, ui
 
 from sartor.base.errors import SartorError
 from sartor.web.desk import plain
 from sartor.web.words import Words, spoken
 
+T = TypeVar("T")
 PAGES = ("data", "train", "runs", "evaluate", "chat", "home")
 LANGUAGE, THEME = "sartor-lang", "sartor-theme"
 """Cookies: what a person chose."""
@@ -124,8 +126,45 @@ def trouble(t: Words, error: BaseException) -> None:
                 text(f"{t('app.fix')}: {error.fix}", "small")
 
 
+async def aside(work: Callable[[], T]) -> T | SartorError:
+    """Do something slow in a thread, so that the page stays alive; its SartorError is returned, not raised."""
+
+    def guarded() -> tuple[T | SartorError]:
+        try:
+            return (work(),)
+        except SartorError as error:
+            return (error,)
+
+    done = await run.io_bound(guarded)
+    if done is None:  # the server is going down
+        raise asyncio.CancelledError
+    return done[0]
+
+
 def number(value: object, digits: int = 3) -> str:
     """A figure for a table; a dash where there is none."""
     if isinstance(value, bool) or value is None:
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+Cell: TypeAlias = "str | Callable[[], Any]"
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], classes: str = "stack") -> None:
+    """A plain table. Columns are (title, classes: num, wide); a cell is a text, or draws itself."""
+    with ui.element("div").classes("scroll"), ui.element("table").classes(f"grid-table {classes}"):
+        with ui.element("thead"), ui.element("tr"):
+            for title, kind in columns:
+                text(title, kind, tag="th")
+        with ui.element("tbody"):
+            for row in rows:
+                with ui.element("tr"):
+                    for (title, kind), cell in zip(columns, row, strict=True):
+                        made = ui.element("td").classes(kind)
+                        made._props["data-k"] = title
+                        with made:
+                            if isinstance(cell, str):
+                                text(cell, tag="span")
+                            else:
+                                cell()

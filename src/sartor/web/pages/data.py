@@ -1,16 +1,267 @@
-"""The page `/data`."""
+"""The page `/data`: bring a file, see how it is read, change that, import it; and the datasets there are."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from nicegui import ui
 
-from sartor.web.desk import Desk
-from sartor.web.frame import framed, heading
+from sartor import api
+from sartor.base import messages
+from sartor.base.errors import DataError, SartorError
+from sartor.data.dataset_info import read_registry
+from sartor.data.importing import Imported, Understood, inspect_file
+from sartor.web.desk import Desk, dataset_name
+from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, number, table, text, trouble
+from sartor.web.words import Words
+
+ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
+FIELDS = ("question", "answer", "input", "system")
 
 
 def add_to(desk: Desk) -> None:
     @ui.page("/data")
     def page(request: Request) -> None:
         with framed(request, "data") as t:
-            heading(t("nav.data"))
+            heading(t("data.title"), t("data.lead"))
+            Importing(desk, t).draw()
+            datasets(desk, t)
+
+
+class Importing:
+    """One file on its way to a dataset: what is chosen and typed, redrawn when it changes."""
+
+    def __init__(self, desk: Desk, t: Words) -> None:
+        self.desk, self.t = desk, t
+        self.file: str | None = None
+        self.encoding: str | None = None
+        self.columns: dict[str, str] = {}
+        self.name = ""
+
+    def draw(self) -> None:
+        t = self.t
+        with card():
+            text(t("data.bring"), tag="h2")
+            with ui.element("label").classes("drop"):
+                ui.element("input").props(f'type=file data-upload accept=".csv,.tsv,.json,.jsonl,.txt" '
+                                          f'aria-label="{t("data.bring")}"')  # fmt: skip
+                text(t("data.drop"), tag="b")
+                text(t("data.drop_kinds"), "small")
+                ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
+            files = self.desk.tables()
+            if files:
+                ui.select(files, label=t("data.choose"), with_input=True, on_change=self._chosen).props(
+                    "outlined dense"
+                ).classes("w-full")
+            self.preview = ui.element("div").classes("flex flex-col gap-4 w-full")
+        ui.on("sartor-uploaded", self._uploaded)
+
+    async def _uploaded(self, event: Any) -> None:
+        answer = event.args if isinstance(event.args, dict) else {}
+        if "file" in answer:
+            await self._take(str(answer["file"]))
+            return
+        self.preview.clear()
+        with self.preview:
+            trouble(self.t, DataError(str(answer.get("error", "")), answer.get("where", ""), answer.get("fix", "")))
+
+    async def _chosen(self, event: Any) -> None:
+        await self._take(str(event.value))
+
+    async def _take(self, file: str) -> None:
+        self.file, self.encoding, self.columns, self.name = file, None, {}, dataset_name(file)
+        await self.redraw()
+
+    async def redraw(self) -> None:
+        """Read the file as it is asked now, and draw what came of it."""
+        outcome = await aside(self._inspect)
+        self.preview.clear()
+        with self.preview:
+            if isinstance(outcome, SartorError):
+                trouble(self.t, outcome)
+                names = self._columns_despite()
+            else:
+                self._understood(outcome)
+                names = list(outcome.columns)
+            self._choices(outcome if isinstance(outcome, Understood) else None, names)
+            if isinstance(outcome, Understood):
+                self._sample(outcome)
+                self._finish()
+
+    def _inspect(self) -> Understood:
+        return inspect_file(self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns)
+
+    def _columns_despite(self) -> list[str]:
+        """The columns of a file whose question or answer cannot be told; none where it cannot be read at all."""
+        from sartor.data.encoding import read_text
+        from sartor.data.load import columns_of, raw_rows
+
+        try:
+            path = self.desk.inside(self.file or "")
+            rows = raw_rows(path, read_text(path, self.encoding).text)
+            return list(columns_of([row.value for row, _ in zip(rows, range(50))]))
+        except SartorError:
+            return []
+
+    def _understood(self, found: Understood) -> None:
+        t = self.t
+        parts = [t("data.encoding_is", encoding=found.encoding, how=found.how), t("data.rows_n", count=found.rows)]
+        if found.delimiter:
+            parts.append(t("data.delimiter_is", delimiter=repr(found.delimiter)))
+        if found.entry:
+            parts.append(t("data.known_format", format=str(found.entry["formatting"])))
+        with ui.element("div").classes("notice good-n"):
+            text(" · ".join(parts))
+
+    def _choices(self, found: Understood | None, names: list[str]) -> None:
+        t = self.t
+        with ui.element("div").classes("fields"):
+            known = {None: t("data.detect")} | {name: name for name in ENCODINGS}
+            if found:
+                known[None] = f"{t('data.detect')} ({found.encoding})" if not self.encoding else t("data.detect")
+            ui.select(known, value=self.encoding, label=t("data.encoding"), on_change=self._set_encoding).props(
+                "outlined dense"
+            )
+            if names and not (found and found.entry):
+                shown = {name: name if name.strip() else repr(name) for name in names}
+                for field in FIELDS:
+                    value = self.columns.get(field) or (found.mapping.get(field) if found else None)
+                    ui.select(
+                        {None: "–", **shown}, value=value if value in shown else None, label=t(f"data.field_{field}"),
+                        on_change=lambda event, field=field: self._set_column(field, event.value),
+                    ).props("outlined dense")  # fmt: skip
+
+    async def _set_encoding(self, event: Any) -> None:
+        self.encoding = event.value
+        await self.redraw()
+
+    async def _set_column(self, field: str, column: str | None) -> None:
+        self.columns.pop(field, None)
+        if column:
+            self.columns[field] = column
+        await self.redraw()
+
+    def _sample(self, found: Understood) -> None:
+        text(self.t("data.first_rows"), "soft small")
+        used = {column: field for field, column in found.mapping.items()}
+        head = [(f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide")
+                for name in found.columns]  # fmt: skip
+        rows = [[_cell(row.get(name)) for name in found.columns] for row in found.sample]
+        table(head, rows)
+
+    def _finish(self) -> None:
+        with line():
+            ui.input(self.t("data.name"), value=self.name, on_change=lambda e: setattr(self, "name", e.value)).props(
+                "outlined dense"
+            )
+            button(self.t("data.import"), self._import, "main")
+
+    async def _import(self) -> None:
+        outcome = await aside(self._imported)
+        self.preview.clear()
+        with self.preview:
+            if isinstance(outcome, SartorError):
+                trouble(self.t, outcome)
+                button(self.t("data.again"), self.redraw)
+                return
+            ledger = outcome.loaded.ledger
+            with ui.element("div").classes("notice good-n"):
+                said = {"name": self.name, "learned": ledger.learned, "read": ledger.read}
+                text(self.t("data.imported", **said), tag="b")
+                if ledger.skipped:
+                    text(self.t("data.skipped_n", count=len(ledger.skipped)))
+            if ledger.skipped:
+                self._skipped(outcome)
+            with line():
+                link(self.t("data.look"), f"/dataset/{quote(self.name)}", "btn main")
+                link(self.t("data.train_on"), f"/train?dataset={quote(self.name)}")
+
+    def _imported(self) -> Imported:
+        return api.import_file(
+            self.desk.inside(self.file or ""), self.name, dataset_dir=self.desk.data, encoding=self.encoding,
+            columns=self.columns,
+        )  # fmt: skip
+
+    def _skipped(self, done: Imported) -> None:
+        """The rows that could not be taken, each with a way to mend it into a new version."""
+        t = self.t
+        rows: list[list[Any]] = []
+        for skipped in done.loaded.ledger.skipped[:50]:
+            reason = messages.text(skipped.code, "reason", skipped.params, t.lang)
+            fix = messages.text(skipped.code, "fix", skipped.params, t.lang)
+            mend = partial(button, t("data.mend"), partial(self._mend, skipped.origin.row), "quiet")
+            rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, mend])
+        table([(t("data.line"), "num"), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], rows)
+
+    def _mend(self, number: int) -> None:
+        """A form with the row's texts; saving adds it to a new version of the dataset."""
+        t = self.t
+        found = inspect_file(self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns)
+        raw = _raw_row(found, number)
+        with ui.dialog() as dialog, ui.element("div").classes("card").style("width:min(640px,92vw)"):
+            text(t("data.mend_row", row=number), tag="h2")
+            inputs = {
+                field: ui.textarea(
+                    t(f"data.field_{field}"), value=_cell(raw.get(found.mapping.get(field, ""), ""))
+                ).props("outlined autogrow").classes("w-full")
+                for field in ("question", "answer")
+            }  # fmt: skip
+
+            def save() -> None:
+                turn = [{"from": "human", "value": inputs["question"].value},
+                        {"from": "gpt", "value": inputs["answer"].value}]  # fmt: skip
+                try:
+                    new = api.save_version(self.name, self.desk.data, changes={}, added=[{"conversations": turn}])
+                except SartorError as error:
+                    ui.notify(str(error), type="negative")
+                    return
+                ui.navigate.to(f"/dataset/{quote(new)}")
+
+            with line():
+                button(t("dataset.save_version"), save, "main")
+                button(t("app.cancel"), dialog.close)
+        dialog.open()
+
+
+def _raw_row(found: Understood, number: int) -> dict[str, Any]:
+    from sartor.data.encoding import read_text
+    from sartor.data.load import raw_rows
+
+    for raw in raw_rows(found.path, read_text(found.path, found.encoding).text):
+        if raw.row == number and isinstance(raw.value, dict):
+            return raw.value
+    return {}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else repr(value)
+
+
+def datasets(desk: Desk, t: Words) -> None:
+    """The registry as a list."""
+    with card("flush"):
+        try:
+            entries = dict(read_registry(desk.data).entries)
+        except DataError as error:
+            if (desk.data / "dataset_info.json").exists():
+                trouble(t, error)
+                return
+            entries = {}
+        if not entries:
+            empty(t("data.none"), t("data.none_next"))
+            return
+        rows: list[list[Any]] = []
+        for name, entry in entries.items():
+            known = entry if isinstance(entry, dict) else {}
+            file = desk.data / str(known.get("file_name", ""))
+            size = number(round(file.stat().st_size / 1000)) + " kB" if file.is_file() else "–"
+            rows.append([
+                lambda name=name: link(name, f"/dataset/{quote(name)}", ""), str(known.get("file_name", "–")),
+                str(known.get("formatting", "alpaca")), size,
+                lambda name=name: link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn quiet"),
+            ])  # fmt: skip
+        table([(t("data.dataset"), "wide"), (t("data.file"), ""), (t("data.form"), ""), (t("data.size"), "num"),
+               ("", "")], rows)  # fmt: skip
