@@ -39,7 +39,7 @@ class Check:
     agreement: float
     """The share of positions, 0–1, at which both take the same token."""
     largest: float
-    """The largest difference of log-probability (nats) among the reference's ten likeliest tokens."""
+    """The largest difference of log-probability (nats) among the reference's likeliest tokens (see `_check`)."""
     limit: float
     least: float
     """The smallest agreement allowed."""
