@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sartor.base.errors import DataError, RunError
+from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Message, Origin
 from sartor.use import predict as predicting
 from sartor.use.engine import Engine
+from sartor.use.journal import Shard
 from sartor.use.predict import predict
 
 
@@ -73,3 +75,76 @@ def test_a_full_disk_leaves_the_old_files(engine: Engine, tmp_path: Path, monkey
     with pytest.raises(RunError, match="disk is full"):
         predict(engine, [example(1), example(2)], tmp_path, generation=FEW)
     assert (tmp_path / "generated_predictions.jsonl").read_bytes() == before
+
+
+def lines_of(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / "generated_predictions.jsonl").read_text("utf-8").splitlines()]
+
+
+SAMPLED = GenerationSettings(max_new_tokens=6, do_sample=True, temperature=1.2)
+
+
+def test_a_killed_prediction_goes_on_no_row_twice_none_missing(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [example(i) for i in range(1, 9)] + [example(3)]  # one row stands there twice
+    whole = predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
+    for kill_after in (1, 4, 8):
+        folder, heard = tmp_path / str(kill_after), 0
+
+        def stop(done: int, total: int | None, kill_after: int = kill_after) -> None:
+            if done == kill_after:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            predict(engine, rows, folder, generation=SAMPLED, progress=stop)
+        assert not (folder / "generated_predictions.jsonl").exists()
+        with (folder / "journal.jsonl").open("ab") as file:
+            file.write(b'{"key": "torn')
+
+        def count(done: int, total: int | None) -> None:
+            nonlocal heard
+            heard += 1
+
+        done = predict(engine, rows, folder, generation=SAMPLED, progress=count)
+        assert heard == len(rows) - kill_after
+        assert done.results["resumed"] == kill_after
+        assert lines_of(folder) == lines_of(tmp_path / "whole")
+        assert [row.text for row in done.rows] == [row.text for row in whole.rows]
+        assert not (folder / "journal.jsonl").exists()
+
+
+def test_other_settings_do_not_take_the_journals_answers(engine: Engine, tmp_path: Path) -> None:
+    rows = [example(i) for i in range(1, 5)]
+    predict(engine, rows, tmp_path, generation=FEW, shard=Shard(1, 1))
+    assert predict(engine, rows, tmp_path, generation=SAMPLED, shard=Shard(1, 1)).results["resumed"] == 0
+    assert predict(engine, rows[::-1], tmp_path, generation=FEW, shard=Shard(1, 1)).results["resumed"] == 0
+    assert predict(engine, rows, tmp_path, generation=FEW).results["resumed"] == 4
+
+
+def test_shards_joined_are_the_whole(engine: Engine, tmp_path: Path) -> None:
+    rows = [example(i) for i in range(1, 8)]
+    predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
+    parts = [predict(engine, rows, tmp_path / "parts", generation=SAMPLED, shard=Shard(i, 3)) for i in (3, 1)]
+    assert [len(part.rows) for part in parts] == [2, 3]
+    assert not (tmp_path / "parts" / "generated_predictions.jsonl").exists()
+    with pytest.raises(RunError, match="2 of 7 rows") as caught:
+        predict(engine, rows, tmp_path / "parts", generation=SAMPLED, merge=True)
+    assert "d:2" in caught.value.fix
+    predict(engine, rows, tmp_path / "parts", generation=SAMPLED, shard=Shard(2, 3))
+    done = predict(engine, rows, tmp_path / "parts", generation=SAMPLED, merge=True)
+    assert done.results["resumed"] == 7
+    assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
+    for wrong in ("0/3", "4/3", "a/b", "1"):
+        with pytest.raises(ConfigError, match="no shard"):
+            Shard.parse(wrong)
+    assert Shard.parse("2/3") == Shard(2, 3)
+
+
+def test_each_of_several_datasets_is_scored_by_itself(engine: Engine, tmp_path: Path) -> None:
+    other = [replace(example(i), origin=Origin("e", "e.json", i)) for i in (1, 2)]
+    done = predict(engine, [example(1), *other], tmp_path, generation=FEW)
+    alone = predict(engine, other, tmp_path / "alone", generation=FEW)
+    assert done.results["datasets"]["e"]["rows"] == 2
+    assert done.results["datasets"]["e"]["scores"]["rouge-l"]["value"] == alone.scores["rouge-l"].value
+    assert "datasets" not in alone.results

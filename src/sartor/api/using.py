@@ -78,15 +78,21 @@ def predict(
     target: str | Path | RunConfig,
     *,
     trust_remote_code: bool = False,
+    shard: str | None = None,
+    merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     **settings: Any,
 ) -> Predictions:
     """Answer rows with a model and score the answers against the references.
 
+    Each answer is journalled: the same call goes on where a killed one stopped. `shard` ("2/4") answers a part and
+    leaves its journal; a call without it (with `merge`: only when none is missing) writes the predictions of all.
+
     A run's folder: its held-out rows, into its `predictions/`. A settings file: `eval_dataset`, into `output_dir`.
     Raises: ConfigError, DataError, ModelError, RunError.
     """
     from sartor.use import predict as predicting
+    from sartor.use.journal import Shard
 
     config = as_config(target, settings)
     if config.evaluation.do_predict is False:
@@ -98,7 +104,7 @@ def predict(
     engine = load_engine(config, trust_remote_code=trust_remote_code)
     return predicting.predict(
         engine, rows, folder, generation=config.generation, learned_ids=learned,
-        metrics=config.evaluation.metrics, progress=progress,
+        metrics=config.evaluation.metrics, progress=progress, shard=Shard.parse(shard) if shard else None, merge=merge,
     )  # fmt: skip
 
 

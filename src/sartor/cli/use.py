@@ -19,7 +19,12 @@ Target = Annotated[
 
 
 def predict(
-    target: Target, settings: Settings = None, trust_remote_code: RemoteCode = False, json: Json = False
+    target: Target,
+    settings: Settings = None,
+    shard: Annotated[str | None, typer.Option(help="Answer part i of n only: i/n.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Join the parts; refuse when a row is missing.")] = False,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
 ) -> None:
     """Answer the held-out rows (of a run), or eval_dataset (of a settings file), and score the answers."""
     from sartor import api
@@ -27,8 +32,9 @@ def predict(
 
     with screen.progress_bar("answering", json) as progress:
         predictions = api.predict(
-            target_or_config(target, settings), trust_remote_code=trust_remote_code, progress=progress
-        )
+            target_or_config(target, settings), trust_remote_code=trust_remote_code, shard=shard, merge=merge,
+            progress=progress,
+        )  # fmt: skip
     if json:
         screen.print_json({"folder": str(predictions.folder), **predictions.results})
         return

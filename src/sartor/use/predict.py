@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import DataError
+from sartor.base.errors import DataError, RunError
 from sartor.base.settings import GenerationSettings
 from sartor.base.system import atomic_write
 from sartor.base.types import Demonstration, Prediction, Score
 from sartor.use.engine import BATCH_ROWS, Answer, Engine
+from sartor.use.journal import Journal, Shard, row_key
 from sartor.use.score import Scoring
 from sartor.use.weights import Which
 
@@ -43,10 +45,14 @@ def predict(
     engine: Engine, examples: Sequence[Demonstration], folder: Path, *,
     generation: GenerationSettings | None = None, weights: Which = "tuned",
     learned_ids: frozenset[str] = frozenset(), metrics: Sequence[str] = ("all",), seed: int = 0,
-    losses: Mapping[str, float] | None = None,
+    losses: Mapping[str, float] | None = None, shard: Shard | None = None, merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Predictions:  # fmt: skip
     """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
+
+    Each answer is journalled as it is finished: the same call goes on where a killed one stopped. A `shard` answers its
+    rows only and leaves its journal in the folder (`rows` are then those); a call without one takes all journals there
+    together and answers what is missing, or with `merge` refuses to.
 
     Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
     """
@@ -56,25 +62,41 @@ def predict(
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
-    done = 0
+    decided_by = {
+        "fingerprint": fingerprint, "dtype": str(engine.model.dtype), "generation": settings.model_dump(), "seed": seed,
+    }  # fmt: skip
+    keys = [
+        row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
+        for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
+    ]
+    journal = Journal(folder, keys, shard)
+    mine = shard.rows(len(examples)) if shard else range(len(examples))
+    missing = [place for place in mine if place not in journal.known]
+    if merge and missing:
+        raise RunError(
+            f"{len(missing)} of {len(examples)} rows have no answer yet.", str(folder),
+            f"The first is {examples[missing[0]].origin.id}: run the shard that holds it, or leave --merge out.",
+        )  # fmt: skip
+    finished = itertools.count(len(mine) - len(missing) + 1)
 
     def on_done(number: int, answer: Answer) -> None:
-        nonlocal done
-        done += 1
+        journal.add(missing[number], answer)
         if progress:
-            progress(done, len(prompts))
+            progress(next(finished), len(mine))
 
-    answers = engine.generate(prompts, settings, weights=weights, seed=seed, on_done=on_done)
-    rows = [
-        _prediction(engine, example, answer, learned_ids, losses or {})
-        for example, answer in zip(examples, answers, strict=True)
-    ]
+    wanted = [prompts[place] for place in missing]
+    engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
+    rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
     scoring = Scoring(tuple(metrics))
     per_row = [scoring.add(row.text, row.reference) for row in rows]
     scores = scoring.result()
     seconds = time.perf_counter() - prepared
     results = _results(rows, scores, seconds, prepared - started, settings, engine, weights, fingerprint)
-    write(folder, rows, per_row, results)
+    results |= {"resumed": len(mine) - len(missing), "batch_rows": BATCH_ROWS}
+    results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
+    if shard is None:
+        write(folder, rows, per_row, results)
+        journal.remove()
     return Predictions(rows, scores, folder, results)
 
 
@@ -142,6 +164,26 @@ def _results(
         "scores": {name: _score_json(score) for name, score in scores.items()},
     }
     return results
+
+
+def _by_dataset(
+    datasets: Sequence[str], rows: Sequence[Prediction], per_row: Sequence[Mapping[str, float]],
+    metrics: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The scores of each dataset by itself, where there are several."""
+    parts: dict[str, Scoring] = {}
+    for dataset, row, scored in zip(datasets, rows, per_row, strict=True):
+        scoring = parts.setdefault(dataset, Scoring(tuple(metrics)))
+        scoring.add_scored(row.text, row.reference, scored)
+    if len(parts) < 2:
+        return {}
+    found = {name: (scoring.pairs, scoring.result()) for name, scoring in parts.items()}
+    return {
+        "datasets": {
+            name: {"rows": len(pairs), "scores": {metric: _score_json(score) for metric, score in scores.items()}}
+            for name, (pairs, scores) in found.items()
+        }
+    }
 
 
 def _score_json(score: Score) -> dict[str, Any]:
