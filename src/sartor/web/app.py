@@ -50,7 +50,7 @@ def create_app(
         '<link rel="stylesheet" href="/sartor-static/style.css"><script defer src="/sartor-static/page.js"></script>',
         shared=True,
     )
-    for name in ("start", *frame.PAGES):
+    for name in ("start", "dataset", *frame.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         module.add_to(desk)
     ui.run_with(app, title="Sartor", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=30.0)

@@ -27,8 +27,10 @@ def add_to(desk: Desk) -> None:
     def page(request: Request) -> None:
         with framed(request, "data") as t:
             heading(t("data.title"), t("data.lead"))
-            Importing(desk, t).draw()
-            datasets(desk, t)
+            importing = Importing(desk, t)
+            importing.draw()
+            importing.listed = ui.element("div")
+            importing.list_datasets()
 
 
 class Importing:
@@ -40,6 +42,7 @@ class Importing:
         self.encoding: str | None = None
         self.columns: dict[str, str] = {}
         self.name = ""
+        self.listed: ui.element | None = None
 
     def draw(self) -> None:
         t = self.t
@@ -161,6 +164,7 @@ class Importing:
 
     async def _import(self) -> None:
         outcome = await aside(self._imported)
+        self.list_datasets()
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
@@ -178,6 +182,12 @@ class Importing:
             with line():
                 link(self.t("data.look"), f"/dataset/{quote(self.name)}", "btn main")
                 link(self.t("data.train_on"), f"/train?dataset={quote(self.name)}")
+
+    def list_datasets(self) -> None:
+        if self.listed:
+            self.listed.clear()
+            with self.listed:
+                datasets(self.desk, self.t)
 
     def _imported(self) -> Imported:
         return api.import_file(

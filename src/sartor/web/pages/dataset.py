@@ -1,0 +1,257 @@
+"""The page `/dataset/NAME`: its rows, what is learned of each, what a check finds, its entry; rows can be mended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from nicegui import ui
+
+from sartor import api
+from sartor.base import messages
+from sartor.base.errors import DataError, SartorError
+from sartor.base.types import Skipped
+from sartor.data.dataset_info import parse_entry, read_registry, write_entry
+from sartor.data.load import Loaded
+from sartor.web.desk import Desk
+from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
+from sartor.web.pages.labels import Labels
+from sartor.web.pages.linting import Linting
+from sartor.web.rows import Rows
+from sartor.web.shelf import Shelf, find, turns
+from sartor.web.words import Words
+
+VIEWS = ("rows", "labels", "check", "entry")
+MOST_SKIPPED = 200
+
+
+def add_to(desk: Desk) -> None:
+    shelf = Shelf(desk)
+
+    @ui.page("/dataset/{name}", response_timeout=30)
+    async def page(request: Request, name: str, view: str = "rows", row: int = 0) -> None:
+        with framed(request, "data", name) as t:
+            loaded = await aside(partial(shelf.dataset, name))
+            if isinstance(loaded, SartorError):
+                heading(name)
+                trouble(t, loaded)
+                if isinstance(loaded, DataError):
+                    Entry(desk, t, name).draw()
+                return
+            with line("spread"):
+                heading(name)
+                link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn main")
+            _tabs(t, name, view)
+            match view:
+                case "labels":
+                    await Labels(shelf, t, loaded, row).draw()
+                case "check":
+                    Linting(desk, shelf, t, name, loaded).draw()
+                case "entry":
+                    Entry(desk, t, name).draw()
+                case _:
+                    Browsing(desk, t, name, loaded).draw()
+
+
+def _tabs(t: Words, name: str, here: str) -> None:
+    with line():
+        for view in VIEWS:
+            made = link(t(f"dataset.{view}"), f"/dataset/{quote(name)}?view={view}", "btn")
+            if view == here:
+                made.classes("main")
+
+
+class Browsing:
+    """The ledger, and all rows: searched, scrolled, opened, changed or dropped, and kept as a new version."""
+
+    def __init__(self, desk: Desk, t: Words, name: str, loaded: Loaded) -> None:
+        self.desk, self.t, self.name, self.loaded = desk, t, name, loaded
+        self.found = find(loaded, "")
+        self.changes: dict[str, Any] = {}
+
+    def draw(self) -> None:
+        self._ledger()
+        self.pending = ui.element("div")
+        with card("flush"):
+            with line().style("padding:12px 14px 0"):
+                ui.input(self.t("dataset.search"), on_change=self._search).props(
+                    "outlined dense clearable debounce=300"
+                ).classes("grow")
+                self.count = text("", "soft num")
+            if not self.loaded.examples:
+                empty(self.t("dataset.no_rows"), self.t("dataset.no_rows_next"))
+            self.rows = Rows(len(self.found), self._row)
+        self._counted()
+
+    def _counted(self) -> None:
+        self.count.set_content(self.t("dataset.count", found=len(self.found), all=len(self.loaded.examples)))
+
+    async def _search(self, event: Any) -> None:
+        found = await aside(partial(find, self.loaded, event.value or ""))
+        if not isinstance(found, SartorError):
+            self.found = found
+            self.rows.reset(len(found))
+            self._counted()
+
+    def _row(self, position: int) -> None:
+        """One line of the list."""
+        index = self.found[position]
+        example = self.loaded.examples[index]
+        said = turns(example)
+        state = self.changes.get(example.origin.id, self)
+        made = ui.element("button").classes("list-row").props("type=button")
+        made.on("click", partial(self.open, example.origin.id, index))
+        with made:
+            text(example.origin.row, "num soft", tag="span")
+            asked = [words for role, words in said if role == "user"] or [said[0][1]]
+            text(asked[-1][:400], "one-line" + (" dropped" if state is None else ""), tag="span")
+            text(said[-1][1][:400] if len(said) > 1 else "", "one-line soft", tag="span")
+
+    def _ledger(self) -> None:
+        ledger, t = self.loaded.ledger, self.t
+        with card():
+            facts([
+                (t("dataset.read"), f"{ledger.read:,}"), (t("dataset.usable"), f"{ledger.learned:,}"),
+                (t("dataset.skipped"), f"{len(ledger.skipped):,}"), (t("dataset.left_out"), f"{ledger.left_out:,}"),
+                (t("data.encoding"), ", ".join(dict.fromkeys(str(f.encoding or "–") for f in self.loaded.files))),
+            ])  # fmt: skip
+            by_code: dict[str, list[Skipped]] = {}
+            for skipped in ledger.skipped:
+                by_code.setdefault(skipped.code, []).append(skipped)
+            for code, rows in by_code.items():
+                reason = messages.text(code, "reason", rows[0].params, t.lang)
+                with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
+                    self._skipped(rows)
+            for note in ledger.notes:
+                text(str(note), "soft small")
+
+    def _skipped(self, rows: list[Skipped]) -> None:
+        t = self.t
+        lines: list[list[Any]] = [
+            [str(s.origin), messages.text(s.code, "reason", s.params, t.lang),
+             messages.text(s.code, "fix", s.params, t.lang),
+             partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet")]
+            for s in rows[:MOST_SKIPPED]
+        ]  # fmt: skip
+        table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], lines)
+
+    async def open(self, row_id: str, index: int | None) -> None:
+        """A row in a window: as it is read, and its texts to change."""
+        stand = await aside(partial(api.rows_as_they_stand, self.name, self.desk.data))
+        if isinstance(stand, SartorError):
+            trouble(self.t, stand)
+            return
+        raw = self.changes.get(row_id) or next((value for origin, value in stand if origin.id == row_id), None)
+        with self.pending, ui.dialog() as dialog:
+            dialog.on("hide", dialog.delete)
+            with ui.element("div").classes("card").style("width:min(760px,94vw);max-width:94vw"):
+                self._window(dialog, row_id, index, raw)
+        dialog.open()
+
+    def _window(self, dialog: ui.dialog, row_id: str, index: int | None, raw: Any) -> None:
+        t = self.t
+        with line("spread"):
+            text(row_id, tag="h2")
+            if index is not None:
+                number = self.loaded.examples[index].origin.row
+                link(t("dataset.labels"), f"/dataset/{quote(self.name)}?view=labels&row={number}", "btn quiet")
+        inputs: dict[tuple[Any, ...], ui.textarea] = {}
+        for place, words in leaves(raw):
+            label = ".".join(str(part) for part in place)
+            inputs[place] = ui.textarea(label, value=words).props("outlined autogrow dense").classes("w-full")
+
+        def keep(value: Any) -> None:
+            self.changes[row_id] = value
+            dialog.close()
+            self._pending()
+            self.rows.reset(len(self.found))
+
+        def change() -> None:
+            keep(changed(raw, {place: box.value for place, box in inputs.items()}))
+
+        with line():
+            button(t("dataset.keep_change"), change, "main")
+            button(t("dataset.drop"), partial(keep, None), "danger")
+            button(t("app.cancel"), dialog.close)
+
+    def _pending(self) -> None:
+        self.pending.clear()
+        with self.pending, ui.element("div").classes("notice warn-n row-line spread"):
+            text(self.t("dataset.pending", count=len(self.changes)))
+            button(self.t("dataset.save_version"), self._save, "main")
+
+    async def _save(self) -> None:
+        new = await aside(partial(api.save_version, self.name, self.desk.data, changes=dict(self.changes)))
+        if isinstance(new, SartorError):
+            with self.pending:
+                trouble(self.t, new)
+            return
+        ui.navigate.to(f"/dataset/{quote(new)}")
+
+
+class Entry:
+    """The dataset's entry in dataset_info.json, checked as one types."""
+
+    def __init__(self, desk: Desk, t: Words, name: str) -> None:
+        self.desk, self.t, self.name = desk, t, name
+
+    def draw(self) -> None:
+        entry = read_registry(self.desk.data).entries.get(self.name)
+        if entry is None:
+            return
+        with card():
+            text(self.t("dataset.entry_lead"), "soft")
+            shown = json.dumps(entry, ensure_ascii=False, indent=2)
+            self.box = ui.textarea(value=shown, on_change=self._check).props("outlined autogrow debounce=200")
+            self.box.classes("w-full mono")
+            self.said = ui.element("div")
+            button(self.t("dataset.save_entry"), self._save, "main")
+
+    def _parsed(self) -> Any:
+        try:
+            entry = json.loads(self.box.value or "")
+        except ValueError as error:
+            raise DataError(f"The JSON is broken: {error}.", self.name, "Mend that place.") from None
+        parse_entry(self.name, entry, self.desk.data / "dataset_info.json")
+        if isinstance(entry, dict) and entry.get("file_name"):
+            self.desk.inside(str(entry["file_name"]), self.desk.data)
+        return entry
+
+    def _tell(self, work: Callable[[], Any], good: str) -> None:
+        self.said.clear()
+        with self.said:
+            try:
+                work()
+                text(good, "good")
+            except SartorError as error:
+                trouble(self.t, error)
+
+    def _check(self) -> None:
+        self._tell(self._parsed, self.t("dataset.entry_good"))
+
+    def _save(self) -> None:
+        self._tell(lambda: write_entry(self.desk.data, self.name, self._parsed()), self.t("dataset.entry_saved"))
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
+    """(place, text) of every text in a row; what is missing counts as an empty text."""
+    if isinstance(value, dict):
+        return [leaf for key, part in value.items() for leaf in leaves(part, (*place, key))]
+    if isinstance(value, list):
+        return [leaf for key, part in enumerate(value) for leaf in leaves(part, (*place, key))]
+    return [(place, value or "")] if isinstance(value, str) or value is None else []
+
+
+def changed(value: Any, texts: dict[tuple[Any, ...], str], place: tuple[Any, ...] = ()) -> Any:
+    """The row with these texts at their places; what was missing and stays empty stays missing."""
+    if isinstance(value, dict):
+        return {key: changed(part, texts, (*place, key)) for key, part in value.items()}
+    if isinstance(value, list):
+        return [changed(part, texts, (*place, key)) for key, part in enumerate(value)]
+    if place in texts and not (value is None and not texts[place]):
+        return texts[place]
+    return value
