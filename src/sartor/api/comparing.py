@@ -15,7 +15,7 @@ from sartor.api.using import load_engine
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Example
+from sartor.base.types import Demonstration, Example, Ledger
 from sartor.base.types import Sequence as Tokens
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Progress = Callable[[int, int | None], None]
 
 def compare(
     run: str | Path | Run, overrides: Iterable[str] = (), *, trust_remote_code: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | None = None, on_ledger: Callable[[Ledger], None] | None = None,
 ) -> Verdict:  # fmt: skip
     """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
 
@@ -52,6 +52,8 @@ def compare(
         raise RunError("The run holds a whole model, not an adapter: its base is not loaded beside it.",
                        str(folder.path), "Compare runs with finetuning_type: lora.")  # fmt: skip
     rows = prepare_rows(_training_view(folder, config), engine.encoder)
+    if on_ledger:
+        on_ledger(rows.ledger)
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
         raise DataError("The data is not the one that the run was trained on.", str(folder.data),
                         "Put the files back as they were; data.json holds their hashes.")  # fmt: skip

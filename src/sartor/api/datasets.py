@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sartor.api.rows import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.base.types import Ledger
 from sartor.data import importing
 from sartor.data.importing import Imported
 from sartor.data.load import Loaded, Permissions
@@ -48,13 +49,18 @@ def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
     return load_dataset(name, Path(dataset_dir), **options)
 
 
-def show(name: str, config: RunConfig | None = None, *, row: int = 1, **settings: Any) -> Shown:
+def show(
+    name: str, config: RunConfig | None = None, *, row: int = 1, on_ledger: Callable[[Ledger], None] | None = None,
+    **settings: Any,
+) -> Shown:  # fmt: skip
     """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).
     """
     config = (config or RunConfig()).replace(**settings)
     loaded = load_named(config, (name,), Permissions())
+    if on_ledger:
+        on_ledger(loaded.ledger)
     for example in loaded.examples:
         if example.origin.row == row:
             return drawing.draw(example, make_encoder(config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from sartor.api.targets import config_for, run_of
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Score
+from sartor.base.types import Demonstration, Ledger, Score
 from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def trained_run(config: RunConfig) -> RunDir | None:
     return run_of(Path(names[-1]))
 
 
-def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[str]]:
-    """The rows of eval_dataset, else the run's held-out rows; and the ids that the run learned from.
+def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[str], Ledger]:
+    """The rows of eval_dataset, else the run's held-out rows; the ids that the run learned from; where rows went.
 
     Raises: ConfigError when there are none; DataError when too many rows are skipped.
     """
@@ -71,7 +72,10 @@ def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[s
             str(run.path) if run else "settings",
             "Name some: eval_dataset=NAME; or train with val_size=0.1, so that rows are held out.",
         )
-    return rows, frozenset(split["learned"])
+    read = loaded.ledger
+    kept = {row.origin.id for row in rows}
+    ledger = replace(read, learned=0, held_out=len(kept), left_out=read.left_out + read.learned - len(kept))
+    return rows, frozenset(split["learned"]), ledger
 
 
 def predict(
@@ -81,6 +85,7 @@ def predict(
     shard: str | None = None,
     merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
+    on_ledger: Callable[[Ledger], None] | None = None,
     **settings: Any,
 ) -> Predictions:
     """Answer rows with a model and score the answers against the references.
@@ -97,7 +102,9 @@ def predict(
     config = as_config(target, settings)
     if config.evaluation.do_predict is False:
         raise ConfigError("do_predict is false.", "settings", "Leave it out, or write true.")
-    rows, learned = rows_to_predict(config)
+    rows, learned, ledger = rows_to_predict(config)
+    if on_ledger:
+        on_ledger(ledger)
     run = trained_run(config)
     own = run is not None and not config.data.eval_dataset
     folder = run.predictions / "tuned-held_out" if own and run else Path(config.train.output_dir or "predictions")

@@ -74,7 +74,8 @@ def show(
     from sartor.cli import screen
 
     asked = {"model_name_or_path": model} if model else {}
-    shown = api.show(name, config_of(settings, dataset_dir=str(dataset_dir), **asked), row=row)
+    config = config_of(settings, dataset_dir=str(dataset_dir), **asked)
+    shown = api.show(name, config, row=row, on_ledger=screen.ledger_printer(name, json))
     if json:
         screen.print_json(shown.to_json())
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,12 @@ def print_error(error: SartorError) -> None:
         err.print(f"  [dim]to do[/]  {escape(error.fix)}", soft_wrap=True)
 
 
-def print_ledger(ledger: Ledger, title: str) -> None:
+def ledger_printer(title: str, quiet: bool = False) -> Callable[[Ledger], None] | None:
+    """What commands hand down to hear where every row went; drawn beside the progress, off the results."""
+    return None if quiet else lambda ledger: print_ledger(ledger, title, err)
+
+
+def print_ledger(ledger: Ledger, title: str, to: Console = out) -> None:
     """Where every row went; skipped rows by code with their first places."""
     parts = [f"[bold]{ledger.learned:,}[/] to learn"]
     if ledger.held_out:
@@ -52,19 +57,19 @@ def print_ledger(ledger: Ledger, title: str) -> None:
     colour = "red" if ledger.skipped else "dim"
     parts.append(f"[{colour}]{len(ledger.skipped):,} skipped[/]")
     repeats = f"; {ledger.repeats:,} repeats" if ledger.repeats else ""
-    line(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}")
+    to.print(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}", soft_wrap=True)
     counts = Counter(skipped.code for skipped in ledger.skipped)
     for code, count in counts.most_common():
         rows = [skipped for skipped in ledger.skipped if skipped.code == code]
-        line(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]")
+        to.print(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
         for skipped in rows[:MOST_SKIPPED]:
             field = f", {skipped.field}" if skipped.field else ""
-            line(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]")
+            to.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
         if count > MOST_SKIPPED:
-            line(f"      [dim]… and {count - MOST_SKIPPED} more[/]")
-        line(f"    → {escape(rows[0].fix)}")
+            to.print(f"      [dim]… and {count - MOST_SKIPPED} more[/]", soft_wrap=True)
+        to.print(f"    → {escape(rows[0].fix)}", soft_wrap=True)
     for note in ledger.notes:
-        line(f"  [yellow]·[/] {escape(str(note))}")
+        to.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
 
 
 def print_scores(scores: Mapping[str, Score], title: str) -> None:
@@ -110,6 +115,10 @@ class TrainingProgress:
 
     def __exit__(self, *exc: Any) -> None:
         self._context.__exit__(*exc)
+
+    def on_rows(self, rows: Any) -> None:
+        if not self.quiet:
+            print_ledger(rows.ledger, "data", err)
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         kind = event["kind"]

@@ -33,7 +33,7 @@ def predict(
     with screen.progress_bar("answering", json) as progress:
         predictions = api.predict(
             target_or_config(target, settings), trust_remote_code=trust_remote_code, shard=shard, merge=merge,
-            progress=progress,
+            progress=progress, on_ledger=screen.ledger_printer("data", json),
         )  # fmt: skip
     if json:
         screen.print_json({"folder": str(predictions.folder), **predictions.results})
@@ -76,7 +76,13 @@ def compare(
     from sartor.cli import screen
 
     with screen.progress_bar("comparing", json) as progress:
-        verdict = api.compare(run, settings or (), trust_remote_code=trust_remote_code, progress=progress)
+        verdict = api.compare(
+            run,
+            settings or (),
+            trust_remote_code=trust_remote_code,
+            progress=progress,
+            on_ledger=screen.ledger_printer("data", json),
+        )
     if json:
         screen.print_json(verdict.to_json())
         return
