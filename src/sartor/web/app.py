@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import unquote
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
+from nicegui import app as nicegui
 from nicegui import ui
 from starlette.staticfiles import StaticFiles
 
@@ -17,6 +19,7 @@ from sartor.web import frame, uploads
 from sartor.web.access import Access
 from sartor.web.desk import Desk
 from sartor.web.guard import LOOPBACK, App, Guard
+from sartor.web.jobs import Jobs
 
 STATIC = Path(__file__).parent / "static"
 YEAR_S = 365 * 24 * 3600
@@ -50,8 +53,12 @@ def create_app(
         '<link rel="stylesheet" href="/sartor-static/style.css"><script defer src="/sartor-static/page.js"></script>',
         shared=True,
     )
+    jobs = Jobs(desk.jobs, desk.folder)
+    nicegui.timer(1.0, jobs.advance)
+    given = {"desk": desk, "jobs": jobs}
     for name in ("start", "dataset", *frame.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
-        module.add_to(desk)
+        wanted = inspect.signature(module.add_to).parameters
+        module.add_to(*(given[parameter] for parameter in wanted))
     ui.run_with(app, title="Sartor", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=30.0)
     return Guard(Access(app, password) if password else app, hosts, any_address=any_address)

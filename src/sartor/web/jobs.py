@@ -1,0 +1,143 @@
+"""Long work as processes of their own, one at a time, in files: it outlives the page's server; it draws nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from sartor.base.errors import RunError
+from sartor.base.system import atomic_write, locked
+
+Kind = Literal["train", "compare", "export"]
+State = Literal["waiting", "running", "done", "failed", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One folder below .sartor/jobs: what is asked (job.json), started.json, progress.json, ended.json, log.txt."""
+
+    path: Path
+    kind: Kind
+    run: str
+    """The run's name below runs/."""
+    arguments: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    def state(self) -> State:
+        """From the files, and whether the process of this number is still the one that was started."""
+        if (ended := self.read("ended.json")) is not None:
+            return "done" if ended.get("exit") == 0 else "stopped" if self._asked_to_stop() else "failed"
+        started = self.read("started.json")
+        if started is None:
+            return "stopped" if self._asked_to_stop() else "waiting"
+        if _lives(started):
+            return "running"
+        return "stopped" if self._asked_to_stop() else "failed"
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        with contextlib.suppress(OSError, ValueError):
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+            return found if isinstance(found, dict) else None
+        return None
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        atomic_write(self.path / name, json.dumps(value, ensure_ascii=False, default=str))
+
+    def log(self, most_bytes: int = 20_000) -> str:
+        """The end of what the process printed."""
+        with contextlib.suppress(OSError), (self.path / "log.txt").open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - most_bytes))
+            return file.read().decode("utf-8", "replace").replace("\r", "\n")
+        return ""
+
+    def stop(self) -> None:
+        """Ask the process to end (training makes a checkpoint first); a waiting job leaves the queue."""
+        (self.path / "stop").touch()
+        started = self.read("started.json")
+        if started and self.read("ended.json") is None and _lives(started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(started["pid"]), signal.SIGTERM)
+
+    def _asked_to_stop(self) -> bool:
+        return (self.path / "stop").exists()
+
+
+class Jobs:
+    """The queue of one desk. Several servers on a folder share it: the files are locked while one starts a job."""
+
+    def __init__(self, folder: Path, work_in: Path) -> None:
+        self.folder, self.work_in = folder, work_in
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def add(self, kind: Kind, run: str, **arguments: Any) -> Job:
+        """Put work at the end of the queue."""
+        path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
+        path.mkdir(parents=True)
+        job = Job(path, kind, run, arguments)
+        job.write("job.json", {"kind": kind, "run": run, "arguments": arguments})
+        self.advance()
+        return job
+
+    def all(self) -> list[Job]:
+        """All jobs, oldest first."""
+        found = []
+        for file in sorted(self.folder.glob("*/job.json")):
+            with contextlib.suppress(ValueError, KeyError, OSError):
+                told = json.loads(file.read_text(encoding="utf-8"))
+                found.append(Job(file.parent, told["kind"], told["run"], told["arguments"]))
+        return found
+
+    def of(self, run: str, kind: Kind | None = None) -> Job | None:
+        """The newest job about a run."""
+        return next((j for j in reversed(self.all()) if j.run == run and kind in (None, j.kind)), None)
+
+    def advance(self) -> None:
+        """Start the oldest waiting job when none runs."""
+        self.children = [child for child in self.children if child.poll() is None]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(RunError), locked(self.folder):
+            jobs = [(job, job.state()) for job in self.all()]
+            waiting = [job for job, state in jobs if state == "waiting"]
+            if waiting and not any(state == "running" for _, state in jobs):
+                self._start(waiting[0])
+
+    def _start(self, job: Job) -> None:
+        with (job.path / "log.txt").open("ab") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "sartor.web.worker", str(job.path)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.work_in,
+                start_new_session=True,
+            )  # fmt: skip
+        self.children.append(child)
+        job.write("started.json", {"pid": child.pid, "born": _born(child.pid)})
+
+
+def _born(pid: int) -> float | None:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).create_time()
+    return None
+
+
+def _lives(started: Mapping[str, Any]) -> bool:
+    """The process of this number lives and is not another one that got the number later."""
+    with contextlib.suppress(psutil.Error, KeyError, TypeError):
+        process = psutil.Process(int(started["pid"]))
+        same = started["born"] is None or abs(process.create_time() - started["born"]) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -1,0 +1,63 @@
+"""The process of one job: calls `sartor.api` as the job says, and writes progress and outcome beside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sartor import api
+from sartor.base.errors import SartorError
+from sartor.web.jobs import Job
+
+EVERY_S = 0.5
+
+
+def work(job: Job) -> Any:
+    """Do the job. Returns what ended.json holds as `result`. Raises: SartorError."""
+    progress = _writer(job)
+    arguments = job.arguments
+    match job.kind:
+        case "train":
+            run = api.train(Path(arguments["settings"]), fresh=bool(arguments.get("fresh")))
+            return {"run": run.path.name, "already_finished": run.already_finished}
+        case "compare":
+            verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
+            return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
+        case "export":
+            done = api.export(arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"))
+            return {"folder": str(done.folder), "files": [file.name for file in done.files],
+                    "checks": [str(check) for check in done.checks]}  # fmt: skip
+
+
+def _writer(job: Job) -> Callable[[int, int | None], None]:
+    last = 0.0
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last > EVERY_S or done == total:
+            last = time.monotonic()
+            job.write("progress.json", {"done": done, "total": total})
+
+    return progress
+
+
+def main(path: Path) -> int:
+    told = json.loads((path / "job.json").read_text(encoding="utf-8"))
+    job = Job(path, told["kind"], told["run"], told["arguments"])
+    try:
+        job.write("ended.json", {"exit": 0, "result": work(job)})
+        return 0
+    except SartorError as error:
+        job.write("ended.json", {"exit": error.exit_code, "what": error.what, "where": error.where, "fix": error.fix})
+        return error.exit_code
+    except Exception as error:
+        job.write("ended.json", {"exit": 1, "what": f"{type(error).__name__}: {error}", "where": "", "fix": ""})
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
