@@ -20,6 +20,7 @@ from sartor.web.access import Access
 from sartor.web.desk import Desk
 from sartor.web.guard import LOOPBACK, App, Guard
 from sartor.web.jobs import Jobs
+from sartor.web.watching import Watches
 
 STATIC = Path(__file__).parent / "static"
 YEAR_S = 365 * 24 * 3600
@@ -55,8 +56,8 @@ def create_app(
     )
     jobs = Jobs(desk.jobs, desk.folder)
     nicegui.timer(1.0, jobs.advance)
-    given = {"desk": desk, "jobs": jobs}
-    for name in ("start", "dataset", *frame.PAGES):
+    given = {"desk": desk, "jobs": jobs, "watches": Watches()}
+    for name in ("start", "dataset", "run", *frame.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters
         module.add_to(*(given[parameter] for parameter in wanted))

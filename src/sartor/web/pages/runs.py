@@ -1,16 +1,114 @@
-"""The page `/runs`."""
+"""The page `/runs`: all runs with state, model, data, loss and verdict; some of them in one chart."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 from nicegui import ui
 
+from sartor import api
+from sartor.api.running import RunSummary
+from sartor.base.errors import SartorError
+from sartor.web.curves import Curve, chart, smooth
 from sartor.web.desk import Desk
-from sartor.web.frame import framed, heading
+from sartor.web.frame import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.jobs import Jobs
+from sartor.web.pages.train import Queue
+from sartor.web.watching import Watches, clock
+from sartor.web.words import Words
+
+EVERY_S = 3.0
 
 
-def add_to(desk: Desk) -> None:
-    @ui.page("/runs")
-    def page(request: Request) -> None:
+def add_to(desk: Desk, jobs: Jobs, watches: Watches) -> None:
+    @ui.page("/runs", response_timeout=30)
+    async def page(request: Request) -> None:
         with framed(request, "runs") as t:
-            heading(t("nav.runs"))
+            heading(t("runs.title"), t("runs.lead"))
+            Queue(jobs, t, ui.element("div")).draw()
+            await Listing(desk, watches, t).draw()
+
+
+class Listing:
+    """The list, filtered and kept up to date, and the chart of the runs that are ticked."""
+
+    def __init__(self, desk: Desk, watches: Watches, t: Words) -> None:
+        self.desk, self.watches, self.t = desk, watches, t
+        self.wanted = ""
+        self.ticked: list[str] = []
+        self.before: Any = None
+
+    async def draw(self) -> None:
+        with card("flush"):
+            with line().style("padding:12px 14px 0"):
+                self.filter = ui.input(self.t("runs.filter"), on_change=self._filtered).props(
+                    "outlined dense clearable"
+                )
+                self.filter.classes("grow")
+            self.listed = ui.element("div")
+        self.compared = ui.element("div")
+        await self._redraw()
+        ui.timer(EVERY_S, self._redraw)
+
+    async def _filtered(self, event: Any) -> None:
+        self.wanted, self.before = (event.value or "").casefold(), None
+        await self._redraw()
+
+    async def _redraw(self) -> None:
+        found = await aside(partial(api.runs, self.desk.runs))
+        if found == self.before:
+            return
+        self.before = found
+        self.listed.clear()
+        with self.listed:
+            if isinstance(found, SartorError):
+                trouble(self.t, found)
+            elif not found:
+                self.filter.set_visibility(False)
+                with empty(self.t("runs.none"), self.t("runs.none_next")):
+                    link(self.t("train.start"), "/train", "btn main")
+            else:
+                self._table([run for run in found if self._matches(run)])
+
+    def _matches(self, run: RunSummary) -> bool:
+        return self.wanted in f"{run.name} {run.model} {run.data} {run.state}".casefold()
+
+    def _table(self, found: list[RunSummary]) -> None:
+        t = self.t
+        rows: list[list[Any]] = []
+        for run in found:
+            verdict = t.get(f"verdict.{run.verdict}", "–")
+            steps = f"{number(run.step)} / {number(run.total_steps)}" if run.step is not None else "–"
+            rows.append([
+                partial(self._tick, run.name), partial(link, run.name, f"/runs/{quote(run.name)}", ""),
+                partial(pill, t.get(f"state.{run.state}", run.state), run.state), run.model, run.data, steps,
+                number(run.loss), number(run.eval_loss),
+                partial(pill, verdict, str(run.verdict)) if run.verdict else "–", clock(run.started),
+            ])  # fmt: skip
+        table([("", ""), (t("runs.run"), "wide"), (t("train.state"), ""), (t("dataset.model"), ""), (t("nav.data"), ""),
+               (t("runs.step"), "num"), (t("runs.loss"), "num"), (t("runs.eval_loss"), "num"),
+               (t("runs.verdict"), ""), (t("runs.started"), "num")], rows)  # fmt: skip
+
+    def _tick(self, name: str) -> None:
+        box = ui.checkbox(value=name in self.ticked, on_change=lambda e: self._chosen(name, e.value)).props("dense")
+        box.props["aria-label"] = self.t("runs.compare_one", run=name)
+
+    def _chosen(self, name: str, on: bool) -> None:
+        self.ticked = [other for other in self.ticked if other != name] + ([name] if on else [])
+        self.compared.clear()
+        if not self.ticked:
+            return
+        curves = []
+        for place, run in enumerate(self.ticked):
+            watch = self.watches.of(self.desk.run(run))
+            watch.refresh()
+            curves.append(Curve(run, watch.axis("step"), smooth(watch.curves["loss"], 0.6), colour=place))
+            held_out = watch.held_out("step")
+            label = self.t("runs.held_out_of", run=run)
+            curves.append(Curve(label, [x for x, _ in held_out], [y for _, y in held_out], True, place))
+        with self.compared, card():
+            text(self.t("runs.compare"), tag="h2")
+            ui.echart(chart([c for c in curves if len(c.x)], x_name="")).style("height:340px;width:100%")

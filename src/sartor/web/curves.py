@@ -1,0 +1,88 @@
+"""Curves for the browser: thinned with their extremes kept, smoothed, and as the options of a chart."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MOST_POINTS = 1200
+PALETTE = ("#128a7d", "#c46a1b", "#5b6ee1", "#b0417e", "#7c8a1f", "#3f7fb5")
+"""The accent first; all with a contrast above 3:1 on the light and the dark ground."""
+GREY = "#8a9490"
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A named line; `dots` marks its points (evaluations are few)."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+    colour: int = 0
+    faint: bool = False
+
+
+def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> list[list[float]]:
+    """At most `most` of the points: the lowest and highest of each of equal stretches, the first and the last.
+
+    Values that are no number are left out. Points stay in their order.
+    """
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    finite = np.isfinite(ys) & np.isfinite(xs)
+    xs, ys = xs[finite], ys[finite]
+    if len(xs) > most:
+        borders = np.linspace(0, len(xs), max(1, (most - 2) // 2) + 1).astype(int)
+        kept = {0, len(xs) - 1}
+        for a, b in itertools.pairwise(borders):
+            if b > a:
+                kept |= {int(a + np.argmin(ys[a:b])), int(a + np.argmax(ys[a:b]))}
+        chosen = np.array(sorted(kept))
+        xs, ys = xs[chosen], ys[chosen]
+    return [[float(a), float(b)] for a, b in zip(xs, ys, strict=True)]
+
+
+def smooth(y: Sequence[float], weight: float) -> list[float]:
+    """An exponential mean without its bias at the beginning; `weight` 0 is the curve itself."""
+    if weight <= 0:
+        return list(y)
+    mean, mass, out = 0.0, 0.0, []
+    for value in y:
+        if math.isfinite(value):
+            mean = weight * mean + (1 - weight) * value
+            mass = weight * mass + (1 - weight)
+        out.append(mean / mass if mass else value)
+    return out
+
+
+def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legend: bool = True) -> dict[str, Any]:
+    """The options of one chart with these lines."""
+    axis = {"axisLine": {"lineStyle": {"color": GREY}}, "axisLabel": {"color": GREY, "hideOverlap": True},
+            "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.18}}}  # fmt: skip
+    return {
+        "animation": False,
+        "grid": {"left": 8, "right": 14, "top": 36 if legend else 12, "bottom": 8, "containLabel": True},
+        "legend": {"show": legend, "top": 0, "left": 0, "textStyle": {"color": GREY}, "icon": "roundRect",
+                   "itemHeight": 4, "data": [c.name for c in curves if not c.faint]},
+        "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
+        "xAxis": {"type": "value", "name": x_name, "nameLocation": "end", **axis, "splitLine": {"show": False},
+                  "min": "dataMin", "max": "dataMax"},
+        "yAxis": {"type": "log" if log else "value", "scale": True, **axis},
+        "series": [_series(curve) for curve in curves],
+    }  # fmt: skip
+
+
+def _series(curve: Curve) -> dict[str, Any]:
+    colour = PALETTE[curve.colour % len(PALETTE)]
+    return {
+        "name": curve.name, "type": "line", "data": thin(curve.x, curve.y), "showSymbol": curve.dots,
+        "symbol": "circle", "symbolSize": 7, "color": colour, "silent": curve.faint,
+        "lineStyle": {"width": 1 if curve.faint else 2, "opacity": 0.28 if curve.faint else 1,
+                      "type": "dashed" if curve.dots else "solid"},
+        "itemStyle": {"color": colour, "opacity": 0.28 if curve.faint else 1},
+    }  # fmt: skip
