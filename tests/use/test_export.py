@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_adapter import save_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sartor import api
@@ -18,6 +17,7 @@ from sartor.base.registry import names, plugins
 from sartor.use.exporters import _check, _families
 from sartor.use.exporters._go_template import GoTemplate
 from tiny import make_model
+from tiny_adapter import save_adapter
 
 SIZES = {
     "vocab_size": 264, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -129,6 +129,22 @@ def test_a_bfloat16_model_is_merged_in_float32_and_stored_in_bfloat16(tiny_token
     assert merged.dtype == torch.bfloat16
     for name, value in merged.state_dict().items():
         assert torch.equal(value, expected[name].bfloat16()), name
+
+
+def test_sixteen_bits_that_lose_the_training_fail_and_say_what_to_write(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """An update below half a bfloat16 step of its weight vanishes in the merge: here all of them do."""
+    base = make_model()
+    for parameter in base.parameters():
+        parameter.data = (parameter.data + 8.0 * parameter.data.sign()).bfloat16().float()
+    base.bfloat16().save_pretrained(tmp_path / "base")
+    tiny_tokenizer.save_pretrained(tmp_path / "base")
+    adapter = save_adapter(make_model(), tmp_path / "adapter", base=tmp_path / "base", size=0.02)
+    with pytest.raises(ExportError, match="merged export answers differently") as caught:
+        api.export(adapter, "merged", tmp_path / "out")
+    assert "--dtype float32" in caught.value.fix
+    assert api.export(adapter, "merged", tmp_path / "out", dtype="float32").checks[0].largest < 1e-3
+    with pytest.raises(ExportError, match="no type 'int3'"):
+        api.export(adapter, "merged", tmp_path / "out", dtype="int3")
 
 
 def test_llama_factorys_merge_file_works(tuned: Path, tiny_model_dir: Path, tmp_path: Path, capsys: Any) -> None:

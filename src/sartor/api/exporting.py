@@ -23,14 +23,17 @@ def export(
     out: str | Path | None = None,
     *,
     quant: str | None = None,
+    dtype: str | None = None,
     check: bool = True,
     trust_remote_code: bool = False,
     **settings: Any,
 ) -> Exported:
     """Write a model in another form and prove that it answers as the adapter over its base does.
 
-    `out` defaults to the setting `export_dir`, else a folder beside the run. Raises: ConfigError, ModelError,
-    ExportError when the form has no place for the model or answers differently; nothing is written then.
+    `quant` (f16, q8_0, q4_0) belongs to gguf and ollama, `dtype` (else the model's own) to merged. `out` defaults to
+    the setting `export_dir`, else a folder beside the run. Nothing is written when an error is raised.
+
+    Raises: ConfigError, ModelError, ExportError when the form has no place for the model or answers differently.
     """
     form = plugin(FORMS, to)
     config = as_config(target, settings)
@@ -42,14 +45,14 @@ def export(
     model, adapters = resolve_model(config.model.model_name_or_path), config.model.adapter_name_or_path
     if len(adapters) > 1:
         raise ConfigError("Several adapters cannot be exported at once.", ", ".join(adapters), "Merge one by one.")
-    prompt = config.prompt
+    prompt, precise = config.prompt, getattr(form, "PRECISE", False) or dtype not in (None, "bfloat16")
     engine = Engine.load(
         model, adapters[0] if adapters else None, template=prompt.template, default_system=prompt.default_system,
         enable_thinking=prompt.enable_thinking, device="cpu", trust_remote_code=trust_remote_code,
-        dtype="bfloat16" if own_dtype(model) == "bfloat16" else "float32",
+        dtype="bfloat16" if own_dtype(model) == "bfloat16" and not precise else "float32",
     )  # fmt: skip
     source = Source(engine, model, Path(adapters[0]) if adapters else None, _name(config, target))
-    options: dict[str, Any] = {"check": check} | ({"quant": quant} if quant else {})
+    options: dict[str, Any] = {"check": check, "dtype": dtype} | ({"quant": quant} if quant else {})
     exported: Exported = form.export(source, folder, **options)
     return exported
 

@@ -17,6 +17,7 @@ def export(
     to: Annotated[str, typer.Option(help="The form: adapter, merged, gguf or ollama.")] = "merged",
     out: Annotated[Path | None, typer.Option(help="The folder; default: export_dir, else beside the run.")] = None,
     quant: Annotated[str | None, typer.Option(help="gguf and ollama: f16, q8_0 or q4_0.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="merged: bfloat16, float16, float32; default: the model's.")] = None,
     check: Annotated[bool, typer.Option(help="Ask llama.cpp whether it answers the same (gguf, ollama).")] = True,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
@@ -27,7 +28,7 @@ def export(
 
     config = target_or_config(target, settings)
     done = api.export(
-        config, to, out or config.export.export_dir or _beside(target, to), quant=quant, check=check,
+        config, to, out or config.export.export_dir or _beside(target, to), quant=quant, dtype=dtype, check=check,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     if json:

@@ -25,6 +25,7 @@ PROMPTS = (
     "Why is the sky blue? Answer briefly. 🌤️",
     "def add(a, b):\n\treturn a + b\n\n# 1234567 — what does this code do?",
 )
+FIX = "Please report it with the model's config.json; --to adapter keeps your work."
 ANSWER_TOKENS = 16
 LIKELIEST = 10
 """At each position at most so many tokens of the reference are compared …"""
@@ -60,7 +61,7 @@ class Reference:
             likeliest.append(tuple((found.values, found.indices) for found in top))
         return cls(tuple(prompts), tuple(answers), tuple(likeliest), engine.tokenizer)
 
-    def compare(self, form: str, ask: Ask, limit: float, least: float) -> Check:
+    def compare(self, form: str, ask: Ask, limit: float, least: float, fix: str = FIX) -> Check:
         """Hold another form's answers to the same prefixes beside these.
 
         Raises: ExportError when a logit differs by more than `limit`, or fewer than `least` of the tokens agree.
@@ -83,7 +84,7 @@ class Reference:
         if not check.holds:
             raise ExportError(
                 f"The {form} export answers differently: {check}.", where,
-                "Nothing was written. Please report it with the model's config.json; --to adapter keeps your work.",
+                f"Nothing was written. {fix}",
             )  # fmt: skip
         return check
 

@@ -20,7 +20,10 @@ RECORD = "export.json"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A loaded model (base and tuned in one engine), where its parts lie, and what to call it."""
+    """A loaded model (base and tuned in one engine), where its parts lie, and what to call it.
+
+    The engine holds float32 where the form stores other numbers than the model does, else the model's own type.
+    """
 
     engine: Engine
     model: str

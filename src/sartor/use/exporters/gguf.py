@@ -26,6 +26,8 @@ QUANTS = {
 
 SmolLM2-135M, tuned: 0.12 and 99 % (f16), 0.88 and 97 % (q8_0), 8.7 and 66 % (q4_0): four bits hurt small models.
 """
+PRECISE = True
+"""Rounded from the merge in float32, never from bfloat16."""
 EXAMPLES = {"to": "gguf", "files": ("model-f16.gguf",)}
 
 

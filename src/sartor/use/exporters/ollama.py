@@ -11,6 +11,8 @@ from sartor.use.exporters._go_template import GoTemplate
 from sartor.use.exporters._source import Exported, Source, exported_folder, write_record
 from sartor.use.exporters._vocabulary import Vocabulary
 
+PRECISE = True
+"""Rounded from the merge in float32, never from bfloat16."""
 EXAMPLES = {"to": "ollama", "files": ("Modelfile", "model-q8_0.gguf")}
 
 
