@@ -121,3 +121,20 @@ def test_long_rows_go_to_sdpa(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) 
     expected = tiny_model(input_ids=ids).logits
     tiny_model.set_attn_implementation(fused.register_short_attention())
     assert torch.equal(tiny_model(input_ids=ids).logits, expected)
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_head_losses_and_their_gradients_equal_cross_entropy(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "CHUNK_BYTES", 4 * 11 * 3)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(n, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    target, factor = torch.randint(0, 11, (n,)), torch.randn(n)
+    ours = fused.head_losses(hidden, weight, target)
+    theirs = F.cross_entropy(hidden @ weight.T, target, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    for a, b in zip(
+        torch.autograd.grad((factor * ours).sum(), (hidden, weight)),
+        torch.autograd.grad((factor * theirs).sum(), (hidden, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)

@@ -13,7 +13,7 @@ from sartor.api.environment import environment
 from sartor.api.folder import open_run, run_folder
 from sartor.api.rows import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.base.config import RunConfig, read_config
-from sartor.base.errors import ConfigError, RunError
+from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.rundir import RunDir, State
 from sartor.base.system import locked, release_memory, sha256_file
 from sartor.data.load import Permissions
@@ -86,10 +86,15 @@ def _train(
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
 
+    import torch
+
+    from sartor.base import registry
     from sartor.learn import loop
     from sartor.learn.model import adapt, device_of, load_model
     from sartor.learn.plan import Facts, Plan, make_plan
 
+    stage: Any = registry.plugin("sartor.learn.stages", config.method.stage)
+    _check_kind(rows, stage, config)
     if resume and run.plan.exists():
         plan = Plan.from_json(run.read_json("plan.json"))
     else:
@@ -102,17 +107,32 @@ def _train(
         run.write_json("env.json", environment())
         run.write_json("plan.json", plan.to_json())
     settings = config.model.model_copy(update={"dtype": plan.dtype})
-    model = load_model(settings, trust_remote_code=trust_remote_code)
+    torch.manual_seed(config.train.seed)  # a reward head is drawn
+    model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
+    model.config.pad_token_id = pad_id(encoder.tokenizer)
+    reference = None
+    if config.method.ref_model:
+        other = settings.model_copy(update={"model_name_or_path": config.method.ref_model})
+        reference = load_model(other, trust_remote_code=trust_remote_code)
     model = adapt(model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed)
     results = loop.train(
         run, config, plan, model, rows.learned_ids, rows.held_out_ids,
         pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-        resume=_resume_from(run, config, resume, callbacks),
+        resume=_resume_from(run, config, resume, callbacks), reference=reference,
     )  # fmt: skip
     del model
     release_memory()
     return Run(run, results)
+
+
+def _check_kind(rows: PreparedRows, stage: Any, config: RunConfig) -> None:
+    """Raises: DataError when the rows are not what the stage learns from."""
+    for row in (*rows.learned_ids, *rows.held_out_ids):
+        if not isinstance(row, stage.KIND):
+            raise DataError(
+                f"Stage {config.method.stage} {stage.TEXT}.", str(row.origin), "Or choose the stage that fits the data."
+            )
 
 
 def pad_id(tokenizer: Any) -> int:

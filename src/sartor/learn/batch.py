@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Listed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.base.types import IGNORED, Sequence
+from sartor.base.types import IGNORED, Pair, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,12 @@ class Batch:
     positions_BT: Tensor
     rows: tuple[int, ...]
     """Which rows these are, as indices into the list that the batch was cut from."""
+    lengths_B: Tensor | None = None
+    """How many tokens of each padded row are real (int64); packed rows have none."""
+    good_B: Tensor | None = None
+    """kto: whether each row's answer was judged good (bool)."""
+    drift: Tensor | None = None
+    """kto: z₀, how far the policy is from the reference, over the whole global batch (nats, a scalar)."""
 
     @property
     def label_tokens(self) -> int:
@@ -32,7 +39,10 @@ class Batch:
         return int((self.labels_BT[:, 1:] != IGNORED).sum())
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.ids_BT.to(device), self.labels_BT.to(device), self.positions_BT.to(device), self.rows)
+        moved: dict[str, Any] = {
+            name: value.to(device) for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
@@ -86,7 +96,20 @@ def collate(sequences: Listed[Sequence], rows: Listed[int], pad_id: int) -> Batc
         ids[line, : len(sequences[row])] = sequences[row].ids
         labels[line, : len(sequences[row])] = sequences[row].labels
     positions = np.broadcast_to(np.arange(longest), ids.shape).copy()
-    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), tuple(rows))
+    lengths = torch.tensor([len(sequences[row]) for row in rows])
+    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), tuple(rows), lengths)
+
+
+def collate_pairs(pairs: Listed[Pair], rows: Listed[int], pad_id: int) -> Batch:
+    """2·n padded rows: the n chosen answers, then the n rejected ones, in the same order."""
+    both = [pairs[row].chosen for row in rows] + [pairs[row].rejected for row in rows]
+    return replace(collate(both, range(len(both)), pad_id), rows=tuple(rows))
+
+
+def pair_batches(pairs: Listed[Pair], chosen: Listed[int], max_rows: int, max_tokens: int, pad_id: int) -> list[Batch]:
+    """One global batch of pairs; a pair counts as one row, and twice its longer half in tokens."""
+    lengths = [2 * max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+    return [collate_pairs(pairs, part, pad_id) for part in micro_batches(chosen, lengths, max_rows, max_tokens)]
 
 
 def collate_packed(sequences: Listed[Sequence], rows: Listed[int]) -> Batch:

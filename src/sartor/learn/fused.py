@@ -66,6 +66,46 @@ def head_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
     return loss
 
 
+class _HeadLosses(torch.autograd.Function):
+    """−log softmax(h Wᵀ)[target] of each row in chunks; backward makes the logits again, one chunk at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+        rows = max(1, CHUNK_BYTES // (4 * weight_VD.shape[0]))
+        losses, normalisers = [], []
+        for hidden, target in zip(torch.split(hidden_ND, rows), torch.split(target_N, rows)):
+            logits = (hidden @ weight_VD.t()).float()
+            normalisers.append(torch.logsumexp(logits, dim=-1))
+            losses.append(normalisers[-1] - logits.gather(1, target[:, None])[:, 0])
+        ctx.rows = rows
+        ctx.save_for_backward(hidden_ND, weight_VD, target_N, torch.cat(normalisers))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor) -> Any:
+        hidden_ND, weight_VD, target_N, normaliser_N = ctx.saved_tensors
+        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        grad_hidden = []
+        parts = (torch.split(part, ctx.rows) for part in (hidden_ND, target_N, normaliser_N, grad_N))
+        for hidden, target, normaliser, factor in zip(*parts):
+            grad = (hidden @ weight_VD.t()).float().sub_(normaliser[:, None]).exp_()
+            grad[torch.arange(len(target), device=target.device), target] -= 1.0
+            grad = grad.mul_(factor[:, None]).to(hidden.dtype)
+            grad_hidden.append(grad @ weight_VD)
+            if grad_weight is not None:
+                grad_weight += grad.t() @ hidden
+        return torch.cat(grad_hidden), None if grad_weight is None else grad_weight.to(weight_VD.dtype), None
+
+
+def head_losses(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+    """Cross-entropy of each of N label positions, loss_N (nats, float32); holds no N × V logits.
+
+    Equals `F.cross_entropy(hidden @ weight.T, target, reduction="none")`; for objectives that weigh rows by their loss.
+    """
+    losses: Tensor = _HeadLosses.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
+    return losses
+
+
 class _LoraLinear(torch.autograd.Function):
     """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, the wide output touched twice and never copied (Hu et al. 2021, equation 3).
 

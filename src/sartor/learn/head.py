@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sartor.base.types import IGNORED
 from sartor.learn.batch import Batch
-from sartor.learn.fused import head_loss
+from sartor.learn.fused import head_loss, head_losses
 
 
 def causal_model(model: Any) -> Any:
@@ -36,6 +36,20 @@ def summed_loss(model: Any, batch: Batch) -> Tensor:
     if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
         return head_loss(hidden_ND, head.weight, target_N)
     return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="sum")
+
+
+def row_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(logp_B, count_B): the sum of ln p over each row's label tokens, and how many there are (float32)."""
+    hidden_ND, target_N = label_hidden(model, batch)
+    head = causal_model(model).get_output_embeddings()
+    if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
+        loss_N = head_losses(hidden_ND, head.weight, target_N)
+    else:
+        loss_N = F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="none")
+    wanted_BT = batch.labels_BT[:, 1:] != IGNORED
+    row_N = torch.arange(len(batch.ids_BT), device=loss_N.device).repeat_interleave(wanted_BT.sum(1))
+    logp_B = loss_N.new_zeros(len(batch.ids_BT)).index_add(0, row_N, -loss_N)
+    return logp_B, wanted_BT.sum(1).float()
 
 
 def token_losses(model: Any, batch: Batch) -> Tensor:

@@ -75,15 +75,18 @@ def train(
     fingerprint: Mapping[str, str] | None = None,
     resume: Path | None = None,
     allow_changed: bool = False,
+    reference: Any = None,
 ) -> dict[str, Any]:
     """Train `model` on `rows` as planned and leave everything in the run's folder; returns train_results.
 
     `write_model(folder)` writes weights, tokenizer and template, for checkpoints and at the end. `resume` is a
-    verified checkpoint. Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps,
+    verified checkpoint; `reference` is the model that preference losses compare with (none: `model` as it begins).
+    Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps,
     on a full disk, or when a checkpoint belongs to other data.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks)
+    training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
+                       reference)  # fmt: skip
     if resume is not None:
         _go_on(training, resume, allow_changed)
     signals: list[int] = []
@@ -107,6 +110,7 @@ def train(
 def _set_up(
     run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
     pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
+    reference: Any,
 ) -> Training:  # fmt: skip
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -118,7 +122,7 @@ def _set_up(
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
     optimizer = make_optimizer(model, config.train, lora_lr_ratio=config.method.loraplus_lr_ratio)
-    objective, optimizer = accelerator.prepare(stage.Objective(model), optimizer)
+    objective, optimizer = accelerator.prepare(stage.Objective(model, config.method, reference), optimizer)
     scheduler = make_scheduler(optimizer.optimizer, config.train, plan)
     return Training(
         run, config, plan, objective, stage, rows, eval_rows, optimizer.optimizer, scheduler, accelerator, pad_id,
@@ -160,8 +164,9 @@ def _step(training: Training, chosen: list[int]) -> None:
     weight = sum(training.stage.weight(training.rows[row]) for row in chosen)
     total = torch.zeros((), device=training.accelerator.device)
     tokens = 0
+    drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
     for batch in training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id):
-        batch = batch.to(training.accelerator.device)
+        batch = replace(batch, drift=drift).to(training.accelerator.device)
         loss = training.objective(batch) / weight
         training.accelerator.backward(loss * world)  # DDP averages gradients over processes; we want their sum
         total += loss.detach()
@@ -180,15 +185,16 @@ def _step(training: Training, chosen: list[int]) -> None:
         loss_value = 0.0
     training.optimizer.zero_grad(set_to_none=True)
     seconds = time.perf_counter() - started
-    useful = sum(len(part) for row in chosen for part in sequences(training.rows[row]))
+    parts = [part for row in chosen for part in sequences(training.rows[row])]
+    useful, label_tokens = sum(len(part) for part in parts), sum(part.label_tokens for part in parts)
     training.progress = replace(
         progress, step=progress.step + 1, tokens=progress.tokens + useful,
-        label_tokens=progress.label_tokens + weight, loss_sum=progress.loss_sum + loss_value,
+        label_tokens=progress.label_tokens + label_tokens, loss_sum=progress.loss_sum + loss_value,
         seconds=progress.seconds + seconds,
     )  # fmt: skip
     training.event(
         "step", step=training.progress.step, epoch=round(training.progress.step / plan.steps_per_epoch, 4),
-        loss=loss_value, learning_rate=rate, grad_norm=norm, tokens=useful, label_tokens=weight,
+        loss=loss_value, learning_rate=rate, grad_norm=norm, tokens=useful, label_tokens=label_tokens,
         padded_tokens=tokens, seconds=round(seconds, 4), memory_bytes=memory_bytes(training.accelerator.device),
     )  # fmt: skip
     if training.progress.step % training.config.train.logging_steps == 0:
@@ -198,6 +204,17 @@ def _step(training: Training, chosen: list[int]) -> None:
             f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.", str(training.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
         )  # fmt: skip
+
+
+def _drift(training: Training, chosen: list[int]) -> torch.Tensor:
+    """kto's z₀ over the whole global batch and all processes, ≥ 0 (nats)."""
+    accelerator, objective = training.accelerator, training.accelerator.unwrap_model(training.objective)
+    total = torch.zeros((), device=accelerator.device)
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    for batch in training.stage.drift_batches(training.rows, chosen, training.plan, training.pad_id, share):
+        total += objective.log_ratios(batch.to(accelerator.device))
+    summed: torch.Tensor = accelerator.reduce(total)
+    return (summed / len(chosen)).clamp(min=0)
 
 
 def _skip(training: Training, chosen: list[int], loss: float, norm: float) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -123,15 +123,22 @@ def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_co
         raise _load_error("tokenizer", name_or_path, error) from error
 
 
-def load_model(settings: ModelSettings, *, device: str | None = None, trust_remote_code: bool = False) -> Any:
+def load_model(
+    settings: ModelSettings, *, device: str | None = None, trust_remote_code: bool = False,
+    head: Literal["text", "reward"] = "text",
+) -> Any:  # fmt: skip
     """The causal language model in evaluation mode, in the type and on the device asked for.
+
+    `head="reward"` gives transformers' sequence classifier with one label, its head new if the folder has none.
 
     Raises: ModelError when it cannot be found, needs remote code, or asks for what this machine lacks.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     quiet_transformers()
     calm_allocator()
+    kind = AutoModelForCausalLM if head == "text" else AutoModelForSequenceClassification
+    options = {} if head == "text" else {"num_labels": 1}
     device = device or device_of(settings)
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
     if settings.quantization_bit and device == "cpu":
@@ -140,8 +147,8 @@ def load_model(settings: ModelSettings, *, device: str | None = None, trust_remo
             "Leave quantization_bit out: LoRA on bfloat16 weights runs on a CPU.",
         )  # fmt: skip
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, revision=settings.model_revision, dtype=dtype_of(settings, device),
+        model = kind.from_pretrained(
+            path, revision=settings.model_revision, dtype=dtype_of(settings, device), **options,
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             trust_remote_code=trust_remote_code, use_safetensors=True,
         )  # fmt: skip
@@ -178,7 +185,7 @@ def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
 
     Raises: ModelError when a wanted name is in no layer (naming those there are).
     """
-    head = model.get_output_embeddings()
+    head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     linear = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -203,7 +210,7 @@ def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: 
 
     torch.manual_seed(seed)
     config = LoraConfig(
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",
         r=method.lora_rank,
         lora_alpha=method.lora_alpha or 2 * method.lora_rank,
         lora_dropout=method.lora_dropout,
@@ -211,10 +218,16 @@ def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: 
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
         modules_to_save=list(method.additional_target) or None,
+        ensure_weight_tying=_ties(model, method.additional_target),
     )
     tuned = get_peft_model(model, config, autocast_adapter_dtype=not pure_bf16)
     fused.fuse_lora(tuned)
     return tuned
+
+
+def _ties(model: Any, names: tuple[str, ...]) -> bool:
+    """Whether modules trained in full hold weights that the head shares; they stay one then."""
+    return bool(getattr(model.config, "tie_word_embeddings", False)) and bool({"embed_tokens", "lm_head"} & set(names))
 
 
 def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> Any:

@@ -14,11 +14,14 @@ from sartor.learn.plan import Plan
 
 EXAMPLES = ({"stage": "sft", "dataset": "pride_en"},)
 
+KIND = Sequence
+TEXT = "imitates answers: take `ranking` and `kto_tag` out of the entry in dataset_info.json"
+
 
 class Objective(nn.Module):
     """A module around the model, so that DDP and FSDP see one forward: batch → summed loss."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, method: Any = None, other: Any = None) -> None:
         super().__init__()
         self.model = model
 

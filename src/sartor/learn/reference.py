@@ -1,0 +1,52 @@
+"""The model that a preference objective compares with: the weights as they were before the first step; no losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Reference:
+    """The policy as it began, or another model (`ref_model`).
+
+    A fresh LoRA is switched off. Otherwise (full, freeze, PiSSA, a continued adapter, additional modules) a copy of
+    the weights that move is kept, and put in place while the reference computes.
+    """
+
+    def __init__(self, model: nn.Module, other: nn.Module | None = None) -> None:
+        self._other = other.requires_grad_(False).eval() if other is not None else None
+        moving = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._switch = other is None and all(
+            ("lora_A" in name or "lora_B" in name) and not ("lora_B" in name and bool(p.any()))
+            for name, p in moving.items()
+        )
+        keep = other is None and not self._switch
+        self._start = [(p, p.detach().clone()) for p in moving.values()] if keep else []
+
+    @contextmanager
+    def of(self, model: Any) -> Iterator[Any]:
+        """The reference, without gradients and without dropout, for as long as the block runs."""
+        if self._other is not None:
+            with torch.no_grad():
+                yield self._other
+            return
+        training = model.training
+        now = [p.data for p, _ in self._start]
+        model.eval()
+        for parameter, start in self._start:
+            parameter.data = start
+        try:
+            with torch.no_grad():
+                if self._switch:
+                    with model.disable_adapter():
+                        yield model
+                else:
+                    yield model
+        finally:
+            for (parameter, _), data in zip(self._start, now, strict=True):
+                parameter.data = data
+            model.train(training)
