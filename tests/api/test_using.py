@@ -126,6 +126,11 @@ def test_compare_measures_both_on_the_same_rows_and_writes_the_verdict(run: api.
     assert (verdict.primary.metric, verdict.primary.n) == ("loss", 8)
     assert verdict.primary.tuned == pytest.approx(run.results["eval_loss"], rel=0.1)  # mean of rows, not of tokens
     assert verdict.memorisation is not None
+    assert verdict.forgetting is not None
+    assert verdict.forgetting.difference.n == 60
+    without = api.compare(run.path, ["forgetting_probe=false"])
+    assert without.forgetting is None
+    assert without.primary == verdict.primary
     for part in ("base-held_out", "tuned-held_out", "base-learned", "tuned-learned"):
         assert lines(run.dir.predictions / part)
     base, tuned = (lines(run.dir.predictions / f"{which}-held_out") for which in ("base", "tuned"))

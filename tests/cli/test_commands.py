@@ -53,7 +53,7 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     out = capsys.readouterr()
     assert "sartor compare runs/one" in out.out
     assert "40 rows read = 32 to learn + 8 held out + 0 skipped" in out.err
-    assert run("compare", "runs/one", "--json") == 0
+    assert run("compare", "runs/one", "forgetting_probe=false", "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["outcome"] in ("better", "worse", "not_proven")
     assert run("report", "runs/one") == 0

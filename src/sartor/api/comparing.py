@@ -15,13 +15,13 @@ from sartor.api.using import load_engine
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Example, Ledger
+from sartor.base.types import Demonstration, Encoded, Example, Ledger
 from sartor.base.types import Sequence as Tokens
 
 if TYPE_CHECKING:
     from sartor.use.engine import Engine
     from sartor.use.predict import Predictions
-    from sartor.use.verdict import Difference, Verdict
+    from sartor.use.verdict import Difference, Forgetting, Verdict
 
 PROBE_ROWS = 20
 """Learned rows asked as well, to tell memory from skill."""
@@ -57,6 +57,7 @@ def compare(
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
         raise DataError("The data is not the one that the run was trained on.", str(folder.data),
                         "Put the files back as they were; data.json holds their hashes.")  # fmt: skip
+    config = _with_limit(config, rows.held_out_ids)
     probe = _probe(rows.learned, config.train.seed)
     by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
     probe_ids = [by_id[e.origin.id] for e in probe]
@@ -69,8 +70,9 @@ def compare(
         learned.differences[0], primary,
         verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
     )  # fmt: skip
+    forgotten = _forgetting(engine, progress) if config.evaluation.forgetting_probe else None
     verdict = make_verdict(
-        primary, others, memorisation=memory, leaks=leaks(rows.learned, rows.held_out),
+        primary, others, memorisation=memory, forgetting=forgotten, leaks=leaks(rows.learned, rows.held_out),
         base_name=config.model.model_name_or_path, tuned_name=folder.name,
     )  # fmt: skip
     folder.write_json("verdict.json", verdict.to_json())
@@ -131,6 +133,22 @@ def _measure(
         ) for name in names
     ]  # fmt: skip
     return _Measured(differences, done)
+
+
+def _forgetting(engine: Engine, progress: Progress | None) -> Forgetting:
+    """Sixty general questions, before and after."""
+    from sartor.use.probes import ask, forgetting, questions
+
+    probe = questions()
+    return forgetting(*(ask(engine, probe, which, progress) for which in ("base", "tuned")))  # type: ignore[arg-type]
+
+
+def _with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
+    """`max_new_tokens` where none was asked: twice the longest reference, so that a model that never stops ends."""
+    if "max_new_tokens" in config.asked:
+        return config
+    longest = max(row.label_tokens for row in references if isinstance(row, Tokens))
+    return config.replace(max_new_tokens=min(config.generation.max_new_tokens, max(64, 2 * longest)))
 
 
 def _training_view(run: RunDir, config: RunConfig) -> RunConfig:

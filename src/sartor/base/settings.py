@@ -214,6 +214,7 @@ class EvaluationSettings(Section):
     per_device_eval_batch_size: Positive = Field(8, description="Rows at once when evaluating.")
     metrics: Names = Field(("all",), description="Metric names, or all.")
     primary_metric: str = Field("loss", description="The one metric that decides the verdict.")
+    forgetting_probe: bool = Field(True, description="compare asks base and tuned sixty general questions.")
     judge_endpoint: str | None = Field(None, description="An OpenAI-compatible address that judges answers.")
     judge_model: str | None = Field(None, description="The judge's model name.")
     judge_api_key: str | None = Field(None, description="As ${ENV_NAME}; a literal secret is refused.")
