@@ -12,7 +12,7 @@ from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
 from sartor.api.training import Run, train
 from sartor.api.using import chat, predict, score, score_file
-from sartor.api.versions import rows_as_they_stand, save_version
+from sartor.api.versions import add_row, rows_as_they_stand, save_version
 from sartor.data.load import Permissions
 from sartor.prompt.encode import encode
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "chat", "check", "compare", "encode", "export", "import_file", "ledger_json",
-    "load", "predict", "report", "rerun", "rows_as_they_stand", "runs",
-    "save_version", "score", "score_file", "show", "train",
+    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "encode", "export", "import_file",
+    "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand", "runs", "save_version",
+    "score", "score_file", "show", "train",
 ]  # fmt: skip
 
 

@@ -56,3 +56,21 @@ def save_version(
         raise
     write_entry(folder, new, entry)
     return new
+
+
+def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
+    """Put a row at the end of a dataset in sharegpt form, which is made when it is not there.
+
+    Raises: DataError when a dataset of this name has another form, or its file cannot be read.
+    """
+    folder = Path(dataset_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{name}.json"
+    entry = {"file_name": target.name, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
+    entries = read_registry(folder).entries if (folder / "dataset_info.json").exists() else {}
+    if name in entries and entries[name] != entry:
+        raise DataError(f"The dataset {name!r} has another form.", str(folder), "Rename it, then save again.")
+    rows = [value for _, value in rows_as_they_stand(name, folder)] if name in entries else []
+    text = "[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in (*rows, row)) + "\n]\n"
+    atomic_write(target, text)
+    write_entry(folder, name, entry)

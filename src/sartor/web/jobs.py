@@ -85,7 +85,7 @@ class Jobs:
         self.folder, self.work_in = folder, work_in
         self.children: list[subprocess.Popen[bytes]] = []
 
-    def add(self, kind: Kind, run: str, **arguments: Any) -> Job:
+    def add(self, kind: Kind, run: str, /, **arguments: Any) -> Job:
         """Put work at the end of the queue."""
         path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)

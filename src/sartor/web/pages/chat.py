@@ -1,16 +1,273 @@
-"""The page `/chat`."""
+"""The page `/chat`: one or several models answer the same turn in columns that stream, and say which they are."""
 
 from __future__ import annotations
 
-from fastapi import Request
-from nicegui import ui
+import json
+from functools import partial
+from typing import Any
 
+from fastapi import Request
+from nicegui import background_tasks, run, ui
+
+from sartor import api
+from sartor.base.errors import ConfigError, SartorError
+from sartor.base.settings import GenerationSettings
+from sartor.base.types import Message
 from sartor.web.desk import Desk
-from sartor.web.frame import framed, heading
+from sartor.web.engines import Engines, Reply, Target
+from sartor.web.frame import aside, button, card, framed, heading, line, text, trouble
+from sartor.web.words import Words
+
+EVERY_S = 0.05
+MOST_COLUMNS = 4
+SAVED = "chat"
+"""The dataset that saved turns go to."""
 
 
 def add_to(desk: Desk) -> None:
+    engines = Engines(desk)
+
     @ui.page("/chat")
-    def page(request: Request) -> None:
+    def page(request: Request, run: str = "") -> None:
         with framed(request, "chat") as t:
-            heading(t("nav.chat"))
+            heading(t("chat.title"), t("chat.lead"))
+            Chatting(desk, engines, t, run).draw()
+
+
+class Column:
+    """One model's side of the conversation."""
+
+    def __init__(self, chat: Chatting, target: Target) -> None:
+        self.chat, self.target = chat, target
+        self.turns: list[Message] = []
+        self.reply: Reply | None = None
+        self.shown: Any = None
+
+    def draw(self) -> None:
+        t = self.chat.t
+        with card("column"):
+            labels = {i: target.label for i, target in enumerate(self.chat.targets)}
+            with line().style("flex-wrap:nowrap"):
+                ui.select(labels, value=self.chat.targets.index(self.target), label=t("chat.model"),
+                          on_change=self._choose).props("outlined dense").classes("grow")  # fmt: skip
+                button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("chat.remove")}"')
+            self.place = ui.element("div").classes("said").props("aria-live=polite")
+            self.foot = line("spread small soft num")
+
+    def _choose(self, event: Any) -> None:
+        self.target = self.chat.targets[event.value]
+        self.clear()
+
+    def clear(self) -> None:
+        if self.reply:
+            self.reply.stop()
+        self.turns, self.reply, self.shown = [], None, None
+        self.place.clear()
+        self.foot.clear()
+
+    def ask(self, words: str, generation: GenerationSettings, **options: Any) -> None:
+        """Show the turn and put it in line; what is slow runs beside."""
+        self.turns = [*self.turns, Message("user", words)]
+        system = (Message("system", self.chat.system),) if self.chat.system else ()
+        reply = Reply()
+        self.reply, self.shown = reply, None
+        with self.place:
+            text(words, "say user")
+            self.box = text("…", "say assistant soft")
+        work = partial(self.chat.engines.ask, self.target, (*system, *self.turns), generation, reply, **options)
+        background_tasks.create(run.io_bound(work))
+
+    def tick(self) -> None:
+        """Draw what is new of the answer."""
+        reply = self.reply
+        if reply is None or (now := (reply.text, reply.done, reply.tokens > 0)) == self.shown:
+            return
+        self.shown = now
+        if reply.text:
+            self.box.classes(remove="soft")
+            self.box.set_content(_escaped(reply.text))
+        self.foot.clear()
+        with self.foot:
+            self._foot(reply)
+        if reply.done:
+            self._finish(reply)
+
+    def _foot(self, reply: Reply) -> None:
+        t = self.chat.t
+        speed = f"{reply.speed:.1f} {t('runs.speed')}" if reply.speed else ""
+        if reply.answer is None:
+            text(speed or t("chat.thinking"), tag="span")
+            button(t("train.stop"), reply.stop, "quiet danger")
+            return
+        reason = t.get(f"chat.stop_{reply.answer.stop_reason}", reply.answer.stop_reason)
+        wait = f"{(reply.first or reply.began) - reply.began:.2f} s"
+        text(t("chat.told", tokens=reply.tokens, speed=speed or "–", reason=reason, wait=wait), tag="span")
+        with line():
+            text(t("chat.weights", fingerprint=reply.answer.fingerprint), "mono", tag="span")
+            button(t("chat.save"), self._save, "quiet")
+
+    def _finish(self, reply: Reply) -> None:
+        if reply.error is not None:
+            with self.place:
+                trouble(self.chat.t, reply.error)
+            self.turns = self.turns[:-1]
+        elif reply.answer is not None:
+            if reply.answer.reasoning:
+                with self.place:
+                    text(reply.answer.reasoning, "say tool small")
+            self.box.classes(remove="soft")
+            self.box.set_content(_escaped(reply.answer.text))
+            self.turns = [*self.turns, Message("assistant", reply.answer.text, reasoning=reply.answer.reasoning)]
+
+    def _save(self) -> None:
+        pair = self.turns[-2:]
+        turn = [{"from": "human" if m.role == "user" else "gpt", "value": m.text} for m in pair]
+        try:
+            api.add_row(SAVED, self.chat.desk.data, {"conversations": turn})
+            ui.notify(self.chat.t("chat.saved", name=SAVED), position="bottom")
+        except SartorError as error:
+            ui.notify(str(error), type="negative")
+
+
+class Chatting:
+    """The columns, and what is asked of all of them."""
+
+    def __init__(self, desk: Desk, engines: Engines, t: Words, run_name: str) -> None:
+        self.desk, self.engines, self.t = desk, engines, t
+        self.targets = engines.targets()
+        first = [target for target in self.targets if target.path == f"runs/{run_name}"]
+        first = first or [target for target in self.targets if target.path == self.targets[0].path]
+        self.columns = [Column(self, target) for target in sorted(first[:2], key=lambda target: target.tuned)]
+        self.system, self.tools = "", ""
+        self.settings: dict[str, Any] = {"max_new_tokens": 256, "do_sample": False, "temperature": 0.95, "top_p": 0.7}
+        self.seed, self.thinking = 0, None
+
+    def draw(self) -> None:
+        t = self.t
+        self.place = ui.element("div").classes("columns")
+        self._columns()
+        with card("ask"):
+            self.box = ui.textarea(placeholder=t("chat.placeholder")).props(
+                f'outlined autogrow dense aria-label="{t("chat.placeholder")}"'
+            )
+            self.box.classes("w-full").on("keydown.enter.exact.prevent", self._ask)
+            self.said = ui.element("div")
+            with line("spread"):
+                with line():
+                    button(t("chat.ask"), self._ask, "main")
+                    button(t("chat.stop_all"), self._stop)
+                    button(t("chat.add"), self._add)
+                with line():
+                    button(t("chat.clear"), self._clear, "quiet")
+                    button(t("chat.export"), self._export, "quiet")
+            with ui.expansion(t("chat.settings")).classes("w-full"):
+                self._settings()
+        ui.timer(EVERY_S, self._tick)
+
+    def _settings(self) -> None:
+        t = self.t
+        ui.textarea(t("data.field_system"), on_change=lambda e: setattr(self, "system", e.value or "")).props(
+            "outlined dense autogrow"
+        ).classes("w-full")
+        ui.textarea(t("chat.tools"), on_change=lambda e: setattr(self, "tools", e.value or "")).props(
+            "outlined dense autogrow"
+        ).classes("w-full mono").style("margin:10px 0")
+        with ui.element("div").classes("fields"):
+            ui.select({False: t("chat.greedy"), True: t("chat.sample")}, value=False, label=t("chat.drawing"),
+                      on_change=partial(self._set, "do_sample")).props("outlined dense")  # fmt: skip
+            for key in ("max_new_tokens", "temperature", "top_p"):
+                ui.number(key, value=self.settings[key], min=0, on_change=partial(self._set, key)).props(
+                    "outlined dense"
+                )
+            ui.number(t("chat.seed"), value=0, min=0, precision=0,
+                      on_change=lambda e: setattr(self, "seed", int(e.value or 0))).props("outlined dense")  # fmt: skip
+            ui.select({None: t("chat.as_template"), True: t("chat.on"), False: t("chat.off")}, value=None,
+                      label=t("chat.think"), on_change=lambda e: setattr(self, "thinking", e.value),
+                      ).props("outlined dense")  # fmt: skip
+
+    def _set(self, key: str, event: Any) -> None:
+        value = event.value
+        self.settings[key] = int(value or 1) if key == "max_new_tokens" else value
+
+    def _columns(self) -> None:
+        self.place.clear()
+        with self.place:
+            for column in self.columns:
+                column.draw()
+
+    def _tick(self) -> None:
+        for column in self.columns:
+            column.tick()
+
+    def _ask(self) -> None:
+        words = (self.box.value or "").strip()
+        if not words or any(column.reply and not column.reply.done for column in self.columns):
+            return
+        self.said.clear()
+        try:
+            generation = GenerationSettings.model_validate(self.settings)
+            options = {"seed": self.seed, "thinking": self.thinking, "tools": self._tools()}
+        except (ValueError, SartorError) as error:
+            with self.said:
+                trouble(self.t, error)
+            return
+        self.box.value = ""
+        for column in self.columns:
+            column.ask(words, generation, **options)
+
+    def _tools(self) -> tuple[Any, ...]:
+        if not self.tools.strip():
+            return ()
+        try:
+            found = json.loads(self.tools)
+        except ValueError as error:
+            raise ConfigError(f"The tools are no JSON: {error}.", "tools", "Write a JSON list of functions.") from None
+        return tuple(found) if isinstance(found, list) else (found,)
+
+    def _stop(self) -> None:
+        for column in self.columns:
+            if column.reply:
+                column.reply.stop()
+
+    def _add(self) -> None:
+        if len(self.columns) < MOST_COLUMNS:
+            column = Column(self, self.targets[-1])
+            self.columns.append(column)
+            with self.place:
+                column.draw()
+
+    def remove(self, column: Column) -> None:
+        if len(self.columns) > 1:
+            column.clear()
+            self.columns.remove(column)
+            self._columns_again()
+
+    def _columns_again(self) -> None:
+        """Drawn anew with what was said."""
+        self._columns()
+        for column in self.columns:
+            with column.place:
+                for message in column.turns:
+                    text(message.text, f"say {message.role}")
+
+    def _clear(self) -> None:
+        for column in self.columns:
+            column.clear()
+
+    async def _export(self) -> None:
+        told = [
+            {"model": column.target.label,
+             "fingerprint": column.reply.answer.fingerprint if column.reply and column.reply.answer else None,
+             "messages": [{"role": m.role, "content": m.text} for m in column.turns]}
+            for column in self.columns
+        ]  # fmt: skip
+        made = await aside(lambda: json.dumps(told, ensure_ascii=False, indent=2))
+        ui.download.content(str(made), "conversation.json")
+
+
+def _escaped(words: str) -> str:
+    import html
+
+    from sartor.web.desk import plain
+
+    return html.escape(plain(words))

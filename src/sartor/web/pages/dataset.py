@@ -58,11 +58,11 @@ def add_to(desk: Desk) -> None:
 
 
 def _tabs(t: Words, name: str, here: str) -> None:
-    with line():
+    with ui.element("nav").classes("tabs"):
         for view in VIEWS:
-            made = link(t(f"dataset.{view}"), f"/dataset/{quote(name)}?view={view}", "btn")
+            made = link(t(f"dataset.{view}"), f"/dataset/{quote(name)}?view={view}", "")
             if view == here:
-                made.classes("main")
+                made.props("aria-current=page")
 
 
 class Browsing:

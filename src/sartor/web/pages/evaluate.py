@@ -1,16 +1,294 @@
-"""The page `/evaluate`."""
+"""The page `/evaluate`: base against tuned on held-out rows: progress, verdict, scores, answers side by side."""
 
 from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from fastapi import Request
 from nicegui import ui
 
-from sartor.web.desk import Desk
-from sartor.web.frame import framed, heading
+from sartor import api
+from sartor.base.errors import RunError, SartorError
+from sartor.web.desk import Desk, plain
+from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, pill, table, text, trouble
+from sartor.web.jobs import Job, Jobs
+from sartor.web.words import Words
+
+if TYPE_CHECKING:
+    from sartor.use.report import ScoreRow
+    from sartor.use.verdict import Verdict
+
+EVERY_S = 0.7
+AT_ONCE = 15
+METRICS = ("loss", "exact-match", "token-f1.word", "token-f1.char", "rouge-l.word", "rouge-l.char", "bleu-4.word",
+           "bleu-4.char", "chrf")  # fmt: skip
 
 
-def add_to(desk: Desk) -> None:
-    @ui.page("/evaluate")
-    def page(request: Request) -> None:
+def add_to(desk: Desk, jobs: Jobs) -> None:
+    @ui.page("/evaluate", response_timeout=30)
+    async def page(request: Request, run: str = "") -> None:
         with framed(request, "evaluate") as t:
-            heading(t("nav.evaluate"))
+            heading(t("evaluate.title"), t("evaluate.lead"))
+            found = await aside(partial(api.runs, desk.runs))
+            names = [] if isinstance(found, SartorError) else [r.name for r in found if r.state == "finished"]
+            if not names:
+                with card(), empty(t("evaluate.none"), t("evaluate.none_next")):
+                    link(t("nav.runs"), "/runs", "btn main")
+                return
+            await Evaluating(desk, jobs, t, names, run if run in names else names[0]).draw()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a comparison left in the run's folder."""
+
+    verdict: Verdict
+    remarks: Sequence[str]
+    scores: Sequence[ScoreRow]
+    base: Sequence[Mapping[str, Any]]
+    tuned: Sequence[Mapping[str, Any]]
+
+
+def read(desk: Desk, run: str, lang: str) -> Outcome | None:
+    """The verdict and the answers of a run; None before it was compared. Raises: RunError for damaged files."""
+    from sartor.use import report, wording
+
+    folder = desk.run(run)
+    if not folder.verdict.exists():
+        return None
+    files = report.read_run(folder)
+    if files.verdict is None:
+        return None
+    rows = files.answers
+    return Outcome(files.verdict, wording.remarks(files.verdict, lang), report.score_rows(files),
+                   rows.get("base-held_out", ()), rows.get("tuned-held_out", ()))  # fmt: skip
+
+
+class Evaluating:
+    """One run under judgement."""
+
+    def __init__(self, desk: Desk, jobs: Jobs, t: Words, names: list[str], run: str) -> None:
+        self.desk, self.jobs, self.t, self.names, self.run = desk, jobs, t, names, run
+        self.metric, self.longest = "loss", 128
+        self.seen: Any = None
+        self.order, self.shown = "row", AT_ONCE
+
+    async def draw(self) -> None:
+        t = self.t
+        with card():
+            with ui.element("div").classes("fields"):
+                ui.select(self.names, value=self.run, label=t("runs.run"), on_change=self._choose).props(
+                    "outlined dense"
+                )
+                ui.select(
+                    list(METRICS),
+                    value=self.metric,
+                    label=t("evaluate.decides"),
+                    on_change=lambda e: setattr(self, "metric", e.value),
+                ).props("outlined dense")
+                ui.number(
+                    "max_new_tokens",
+                    value=self.longest,
+                    min=1,
+                    precision=0,
+                    on_change=lambda e: setattr(self, "longest", int(e.value or 128)),
+                ).props("outlined dense")
+            with line():
+                self.start = button(t("evaluate.start"), self._start, "main")
+                text(t("evaluate.hint"), "soft small")
+            self.progress = ui.element("div").classes("w-full")
+        self.out = ui.element("div").classes("flex flex-col gap-5 w-full")
+        await self._redraw()
+        ui.timer(EVERY_S, self._redraw)
+
+    async def _choose(self, event: Any) -> None:
+        self.run, self.seen = event.value, None
+        await self._redraw()
+
+    async def _start(self) -> None:
+        job = self._job()
+        if job is None or job.state() not in ("waiting", "running"):
+            overrides = [f"primary_metric={self.metric}", f"max_new_tokens={self.longest}"]
+            self.jobs.add("compare", self.run, run=f"runs/{self.run}", overrides=overrides)
+        await self._redraw()
+
+    def _job(self) -> Job | None:
+        return self.jobs.of(self.run, "compare")
+
+    async def _redraw(self) -> None:
+        job = self._job()
+        state = job.state() if job else None
+        told = (job.read("progress.json") or {}) if job else {}
+        now = (self.run, job and job.id, state, told.get("done"), told.get("total"))
+        if now == self.seen:
+            return
+        ended = self.seen is None or self.seen[2] != state or self.seen[0] != self.run
+        self.seen = now
+        self._draw_progress(job, state, told)
+        if ended:
+            await self._draw_outcome()
+
+    def _draw_progress(self, job: Job | None, state: str | None, told: Mapping[str, Any]) -> None:
+        t = self.t
+        self.progress.clear()
+        with self.progress:
+            if state in ("waiting", "running") and job:
+                with line("spread"):
+                    done, total = told.get("done", 0), told.get("total")
+                    said = t("evaluate.progress", done=done, total=total) if total else t("evaluate.loading")
+                    text(said if state == "running" else t("state.waiting"), "num")
+                    button(t("train.stop"), job.stop, "quiet danger")
+                with ui.element("div").classes("meter"):
+                    ui.element("div").style(f"width:{100 * done / total if total else 0:.0f}%")
+            elif state == "failed" and job:
+                ended = job.read("ended.json") or {"what": job.log(2000)}
+                trouble(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
+
+    async def _draw_outcome(self) -> None:
+        outcome = await aside(partial(read, self.desk, self.run, self.t.lang))
+        self.out.clear()
+        with self.out:
+            if isinstance(outcome, RunError | SartorError):
+                trouble(self.t, outcome)
+            elif outcome is None:
+                with card():
+                    empty(self.t("evaluate.not_yet"), self.t("evaluate.not_yet_next"))
+            else:
+                self._verdict(outcome)
+                self._scores(outcome)
+                self._answers(outcome)
+
+    def _verdict(self, outcome: Outcome) -> None:
+        t, verdict = self.t, outcome.verdict
+        with card():
+            with line("spread"):
+                with line():
+                    text(t("runs.verdict"), tag="h2")
+                    pill(t.get(f"verdict.{verdict.outcome}", verdict.outcome), verdict.outcome)
+                with line():
+                    address = f"/runs/{quote(self.run)}/file/report.html"
+                    link(t("evaluate.report"), address).props("target=_blank")
+                    download = link(t("evaluate.download"), address)
+                    download.props["download"] = f"{self.run}-report.html"
+            text(verdict.sentence(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
+            for bar in [row.bar for row in outcome.scores[:1]]:
+                ui.html(bar).classes("w-full verdict-bar")
+            for remark in (*outcome.remarks, *verdict.notes):
+                text(remark, "soft small")
+
+    def _scores(self, outcome: Outcome) -> None:
+        t = self.t
+        head = [
+            (t("evaluate.metric"), "wide"),
+            (t("evaluate.base"), "num"),
+            (t("evaluate.tuned"), "num"),
+            (t("evaluate.difference"), "num"),
+            (t("evaluate.interval"), "num"),
+            (t("evaluate.scale"), "num"),
+        ]
+        with card("flush"):
+            table(head, [self._score(row) for row in outcome.scores if not row.folded])
+            folded = [self._score(row) for row in outcome.scores if row.folded]
+            if folded:
+                with ui.expansion(t("evaluate.more_scores")).classes("w-full"):
+                    table(head, folded)
+
+    def _score(self, row: ScoreRow) -> list[Any]:
+        from sartor.use.wording import interval
+        from sartor.use.wording import number as figure
+
+        d = row.difference
+
+        def name() -> None:
+            text(d.metric + (f" · {self.t('evaluate.deciding')}" if d.metric == self._primary(row) else ""), tag="b")
+            text(row.meaning.get(self.t.lang, ""), "soft small")
+
+        kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
+        return [name, figure(d.base), figure(d.tuned), partial(text, figure(d.difference, True), kind, "span"),
+                interval(d), f"{row.scale} {row.direction}"]  # fmt: skip
+
+    def _primary(self, row: ScoreRow) -> str:
+        return row.difference.metric if row.difference.p_holm is None else ""
+
+    def _answers(self, outcome: Outcome) -> None:
+        t = self.t
+        pairs = list(zip(outcome.base, outcome.tuned, strict=False))
+        if not pairs:
+            return
+        names = [name for name in METRICS if name == "loss" or name in (pairs[0][1].get("scores") or {})]
+        with card():
+            with line("spread"):
+                text(t("evaluate.answers"), tag="h2")
+                options = {"row": t("evaluate.by_row")} | {
+                    f"{name} {way}": f"{name} {sign}" for name in names for way, sign in (("up", "↑"), ("down", "↓"))
+                }
+
+                def sort(event: Any) -> None:
+                    self.order, self.shown = event.value, AT_ONCE
+                    fill()
+
+                ui.select(options, value=self.order, label=t("evaluate.sort"), on_change=sort).props("outlined dense")
+            place = ui.element("div").classes("flex flex-col gap-4 w-full")
+
+            def more() -> None:
+                self.shown += AT_ONCE
+                fill()
+
+            def fill() -> None:
+                place.clear()
+                with place:
+                    for base, tuned in ordered(pairs, self.order)[: self.shown]:
+                        self._pair(base, tuned)
+                    if self.shown < len(pairs):
+                        button(t("dataset.more", count=len(pairs) - self.shown), more)
+
+            fill()
+
+    def _pair(self, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+        t, label = self.t, str(tuned.get("label") or "")
+        with ui.element("article").classes("answer"):
+            with line("spread"):
+                text(tuned.get("question") or tuned.get("prompt") or "", tag="b")
+                text(tuned.get("id", ""), "soft small", tag="span")
+            text(f"{t('evaluate.reference')}: {label}", "soft")
+            with ui.element("div").classes("pair"):
+                for who, row in (("base", base), ("tuned", tuned)):
+                    with ui.element("div"):
+                        loss = row.get("loss")
+                        figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
+                        text(t(f"evaluate.{who}") + figure + f" · {row.get('stop_reason', '')}", "who num")
+                        ui.html(marked(str(row.get("predict") or ""), label), sanitize=False).classes("say assistant")
+
+
+def ordered(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], order: str
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The pairs by the tuned answers' score; rows without one come last."""
+    name, _, way = order.partition(" ")
+    if not way:
+        return list(pairs)
+
+    def value(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
+        row = pair[1]
+        found = row.get("loss") if name == "loss" else (row.get("scores") or {}).get(name)
+        return float(found) if isinstance(found, int | float) else None
+
+    known = [(number, pair) for pair in pairs if (number := value(pair)) is not None]
+    known.sort(key=lambda item: item[0], reverse=way == "down")
+    return [pair for _, pair in known] + [pair for pair in pairs if value(pair) is None]
+
+
+def marked(answer: str, reference: str) -> str:
+    """The answer as HTML, what the reference has too underlined in green; all text escaped."""
+    from sartor.use.marking import mark
+
+    return "".join(
+        f"<ins>{html.escape(plain(part.text))}</ins>" if part.shared and part.text.strip()
+        else html.escape(plain(part.text))
+        for part in mark(answer, reference)
+    )  # fmt: skip

@@ -1,0 +1,133 @@
+"""Models kept in memory for the chat page, each with one thread that answers; it draws nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sartor.api.targets import config_for
+from sartor.base.errors import SartorError
+from sartor.base.rundir import RunDir
+from sartor.base.settings import GenerationSettings
+from sartor.base.types import Message
+from sartor.web.desk import Desk
+
+if TYPE_CHECKING:
+    from sartor.use.batcher import Batcher, Progress, Ticket
+    from sartor.use.engine import Answer
+
+KEPT = 2
+"""Models in memory at once; a third one takes the place of the one used longest ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a column talks to: a run's weights or its base, a checkpoint, or a model."""
+
+    label: str
+    path: str
+    tuned: bool
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer as it grows; written by the model's thread, read by the window."""
+
+    text: str = ""
+    tokens: int = 0
+    began: float = 0.0
+    first: float | None = None
+    ended: float | None = None
+    answer: Answer | None = None
+    error: SartorError | None = None
+    ticket: Ticket | None = None
+    stopped: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens a second after the first."""
+        if self.first is None or self.tokens < 2:
+            return None
+        return (self.tokens - 1) / max(1e-6, (self.ended or time.monotonic()) - self.first)
+
+    def take(self, told: Progress) -> None:
+        now = time.monotonic()
+        if told.error:
+            self.error, self.ended = SartorError(told.error, "", ""), now
+            return
+        self.text = told.text
+        if told.token is not None:
+            self.tokens += 1
+            self.first = self.first or now
+        if told.answer is not None:
+            self.answer, self.ended, self.tokens = told.answer, now, told.answer.tokens
+
+    def stop(self) -> None:
+        self.stopped = True
+        if self.ticket:
+            self.ticket.cancel()
+
+
+@dataclass(slots=True)
+class Engines:
+    """Loads what a column asks for and puts its turns in line."""
+
+    desk: Desk
+    kept: OrderedDict[tuple[str, bool | None], Batcher] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def targets(self) -> list[Target]:
+        """Everything that can be talked to, newest runs first."""
+        found = []
+        folders = [p.parent for p in self.desk.runs.glob("*/config.yaml")]
+        for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+            place = f"runs/{folder.name}"
+            if (folder / "adapter_config.json").exists():
+                found += [Target(f"{folder.name} · tuned", place, True), Target(f"{folder.name} · base", place, False)]
+            elif any(folder.glob("model*.safetensors")):
+                found.append(Target(f"{folder.name} · tuned", place, True))
+            found += [Target(f"{folder.name} · {c.name}", f"{place}/{c.name}", True)
+                      for c in RunDir(folder).checkpoints()]  # fmt: skip
+        return found + [Target(Path(model).name, model, True) for model in self.desk.models()]
+
+    def ask(
+        self, target: Target, turns: Sequence[Message], generation: GenerationSettings, reply: Reply, *,
+        seed: int = 0, thinking: bool | None = None, tools: Sequence[Any] = (),
+    ) -> None:  # fmt: skip
+        """Put a turn in line; `reply` grows from the model's thread. Errors are put into it."""
+        from sartor.use.batcher import Request
+
+        try:
+            batcher = self._loaded(target.path, thinking)
+            prompt = batcher.engine.prompt(turns, tools)
+            request = Request(tuple(prompt.ids.tolist()), generation, "tuned" if target.tuned else "base", seed)
+            reply.began = time.monotonic()
+            if not reply.stopped:
+                (reply.ticket,) = batcher.submit([request], lambda _, told: reply.take(told))
+        except SartorError as error:
+            reply.error = error
+        if reply.stopped and reply.ticket:
+            reply.ticket.cancel()
+
+    def _loaded(self, path: str, thinking: bool | None) -> Batcher:
+        from sartor.api.using import load_engine
+        from sartor.use.batcher import Batcher
+
+        with self.lock:
+            key = (path, thinking)
+            if key not in self.kept:
+                while len(self.kept) >= KEPT:
+                    self.kept.popitem(last=False)[1].close()
+                overrides = [] if thinking is None else [f"enable_thinking={str(thinking).lower()}"]
+                self.kept[key] = Batcher(load_engine(config_for(path, overrides)))
+            self.kept.move_to_end(key)
+            return self.kept[key]
