@@ -33,7 +33,7 @@ def codes(loaded: Loaded) -> list[tuple[int, str, str | None]]:
     return [(s.origin.row, s.code, s.field) for s in loaded.skipped]
 
 
-@pytest.mark.parametrize("name", ["alpaca", "sharegpt"])
+@pytest.mark.parametrize("name", ["alpaca", "openai", "sharegpt"])
 def test_each_format_reads_its_own_examples(name: str) -> None:
     module = importlib.import_module(f"sartor.data.formats.{name}")
     for row, keys, expected in module.EXAMPLES:
