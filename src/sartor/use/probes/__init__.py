@@ -14,7 +14,7 @@ from sartor.use.engine import Engine
 from sartor.use.verdict import Forgetting, compare_rows
 from sartor.use.weights import Which
 
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)
