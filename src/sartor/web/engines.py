@@ -65,9 +65,8 @@ class Reply:
             self.error, self.ended = SartorError(told.error, "", ""), now
             return
         self.text = told.text
-        if told.token is not None:
-            self.tokens += 1
-            self.first = self.first or now
+        self.tokens += 1
+        self.first = self.first or now
         if told.answer is not None:
             self.answer, self.ended, self.tokens = told.answer, now, told.answer.tokens
 

@@ -28,7 +28,10 @@ def work(job: Job) -> Any:
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
         case "export":
-            done = api.export(arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"))
+            done = api.export(
+                arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"),
+                dtype=arguments.get("dtype"),
+            )  # fmt: skip
             return {"folder": str(done.folder), "files": [file.name for file in done.files],
                     "checks": [str(check) for check in done.checks]}  # fmt: skip
 

@@ -45,7 +45,7 @@ class Column:
 
     def draw(self) -> None:
         t = self.chat.t
-        with card("column"):
+        with card("chat-col"):
             labels = {i: target.label for i, target in enumerate(self.chat.targets)}
             with line().style("flex-wrap:nowrap"):
                 ui.select(labels, value=self.chat.targets.index(self.target), label=t("chat.model"),
@@ -144,7 +144,7 @@ class Chatting:
 
     def draw(self) -> None:
         t = self.t
-        self.place = ui.element("div").classes("columns")
+        self.place = ui.element("div").classes("chat-cols")
         self._columns()
         with card("ask"):
             self.box = ui.textarea(placeholder=t("chat.placeholder")).props(

@@ -21,7 +21,7 @@ from sartor.web.words import Words
 
 if TYPE_CHECKING:
     from sartor.use.report import ScoreRow
-    from sartor.use.verdict import Verdict
+    from sartor.use.verdict import Difference, Verdict
 
 EVERY_S = 0.7
 AT_ONCE = 15
@@ -176,8 +176,7 @@ class Evaluating:
                     download = link(t("evaluate.download"), address)
                     download.props["download"] = f"{self.run}-report.html"
             text(verdict.sentence(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
-            for bar in [row.bar for row in outcome.scores[:1]]:
-                ui.html(bar).classes("w-full verdict-bar")
+            interval_bar(t, verdict.primary)
             for remark in (*outcome.remarks, *verdict.notes):
                 text(remark, "soft small")
 
@@ -263,6 +262,30 @@ class Evaluating:
                         figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
                         text(t(f"evaluate.{who}") + figure + f" · {row.get('stop_reason', '')}", "who num")
                         ui.html(marked(str(row.get("predict") or ""), label), sanitize=False).classes("say assistant")
+
+
+def interval_bar(t: Words, difference: Difference) -> None:
+    """The difference with its interval beside zero, drawn to scale."""
+    from sartor.use.wording import number as figure
+
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return
+    left, right = min(low, 0.0), max(high, 0.0)
+    margin = 0.08 * (right - left or 1.0)
+    left, right = left - margin, right + margin
+
+    def at(value: float) -> str:
+        return f"{100 * (value - left) / (right - left):.2f}%"
+
+    with ui.element("div").classes(f"interval {difference.outcome}").props("role=img") as bar:
+        bar.props["aria-label"] = f"{t('evaluate.difference')} {figure(difference.difference, True)}"
+        ui.element("div").classes("axis")
+        ui.element("div").classes("zero").style(f"left:{at(0.0)}")
+        ui.element("div").classes("span").style(f"left:{at(low)};width:calc({at(high)} - {at(low)})")
+        ui.element("div").classes("dot").style(f"left:{at(difference.difference)}")
+        for value in (low, high, 0.0):
+            text(figure(value, value != 0), "tick").style(f"left:{at(value)}")
 
 
 def ordered(

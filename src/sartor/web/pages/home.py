@@ -20,7 +20,11 @@ from sartor.web.words import Words
 
 EVERY_S = 1.0
 FORMS = ("merged", "adapter", "gguf", "ollama")
-QUANTS = ("f16", "q8_0", "q4_0")
+NUMBERS = {
+    "merged": ("float16", "bfloat16", "float32"), "adapter": (), "gguf": ("f16", "q8_0", "q4_0"),
+    "ollama": ("f16", "q8_0", "q4_0"),
+}  # fmt: skip
+"""The number formats of a form, the first as it opens. float16 rounds eight times finer than bfloat16."""
 
 
 def add_to(desk: Desk, jobs: Jobs) -> None:
@@ -55,7 +59,7 @@ class Taking:
 
     def __init__(self, jobs: Jobs, t: Words, names: list[str], run: str, exports: Path) -> None:
         self.jobs, self.t, self.names, self.run, self.exports = jobs, t, names, run, exports
-        self.form, self.quant = "merged", "q8_0"
+        self.form, self.numbers = "merged", "float16"
         self.seen: Any = None
 
     def draw(self) -> None:
@@ -71,7 +75,10 @@ class Taking:
                         "outlined dense"
                     )
                     self.quants = ui.select(
-                        list(QUANTS), value=self.quant, label=t("home.quant"), on_change=partial(self._set, "quant")
+                        list(NUMBERS["merged"]),
+                        value=self.numbers,
+                        label=t("home.quant"),
+                        on_change=partial(self._set, "numbers"),
                     ).props("outlined dense")
                 self.meaning = text("", "soft")
                 with line():
@@ -85,16 +92,19 @@ class Taking:
 
     def _set(self, name: str, event: Any) -> None:
         setattr(self, name, event.value)
+        if name == "form" and NUMBERS[self.form]:
+            self.numbers = NUMBERS[self.form][0]
+            self.quants.set_options(list(NUMBERS[self.form]), value=self.numbers)
         self._changed()
 
     def _changed(self) -> None:
         self.seen = None
-        self.quants.set_visibility(self.form in ("gguf", "ollama"))
+        self.quants.set_visibility(bool(NUMBERS[self.form]))
         self.meaning.set_content(self.t(f"home.means_{self.form}"))
         self._redraw()
 
     def _folder(self) -> str:
-        return f"{self.run}-{self.form}" + (f"-{self.quant}" if self.form in ("gguf", "ollama") else "")
+        return f"{self.run}-{self.form}" + (f"-{self.numbers}" if NUMBERS[self.form] else "")
 
     def _job(self) -> Job | None:
         out = str(self.exports / self._folder())
@@ -105,9 +115,10 @@ class Taking:
         job = self._job()
         if job is None or job.state() not in ("waiting", "running"):
             self.exports.mkdir(exist_ok=True)
-            quant = self.quant if self.form in ("gguf", "ollama") else None
-            self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.form, quant=quant,
-                          out=str(self.exports / self._folder()))  # fmt: skip
+            kind = "dtype" if self.form == "merged" else "quant"
+            numbers = {kind: self.numbers} if NUMBERS[self.form] else {}
+            out = str(self.exports / self._folder())
+            self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.form, out=out, **numbers)
         self._redraw()
 
     def _redraw(self) -> None:
