@@ -48,8 +48,10 @@ def test_what_is_lost_and_gained_is_named_with_its_interval() -> None:
     found = forgetting(base, tuned)
     assert found.gained == ("en-01",)
     assert len(found.lost) == 10
-    assert found.difference.difference == pytest.approx((1 - 10) / 60)
+    assert found.difference.difference == pytest.approx(100 * (1 - 10) / 60)
     assert found.difference.n == 60
+    assert found.difference.method == "mcnemar|exact"
+    assert found.difference.base == 50.0
     assert found.difference.outcome == "worse"
 
 

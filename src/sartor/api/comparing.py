@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sartor.api.judging import judge_run
 from sartor.api.rows import prepare_rows
 from sartor.api.targets import config_for
 from sartor.api.training import Run
@@ -71,8 +72,10 @@ def compare(
         verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
     )  # fmt: skip
     forgotten = _forgetting(engine, progress) if config.evaluation.forgetting_probe else None
+    judged = judge_run(folder, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None
     verdict = make_verdict(
         primary, others, memorisation=memory, forgetting=forgotten, leaks=leaks(rows.learned, rows.held_out),
+        judge=judged,
         base_name=config.model.model_name_or_path, tuned_name=folder.name,
     )  # fmt: skip
     folder.write_json("verdict.json", verdict.to_json())

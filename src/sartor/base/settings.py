@@ -217,6 +217,7 @@ class EvaluationSettings(Section):
     forgetting_probe: bool = Field(True, description="compare asks base and tuned sixty general questions.")
     judge_endpoint: str | None = Field(None, description="An OpenAI-compatible address that judges answers.")
     judge_model: str | None = Field(None, description="The judge's model name.")
+    judge_labels: str | None = Field(None, description="A JSONL file of people's labels: id and base, tuned or tie.")
     judge_api_key: str | None = Field(None, description="As ${ENV_NAME}; a literal secret is refused.")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -144,6 +145,8 @@ def remarks(verdict: Verdict, lang: str = "en") -> list[str]:
             if zh else
             f"General questions: {before} % right before, {after} % after ({lost} lost, {gained} gained of {d.n}; {p})."
         )  # fmt: skip
+    if verdict.judge and "counts" in verdict.judge:
+        lines.append(_judged(verdict.judge, zh))
     if count := len(verdict.leaks):
         lines.append(
             f"有 {count} 行保留数据与学过的行几乎相同，其分数反映的是记忆。" if zh else
@@ -163,3 +166,17 @@ def remarks(verdict: Verdict, lang: str = "en") -> list[str]:
     if verdict.primary.remark:
         lines.append(verdict.primary.remark)
     return lines + list(verdict.notes)
+
+
+def _judged(judge: Mapping[str, Any], zh: bool) -> str:
+    better, worse, tie, failed, swayed = (
+        judge["counts"][name] for name in ("tuned", "base", "tie", "failed", "swayed_by_order")
+    )
+    agreement = judge.get("agreement")
+    if zh:
+        people = "" if agreement is None else f"；与人工标注一致 {agreement:.0%}"
+        order = f"（其中 {swayed} 次随顺序改变）" if swayed else ""
+        return f"评判模型：微调后胜 {better}，原模型胜 {worse}，平 {tie}{order}，失败 {failed}{people}。"
+    people = "" if agreement is None else f"; agrees with people on {agreement:.0%}"
+    order = f" ({swayed} by the order alone)" if swayed else ""
+    return f"Judge: {better} answers better, {worse} worse, {tie} tied{order}, {failed} failed{people}."

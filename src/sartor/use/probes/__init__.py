@@ -70,8 +70,8 @@ def ask(
 
 
 def forgetting(base: Sequence[Reply], tuned: Sequence[Reply], seed: int = 42) -> Forgetting:
-    """What the base knew and the tuned model does not, and the other way about, with its interval and exact p."""
-    before, after = [float(reply.right) for reply in base], [float(reply.right) for reply in tuned]
+    """What the base knew and the tuned model does not, and the other way about; in per cent, with interval and p."""
+    before, after = ([100.0 * reply.right for reply in replies] for replies in (base, tuned))
     difference = compare_rows(before, after, metric="general-probe", higher_is_better=True, seed=seed)
     pairs = list(zip(base, tuned, strict=True))
     return Forgetting(

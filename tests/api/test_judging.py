@@ -1,0 +1,59 @@
+"""A run's answers before a judge: rows are paired by id, people's labels read strictly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sartor.api.judging import judge_run, read_labels
+from sartor.base.config import RunConfig
+from sartor.base.errors import ConfigError, DataError
+from sartor.base.rundir import RunDir
+from sartor.use.verdict import compare_rows, make_verdict
+from sartor.use.wording import remarks
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    for which, ids in (("base", (1, 2, 3)), ("tuned", (3, 2, 1))):
+        folder = tmp_path / "predictions" / f"{which}-held_out"
+        folder.mkdir(parents=True)
+        rows = [{"id": f"d:{n}", "question": f"q{n}", "predict": f"{which} {n}", "label": f"ref {n}"} for n in ids]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "generated_predictions.jsonl").write_text(text, encoding="utf-8")
+    return RunDir(tmp_path)
+
+
+def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "labels.jsonl").write_text(
+        '{"id": "d:1", "label": "tuned"}\n\n{"id": "d:2", "label": "tie"}\n', "utf-8"
+    )
+    asked: list[str] = []
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return "1" if prompt.index("tuned ") < prompt.index("base ") else "2"
+
+    judged = judge_run(run, RunConfig.of({"judge_labels": str(tmp_path / "labels.jsonl")}), ask=ask)
+    assert judged.counts["tuned"] == 3
+    assert judged.agreement == 0.5
+    for prompt in asked:
+        numbers = {word for word in ("1", "2", "3") if f"q{word}" in prompt}
+        assert len(numbers) == 1
+        number = numbers.pop()
+        assert all(f"{name} {number}" in prompt for name in ("base", "tuned", "ref"))
+    difference = compare_rows([1.0] * 5, [2.0] * 5, metric="x")
+    verdict = make_verdict(difference, judge=judged.to_json())
+    assert any("3 answers better" in line and "agrees with people on 50%" in line for line in remarks(verdict))
+    assert any("评判模型" in line for line in remarks(verdict, "zh"))
+
+
+def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="address and a model"):
+        judge_run(run, RunConfig.of({"judge_endpoint": "http://localhost/v1"}))
+    (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
+    with pytest.raises(DataError, match="best") as caught:
+        read_labels(tmp_path / "labels.jsonl")
+    assert "line 2" in caught.value.where
