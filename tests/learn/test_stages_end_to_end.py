@@ -104,3 +104,25 @@ def test_data_of_another_stage_is_refused_with_the_way(
 ) -> None:
     with pytest.raises(DataError, match=what):
         api.train(**settings, stage=stage, dataset=dataset)
+
+
+def test_fixed_prompts_are_answered_while_it_learns_and_change_nothing(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"stage": "kto", "dataset": "judged", "max_steps": 4, "lora_dropout": 0.1, "max_new_tokens": 4}
+    quiet = api.train(**settings)
+    asked = {"sample_steps": 2, "sample_prompts": ["How much is 1 and 1?", "Who, then?"]}
+    told = api.train(**{**settings, **asked, "output_dir": str(tmp_path / "runs" / "two")})
+    samples = [event for event in told.dir.read_events() if event["kind"] == "sample"]
+    assert [(s["step"], s["prompt"]) for s in samples] == [(n, p) for n in (2, 4) for p in asked["sample_prompts"]]
+    one, two = (load_file(run.path / "adapter_model.safetensors") for run in (quiet, told))
+    assert all(one[name].equal(two[name]) for name in one)
+
+
+def test_preferences_go_on_from_a_finished_adapter(settings: dict[str, Any], tmp_path: Path) -> None:
+    first = api.train(**{**settings, "stage": "kto", "dataset": "judged"})
+    on = {"adapter_name_or_path": str(first.path), "output_dir": str(tmp_path / "runs" / "two")}
+    second = api.train(**{**settings, **on, "stage": "dpo", "dataset": "pairs"})
+    losses = [event["loss"] for event in second.dir.read_events() if event["kind"] == "step"]
+    assert losses[0] == pytest.approx(0.693147, abs=1e-5)  # the reference is the model that it goes on from
+    assert losses[-1] < losses[0]

@@ -12,6 +12,7 @@ from typing import Any
 from sartor.api.environment import environment
 from sartor.api.folder import open_run, run_folder
 from sartor.api.rows import PreparedRows, data_json, make_encoder, prepare_rows
+from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.rundir import RunDir, State
@@ -114,16 +115,28 @@ def _train(
     if config.method.ref_model:
         other = settings.model_copy(update={"model_name_or_path": config.method.ref_model})
         reference = load_model(other, trust_remote_code=trust_remote_code)
-    model = adapt(model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed)
+    model = adapt(
+        model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed,
+        adapters=config.model.adapter_name_or_path,
+    )  # fmt: skip
+    callbacks = [*callbacks, *_trackers(run, config)]
     results = loop.train(
         run, config, plan, model, rows.learned_ids, rows.held_out_ids,
         pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
         resume=_resume_from(run, config, resume, callbacks), reference=reference,
+        sample=make_sampler(model, encoder, config),
     )  # fmt: skip
     del model
     release_memory()
     return Run(run, results)
+
+
+def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
+    from sartor.learn.trackers import Trackers
+
+    names = [name for name in config.train.report_to if name != "none"]
+    return [Trackers(names, config.train.run_name or run.name, run.path, config.flat())] if names else []
 
 
 def _check_kind(rows: PreparedRows, stage: Any, config: RunConfig) -> None:
@@ -144,8 +157,9 @@ def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
     """Weights, tokenizer with the template trained with, and stop tokens, as peft and transformers load them."""
     from transformers import GenerationConfig
 
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
+    from sartor.learn.model import save_weights
+
+    save_weights(model, folder)
     tokenizer: Any = encoder.tokenizer
     before = tokenizer.chat_template
     tokenizer.chat_template = encoder.template.source
@@ -182,7 +196,8 @@ def fingerprint(rows: PreparedRows, encoder: Encoder, config: RunConfig) -> dict
     """What must be the same for a run to go on: name → SHA-256."""
     tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
     model = Path(_model_path(config))
-    weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []
+    folders = [model, *map(Path, config.model.adapter_name_or_path)]
+    weights = [file for folder in folders if folder.is_dir() for file in sorted(folder.glob("*.safetensors"))]
     return {
         "data": rows.digest,
         "template": hashlib.sha256(encoder.template.source.encode()).hexdigest(),

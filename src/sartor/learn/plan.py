@@ -81,6 +81,9 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
     train = config.train
     if train.save_only_model and train.load_best_model_at_end:
         raise ConfigError("save_only_model keeps no state to go back to.", "load_best_model_at_end", "Drop one.")
+    if train.load_best_model_at_end and not facts.eval_rows:
+        raise ConfigError("There are no held-out rows to find the best model by.", "load_best_model_at_end",
+                          "Write val_size or eval_dataset, or leave it out.")  # fmt: skip
     global_batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * facts.processes
     steps_per_epoch = math.ceil(facts.rows / global_batch)
     total = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * steps_per_epoch)

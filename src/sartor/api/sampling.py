@@ -1,0 +1,31 @@
+"""Joins the loop to an Engine: fixed prompts answered by the model while it learns, so that one can see it change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sartor.base.config import RunConfig
+from sartor.base.types import Message
+from sartor.prompt.encode import Encoder
+
+Sampler = Callable[[], list[tuple[str, str]]]
+
+
+def make_sampler(model: Any, encoder: Encoder, config: RunConfig) -> Sampler | None:
+    """What answers `sample_prompts` with the weights as they are, or None when that was not asked for."""
+    prompts = config.train.sample_prompts
+    if not config.train.sample_steps or not prompts or config.method.stage == "rm":
+        return None
+    from sartor.learn.head import causal_model
+    from sartor.use.engine import Engine
+    from sartor.use.weights import Weights
+
+    engine = Engine(Weights(causal_model(model)), encoder.tokenizer, encoder)
+    conversations = [(Message("user", prompt),) for prompt in prompts]
+
+    def sample() -> list[tuple[str, str]]:
+        answers = engine.generate(conversations, config.generation, seed=config.train.seed)
+        return [(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    return sample
