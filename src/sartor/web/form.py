@@ -127,7 +127,7 @@ def allow(desk: Desk, config: RunConfig) -> None:
     for path in filter(None, paths):
         place = (desk.folder / path).resolve()
         is_path = path.startswith(("/", "~", ".")) or "\\" in path or place.exists()
-        if is_path and not any(place.is_relative_to(root.resolve()) for root in roots):
+        if path.startswith("~") or (is_path and not any(place.is_relative_to(root.resolve()) for root in roots)):
             raise ConfigError("This lies outside the folder of the page.", path,
                               "Choose something in it, or start the page with --model-dir.")  # fmt: skip
     if config.train.output_dir and not _in_runs(desk, config.train.output_dir):

@@ -1,0 +1,82 @@
+"""The form is drawn from the schema, says the same as the YAML and the command line, and lets nothing dangerous by."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sartor.base.config import RunConfig, parse_override, section_of
+from sartor.base.errors import ConfigError
+from sartor.web.desk import Desk
+from sartor.web.form import BEGINNING, NOT_HERE, USUAL, allow, command, fields, free_name, parse_yaml, shown, typed
+
+
+def test_every_setting_is_drawn_once() -> None:
+    keys = [field.key for field in fields()]
+    assert sorted([*keys, *NOT_HERE]) == sorted(section_of())
+    assert set(USUAL) <= set(keys)
+    assert all(field.description for field in fields())
+
+
+def test_choices_are_those_of_the_schema() -> None:
+    by_key = {field.key: field.choices for field in fields()}
+    assert by_key["finetuning_type"] == ("lora", "full", "freeze")
+    assert by_key["quantization_bit"] == (None, 4, 8)
+    assert by_key["bf16"] == (None, True, False)
+    assert by_key["learning_rate"] is None
+    assert by_key["dataset"] is None
+
+
+def test_the_form_opens_with_settings_that_hold() -> None:
+    assert RunConfig.of({**BEGINNING, "dataset": "x"}).method.lora_rank == 16
+
+
+@pytest.mark.parametrize("value", [1e-4, 5e-5, 3, True, "cosine", ["a", "b"], None, 1e-8])
+def test_what_is_shown_reads_back(value: object) -> None:
+    assert typed(shown(value)) in (value, ", ".join(value) if isinstance(value, list) else value, str(value))
+
+
+def test_the_command_line_says_the_same() -> None:
+    asked = {"dataset": ["a", "b"], "learning_rate": 1e-4, "bf16": True, "output_dir": "runs/my run", "stop": "a'b"}
+    words = shlex.split(command({k: v for k, v in asked.items() if k != "stop"}))
+    assert words[:2] == ["sartor", "train"]
+    again = RunConfig.of(dict(parse_override(word) for word in words[2:]))
+    assert again.flat() == RunConfig.of({k: v for k, v in asked.items() if k != "stop"}).flat()
+
+
+def test_broken_yaml_is_named_by_its_place() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_yaml("a: 1\nb: [")
+    assert "line 2" in error.value.where or "line 3" in error.value.where
+    assert parse_yaml("") == {}
+    with pytest.raises(ConfigError):
+        parse_yaml("- a")
+
+
+@pytest.mark.parametrize("settings", [
+    {"trust_remote_code": True}, {"allow_outside": True}, {"dataset_dir": "/etc"}, {"dataset_dir": "../x"},
+    {"output_dir": "/tmp/x"}, {"output_dir": "runs/../../x"}, {"output_dir": "data"}, {"output_dir": "runs/.trash"},
+    {"model_name_or_path": "/etc"}, {"model_name_or_path": "../models/m"}, {"adapter_name_or_path": "/etc"},
+    {"ref_model": "/etc"}, {"deepspeed": "/etc/x.json"}, {"export_dir": "/tmp/x"}, {"model_name_or_path": "~/m"},
+], ids=str)  # fmt: skip
+def test_the_page_lets_nothing_out_of_the_folder(tmp_path: Path, settings: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        allow(Desk(tmp_path), RunConfig.of(settings))
+
+
+def test_what_lies_in_the_folders_is_allowed(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "desk", (tmp_path / "models",))
+    for settings in (
+        {"model_name_or_path": "org/name", "dataset_dir": "data", "output_dir": "runs/a"},
+        {"model_name_or_path": str(tmp_path / "models" / "m")}, {"adapter_name_or_path": "runs/a"},
+    ):  # fmt: skip
+        allow(desk, RunConfig.of(settings))
+
+
+def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    assert free_name(desk, "pride") == "runs/pride"
+    (tmp_path / "runs" / "pride").mkdir(parents=True)
+    assert free_name(desk, "pride") == "runs/pride-2"

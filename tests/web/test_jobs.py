@@ -1,0 +1,70 @@
+"""Jobs run one at a time, in their order, as processes of their own; their state is in files alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sartor.web import jobs as queue
+from sartor.web import worker
+from sartor.web.jobs import Job, Jobs
+
+
+class Child:
+    """A process that is not one."""
+
+    pid = os.getpid()
+
+    def __init__(self, words: list[str], **options: Any) -> None:
+        assert words[0] == sys.executable
+        assert options["start_new_session"], "it must outlive the server"
+
+    def poll(self) -> None:
+        return None
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    monkeypatch.setattr(queue.subprocess, "Popen", Child)
+    return Jobs(tmp_path / "jobs", tmp_path)
+
+
+def test_one_at_a_time_in_their_order(jobs: Jobs) -> None:
+    first, second, third = (jobs.add("train", name, settings="s.yaml") for name in "abc")
+    assert [job.state() for job in (first, second, third)] == ["running", "waiting", "waiting"]
+    second.stop()
+    assert second.state() == "stopped", "what waits leaves the queue"
+    first.write("ended.json", {"exit": 0})
+    jobs.advance()
+    assert [job.state() for job in (first, second, third)] == ["done", "stopped", "running"]
+
+
+def test_another_server_sees_the_same(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs.add("train", "a", settings="s.yaml")
+    other = Jobs(tmp_path / "jobs", tmp_path)
+    assert [(j.id, j.state()) for j in other.all()] == [(job.id, "running")]
+    assert other.of("a", "train") == job
+    assert other.of("a", "export") is None
+
+
+def test_a_process_that_died_or_whose_number_is_anothers_now_has_failed(jobs: Jobs) -> None:
+    job = jobs.add("train", "a", settings="s.yaml")
+    job.write("started.json", {"pid": os.getpid(), "born": 1.0})
+    assert job.state() == "failed"
+    job.write("started.json", {"pid": 2**22 + 5, "born": None})
+    assert job.state() == "failed"
+
+
+def test_the_worker_writes_how_it_ended(tmp_path: Path) -> None:
+    (tmp_path / "j").mkdir()
+    job = Job(tmp_path / "j", "train", "a", {"settings": str(tmp_path / "gone.yaml")})
+    job.write("job.json", {"kind": job.kind, "run": job.run, "arguments": dict(job.arguments)})
+    assert worker.main(job.path) == 1
+    ended = json.loads((job.path / "ended.json").read_text(encoding="utf-8"))
+    assert "not there" in ended["what"]
+    assert job.state() == "failed"
