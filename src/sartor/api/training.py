@@ -125,11 +125,17 @@ def _train(
         pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
         resume=_resume_from(run, config, resume, callbacks), reference=reference,
-        sample=make_sampler(model, encoder, config),
+        sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
     )  # fmt: skip
     del model
     release_memory()
     return Run(run, results)
+
+
+def _shortages(before: RunDir | None) -> dict[int, int]:
+    """Step → divisor of the micro-batches, where the run that is repeated ran out of memory."""
+    events = before.read_events() if before else ()
+    return {event["step"]: event["micro_divisor"] for event in events if event["kind"] == "oom"}
 
 
 def _trackers(run: RunDir, config: RunConfig) -> list[Any]:

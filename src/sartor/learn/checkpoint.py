@@ -62,7 +62,7 @@ def save(
         write_model(aside)
         if optimizer is not None:
             save_file(_flat_optimizer(optimizer), aside / OPTIMIZER)
-            save_file(_random_states(), aside / RANDOM)
+            save_file(random_states(), aside / RANDOM)
         state = {
             "progress": {name: getattr(progress, name) for name in progress.__slots__},
             "scheduler": dict(scheduler_state),
@@ -142,7 +142,7 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     try:
         tensors = load_file(folder / OPTIMIZER)
         _restore_optimizer(optimizer, tensors)
-        _restore_random(load_file(folder / RANDOM))
+        restore_random(load_file(folder / RANDOM))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"The optimizer state does not fit: {error}", str(folder), "Use another checkpoint."
@@ -173,6 +173,36 @@ def load_trained_weights(folder: Path, model: Any) -> None:
         raise ModelError(f"The weights cannot be read: {error}", str(folder), "Use another checkpoint.") from error
     if unexpected:
         raise ModelError(f"Weights do not fit the model: {unexpected[:3]}", str(folder), "Use the run's own model.")
+
+
+def sweep(run: RunDir) -> None:
+    """Remove what a killed process left half-written or half-removed; nothing that is whole."""
+    for pattern in (".checkpoint-*.part", ".checkpoint-*.gone", ".final.part"):
+        for folder in run.path.glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_final(run: RunDir, write_model: Callable[[Path], None]) -> None:
+    """The run's own weights: written aside, then renamed file by file, so that none is ever half there.
+
+    Raises: RunError when the disk is full.
+    """
+    aside = run / ".final.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        write_model(aside)
+        for file in sorted(p for p in aside.rglob("*") if p.is_file()):
+            fsync_file(file)
+            target = run.path / file.relative_to(aside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+        fsync_folder(run.path)
+    except (OSError, SafetensorError) as error:
+        cause = error if isinstance(error, OSError) else OSError(0, str(error))
+        raise disk_error(cause, run.path) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
@@ -207,14 +237,16 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, t
     optimizer.load_state_dict(content)
 
 
-def _random_states() -> dict[str, torch.Tensor]:
+def random_states() -> dict[str, torch.Tensor]:
+    """All states of torch's random numbers: the CPU's and each GPU's."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
 
-def _restore_random(states: Mapping[str, torch.Tensor]) -> None:
+def restore_random(states: Mapping[str, torch.Tensor]) -> None:
+    """Put the states of `random_states` back."""
     torch.set_rng_state(states["cpu"])
     for key, state in states.items():
         if key.startswith("cuda."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +53,7 @@ class Training:
     callbacks: Sequence[Callback]
     progress: Progress
     sample: Callable[[], Sequence[tuple[str, str]]] | None = None
+    replay: Mapping[int, int] = field(default_factory=dict)
 
     def event(self, kind: str, **values: Any) -> None:
         if not self.accelerator.is_main_process:
@@ -78,12 +79,14 @@ def train(
     allow_changed: bool = False,
     reference: Any = None,
     sample: Callable[[], Sequence[tuple[str, str]]] | None = None,
+    replay: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """Train `model` on `rows` as planned and leave everything in the run's folder; returns train_results.
 
     `write_model(folder)` writes weights, tokenizer and template, for checkpoints and at the end. `resume` is a
     verified checkpoint; `reference` is the model that preference losses compare with (none: `model` as it begins);
-    `sample` answers the fixed prompts: (prompt, answer) each.
+    `sample` answers the fixed prompts: (prompt, answer) each; `replay` holds step → divisor of the micro-batches
+    where an earlier run ran out of memory.
 
     Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps, on a full disk, or when
     a checkpoint belongs to other data.
@@ -91,7 +94,8 @@ def train(
     run.path.mkdir(parents=True, exist_ok=True)
     training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
                        reference)  # fmt: skip
-    training.sample = sample
+    training.sample, training.replay = sample, dict(replay or {})
+    checkpoint.sweep(run)
     if resume is not None:
         _go_on(training, resume, allow_changed)
     signals: list[int] = []
@@ -101,7 +105,7 @@ def train(
         with heard_signals(signals.append):
             _run_steps(training, signals)
         _take_best(training)
-        write_model(run.path)
+        checkpoint.write_final(run, write_model)
     except Interrupted as stop:
         training.event("interrupted", signal=stop.exit_code - 128, step=training.progress.step)
         raise
@@ -148,7 +152,7 @@ def _go_on(training: Training, folder: Path, allow_changed: bool) -> None:
     checkpoint.load_trained_weights(folder, training.accelerator.unwrap_model(training.objective).model)
     checkpoint.load_optimizer(folder, training.optimizer)
     restore_scheduler(training.scheduler, state["scheduler"])
-    training.progress = Progress(**state["progress"])
+    training.progress = replace(Progress(**state["progress"]), skipped_steps=0)
     training.event("resumed", step=training.progress.step, path=folder.name)
 
 
@@ -166,17 +170,7 @@ def _run_steps(training: Training, signals: list[int]) -> None:
 def _step(training: Training, chosen: list[int]) -> None:
     """One optimizer step: loss = sum over label tokens / label tokens of the whole global batch."""
     started, plan = time.perf_counter(), training.plan
-    world, rank = training.accelerator.num_processes, training.accelerator.process_index
-    weight = sum(training.stage.weight(training.rows[row]) for row in chosen)
-    total = torch.zeros((), device=training.accelerator.device)
-    tokens = 0
-    drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
-    for batch in training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id):
-        batch = replace(batch, drift=drift).to(training.accelerator.device)
-        loss = training.objective(batch) / weight
-        training.accelerator.backward(loss * world)  # DDP averages gradients over processes; we want their sum
-        total += loss.detach()
-        tokens += batch.ids_BT.numel()
+    total, tokens = _gradients(training, chosen)
     loss_value = float(training.accelerator.reduce(total))
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     limit = training.config.train.max_grad_norm
@@ -210,6 +204,66 @@ def _step(training: Training, chosen: list[int]) -> None:
             f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.", str(training.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
         )  # fmt: skip
+
+
+def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int]:
+    """Gradients of one global batch; out of memory, the micro-batches are halved and the step is begun again.
+
+    Raises: RunError when not even one row at a time fits.
+    """
+    step, random = training.progress.step + 1, checkpoint.random_states()
+    if training.progress.micro_divisor < training.replay.get(step, 1):
+        training.progress = replace(training.progress, micro_divisor=training.replay[step])
+    while True:
+        try:
+            return _accumulate(training, chosen)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or training.accelerator.num_processes > 1:
+                raise
+            reason = str(error).splitlines()[0]
+        divisor = 2 * training.progress.micro_divisor
+        if divisor > training.plan.micro_rows:
+            raise RunError(
+                f"Out of memory with one row at a time: {reason}", str(training.run.path),
+                "Lower cutoff_len, or use LoRA, a smaller model, or a larger machine. Checkpoints are kept.",
+            )  # fmt: skip
+        training.progress = replace(training.progress, micro_divisor=divisor)
+        training.optimizer.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        checkpoint.restore_random(random)
+        training.event("oom", step=step, micro_divisor=divisor, reason=reason)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: CUDA's own, or the CPU allocator's, which has no class."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "not enough memory" in said
+        or ("DefaultCPUAllocator" in said)
+    )
+
+
+def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int]:
+    """(summed loss / weight of this process's share, padded tokens), with the gradients left in the model."""
+    world, rank = training.accelerator.num_processes, training.accelerator.process_index
+    weight = sum(training.stage.weight(training.rows[row]) for row in chosen)
+    divisor = training.progress.micro_divisor
+    plan = replace(
+        training.plan, micro_rows=max(1, training.plan.micro_rows // divisor),
+        micro_tokens=max(1, training.plan.micro_tokens // divisor),
+    )  # fmt: skip
+    total = torch.zeros((), device=training.accelerator.device)
+    tokens = 0
+    drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
+    for batch in training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id):
+        batch = replace(batch, drift=drift).to(training.accelerator.device)
+        loss = training.objective(batch) / weight
+        training.accelerator.backward(loss * world)  # DDP averages gradients over processes; we want their sum
+        total += loss.detach()
+        tokens += batch.ids_BT.numel()
+    return total, tokens
 
 
 def _drift(training: Training, chosen: list[int]) -> torch.Tensor:

