@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,3 +151,34 @@ def test_each_of_several_datasets_is_scored_by_itself(engine: Engine, tmp_path: 
     assert done.results["datasets"]["e"]["rows"] == 2
     assert done.results["datasets"]["e"]["scores"]["rouge-l"]["value"] == alone.scores["rouge-l"].value
     assert "datasets" not in alone.results
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_predict import FEW, SAMPLED, Engine, example, predict
+engine = Engine.load(sys.argv[1], dtype="float32", device="cpu")
+print("ready", flush=True)
+predict(engine, [example(i) for i in range(1, 200)], Path(sys.argv[2]), generation=SAMPLED)
+"""
+
+
+@pytest.mark.real
+def test_kill_nine_loses_no_row_and_doubles_none(
+    engine: Engine, tiny_model_dir: Path, tmp_path: Path, trials: int
+) -> None:
+    rows = [example(i) for i in range(1, 200)]
+    predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
+    words = [sys.executable, "-c", KILLED, str(tiny_model_dir), str(tmp_path / "killed"), str(Path(__file__).parent)]
+    for trial in range(max(1, trials // 2)):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.05 + 0.03 * trial)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    done = predict(engine, rows, tmp_path / "killed", generation=SAMPLED)
+    assert 0 < done.results["resumed"] < len(rows)
+    assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
