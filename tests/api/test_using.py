@@ -161,6 +161,9 @@ def test_a_full_run_is_a_model_of_its_own(settings: dict[str, Any], project: Pat
     run = api.train(**{**settings, "finetuning_type": "full", "learning_rate": 1e-3})
     assert (run.path / "model.safetensors").exists()
     assert len(api.predict(run.path).rows) == 8
+    verdict = api.compare(run.path, ["forgetting_probe=false"])
+    assert verdict.primary.base != verdict.primary.tuned
+    assert verdict.primary.tuned == pytest.approx(run.results["eval_loss"], rel=0.1)
 
 
 def test_chat_answers_as_base_too_and_keeps_turns(run: api.Run, project: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
     from sartor.use.predict import Predictions
     from sartor.use.verdict import Difference, Forgetting, Verdict
+    from sartor.use.weights import Which
 
 PROBE_ROWS = 20
 """Learned rows asked as well, to tell memory from skill."""
@@ -49,10 +50,10 @@ def compare(
             "Train again with val_size=0.1 (or a count), or name eval_dataset.",
         )  # fmt: skip
     engine = load_engine(config, trust_remote_code=trust_remote_code)
-    if not engine.weights.has_both:
-        raise RunError("The run holds a whole model, not an adapter: its base is not loaded beside it.",
-                       str(folder.path), "Compare runs with finetuning_type: lora.")  # fmt: skip
-    rows = prepare_rows(_training_view(folder, config), engine.encoder)
+    training = _training_view(folder, config)
+    base = engine if engine.weights.has_both else load_engine(training, trust_remote_code=trust_remote_code)
+    engines: dict[Which, Engine] = {"base": base, "tuned": engine}
+    rows = prepare_rows(training, engine.encoder)
     if on_ledger:
         on_ledger(rows.ledger)
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
@@ -62,16 +63,16 @@ def compare(
     probe = _probe(rows.learned, config.train.seed)
     by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
     probe_ids = [by_id[e.origin.id] for e in probe]
-    held_out = _measure(engine, folder, "held_out", rows.held_out, rows.held_out_ids, config, frozenset(), progress)
+    held_out = _measure(engines, folder, "held_out", rows.held_out, rows.held_out_ids, config, frozenset(), progress)
     learned = _measure(
-        engine, folder, "learned", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
+        engines, folder, "learned", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
     )
     primary, *others = held_out.differences
     memory = memorisation(
         learned.differences[0], primary,
         verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
     )  # fmt: skip
-    forgotten = _forgetting(engine, progress) if config.evaluation.forgetting_probe else None
+    forgotten = _forgetting(engines, progress) if config.evaluation.forgetting_probe else None
     judged = judge_run(folder, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None
     verdict = make_verdict(
         primary, others, memorisation=memory, forgetting=forgotten, leaks=leaks(rows.learned, rows.held_out),
@@ -102,8 +103,8 @@ class _Measured:
 
 
 def _measure(
-    engine: Engine, run: RunDir, part: str, examples: Sequence[Example], encoded: Sequence[Any], config: RunConfig,
-    learned: frozenset[str], progress: Progress | None,
+    engines: Mapping[Which, Engine], run: RunDir, part: str, examples: Sequence[Example], encoded: Sequence[Any],
+    config: RunConfig, learned: frozenset[str], progress: Progress | None,
 ) -> _Measured:  # fmt: skip
     from sartor.use.predict import predict
     from sartor.use.verdict import compare_rows
@@ -112,7 +113,7 @@ def _measure(
     tokens = [row for row in encoded if isinstance(row, Tokens)]
     values: dict[str, dict[str, Sequence[float]]] = {}
     better: dict[str, bool] = {"loss": False}
-    for which in ("base", "tuned"):
+    for which, engine in engines.items():  # base first
         losses = engine.losses(tokens, weights=which)
         done = predict(
             engine, rows, run.predictions / f"{which}-{part}", generation=config.generation, weights=which,
@@ -138,12 +139,12 @@ def _measure(
     return _Measured(differences, done)
 
 
-def _forgetting(engine: Engine, progress: Progress | None) -> Forgetting:
+def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> Forgetting:
     """Sixty general questions, before and after."""
     from sartor.use.probes import ask, forgetting, questions
 
     probe = questions()
-    return forgetting(*(ask(engine, probe, which, progress) for which in ("base", "tuned")))  # type: ignore[arg-type]
+    return forgetting(*(ask(engine, probe, which, progress) for which, engine in engines.items()))
 
 
 def _with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
