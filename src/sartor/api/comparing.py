@@ -144,7 +144,8 @@ def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> F
     from sartor.use.probes import ask, forgetting, questions
 
     probe = questions()
-    return forgetting(*(ask(engine, probe, which, progress) for which, engine in engines.items()))
+    replies = {which: ask(engine, probe, which, progress) for which, engine in engines.items()}
+    return forgetting(replies["base"], replies["tuned"])
 
 
 def _with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
