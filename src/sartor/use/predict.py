@@ -61,9 +61,34 @@ def predict(
     engine.weights.use(weights)
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
+    journal, mine, resumed = _answer_rows(
+        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress
+    )
+    rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
+    scoring = Scoring(tuple(metrics))
+    per_row = [scoring.add(row.text, row.reference) for row in rows]
+    scores = scoring.result()
+    seconds = time.perf_counter() - prepared
+    results = _results(rows, scores, seconds, prepared - started, settings, engine, weights, fingerprint)
+    if resumed:
+        results["predict_samples_per_second"] = round((len(rows) - resumed) / max(seconds, 1e-9), 3)
+    results |= {"resumed": resumed, "batch_rows": BATCH_ROWS}
+    results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
+    if shard is None:
+        write(folder, rows, per_row, results)
+        journal.remove()
+    return Predictions(rows, scores, folder, results)
+
+
+def _answer_rows(
+    engine: Engine, examples: Sequence[Demonstration], folder: Path, settings: GenerationSettings, weights: Which,
+    seed: int, *, shard: Shard | None, merge: bool, progress: Callable[[int, int | None], None] | None,
+) -> tuple[Journal, range, int]:  # fmt: skip
+    """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known)."""
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
     decided_by = {
-        "fingerprint": fingerprint, "dtype": str(engine.model.dtype), "generation": settings.model_dump(), "seed": seed,
+        "fingerprint": engine.fingerprint(weights), "dtype": str(engine.model.dtype),
+        "generation": settings.model_dump(), "seed": seed,
     }  # fmt: skip
     keys = [
         row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
@@ -86,18 +111,7 @@ def predict(
 
     wanted = [prompts[place] for place in missing]
     engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
-    rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
-    scoring = Scoring(tuple(metrics))
-    per_row = [scoring.add(row.text, row.reference) for row in rows]
-    scores = scoring.result()
-    seconds = time.perf_counter() - prepared
-    results = _results(rows, scores, seconds, prepared - started, settings, engine, weights, fingerprint)
-    results |= {"resumed": len(mine) - len(missing), "batch_rows": BATCH_ROWS}
-    results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
-    if shard is None:
-        write(folder, rows, per_row, results)
-        journal.remove()
-    return Predictions(rows, scores, folder, results)
+    return journal, mine, len(mine) - len(missing)
 
 
 def write(
