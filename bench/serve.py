@@ -44,7 +44,7 @@ async def client(http: httpx.AsyncClient, url: str, model: str, number: int, slo
         "model": model, "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}], "stream": True,
         "max_tokens": tokens, "temperature": 0, "stream_options": {"include_usage": True},
     }  # fmt: skip
-    began, first, written = time.perf_counter(), 0.0, 0
+    began, first, written, pieces = time.perf_counter(), 0.0, 0, 0
     async with http.stream("POST", f"{url}/chat/completions", json=body) as response:
         response.raise_for_status()
         async for line in response.aiter_lines():
@@ -53,11 +53,12 @@ async def client(http: httpx.AsyncClient, url: str, model: str, number: int, slo
             chunk = json.loads(line[6:])
             if chunk.get("usage"):
                 written = chunk["usage"]["completion_tokens"]
-            if chunk["choices"] and chunk["choices"][0]["delta"].get("content") and not first:
-                first = time.perf_counter() - began
+            if chunk["choices"] and chunk["choices"][0]["delta"].get("content"):
+                pieces += 1
+                first = first or time.perf_counter() - began
             if slow:
                 await asyncio.sleep(PAUSE_S)
-    return Served(slow, first, time.perf_counter() - began, written or tokens)
+    return Served(slow, first, time.perf_counter() - began, written or pieces)
 
 
 async def crowd(

@@ -86,7 +86,12 @@ def source_of(tokenizer: Any, folder: Path) -> Source:
     return Source(Engine.load(str(folder), dtype="float32", device="cpu"), str(folder), None, "tiny")
 
 
-@pytest.mark.parametrize("kind", ["gpt-2", "smollm", "qwen2", "llama-bpe", "gemma"])
+REAL = pytest.mark.real
+
+
+@pytest.mark.parametrize(
+    "kind", ["gpt-2", pytest.param("smollm", marks=REAL), "qwen2", pytest.param("llama-bpe", marks=REAL), "gemma"]
+)
 def test_llama_cpp_tokenises_as_the_tokenizer_does(kind: str, tmp_path: Path) -> None:
     tokenizer = trained(kind)
     source = source_of(tokenizer, tmp_path)
