@@ -208,3 +208,12 @@ def test_forms_are_the_files_of_the_folder() -> None:
     assert names("sartor.use.exporters") == ("adapter", "gguf", "merged", "ollama")
     assert importlib.import_module("sartor.use.exporters.gguf").QUANTS.keys() == {"f16", "q8_0", "q4_0"}
     assert GoTemplate.__doc__
+
+
+def test_one_set_of_weights_can_be_kept_alone(tuned: Path, tiny_model_dir: Path) -> None:
+    engine = api.Engine.load(str(tiny_model_dir), tuned, dtype="float32", device="cpu")
+    fingerprint = engine.fingerprint("tuned")
+    assert engine.fingerprint("base") != fingerprint
+    engine.weights.keep_only("tuned")
+    assert not engine.weights.has_both
+    assert engine.fingerprint("base") == engine.fingerprint("tuned") == fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -107,6 +108,9 @@ def chat(
 ) -> None:  # fmt: skip
     """Talk until /exit or the end of input."""
     talk = Chat(engine, generation or GenerationSettings(), save_to or Path("chat_rows.json"), out or sys.stdout)
+    if read is input:
+        with contextlib.suppress(ImportError):  # arrow keys: earlier lines come back; Windows has its own
+            import readline  # noqa: F401
     talk._print(f"{HELP}\n")
     while True:
         try:

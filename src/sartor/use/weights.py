@@ -43,6 +43,11 @@ class Weights:
             parameters[name].data = tuned if which == "tuned" else base
         self.current = which
 
+    def keep_only(self, which: Which) -> None:
+        """Free the other set's tensors: an export needs one of them, and half the memory."""
+        self.use(which)
+        self._sets = {}
+
     def fingerprint(self) -> str:
         """The first 12 hex digits of SHA-256 over the bytes of every parameter that answers now."""
         if self.current not in self._fingerprints:
