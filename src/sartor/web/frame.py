@@ -48,7 +48,7 @@ def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
         sanitize=False,
     ).style("display:contents")  # made of our own texts only
     ui.run_javascript(f"document.documentElement.lang = {t.lang!r}")
-    with ui.element("main").classes("page").props("id=content tabindex=-1"):
+    with ui.element("div").classes("page").props("id=content tabindex=-1"):
         yield t
 
 
