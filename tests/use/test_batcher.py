@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_adapter import save_adapter
 
 from sartor.base.settings import GenerationSettings
 from sartor.use.batcher import Batcher, Progress, QueueFull, Request, Ticket
 from sartor.use.engine import Engine
 from tiny import make_model
+from tiny_adapter import save_adapter
 
 TEXTS = ["Hi", "Who is Mr Darcy, and why?", "一二三", "a" * 90, "?", "Tell me more about Longbourn."]
 
@@ -183,3 +183,31 @@ def test_a_failed_batch_is_told_and_the_next_one_served(
     batcher.submit(wanted, listener)
     listener.wait(1)
     assert listener.heard[0][-1].answer is not None
+
+
+def test_a_model_with_sliding_windows_is_served_batch_by_batch(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """Its cache cannot be joined: later requests wait until the batch has run dry, and are answered as alone."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=264, hidden_size=64, intermediate_size=96, num_hidden_layers=7, num_attention_heads=4, head_dim=16,
+        num_key_value_heads=2, max_position_embeddings=512, sliding_window=16, query_pre_attn_scalar=16,
+        eos_token_id=256, pad_token_id=257, bos_token_id=None,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    engine = Engine.load(str(tmp_path), dtype="float32", device="cpu")
+    batcher, listener, late = Batcher(engine), Listener(), Listener()
+    settings = GenerationSettings(max_new_tokens=24)
+    wanted = requests_of(engine, settings)
+    listener.at[(0, 3)] = lambda: batcher.submit(wanted[3:], lambda i, p: late(i + 3, p))
+    batcher.submit(wanted[:3], listener)
+    listener.wait(3)
+    late.wait(3)
+    batcher.close()
+    for number, text in enumerate(TEXTS):
+        answer = (listener if number < 3 else late).heard[number][-1].answer
+        assert answer is not None
+        assert answer.ids == engine.generate([[{"role": "user", "content": text}]], settings)[0].ids, number
