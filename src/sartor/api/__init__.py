@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sartor.api.checking import check
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
+from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "encode", "export", "import_file",
-    "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand", "runs", "save_version",
+    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "encode", "estimate", "export",
+    "import_file", "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand", "runs", "save_version",
     "score", "score_file", "show", "train",
 ]  # fmt: skip
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sartor.api.environment import environment
 from sartor.api.folder import open_run, run_folder
@@ -20,6 +20,9 @@ from sartor.base.system import locked, release_memory, sha256_file
 from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
+if TYPE_CHECKING:
+    from sartor.learn.plan import Plan
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -28,6 +31,8 @@ class Run:
     dir: RunDir
     results: Mapping[str, Any] = field(default_factory=dict)
     already_finished: bool = False
+    estimate: Mapping[str, Any] | None = None
+    """What the pre-flight predicted, where there was one."""
 
     @property
     def state(self) -> State:
@@ -48,11 +53,13 @@ def train(
     trust_remote_code: bool = False,
     callbacks: Sequence[Any] = (),
     plan_of: RunDir | None = None,
+    preflight: bool = False,
     **settings: Any,
 ) -> Run:
     """Fine-tune as the settings say (a YAML file, a RunConfig, or keywords). The same call again resumes.
 
-    `plan_of` is a run whose plan is taken over instead of planning anew (rerun).
+    `plan_of` is a run whose plan is taken over instead of planning anew (rerun). `preflight` tries a new run's longest
+    batch and one save first, and tells callbacks (an event `preflight`) what the training will take.
 
     Raises: ConfigError, DataError, PromptError, ModelError, RunError; Interrupted after a signal's checkpoint.
     """
@@ -74,12 +81,14 @@ def train(
         return _train(
             run, config, resume=opened == "resume", allow_changed=allow_changed,
             permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks, plan_of=plan_of,
+            preflight=preflight,
         )  # fmt: skip
 
 
 def _train(
     run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool,
     permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any], plan_of: RunDir | None,
+    preflight: bool,
 ) -> Run:  # fmt: skip
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = prepare_rows(config, encoder, permissions)
@@ -87,26 +96,59 @@ def _train(
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
 
-    import torch
-
-    from sartor.base import registry
     from sartor.learn import loop
-    from sartor.learn.model import adapt, device_of, load_model
-    from sartor.learn.plan import Facts, Plan, make_plan
+    from sartor.learn.plan import Plan
 
-    stage: Any = registry.plugin("sartor.learn.stages", config.method.stage)
-    _check_kind(rows, stage, config)
     if resume and run.plan.exists():
         plan = Plan.from_json(run.read_json("plan.json"))
+        preflight = False
     else:
-        plan = (
-            Plan.from_json(plan_of.read_json("plan.json"))
-            if plan_of
-            else make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
-        )
+        plan = Plan.from_json(plan_of.read_json("plan.json")) if plan_of else planned(config, rows)
         run.write_json("data.json", data_json(rows, config, encoder))
         run.write_json("env.json", environment())
         run.write_json("plan.json", plan.to_json())
+    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    callbacks = [*callbacks, *_trackers(run, config)]
+    write_model = partial(save_model, model, encoder)
+    found = None
+    if preflight and not plan_of:
+        from sartor.learn.preflight import preflight as fly
+
+        found, plan = fly(
+            run, config, plan, model, rows.learned_ids, rows.held_out_ids, pad_id=pad_id(encoder.tokenizer),
+            write_model=write_model, reference=reference,
+        )  # fmt: skip
+        run.write_json("plan.json", plan.to_json())
+        _tell(run.event("preflight", **found.to_json()), callbacks)
+    results = loop.train(
+        run, config, plan, model, rows.learned_ids, rows.held_out_ids,
+        pad_id=pad_id(encoder.tokenizer), write_model=write_model,
+        callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
+        resume=_resume_from(run, config, resume, callbacks), reference=reference,
+        sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
+    )  # fmt: skip
+    del model
+    release_memory()
+    return Run(run, results, estimate=found.to_json() if found else None)
+
+
+def planned(config: RunConfig, rows: PreparedRows) -> Plan:
+    """The plan for these rows on this machine. Raises: ConfigError; DataError when the stage learns from other rows."""
+    from sartor.learn.model import device_of
+    from sartor.learn.plan import Facts, make_plan
+
+    _check_kind(rows, config)
+    return make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
+
+
+def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    """The model with what moves, and the reference model where one is named. Raises: ModelError."""
+    import torch
+
+    from sartor.base import registry
+    from sartor.learn.model import adapt, load_model
+
+    stage = registry.plugin("sartor.learn.stages", config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
     torch.manual_seed(config.train.seed)  # a reward head is drawn
     model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
@@ -119,17 +161,12 @@ def _train(
         model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed,
         adapters=config.model.adapter_name_or_path,
     )  # fmt: skip
-    callbacks = [*callbacks, *_trackers(run, config)]
-    results = loop.train(
-        run, config, plan, model, rows.learned_ids, rows.held_out_ids,
-        pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder),
-        callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-        resume=_resume_from(run, config, resume, callbacks), reference=reference,
-        sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
-    )  # fmt: skip
-    del model
-    release_memory()
-    return Run(run, results)
+    return model, reference
+
+
+def _tell(event: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
+    for callback in callbacks:
+        callback.on_event(event)
 
 
 def _shortages(before: RunDir | None) -> dict[int, int]:
@@ -145,8 +182,11 @@ def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
     return [Trackers(names, config.train.run_name or run.name, run.path, config.flat())] if names else []
 
 
-def _check_kind(rows: PreparedRows, stage: Any, config: RunConfig) -> None:
+def _check_kind(rows: PreparedRows, config: RunConfig) -> None:
     """Raises: DataError when the rows are not what the stage learns from."""
+    from sartor.base import registry
+
+    stage: Any = registry.plugin("sartor.learn.stages", config.method.stage)
     for row in (*rows.learned_ids, *rows.held_out_ids):
         if not isinstance(row, stage.KIND):
             raise DataError(
@@ -192,9 +232,7 @@ def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequen
         return None
     found, passed_over = checkpoint.newest(run)
     for text in passed_over:
-        event = run.event("warning", text=f"not used: {text}")
-        for callback in callbacks:
-            callback.on_event(event)
+        _tell(run.event("warning", text=f"not used: {text}"), callbacks)
     return found
 
 

@@ -22,6 +22,7 @@ def train(
     allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")] = False,
     trust_remote_code: RemoteCode = False,
+    no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Do not try the longest batch first.")] = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a model on the rows of a dataset; the same command again resumes."""
@@ -34,12 +35,35 @@ def train(
         run = api.train(
             file, words, fresh=fresh, allow_changed=allow_changed,
             permissions=api.Permissions(allow_scripts=allow_scripts, allow_network=allow_network),
-            trust_remote_code=trust_remote_code, callbacks=[progress],
+            trust_remote_code=trust_remote_code, callbacks=[progress], preflight=not no_preflight,
         )  # fmt: skip
     if json:
         screen.print_json({"run": str(run.dir.path), "state": run.state, **run.results})
         return
     print_run(run)
+
+
+def estimate(
+    settings: Settings = None,
+    allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Say what a training will take (memory, time, disk, steps), from a few real steps; trains nothing."""
+    from sartor import api
+    from sartor.cli import screen
+
+    words = list(settings or ())
+    file = Path(words.pop(0)) if words and "=" not in words[0] else None
+    found, plan = api.estimate(
+        file, words, permissions=api.Permissions(allow_scripts=allow_scripts), trust_remote_code=trust_remote_code
+    )
+    if json:
+        screen.print_json({"estimate": found.to_json(), "plan": plan.to_json()})
+        return
+    screen.print_estimate(found.to_json())
+    for name, reason in plan.reasons.items():
+        screen.line(f"  [dim]{name:<18} {escape(str(getattr(plan, name, '–')))}: {escape(reason)}[/]")
 
 
 def print_run(run: Any) -> None:
@@ -51,6 +75,12 @@ def print_run(run: Any) -> None:
     for key in ("train_loss", "eval_loss", "train_runtime", "train_samples_per_second"):
         if run.results.get(key) is not None:
             screen.line(f"  {key:<26} {run.results[key]:.4g}")
+    if run.estimate:
+        for name, unit in (("seconds", "s"), ("peak_memory_bytes", "GB")):
+            said, was = run.estimate[name], run.results["total_seconds" if unit == "s" else name]
+            scale = 1 if unit == "s" else 1e9
+            screen.line(f"  {'predicted ' + ('time' if unit == 's' else 'memory'):<26} {said / scale:.3g} {unit}, "
+                        f"was {was / scale:.3g} {unit} ({said / was - 1:+.0%})")  # fmt: skip
     screen.line(f"  run folder                 {run.dir.path}")
     screen.line(f"  next: [bold]sartor compare {run.dir.path}[/]")
 
@@ -96,5 +126,5 @@ def rerun(
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (train, runs, rerun):
+    for command in (train, estimate, runs, rerun):
         app.command()(command)

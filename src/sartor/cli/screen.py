@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
@@ -100,6 +101,22 @@ def progress_bar(description: str, quiet: bool = False) -> Iterator[Any]:
         yield progress
 
 
+def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
+    """What a training will take, and what to think of first."""
+    end = datetime.now() + timedelta(seconds=found["seconds"])
+    to.print(
+        f"[bold]pre-flight[/]  {found['total_steps']:,} steps × {found['step_seconds']:.2g} s (longest "
+        f"{found['longest_step_seconds']:.2g} s) = [bold]{timedelta(seconds=round(found['seconds']))}[/], "
+        f"until {end:%a %H:%M} · memory [bold]{found['peak_memory_bytes'] / 1e9:.2f}[/] of "
+        f"{found['device_memory_bytes'] / 1e9:.1f} GB · disk {found['disk_bytes'] / 1e9:.2f} of "
+        f"{found['free_disk_bytes'] / 1e9:.1f} GB", soft_wrap=True,
+    )  # fmt: skip
+    if found["micro_divisor"] > 1:
+        to.print(f"  [yellow]·[/] The longest batch did not fit: micro-batches of 1/{found['micro_divisor']}.")
+    for advice in found["advice"]:
+        to.print(f"  [yellow]·[/] {escape(advice)}", soft_wrap=True)
+
+
 class TrainingProgress:
     """Draws the loop's events: a bar with loss, rate and memory; a line for each evaluation and checkpoint."""
 
@@ -131,7 +148,9 @@ class TrainingProgress:
             self._line(kind, event)
 
     def _line(self, kind: str, event: Mapping[str, Any]) -> None:
-        if kind == "eval":
+        if kind == "preflight":
+            print_estimate(event, err)
+        elif kind == "eval":
             err.print(f"  step {event['step']}: held-out loss [bold]{event['eval_loss']:.4f}[/]")
         elif kind == "warning":
             err.print(f"  [yellow]·[/] {escape(str(event['text']))}", soft_wrap=True)

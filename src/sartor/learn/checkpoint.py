@@ -177,7 +177,7 @@ def load_trained_weights(folder: Path, model: Any) -> None:
 
 def sweep(run: RunDir) -> None:
     """Remove what a killed process left half-written or half-removed; nothing that is whole."""
-    for pattern in (".checkpoint-*.part", ".checkpoint-*.gone", ".final.part"):
+    for pattern in (".checkpoint-*.part", ".checkpoint-*.gone", ".final.part", ".preflight.part"):
         for folder in run.path.glob(pattern):
             shutil.rmtree(folder, ignore_errors=True)
 

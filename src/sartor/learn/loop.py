@@ -20,6 +20,7 @@ from sartor.base.types import Encoded
 from sartor.learn import checkpoint, records
 from sartor.learn.batch import global_batches
 from sartor.learn.checkpoint import Progress
+from sartor.learn.memory import PeakMemory, out_of_memory
 from sartor.learn.optimizer import is_finite, make_optimizer, make_scheduler, restore_scheduler, scheduler_state
 from sartor.learn.plan import Plan, sequences
 
@@ -92,7 +93,7 @@ def train(
     a checkpoint belongs to other data.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    training = _set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
+    training = set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
                        reference)  # fmt: skip
     training.sample, training.replay = sample, dict(replay or {})
     checkpoint.sweep(run)
@@ -101,8 +102,10 @@ def train(
     signals: list[int] = []
     records.begin(training.run, training.progress.step)
     training.event("started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step)
+    begun = time.perf_counter()
+    peak = PeakMemory(training.accelerator.device)
     try:
-        with heard_signals(signals.append):
+        with heard_signals(signals.append), peak:
             _run_steps(training, signals)
         _take_best(training)
         checkpoint.write_final(run, write_model)
@@ -112,12 +115,15 @@ def train(
     except BaseException as error:
         training.event("failed", error=f"{type(error).__name__}: {error}", step=training.progress.step)
         raise
-    results = records.write_results(run, plan, training.progress, config.train.plot_loss)
+    results = records.write_results(
+        run, plan, training.progress, config.train.plot_loss,
+        peak_memory_bytes=peak.bytes, total_seconds=round(time.perf_counter() - begun, 3),
+    )  # fmt: skip
     training.event("finished", **results)
     return results
 
 
-def _set_up(
+def set_up(
     run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
     pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
     reference: Any,
@@ -162,12 +168,12 @@ def _run_steps(training: Training, signals: list[int]) -> None:
     while training.progress.step < plan.total_steps:
         epoch, first = divmod(training.progress.step, plan.steps_per_epoch)
         for chosen in global_batches(plan.rows, plan.global_batch, seed, epoch)[first:]:
-            _step(training, chosen)
+            step(training, chosen)
             if _after_step(training, signals):
                 return
 
 
-def _step(training: Training, chosen: list[int]) -> None:
+def step(training: Training, chosen: list[int]) -> None:
     """One optimizer step: loss = sum over label tokens / label tokens of the whole global batch."""
     started, plan = time.perf_counter(), training.plan
     total, tokens = _gradients(training, chosen)
@@ -235,16 +241,6 @@ def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int
         training.event("oom", step=step, micro_divisor=divisor, reason=reason)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: CUDA's own, or the CPU allocator's, which has no class."""
-    said = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "not enough memory" in said
-        or ("DefaultCPUAllocator" in said)
-    )
-
-
 def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int]:
     """(summed loss / weight of this process's share, padded tokens), with the gradients left in the model."""
     world, rank = training.accelerator.num_processes, training.accelerator.process_index
@@ -291,18 +287,18 @@ def _after_step(training: Training, signals: list[int]) -> bool:
     last = step >= plan.total_steps
     saved = False
     if plan.eval_steps and (step % plan.eval_steps == 0 or last):
-        _evaluate(training)
+        evaluate(training)
         saved = settings.load_best_model_at_end and training.progress.best_step == step and not last
     if training.sample is not None and settings.sample_steps and step % settings.sample_steps == 0:
         _sample(training)
     if signals:
-        path = _save(training)
+        path = save(training)
         raise Interrupted(
             signals[0], f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
             str(path), "The same command goes on from here.",
         )  # fmt: skip
     if saved or (plan.save_steps and step % plan.save_steps == 0 and not last):
-        _save(training)
+        save(training)
     patience = settings.early_stopping_steps
     return last or bool(patience and training.progress.evaluations_without_gain >= patience)
 
@@ -331,7 +327,7 @@ def _take_best(training: Training) -> None:
     training.event("best", step=best, eval_loss=training.progress.best_loss, path=folder.name)
 
 
-def _save(training: Training) -> Path:
+def save(training: Training) -> Path:
     settings = training.config.train
     path = checkpoint.save(
         training.run, training.progress, write_model=training.write_model,
@@ -344,7 +340,7 @@ def _save(training: Training) -> Path:
 
 
 @torch.no_grad()
-def _evaluate(training: Training) -> None:
+def evaluate(training: Training) -> None:
     """Held-out loss per label token over all held-out rows."""
     rows, objective = training.eval_rows, training.accelerator.unwrap_model(training.objective)
     objective.eval()

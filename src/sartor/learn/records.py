@@ -49,10 +49,13 @@ def log_step(run: RunDir, plan: Plan, progress: Progress, loss: float, learning_
     )
 
 
-def write_results(run: RunDir, plan: Plan, progress: Progress, plot: bool) -> dict[str, Any]:
+def write_results(
+    run: RunDir, plan: Plan, progress: Progress, plot: bool, *, peak_memory_bytes: int, total_seconds: float
+) -> dict[str, Any]:  # fmt: skip
     """train_results.json and all_results.json, and training_loss.png; returns the results.
 
-    `train_loss` is the mean of the steps' losses; `train_runtime` counts the steps alone, in seconds.
+    `train_loss` is the mean of the steps' losses; `train_runtime` counts the steps alone, `total_seconds`
+    evaluations and saves too (of this process: a resumed run counts from its resumption).
     """
     steps = [event for event in run.read_events() if event["kind"] == "step"]
     evaluations = [event for event in run.read_events() if event["kind"] == "eval"]
@@ -69,7 +72,8 @@ def write_results(run: RunDir, plan: Plan, progress: Progress, plot: bool) -> di
         "tokens": progress.tokens,
         "label_tokens": progress.label_tokens,
         "steps": progress.step,
-        "peak_memory_bytes": max((event["memory_bytes"] for event in steps), default=0),
+        "peak_memory_bytes": peak_memory_bytes,
+        "total_seconds": total_seconds,
     }
     run.write_json("train_results.json", results)
     if evaluations:

@@ -1,0 +1,53 @@
+"""`estimate`: what a training would take, by trying its longest batch and one save; no run is begun."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sartor.api.folder import run_folder
+from sartor.api.rows import make_encoder, prepare_rows
+from sartor.api.training import build_model, pad_id, planned, save_model
+from sartor.base.config import RunConfig, read_config
+from sartor.base.rundir import RunDir
+from sartor.base.system import release_memory
+from sartor.data.load import Permissions
+
+if TYPE_CHECKING:
+    from sartor.learn.plan import Plan
+    from sartor.learn.preflight import Estimate
+
+
+def estimate(
+    config: str | Path | RunConfig | None = None, overrides: Iterable[str] = (), *,
+    permissions: Permissions | None = None, trust_remote_code: bool = False, **settings: Any,
+) -> tuple[Estimate, Plan]:  # fmt: skip
+    """What `train` with these settings would take here, and the plan with its reasons.
+
+    Raises: ConfigError, DataError, ModelError; RunError when it fits neither memory nor disk.
+    """
+    if not isinstance(config, RunConfig):
+        config = read_config(Path(config) if config is not None else None, overrides, **settings)
+    elif settings:
+        config = config.replace(**settings)
+    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
+    rows = prepare_rows(config, encoder, permissions)
+    plan = planned(config, rows)
+    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
+    run.path.mkdir(parents=True, exist_ok=True)
+    from sartor.learn.preflight import preflight
+
+    try:
+        return preflight(
+            run, config, plan, model, rows.learned_ids, rows.held_out_ids, pad_id=pad_id(encoder.tokenizer),
+            write_model=partial(save_model, model, encoder), reference=reference,
+        )  # fmt: skip
+    finally:
+        shutil.rmtree(run.path, ignore_errors=True)
+        del model, reference
+        release_memory()
