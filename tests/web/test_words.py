@@ -7,7 +7,9 @@ from pathlib import Path
 from string import Formatter
 
 import sartor.web
-from sartor.web.words import Words, catalogue, spoken
+from sartor.base.config import section_of
+from sartor.web.form import fields
+from sartor.web.words import Words, catalogue, explained, explanations, spoken
 
 SOURCE = Path(sartor.web.__file__).parent
 
@@ -40,3 +42,11 @@ def test_the_language_is_chosen_then_the_browsers_then_english() -> None:
     assert spoken(None, "fr-FR,zh-CN;q=0.9") == "zh"
     assert spoken("xx", "fr") == "en"
     assert Words("zh")("nav.data") == "数据"
+
+
+def test_settings_are_explained_in_both_languages() -> None:
+    assert set(explanations()) <= set(section_of()), "no explanation of a setting that is gone"
+    drawn = [field.key for field in fields()]
+    assert len(set(drawn) - set(explanations())) <= len(drawn) // 10, "nearly all; newer ones are shown in English"
+    assert explained("zh", "seed", "x") == "一切随机的种子。"
+    assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"

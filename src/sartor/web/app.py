@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from urllib.parse import unquote
 
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
@@ -41,7 +40,6 @@ def create_app(
     @app.get("/prefer")
     def prefer(lang: str = "", theme: str = "", back: str = "/") -> RedirectResponse:
         """Keep the language or theme in a cookie, and go back to a page of ours."""
-        back = unquote(back)
         inner = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
         answer = RedirectResponse(back if inner else "/", status_code=303)
         if lang in LANGUAGES:

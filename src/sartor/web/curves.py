@@ -60,6 +60,11 @@ def smooth(y: Sequence[float], weight: float) -> list[float]:
     return out
 
 
+def weight_for(level: int, points: int) -> float:
+    """How much to smooth: 0 not, 1 over a fiftieth of the points, 2 over a tenth; at least a few of them."""
+    return 0.0 if level == 0 else 1 - 1 / max(2.5, points / (50 if level == 1 else 10))
+
+
 def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legend: bool = True) -> dict[str, Any]:
     """The options of one chart with these lines."""
     axis = {"axisLine": {"lineStyle": {"color": GREY}}, "axisLabel": {"color": GREY, "hideOverlap": True},

@@ -37,13 +37,16 @@ def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
         f'<a href="/{page}"{" aria-current=page" if page == here else ""}>{html.escape(t(f"nav.{page}"))}</a>'
         for page in PAGES
     )
-    shade = "light" if theme == "dark" else "dark"
+    shades = "".join(
+        f'<a class="to-{shade}" href="/prefer?theme={shade}&amp;back={path}" title="{t("app.theme")}">'
+        f"{t(f'app.{shade}')}</a>"
+        for shade in ("light", "dark")
+    )  # the style sheet shows the one that would change something: only the browser knows what `auto` is
     ui.html(
         f'<a class="skip" href="#content">{t("app.skip")}</a>'
         f'<header class="bar"><div class="bar-in"><a class="brand" href="/"><i></i>{t("app.title")}</a>'
         f'<nav class="nav" aria-label="{t("app.menu")}">{links}</nav>'
-        f'<div class="prefs"><a href="/prefer?theme={shade}&amp;back={path}" title="{t("app.theme")}">'
-        f'{t(f"app.{shade}")}</a><a href="/prefer?lang={other}&amp;back={path}" lang="{other}" '
+        f'<div class="prefs">{shades}<a href="/prefer?lang={other}&amp;back={path}" lang="{other}" '
         f'title="{t("app.language_hint")}">{t("app.language")}</a></div></div></header>',
         sanitize=False,
     ).style("display:contents")  # made of our own texts only

@@ -19,6 +19,13 @@ def catalogue(lang: str) -> Mapping[str, str]:
     return {f"{name}.{key}": text for name, section in sections.items() for key, text in section.items()}
 
 
+@functools.cache
+def explanations() -> Mapping[str, str]:
+    """Setting → its explanation in Chinese; the English ones stand in the schema."""
+    file = resources.files("sartor.web").joinpath("texts/settings.zh.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """The texts of one language: `words("data.import")`, `words("runs.steps", count=3)`."""
@@ -43,3 +50,8 @@ def spoken(wanted: str | None, accepted: str = "") -> str:
         if tag in LANGUAGES:
             return tag
     return "en"
+
+
+def explained(lang: str, key: str, english: str) -> str:
+    """What a setting means; English for one that nobody has put into Chinese yet."""
+    return explanations().get(key, english) if lang == "zh" else english

@@ -99,12 +99,11 @@ class Importing:
 
     def _columns_despite(self) -> list[str]:
         """The columns of a file whose question or answer cannot be told; none where it cannot be read at all."""
-        from sartor.data.encoding import read_text
         from sartor.data.load import columns_of, raw_rows
 
         try:
             path = self.desk.inside(self.file or "")
-            rows = raw_rows(path, read_text(path, self.encoding).text)
+            rows = raw_rows(path, self.encoding)
             return list(columns_of([row.value for row, _ in zip(rows, range(50))]))
         except SartorError:
             return []
@@ -237,10 +236,9 @@ class Importing:
 
 
 def _raw_row(found: Understood, number: int) -> dict[str, Any]:
-    from sartor.data.encoding import read_text
     from sartor.data.load import raw_rows
 
-    for raw in raw_rows(found.path, read_text(found.path, found.encoding).text):
+    for raw in raw_rows(found.path, found.encoding or None):
         if raw.row == number and isinstance(raw.value, dict):
             return raw.value
     return {}

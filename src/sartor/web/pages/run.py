@@ -18,7 +18,7 @@ from sartor.base.config import to_yaml
 from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.system import move_to_trash
-from sartor.web.curves import Curve, chart, smooth
+from sartor.web.curves import Curve, chart, smooth, weight_for
 from sartor.web.desk import Desk
 from sartor.web.form import parse_yaml
 from sartor.web.frame import aside, button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
@@ -65,7 +65,7 @@ class Running:
 
     def __init__(self, desk: Desk, jobs: Jobs, t: Words, name: str, run: RunDir, watch: Watch) -> None:
         self.desk, self.jobs, self.t, self.name, self.run, self.watch = desk, jobs, t, name, run, watch
-        self.axis, self.smoothing, self.log = "step", 0.6, False
+        self.axis, self.smoothing, self.log = "step", 1, False
         self.seen: Any = None
         self.state = ""
 
@@ -100,7 +100,7 @@ class Running:
         with line():
             for attribute, options in (
                 ("axis", {"step": t("runs.step"), "epoch": t("runs.epoch"), "time": t("runs.minutes")}),
-                ("smoothing", {0.0: t("runs.smooth_0"), 0.6: t("runs.smooth_1"), 0.9: t("runs.smooth_2")}),
+                ("smoothing", {level: t(f"runs.smooth_{level}") for level in range(3)}),
                 ("log", {False: t("runs.linear"), True: t("runs.log_scale")}),
             ):
                 ui.select(options, value=getattr(self, attribute), on_change=partial(self._set, attribute)).props(
@@ -209,7 +209,7 @@ class Running:
         t, watch = self.t, self.watch
         x, y = watch.axis(self.axis), watch.curves["loss"]
         held_out = watch.held_out(self.axis)
-        curves = [Curve(t("runs.learned_rows"), x, smooth(y, self.smoothing))]
+        curves = [Curve(t("runs.learned_rows"), x, smooth(y, weight_for(self.smoothing, len(y))))]
         if self.smoothing:
             curves.insert(0, Curve(t("runs.unsmoothed"), x, y, faint=True))
         if held_out:

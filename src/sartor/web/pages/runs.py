@@ -12,7 +12,7 @@ from nicegui import ui
 from sartor import api
 from sartor.api.running import RunSummary
 from sartor.base.errors import SartorError
-from sartor.web.curves import Curve, chart, smooth
+from sartor.web.curves import Curve, chart, smooth, weight_for
 from sartor.web.desk import Desk
 from sartor.web.frame import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
 from sartor.web.jobs import Jobs
@@ -105,7 +105,8 @@ class Listing:
         for place, run in enumerate(self.ticked):
             watch = self.watches.of(self.desk.run(run))
             watch.refresh()
-            curves.append(Curve(run, watch.axis("step"), smooth(watch.curves["loss"], 0.6), colour=place))
+            loss = watch.curves["loss"]
+            curves.append(Curve(run, watch.axis("step"), smooth(loss, weight_for(1, len(loss))), colour=place))
             held_out = watch.held_out("step")
             label = self.t("runs.held_out_of", run=run)
             curves.append(Curve(label, [x for x, _ in held_out], [y for _, y in held_out], True, place))

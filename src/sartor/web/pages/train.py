@@ -18,7 +18,7 @@ from sartor.web.desk import Desk
 from sartor.web.form import BEGINNING, USUAL, Field, allow, command, fields, free_name, parse_yaml, shown, typed
 from sartor.web.frame import button, card, framed, heading, line, link, pill, table, text, trouble
 from sartor.web.jobs import Jobs
-from sartor.web.words import Words
+from sartor.web.words import Words, explained
 
 
 def add_to(desk: Desk, jobs: Jobs) -> None:
@@ -110,7 +110,7 @@ class Form:
             self._tell(error)
 
     def _field(self, field: Field) -> None:
-        value, hint = self.asked.get(field.key), self.t.get(f"setting.{field.key}", field.description)
+        value, hint = self.asked.get(field.key), explained(self.t.lang, field.key, field.description)
         default = shown(field.default)
         options: dict[Any, str] | list[Any] | None = None
         if field.key == "dataset":
