@@ -1,10 +1,12 @@
 """Many clients at one server: latency p50, p95, p99, time to first token, tokens a second, and fairness.
 
     python bench/serve.py [--clients 100] [--slow 10] [--tokens 64]                 # starts sartor serve by itself
-    python bench/serve.py --url http://127.0.0.1:8000/v1 --model gpt-3.5-turbo      # any other server (LLaMA-Factory's)
+    python bench/serve.py --url http://127.0.0.1:8001/v1 --model any                # another server, started before:
+    # API_PORT=8001 llamafactory-cli api --model_name_or_path MODEL --template chatml
 
 All clients ask at the same moment and stream their answers; the slow ones wait before each piece. Fairness is Jain's
 index over the tokens a second of the clients that are not slow: 1 when all get the same, 1/n when one gets everything.
+A server that sends no usage is counted by its pieces (LLaMA-Factory sends words).
 """
 
 from __future__ import annotations
