@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from sartor.base.errors import DataError, did_you_mean
 from sartor.base.system import atomic_write, locked
 from sartor.data.encoding import read_text
+from sartor.data.jsontext import Twice, parse_json
 
 REGISTRY = "dataset_info.json"
 COLUMNS: Mapping[str, str | None] = {
@@ -73,6 +73,8 @@ class Registry:
         """The checked entry. Raises: DataError for an unknown name (with the nearest) or a bad entry."""
         if name not in self.entries:
             raise DataError(f"There is no dataset {name!r}.", str(self.path), did_you_mean(name, self.entries))
+        if isinstance(self.entries, Twice) and name in self.entries.twice:
+            raise DataError(f"The entry {name!r} stands twice.", str(self.path), "Delete one, or name it anew.")
         return parse_entry(name, self.entries[name], self.path)
 
 
@@ -90,26 +92,6 @@ def read_registry(dataset_dir: Path) -> Registry:
     return Registry(path, entries)
 
 
-def parse_json(text: str, where: str) -> Any:
-    """JSON, with an error that names line and column and says when a comment or a trailing comma is the cause."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"{where}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"The JSON is broken: {error.msg}.", place, _cause(text, error.pos)) from None
-    except RecursionError:
-        raise DataError("The JSON is nested too deeply.", where, "Flatten it.") from None
-
-
-def _cause(text: str, position: int) -> str:
-    rest, before = text[position : position + 2], text[:position].rstrip()
-    if rest.startswith(("//", "/*", "#")) or re.search(r"(//|/\*|#)[^\n\"]*$", before):
-        return "JSON has no comments: delete it."
-    if (rest[:1] in ("}", "]") and before.endswith(",")) or re.match(r"\s*[}\]]", text[position + 1 :]):
-        return "JSON allows no comma before } or ]: delete it."
-    return "Mend that place."
-
-
 def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
     """Check one entry strictly.
 
@@ -118,6 +100,9 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
     where = f"{path}, entry {name!r}"
     if not isinstance(entry, dict):
         raise DataError("The entry is no JSON object.", where, 'Write {"file_name": "…"}.')
+    for part in (entry, entry.get("columns"), entry.get("tags")):
+        if isinstance(part, Twice):
+            raise DataError(f"The key {part.twice[0]!r} stands twice.", where, "Delete one.")
     for key, value in entry.items():
         if key not in KEYS:
             raise DataError(f"The entry has an unknown key {key!r}.", where, did_you_mean(key, KEYS))
@@ -183,6 +168,9 @@ def write_entry(dataset_dir: Path, name: str, entry: Mapping[str, Any]) -> None:
     """
     path = dataset_dir / REGISTRY
     with locked(path):
-        entries = dict(read_registry(dataset_dir).entries) if path.exists() else {}
+        there = read_registry(dataset_dir).entries if path.exists() else {}
+        if isinstance(there, Twice):
+            raise DataError(f"The entry {there.twice[0]!r} stands twice.", str(path), "Delete one, or name it anew.")
+        entries = dict(there)
         entries[name] = dict(entry)
         atomic_write(path, json.dumps(entries, ensure_ascii=False, indent=2) + "\n")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, TextIO, TypeAlias
 
 from sartor.base.errors import DataError
 
@@ -25,6 +28,21 @@ DECLARED = re.compile(rb"(?i)charset|coding")
 """chardet believes a charset that a text names; in data such a name is most often an example of HTML or of code."""
 DAMAGED_UTF8 = 0.8
 """A file of which so large a part of the non-ASCII bytes is valid UTF-8 is damaged UTF-8, not another encoding."""
+CHUNK = 1 << 20
+SAMPLE = 1 << 20
+"""Bytes that chardet is shown: all of a small file, else the stretches that hold non-ASCII bytes."""
+HIGH = bytes(range(0x80, 0x100))
+WIDE = 0.9
+"""UTF-16 without a mark has so large a part of its NUL bytes on one side of each pair."""
+Opener: TypeAlias = Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The encoding that decodes all of a file, and how that was found."""
+
+    encoding: str
+    how: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,72 +55,140 @@ class Decoded:
 
 
 def read_text(path: Path, encoding: str | None = None) -> Decoded:
-    """A text file in the encoding given, or the one found. Raises: DataError as `decode` does."""
+    """A small text file in the encoding given, or the one found. Raises: DataError as `find` does."""
     return decode(path.read_bytes(), str(path), encoding)
 
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
-    """Byte order mark, then strict UTF-8, then detection; each proved by decoding everything strictly.
+    """Bytes in the encoding given, or the one found. Raises: DataError as `find` does."""
+    found = _find(lambda: io.BytesIO(content), where, encoding)
+    return Decoded(content.decode(found.encoding).removeprefix("\ufeff"), found.encoding, found.how)
+
+
+def find(path: Path, encoding: str | None = None, where: str | None = None) -> Found:
+    """Byte order mark, then strict UTF-8, then detection; each proved by decoding everything strictly, in pieces.
 
     Raises: DataError naming the offset of the first byte that does not fit, or asking for the encoding.
     """
+    return _find(lambda: path.open("rb"), where or str(path), encoding)
+
+
+def open_text(path: Path, encoding: str, newline: str = "") -> TextIO:
+    """A file whose encoding was proved, as a stream of text without its byte order mark; line ends as they stand."""
+    file = path.open(encoding=encoding, newline=newline)
+    if file.read(1) != "\ufeff":
+        file.seek(0)
+    return file
+
+
+def _find(opener: Opener, where: str, encoding: str | None) -> Found:
     if encoding is not None:
-        return _as_given(content, where, encoding)
+        return _as_given(opener, where, encoding)
+    with opener() as file:
+        head = file.read(CHUNK)
     for mark, name in BOMS:
-        if content.startswith(mark):
-            return Decoded(_strict(content, name, where), name, "byte order mark")
-    try:
-        return Decoded(content.decode("utf-8"), "utf-8", "strict UTF-8")
-    except UnicodeDecodeError as error:
-        first_bad = error.start
-    if _share_of_utf8(content) >= DAMAGED_UTF8:
+        if head.startswith(mark):
+            _strict(opener, name, where)
+            return Found(name, "byte order mark")
+    if b"\0" in head:
+        return _wide(opener, head, where)
+    if b"\x1b$" in head:  # ISO-2022 is ASCII to the eye of UTF-8
+        return _detected(opener, where)
+    first_bad = _first_bad(opener, "utf-8")
+    if first_bad is None:
+        return Found("utf-8", "strict UTF-8")
+    if _share_of_utf8(opener) >= DAMAGED_UTF8:
         raise DataError(
-            f"The file is UTF-8, but byte {first_bad} (0x{content[first_bad]:02x}) is not.", where,
+            f"The file is UTF-8, but byte {first_bad[0]} (0x{first_bad[1]:02x}) is not.", where,
             "Mend that place, or name another encoding if it is none of UTF-8.",
         )  # fmt: skip
-    return _detected(content, where)
+    return _detected(opener, where)
 
 
-def _as_given(content: bytes, where: str, encoding: str) -> Decoded:
+def _as_given(opener: Opener, where: str, encoding: str) -> Found:
     try:
-        codecs.lookup(encoding)
-    except LookupError:
+        known = codecs.lookup(encoding)
+        "".encode(encoding)  # refuses what is no text encoding: base64, rot13
+    except (LookupError, UnicodeError, ValueError):
         raise DataError(f"There is no encoding {encoding!r}.", where, "Try utf-8, gb18030, big5 or cp1252.") from None
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+    if known.name == "utf-8":
         encoding = "utf-8-sig"  # a byte order mark is no text
-    text = _strict(content, encoding, where)
-    return Decoded(text.removeprefix("\ufeff"), encoding, "as given")
+    _strict(opener, encoding, where)
+    return Found(encoding, "as given")
 
 
-def _strict(content: bytes, encoding: str, where: str) -> str:
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
+def _strict(opener: Opener, encoding: str, where: str) -> None:
+    if bad := _first_bad(opener, encoding):
         raise DataError(
-            f"Byte {error.start} (0x{byte:02x}) is no {encoding} text.", where,
+            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding} text.", where,
             "Leave the encoding out to have it found, or name another one.",
-        ) from None  # fmt: skip
+        )  # fmt: skip
 
 
-def _detected(content: bytes, where: str) -> Decoded:
+def _chunks(opener: Opener) -> Iterator[bytes]:
+    with opener() as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _first_bad(opener: Opener, encoding: str) -> tuple[int, int] | None:
+    """Offset and value of the first byte that strict decoding refuses; None when all is text."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    read, last = 0, 0
+    try:
+        for chunk in _chunks(opener):
+            read, last = read + len(chunk), chunk[-1]
+            decoder.decode(chunk)
+        decoder.decode(b"", True)
+    except UnicodeDecodeError as error:  # its object ends where we have read to, and begins with what was kept back
+        return read - len(error.object) + error.start, error.object[error.start]
+    except UnicodeError:  # some codecs name no place
+        return max(read - 1, 0), last
+    return None
+
+
+def _wide(opener: Opener, head: bytes, where: str) -> Found:
+    """Text that holds NUL bytes without a mark: UTF-16 or UTF-32 where their places say so, else refused."""
+    head = head[: len(head) // 4 * 4]
+    nulls = [head[place::4].count(0) for place in range(4)]
+    total = sum(nulls)
+    candidates: list[str] = []
+    if len(head) and total >= 0.5 * len(head):
+        candidates = ["utf-32-le" if nulls[3] >= nulls[0] else "utf-32-be"]
+    elif total and nulls[1] + nulls[3] >= WIDE * total:
+        candidates = ["utf-16-le"]
+    elif total and nulls[0] + nulls[2] >= WIDE * total:
+        candidates = ["utf-16-be"]
+    for name in candidates:
+        if _first_bad(opener, name) is None and "\0" not in head[: CHUNK // 2].decode(name, "ignore"):
+            return Found(name, "detected by its NUL bytes, proved strictly")
+    raise DataError(
+        "The file holds NUL bytes and no byte order mark.", where,
+        "If it is text, name its encoding: --encoding utf-16-le. If not, give its name the right ending.",
+    )  # fmt: skip
+
+
+def _detected(opener: Opener, where: str) -> Found:
     import chardet
 
-    best: Decoded | None = None
-    confidence, rival, tried = 0.0, 0.0, []
+    content = _sample(opener)
+    best: Found | None = None
+    best_text, confidence, rival, tried = "", 0.0, 0.0, []
     blinded = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
     for guess in chardet.detect_all(blinded, ignore_threshold=True):  # the most likely first
         name = (guess["encoding"] or "").lower()
         name = WIDER.get(name, name)
         try:
-            text = content.decode(name)
-        except (UnicodeDecodeError, LookupError):
+            text = content.decode(name, "ignore")  # a sample may end within a character; the proof is the next line
+        except (UnicodeError, LookupError):
+            continue
+        if _first_bad(opener, name) is not None:
             continue
         tried.append(name)
         sure = float(guess["confidence"] or 0.0)
         if best is None:
-            best, confidence = Decoded(text, name, f"detected, {sure:.0%} sure, proved strictly"), sure
-        elif text != best.text:
+            best, best_text, confidence = Found(name, f"detected, {sure:.0%} sure, proved strictly"), text, sure
+        elif text != best_text:
             rival = sure
             break
     if best and (confidence >= SURE or (confidence >= CLEAR and confidence >= TIMES * rival)):
@@ -113,9 +199,29 @@ def _detected(content: bytes, where: str) -> Decoded:
     )  # fmt: skip
 
 
-def _share_of_utf8(content: bytes) -> float:
+def _sample(opener: Opener) -> bytes:
+    """All of a small file; of a larger one, lines that hold non-ASCII bytes."""
+    with opener() as file:
+        content = file.read(SAMPLE + 1)
+        if len(content) <= SAMPLE:
+            return content
+        file.seek(0)
+        lines: list[bytes] = []
+        size = 0
+        while size < SAMPLE and (line := file.readline(SAMPLE)):
+            if not line.isascii():
+                lines.append(line)
+                size += len(line)
+        sample = b"".join(lines)
+        return sample[: sample.rfind(b"\n") + 1] or sample
+
+
+def _share_of_utf8(opener: Opener) -> float:
     """The part of the non-ASCII bytes that stands in valid UTF-8 sequences, 0–1."""
-    text = content.decode("utf-8", errors="surrogateescape")
-    bad = sum(1 for character in text if "\udc80" <= character <= "\udcff")
-    high = sum(1 for byte in content if byte >= 0x80)
-    return 1 - bad / high if high else 1.0
+    decoder = codecs.getincrementaldecoder("utf-8")("ignore")
+    valid = high = 0
+    for chunk in _chunks(opener):
+        high += len(chunk) - len(chunk.translate(None, HIGH))
+        kept = decoder.decode(chunk).encode()
+        valid += len(kept) - len(kept.translate(None, HIGH))
+    return valid / high if high else 1.0

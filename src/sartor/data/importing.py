@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from sartor.base.errors import DataError, nearest
 from sartor.base.system import atomic_write
 from sartor.base.types import Demonstration, Ledger, Message, Origin, Skipped
 from sartor.data.dataset_info import parse_entry, write_entry
-from sartor.data.encoding import read_text
+from sartor.data.files import opened
 from sartor.data.load import Loaded, columns_of, load_spec, raw_rows
-from sartor.data.sources import csv
+from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, optional_text, parse_tools, required_text
 
 QUESTION_NAMES = ("question", "questions", "问题", "提问", "问", "q", "prompt", "instruction", "query", "input", "user",
@@ -66,19 +66,32 @@ def inspect_file(
         there = [p.name for p in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
         near = nearest(path.name, there, 1)
         raise DataError("The file is not there.", str(path), f"Did you mean {near[0]}?" if near else "Check the path.")
-    decoded = read_text(path, encoding)
-    raw = [row.value for row in raw_rows(path, decoded.text)]
-    if not raw:
+    with opened(path, encoding) as file:
+        count, sample, found = _look(file.rows())
+        names = file.header() or found
+        delimiter, read_as, how = file.delimiter(), file.encoding, file.how
+    if not count:
         raise DataError("The file holds no rows.", str(path), "It needs at least one question and answer.")
-    is_csv = path.suffix.lower() in csv.SUFFIXES
-    names = csv.header(decoded.text, str(path)) if is_csv else columns_of(raw)
     given = dict(columns or {}) | {k: v for k, v in (("question", question), ("answer", answer)) if v}
-    entry = None if given or is_csv else known_format(names)
+    entry = None if given or delimiter else known_format(names)
     return Understood(
-        path, decoded.encoding, decoded.how, csv.delimiter_of(decoded.text) if is_csv else None, tuple(names),
-        {} if entry else choose_columns(names, given, str(path)), len(raw),
-        tuple(row for row in raw[:3] if isinstance(row, dict)), entry,
+        path, read_as or "", how, delimiter, tuple(names), {} if entry else choose_columns(names, given, str(path)),
+        count, tuple(sample), entry,
     )  # fmt: skip
+
+
+def _look(rows: Iterable[Raw]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
+    """How many rows, the objects among the first three, and every column in the order of its first appearance."""
+    count = 0
+    sample: list[Mapping[str, Any]] = []
+    names: dict[str, None] = {}
+    for raw in rows:
+        count += 1
+        if isinstance(raw.value, dict):
+            if count <= 3:
+                sample.append(raw.value)
+            names |= dict.fromkeys(columns_of([raw.value]))
+    return count, sample, list(names)
 
 
 def known_format(names: list[str]) -> Mapping[str, Any] | None:
@@ -175,8 +188,7 @@ def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Skipp
     notes = Notes()
     rows: list[Any] = []
     skipped: list[Skipped] = []
-    text = read_text(understood.path, understood.encoding).text
-    for raw in raw_rows(understood.path, text):
+    for raw in raw_rows(understood.path, understood.encoding or None):
         origin = Origin(name, understood.path.name, raw.row, raw.line)
         if raw.fault is not None:
             skipped.append(Skipped(origin, "row-broken", None, {"reason": raw.fault}))

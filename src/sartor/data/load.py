@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from sartor.base import registry
 from sartor.base.errors import DataError, nearest
+from sartor.base.system import sha256_file
 from sartor.base.types import Example, Ledger, Origin, Skipped
+from sartor.data import files as files_module
 from sartor.data.dataset_info import DatasetSpec, read_registry
-from sartor.data.encoding import decode
 from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, is_missing
 
@@ -102,22 +104,21 @@ def load_spec(
     files: list[SourceFile] = []
     seen_columns: set[str] = set()
     for path in source_files(spec, permissions):
-        content = path.read_bytes()
-        _verify(spec, content, path)
-        decoded = decode(content, str(path), encoding or spec.encoding)
-        rows = 0
-        for raw in raw_rows(path, decoded.text):
-            rows += 1
-            if isinstance(raw.value, dict):
-                seen_columns |= raw.value.keys()
-            outcome = parse_row(raw, spec, _origin(spec, path, raw), stage, notes)
-            if isinstance(outcome, Skipped):
-                skipped.append(outcome)
-            else:
-                examples.append(outcome)
-        sha256 = hashlib.sha256(content).hexdigest()
-        files.append(SourceFile(path, sha256, decoded.encoding, rows, decoded.how))
-    _check_columns(spec, seen_columns, stage, notes)
+        _verify(spec, path)
+        with files_module.opened(path, encoding or spec.encoding) as file:
+            reading = _with_own_column(spec, file.source)
+            label, rows = _label(spec, path), 0
+            for raw in file.rows():
+                rows += 1
+                if isinstance(raw.value, dict):
+                    seen_columns |= raw.value.keys()
+                outcome = parse_row(raw, reading, _origin(spec, label, raw), stage, notes)
+                if isinstance(outcome, Skipped):
+                    skipped.append(outcome)
+                else:
+                    examples.append(outcome)
+            files.append(SourceFile(path, sha256_file(path), file.encoding, rows, file.how))
+    _check_columns(reading, seen_columns, stage, notes)
     read = len(examples) + len(skipped)
     if not read:
         raise DataError("The dataset holds no rows.", str(files[0].path) if files else spec.name, "Check the file.")
@@ -126,6 +127,26 @@ def load_spec(
         read=read, learned=len(kept), left_out=len(examples) - len(kept), skipped=tuple(skipped), notes=notes.all()
     )
     return Loaded(kept, ledger, spec, tuple(files))
+
+
+def read_raw(
+    spec: DatasetSpec, *, encoding: str | None = None, permissions: Permissions | None = None
+) -> Iterator[tuple[Origin, Raw]]:
+    """Every row of a dataset's files as it stands there, faulty ones too, one at a time.
+
+    Raises: DataError as `load` does.
+    """
+    for path in source_files(spec, permissions or Permissions()):
+        label = _label(spec, path)
+        for raw in raw_rows(path, encoding or spec.encoding):
+            yield _origin(spec, label, raw), raw
+
+
+def _with_own_column(spec: DatasetSpec, source: ModuleType) -> DatasetSpec:
+    """A file of one column of texts is read for what it is, unless the entry maps `prompt` itself."""
+    if not (column := getattr(source, "COLUMN", None)) or "prompt" in spec.columns_given:
+        return spec
+    return replace(spec, columns={**spec.columns, "prompt": column})
 
 
 def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example | Skipped:
@@ -143,15 +164,10 @@ def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: No
     return example
 
 
-def raw_rows(path: Path, text: str) -> Iterator[Raw]:
-    """The rows of a decoded file, by the plug-in of its suffix. Raises: DataError for a suffix that none reads."""
-    suffixes: list[str] = []
-    for source in registry.plugins("sartor.data.sources"):
-        if path.suffix.lower() in source.SUFFIXES:
-            rows: Iterator[Raw] = source.rows(text, str(path))
-            return rows
-        suffixes += source.SUFFIXES
-    raise DataError(f"Files of kind {path.suffix!r} are not read.", str(path), f"There are: {', '.join(suffixes)}.")
+def raw_rows(path: Path, encoding: str | None = None) -> Iterator[Raw]:
+    """The rows of a file, by the plug-in of its suffix. Raises: DataError as `files.opened` does."""
+    with files_module.opened(path, encoding) as file:
+        yield from file.rows()
 
 
 def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
@@ -162,22 +178,30 @@ def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
     if "\0" in name:
         raise DataError("file_name holds a NUL character.", f"dataset {spec.name!r}", "Write a plain file name.")
     path = folder / name
-    inside = path.resolve().is_relative_to(folder.resolve())
-    if not inside and not permissions.allow_outside:
-        raise DataError(
-            "The file lies outside the dataset folder.", str(path), "Move it into the folder, or add --allow-outside."
-        )
+    _need_inside(path, folder, permissions)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        for inner in found:
+            _need_inside(inner, folder, permissions)
         if not found:
             raise DataError("The folder is empty.", str(path), "Put data files into it.")
         return found
+    if path.exists() and not path.is_file():
+        raise DataError("This is no regular file.", str(path), "Copy what it gives into a file.")
     if not path.is_file():
         there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
         near = nearest(name, there, 1)
         hint = f"Did you mean {near[0]}? Write it as file_name." if near else "Put it there, or mend file_name."
         raise DataError(f"The file {name!r} is not there.", str(path), hint)
     return [path]
+
+
+def _need_inside(path: Path, folder: Path, permissions: Permissions) -> None:
+    """Where links lead counts, not where they lie."""
+    if not permissions.allow_outside and not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            "The file lies outside the dataset folder.", str(path), "Move it into the folder, or add --allow-outside."
+        )
 
 
 def sample(examples: list[Example], count: int, seed: int) -> list[Example]:
@@ -188,18 +212,25 @@ def sample(examples: list[Example], count: int, seed: int) -> list[Example]:
     return [examples[int(i)] for i in sorted(chosen)]
 
 
-def _origin(spec: DatasetSpec, path: Path, raw: Raw) -> Origin:
+def _label(spec: DatasetSpec, path: Path) -> str:
     try:
-        file = path.resolve().relative_to(spec.folder_path.resolve()).as_posix()
+        return path.resolve().relative_to(spec.folder_path.resolve()).as_posix()
     except ValueError:
-        file = path.name
+        return path.name
+
+
+def _origin(spec: DatasetSpec, label: str, raw: Raw) -> Origin:
     section = raw.value.get("section") if isinstance(raw.value, dict) else None
-    return Origin(spec.name, file, raw.row, raw.line, section=section if isinstance(section, str) else None)
+    return Origin(spec.name, label, raw.row, raw.line, section=section if isinstance(section, str) else None)
 
 
-def _verify(spec: DatasetSpec, content: bytes, path: Path) -> None:
+def _verify(spec: DatasetSpec, path: Path) -> None:
     for kind, expected in (("sha1", spec.file_sha1), ("sha256", spec.file_sha256)):
-        if expected and (found := hashlib.new(kind, content).hexdigest()) != expected.lower():
+        if not expected:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected.strip().lower():
             raise DataError(
                 f"The file's {kind.upper()} is {found}, the entry says {expected}.", str(path),
                 f"Get the right file, or take file_{kind} out of the entry.",

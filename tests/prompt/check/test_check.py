@@ -51,7 +51,7 @@ def test_findings_name_row_and_mending(tmp_path: Path) -> None:
     by_code = {finding.code: finding for finding in found.findings}
     assert [finding.code for finding in found.errors] == ["answer-missing", "overlong"]
     assert (by_code["answer-missing"].origin.row, by_code["answer-missing"].field) == (3, "output")  # type: ignore[union-attr]
-    assert by_code["answers-differ"].other == Origin("made", "made.json", 1)
+    assert by_code["answers-differ"].other == Origin("made", "made.json", 1, 1)
     assert by_code["rows-overlong"].params["every"] == 256
     told = found.to_json()
     assert json.loads(json.dumps(told)) == told
@@ -60,7 +60,7 @@ def test_findings_name_row_and_mending(tmp_path: Path) -> None:
     assert told["facts"]["tokens_max"] > 200
     out = io.StringIO()
     Console(file=out, width=300).print(found.rich())
-    assert "made.json, row 3, output" in out.getvalue()
+    assert "made.json, row 3, line 1, output" in out.getvalue()
     assert "Bingley" not in out.getvalue()
 
 
@@ -140,7 +140,7 @@ def test_mending_changes_what_is_safe_and_nothing_else(tmp_path: Path) -> None:
     ]
     assert done.rows == 3
     assert done.summary == {"mended-bom": 2, "mended-space": 1, "mended-number": 1, "mended-blank": 1}
-    assert (Origin("made", "made.json", 1), "output", "mended-number") in done.changes
+    assert (Origin("made", "made.json", 1, 1), "output", "mended-number") in done.changes
     assert any("2" in line for line in done.lines())
 
 

@@ -5,56 +5,81 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 from sartor.base.errors import DataError
+from sartor.data.encoding import open_text
 from sartor.data.raw import Raw
 
-SUFFIXES = (".csv", ".tsv")
-DELIMITERS = (",", "\t", ";", "|")
+SUFFIXES = (".csv",)
+TEXT = True
+DELIMITERS = (",", "\t", ";", "|", "^", "\x01", "\x1f")
 csv.field_size_limit(1 << 30)
 
 
-def rows(text: str, where: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
     """Each record under its header; `line` is where the record begins.
 
     A record with more cells than the header, or fewer, is a fault of that row. Raises: DataError without a header.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text), strict=True)
-    names = header(text, where)
-    begin = 1
-    try:
-        for number, cells in enumerate(reader):
-            line, begin = begin, reader.line_num + 1
-            if number == 0 or not cells:
-                continue
-            if len(cells) != len(names):
-                yield Raw(number, line, None, fault=f"{len(cells)} cells, the header has {len(names)}")
-            else:
-                yield Raw(number, line, dict(zip(names, cells, strict=True)))
-    except csv.Error as error:
-        raise DataError(
-            f"The CSV is broken: {error}.", f"{where}, line {reader.line_num}", "Mend the quotes."
-        ) from None
+    yield from records(path, where, encoding, delimiter(path, encoding))
 
 
-def header(text: str, where: str) -> list[str]:
+def delimiter(path: Path, encoding: str) -> str:
+    """The delimiter that this file is read with."""
+    with open_text(path, encoding) as file:
+        return delimiter_of(file.read(65536))
+
+
+def records(path: Path, where: str, encoding: str, between: str) -> Iterator[Raw]:
+    """`rows` with the delimiter known."""
+    with open_text(path, encoding) as file:
+        reader = csv.reader(file, delimiter=between, strict=True)
+        names: list[str] = []
+        begin, number = 1, 0
+        try:
+            for cells in reader:
+                line, begin = begin, reader.line_num + 1
+                if not names:
+                    names = _names(cells, where)
+                elif cells:
+                    number += 1
+                    yield _raw(number, line, cells, names)
+        except csv.Error as error:
+            raise DataError(
+                f"The CSV is broken: {error}.", f"{where}, line {reader.line_num}", "Mend the quotes."
+            ) from None
+        if not names:
+            _names([], where)
+
+
+def _raw(number: int, line: int, cells: list[str], names: list[str]) -> Raw:
+    if len(cells) != len(names):
+        return Raw(number, line, None, fault=f"{len(cells)} cells, the header has {len(names)}")
+    return Raw(number, line, dict(zip(names, cells, strict=True)))
+
+
+def header(path: Path, where: str, encoding: str, between: str | None = None) -> list[str]:
     """The column names; an unnamed one (an index that was exported) is called `column N`. Names are stripped.
 
     Raises: DataError for an empty file or a name that stands twice.
     """
-    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text)), None)
-    if not first:
+    with open_text(path, encoding) as file:
+        return _names(next(csv.reader(file, delimiter=between or delimiter(path, encoding)), []), where)
+
+
+def _names(cells: list[str], where: str) -> list[str]:
+    if not cells:
         raise DataError("The file is empty.", where, "It needs a header line and rows.")
-    names = [name.strip() or f"column {number}" for number, name in enumerate(first, 1)]
+    names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"The header names {twice[0]!r} twice.", where, "Give every column its own name.")
     return names
 
 
-def delimiter_of(text: str) -> str:
+def delimiter_of(sample: str) -> str:
     """The delimiter that splits the first records most evenly into more than one cell; a comma when none does."""
-    sample = text[:65536]
     best, most = ",", 1
     for delimiter in DELIMITERS:
         widths = []

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from pathlib import Path
 
+from sartor.data.encoding import open_text
+from sartor.data.jsontext import LineReader
 from sartor.data.raw import Raw
 
 SUFFIXES = (".jsonl", ".ndjson")
+TEXT = True
 
 
-def rows(text: str, where: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
     """Each line that is not blank; `row` counts those, `line` all."""
+    reader = LineReader()
     number = 0
-    for line_number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        number += 1
-        try:
-            yield Raw(number, line_number, json.loads(line))
-        except (ValueError, RecursionError) as error:
-            yield Raw(number, line_number, None, fault=str(error))
+    with open_text(path, encoding, newline="\n") as lines:
+        for line_number, line in enumerate(lines, 1):
+            if not line.isspace():
+                number += 1
+                yield reader.read(line.strip(), number, line_number)
 
 
 EXAMPLES = (('{"a": 1}\n\n{"a": "中"}\n', [{"a": 1}, {"a": "中"}]),)

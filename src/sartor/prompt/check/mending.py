@@ -50,13 +50,10 @@ def raw_rows(
     spec: DatasetSpec, encoding: str | None = None, permissions: Permissions | None = None
 ) -> Iterator[tuple[Origin, Any]]:
     """Every row of a dataset's files as it stands there, bad ones too. Raises: DataError as `load` does."""
-    from sartor.data import load
-    from sartor.data.encoding import decode
+    from sartor.data.load import read_raw
 
-    for path in load.source_files(spec, permissions or load.Permissions()):
-        text = decode(path.read_bytes(), str(path), encoding or spec.encoding).text
-        for raw in load.raw_rows(path, text):
-            yield load._origin(spec, path, raw), raw.value
+    for origin, raw in read_raw(spec, encoding=encoding, permissions=permissions):
+        yield origin, raw.value
 
 
 def mend(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> Mended:

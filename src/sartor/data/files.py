@@ -1,0 +1,85 @@
+"""A data file as people have it: unpacked, its encoding found, its rows read by the plug-in of its suffix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import ModuleType
+
+from sartor.base import registry
+from sartor.base.errors import DataError
+from sartor.data import encoding as encodings
+from sartor.data import unpack
+from sartor.data.raw import Raw
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """An open file: the plug-in that reads it, its text encoding (None where it is no text) and how that was found."""
+
+    plain: Path
+    where: str
+    source: ModuleType
+    encoding: str | None
+    how: str
+
+    def rows(self) -> Iterator[Raw]:
+        """Its rows, one at a time."""
+        rows: Iterator[Raw] = self.source.rows(self.plain, self.where, self.encoding)
+        return rows
+
+    def header(self) -> list[str]:
+        """The column names of a file with a header line; nothing for others."""
+        found: list[str] = self.source.header(*self._place()) if hasattr(self.source, "header") else []
+        return found
+
+    def delimiter(self) -> str | None:
+        """What stands between cells, where a file has cells."""
+        found: str | None = (
+            self.source.delimiter(self.plain, self.encoding) if hasattr(self.source, "delimiter") else None
+        )
+        return found
+
+    def _place(self) -> tuple[Path, str, str | None]:
+        return self.plain, self.where, self.encoding
+
+
+@contextmanager
+def opened(path: Path, encoding: str | None = None) -> Iterator[DataFile]:
+    """A data file, ready to be read; what had to be unpacked is gone afterwards.
+
+    Raises: DataError for a suffix that no plug-in reads, a damaged packing, or an encoding that is not proved.
+    """
+    where = str(path)
+    if path.suffix.lower() not in (*unpack.PACKED, *suffixes()):
+        raise _unread(path.name, where)
+    with unpack.plain(path, where) as (plain, name):
+        source = source_of(name, where)
+        if not source.TEXT:
+            yield DataFile(plain, where, source, None, "no text file")
+            return
+        found = encodings.find(plain, encoding, where)
+        yield DataFile(plain, where, source, found.encoding, found.how)
+
+
+def source_of(name: str, where: str) -> ModuleType:
+    """The plug-in that reads a file of this name. Raises: DataError naming the suffixes there are."""
+    suffix = PurePath(name).suffix.lower()
+    for source in registry.plugins("sartor.data.sources"):
+        if suffix in source.SUFFIXES:
+            return source
+    raise _unread(name, where)
+
+
+def suffixes() -> tuple[str, ...]:
+    """The suffixes that are read, without those of packing."""
+    return tuple(suffix for source in registry.plugins("sartor.data.sources") for suffix in source.SUFFIXES)
+
+
+def _unread(name: str, where: str) -> DataError:
+    return DataError(
+        f"Files of kind {PurePath(name).suffix!r} are not read.", where,
+        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(unpack.PACKED)}.",
+    )  # fmt: skip

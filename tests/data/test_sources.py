@@ -1,0 +1,290 @@
+"""Sources: every kind of file gives the same rows, packed or not, one at a time, in linear time."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import io
+import json
+import lzma
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from sartor.base import registry
+from sartor.base.errors import DataError
+from sartor.base.types import Document
+from sartor.data import jsontext, unpack
+from sartor.data.dataset_info import parse_entry
+from sartor.data.load import load, load_spec, raw_rows, read_raw
+
+ROWS = [{"instruction": "《傲慢与偏见》?", "output": "007"}, {"instruction": "two\nlines", "output": "NA"}]
+
+
+def values(path: Path) -> list[Any]:
+    return [raw.fault or raw.value for raw in raw_rows(path)]
+
+
+@pytest.mark.parametrize("name", registry.names("sartor.data.sources"))
+def test_each_text_source_reads_its_own_examples(name: str, tmp_path: Path) -> None:
+    module = importlib.import_module(f"sartor.data.sources.{name}")
+    for text, expected in getattr(module, "EXAMPLES", ()):
+        path = tmp_path / f"x{module.SUFFIXES[0]}"
+        path.write_bytes(text.encode())
+        assert values(path) == expected
+    assert hasattr(module, "EXAMPLES") is module.TEXT
+
+
+def as_json(rows: list[Any]) -> bytes:
+    return json.dumps(rows, ensure_ascii=False, indent=1).encode()
+
+
+def as_parquet(rows: list[Any]) -> bytes:
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), out, row_group_size=1)
+    return out.getvalue()
+
+
+def as_arrow(rows: list[Any], new: Callable[..., Any] = pa.ipc.new_file) -> bytes:
+    table, out = pa.Table.from_pylist(rows), io.BytesIO()
+    with new(out, table.schema) as writer:
+        writer.write_table(table)
+    return out.getvalue()
+
+
+def as_csv(rows: list[Any], between: str = ",") -> bytes:
+    lines = [rows[0].keys(), *(row.values() for row in rows)]
+    return "".join(between.join(f'"{cell}"' for cell in line) + "\r\n" for line in lines).encode()
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, str):
+        return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
+    if isinstance(value, date):
+        return f'<c s="1"><v>{(value - date(1899, 12, 30)).days}</v></c>'
+    return f'<c t="b"><v>{int(value)}</v></c>' if isinstance(value, bool) else f"<c><v>{value}</v></c>"
+
+
+def as_xlsx(*sheets: list[list[Any]]) -> bytes:
+    """A spreadsheet as small as the format allows."""
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    package = "http://schemas.openxmlformats.org/package/2006/relationships"
+    numbers = range(1, len(sheets) + 1)
+    listed = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in numbers)
+    links = "".join(f'<Relationship Id="r{n}" Type="{office}/worksheet" Target="s{n}.xml"/>' for n in numbers)
+    root = f'<Relationship Id="r" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as book:
+        book.writestr("[Content_Types].xml", "<Types/>")
+        book.writestr("_rels/.rels", f'<Relationships xmlns="{package}">{root}</Relationships>')
+        book.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>'
+        )
+        styles = f'<Relationship Id="st" Type="{office}/styles" Target="styles.xml"/>'
+        book.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}">{links}{styles}</Relationships>')
+        book.writestr(
+            "xl/styles.xml",
+            f'<styleSheet xmlns="{main}"><cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>',
+        )
+        for n, rows in zip(numbers, sheets):
+            body = "".join(f"<row>{''.join(cell(value) for value in row)}</row>" for row in rows)
+            book.writestr(f"xl/s{n}.xml", f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>')
+    return out.getvalue()
+
+
+KINDS: dict[str, bytes] = {
+    "json": as_json(ROWS),
+    "jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
+    "csv": as_csv(ROWS),
+    "tsv": as_csv(ROWS, "\t"),
+    "parquet": as_parquet(ROWS),
+    "arrow": as_arrow(ROWS),
+    "feather": as_arrow(ROWS, pa.ipc.new_stream),
+    "xlsx": as_xlsx([list(ROWS[0]), *(list(row.values()) for row in ROWS)]),
+}
+
+
+def zipped(content: bytes, name: str = "inner") -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+        archive.writestr(f"__MACOSX/._{name}", b"litter")
+    return out.getvalue()
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress, "zip": zipped,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_rows_plain_and_packed(kind: str, tmp_path: Path) -> None:
+    plain = tmp_path / f"x.{kind}"
+    plain.write_bytes(KINDS[kind])
+    assert values(plain) == ROWS
+    for ending, pack in PACKERS.items():
+        packed = tmp_path / f"x.{kind}.{ending}"
+        packed.write_bytes(pack(KINDS[kind]) if ending != "zip" else zipped(KINDS[kind], f"x.{kind}"))
+        assert values(packed) == ROWS, packed.name
+
+
+def test_packed_text_is_read_in_its_own_encoding_and_hashed_as_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(
+        gzip.compress(("问题,答案\n" + "达西先生是谁,彭伯里的主人。\n" * 20).encode("gbk"))
+    )
+    entry = {"file_name": "x.csv.gz", "columns": {"prompt": "问题", "response": "答案"}}
+    loaded = load_spec(parse_entry("x", entry, tmp_path / "dataset_info.json"))
+    assert (len(loaded.examples), loaded.files[0].encoding) == (20, "gb18030")
+    sums = subprocess.run(["sha256sum", tmp_path / "x.csv.gz"], capture_output=True, text=True, check=True).stdout
+    assert loaded.files[0].sha256 == sums.split()[0]
+
+
+def test_zst_and_gz_of_several_frames_are_read_to_the_end(tmp_path: Path) -> None:
+    one, two = b'{"a": 1}\n', b'{"a": 2}\n'
+    for ending in ("gz", "zst", "xz", "bz2"):
+        pack = PACKERS[ending]
+        (tmp_path / f"x.jsonl.{ending}").write_bytes(pack(one) + pack(two))
+        assert values(tmp_path / f"x.jsonl.{ending}") == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("ending", PACKERS)
+def test_a_bomb_is_stopped_and_damage_is_named(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "SMALL", 1 << 20)
+    monkeypatch.setattr(unpack, "CHUNK", 1 << 16)
+    pack: Callable[[bytes], bytes] = PACKERS[ending] if ending != "zip" else lambda b: zipped(b, "x.jsonl")
+    path = tmp_path / f"x.jsonl.{ending}"
+    path.write_bytes(pack(b" " * (16 << 20)))
+    with pytest.raises(DataError, match="unpacks to more than"):
+        values(path)
+    path.write_bytes(pack(b'{"a": 1}\n' * 99)[:-9])
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        values(path)
+    path.write_bytes(b"no such packing at all")
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        values(path)
+
+
+def test_cells_of_a_spreadsheet_are_the_text_they_show(tmp_path: Path) -> None:
+    path = tmp_path / "x.xlsx"
+    path.write_bytes(
+        as_xlsx([["问题", "n", "d", "b"], ["q", 7, date(2026, 11, 23), True], ["r", 0.5, "007", False]], [])
+    )
+    assert values(path) == [
+        {"问题": "q", "n": "7", "d": "2026-11-23", "b": "true"}, {"问题": "r", "n": "0.5", "d": "007", "b": "false"},
+    ]  # fmt: skip
+    path.write_bytes(as_xlsx([["a"], ["1"]], [["a"], ["2"]]))
+    assert values(path) == [{"a": "1"}, {"a": "2"}]
+    path.write_bytes(as_xlsx([["a"], ["1"]], [["b"], ["2"]]))
+    with pytest.raises(DataError, match="other columns"):
+        values(path)
+
+
+def test_a_spreadsheet_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack, "SMALL", 1 << 20)
+    path = tmp_path / "x.xlsx"
+    path.write_bytes(as_xlsx([["a"], [" " * (16 << 20)]]))
+    with pytest.raises(DataError, match="unpacks to more than"):
+        values(path)
+
+
+def test_columns_hold_dates_decimals_and_nested_turns(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Q", "loss": None}, {"from": "gpt", "value": "A", "loss": True}]
+    row = {"conversations": turns, "day": date(2026, 1, 2), "price": Decimal("1.50")}
+    (tmp_path / "x.parquet").write_bytes(as_parquet([row]))
+    assert values(tmp_path / "x.parquet") == [{"conversations": turns, "day": "2026-01-02", "price": "1.50"}]
+    entry = {"file_name": "x.parquet", "formatting": "sharegpt"}
+    assert len(load_spec(parse_entry("x", entry, tmp_path / "dataset_info.json")).examples) == 1
+
+
+def test_a_text_file_is_paragraphs_for_pretraining(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("One\r\nline.\r\n\r\nTwo.\n", encoding="utf-8", newline="")
+    (tmp_path / "dataset_info.json").write_text('{"x": {"file_name": "x.txt"}}', encoding="utf-8")
+    examples = load("x", tmp_path, stage="pt").examples
+    assert [(e.text, e.origin.line) for e in examples if isinstance(e, Document)] == [("One\nline.", 1), ("Two.", 4)]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 50])
+def test_an_array_is_read_the_same_wherever_it_is_cut(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsontext, "CHUNK", chunk)
+    rows = [{"a": "x" * 60, "n": -1.5e-7}, 12345, float("inf"), None, '😀 \\ " é', [[], {}], True, 10**30, {}]
+    for text in (
+        json.dumps(rows),
+        json.dumps(rows, indent=2, ensure_ascii=False),
+        json.dumps({"k": 1, "data": rows, "z": [2]}),
+    ):
+        (tmp_path / "x.json").write_text(text, encoding="utf-8")
+        assert values(tmp_path / "x.json") == rows
+    lines = [raw.line for raw in raw_rows(tmp_path / "x.json")]
+    assert lines == [1] * len(rows)
+    (tmp_path / "x.json").write_text('[1,\n\n 2, {"a":\n 3},\n4]', encoding="utf-8")
+    assert [raw.line for raw in raw_rows(tmp_path / "x.json")] == [1, 3, 3, 5]
+    (tmp_path / "x.json").write_text('[{"a": 1},\n  {"a": oops}, ' + '"long", ' * 40 + "1]", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        values(tmp_path / "x.json")
+    assert caught.value.where.endswith("line 2, column 9")
+
+
+def test_raw_rows_of_a_dataset_come_one_at_a_time_with_their_faults(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"a": 1}\nbroken\n{"a": 1, "a": 2}\n', encoding="utf-8")
+    rows = list(read_raw(parse_entry("x", {"file_name": "x.jsonl"}, tmp_path / "dataset_info.json")))
+    assert [(origin.id, raw.line, raw.value) for origin, raw in rows] == [
+        ("x:1", 1, {"a": 1}), ("x:2", 2, None), ("x:3", 3, None),
+    ]  # fmt: skip
+    assert rows[2][1].fault == "the key 'a' stands twice"
+
+
+READ = """
+import sys
+from pathlib import Path
+from sartor.data.dataset_info import parse_entry
+from sartor.data.load import read_raw
+path = Path(sys.argv[1])
+print(sum(1 for _ in read_raw(parse_entry("x", {"file_name": path.name}, path.parent / "dataset_info.json"))))
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss would count the parent
+"""
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
+def test_a_million_rows_need_little_memory(kind: str, tmp_path: Path) -> None:
+    count = 1_000_000
+    path = tmp_path / f"x.{kind}"
+    row = {"instruction": "谁是达西先生" * 10, "output": "彭伯里的主人" * 10}
+    if kind == "parquet":
+        table = pa.table({name: pa.repeat(pa.scalar(text), count) for name, text in row.items()})
+        pyarrow.parquet.write_table(table, path, use_dictionary=False)
+    elif kind == "csv":
+        path.write_bytes(as_csv([row]) + as_csv([row]).split(b"\r\n", 1)[1] * (count - 1))
+    else:
+        line = json.dumps(row, ensure_ascii=False).encode()
+        path.write_bytes(b"[" + (line + b",") * (count - 1) + line + b"]" if kind == "json" else (line + b"\n") * count)
+    words = [sys.executable, "-c", READ, str(path)]
+    rows, peak_kib = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert (int(rows), path.stat().st_size > 300 << 20 or kind == "parquet") == (count, True)
+    assert int(peak_kib) < 600 << 10
+
+
+def test_time_grows_with_the_rows_not_faster(tmp_path: Path) -> None:
+    """Four times the rows take at most eight times as long, measured in this process's own CPU time."""
+    line = json.dumps({"a": "x" * 400})
+    took = []
+    for count in (10_000, 40_000):
+        (tmp_path / "x.json").write_text("[" + ",".join([line] * count) + "]", encoding="utf-8")
+        begin = time.process_time()
+        assert len(values(tmp_path / "x.json")) == count
+        took.append(time.process_time() - begin)
+    assert took[1] < 8 * took[0]
