@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,21 +76,23 @@ def train(
         raise ConfigError("do_train is false.", "settings", "Use `sartor predict` for prediction, or write true.")
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(run.path):
-        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed)
+    first, one = _join(config)
+    with locked(run.path) if first else nullcontext():
+        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed) if first else None
+        opened = one(opened)
         if opened == "finished":
             return Run(run, run.read_json("all_results.json"), already_finished=True)
         return _train(
             run, config, resume=opened == "resume", allow_changed=allow_changed,
             permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks, plan_of=plan_of,
-            preflight=preflight,
+            preflight=preflight, first=first, one=one,
         )  # fmt: skip
 
 
 def _train(
     run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool,
     permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any], plan_of: RunDir | None,
-    preflight: bool,
+    preflight: bool, first: bool, one: Callable[[Any], Any],
 ) -> Run:  # fmt: skip
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = prepare_rows(config, encoder, permissions)
@@ -99,19 +103,20 @@ def _train(
     from sartor.learn import loop
     from sartor.learn.plan import Plan
 
-    if resume and run.plan.exists():
+    if one(resume and run.plan.exists()):
         plan = Plan.from_json(run.read_json("plan.json"))
         preflight = False
     else:
         plan = Plan.from_json(plan_of.read_json("plan.json")) if plan_of else planned(config, rows)
-        run.write_json("data.json", data_json(rows, config, encoder))
-        run.write_json("env.json", environment())
-        run.write_json("plan.json", plan.to_json())
+        if first:
+            run.write_json("data.json", data_json(rows, config, encoder))
+            run.write_json("env.json", environment())
+            run.write_json("plan.json", plan.to_json())
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
-    callbacks = [*callbacks, *_trackers(run, config)]
+    callbacks = [*callbacks, *_trackers(run, config)] if first else []
     write_model = partial(save_model, model, encoder)
     found = None
-    if preflight and not plan_of:
+    if preflight and not plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         from sartor.learn.preflight import preflight as fly
 
         found, plan = fly(
@@ -124,7 +129,7 @@ def _train(
         run, config, plan, model, rows.learned_ids, rows.held_out_ids,
         pad_id=pad_id(encoder.tokenizer), write_model=write_model,
         callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-        resume=_resume_from(run, config, resume, callbacks), reference=reference,
+        resume=one(_resume_from(run, config, resume, callbacks) if first else None), reference=reference,
         sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
     )  # fmt: skip
     del model
@@ -173,6 +178,17 @@ def _shortages(before: RunDir | None) -> dict[int, int]:
     """Step → divisor of the micro-batches, where the run that is repeated ran out of memory."""
     events = before.read_events() if before else ()
     return {event["step"]: event["micro_divisor"] for event in events if event["kind"] == "oom"}
+
+
+def _join(config: RunConfig) -> tuple[bool, Callable[[Any], Any]]:
+    """Whether this process is the first, and what tells all processes the first one's answer."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True, lambda value: value
+    from sartor.learn import devices
+    from sartor.learn.model import device_of
+
+    devices.start(device_of(config.model))
+    return devices.rank() == 0, devices.from_first
 
 
 def _trackers(run: RunDir, config: RunConfig) -> list[Any]:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from sartor.base.errors import ModelError, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import disk_error, fsync_file, fsync_folder, sha256_file
+from sartor.learn import devices
 from sartor.learn.stack import RAW
 
 MANIFEST = "sartor_manifest.json"
@@ -46,11 +47,12 @@ def save(
     progress: Progress,
     *,
     write_model: Callable[[Path], None],
-    optimizer: torch.optim.Optimizer | None,
+    optimizer: Mapping[str, torch.Tensor] | None,
     scheduler_state: Mapping[str, Any],
     fingerprint: Mapping[str, str],
 ) -> Path:
-    """Write `checkpoint-<step>` and return its path. `write_model(folder)` puts weights and tokenizer there.
+    """Write `checkpoint-<step>` and return its path. `write_model(folder)` puts weights and tokenizer there;
+    `optimizer` is what `flat_optimizer` gives, or None for a checkpoint to look at only.
 
     Raises: RunError when the disk is full; earlier checkpoints are untouched then.
     """
@@ -61,7 +63,7 @@ def save(
         aside.mkdir(parents=True)
         write_model(aside)
         if optimizer is not None:
-            save_file(_flat_optimizer(optimizer), aside / OPTIMIZER)
+            save_file(dict(optimizer), aside / OPTIMIZER)
             save_file(random_states(), aside / RANDOM)
         state = {
             "progress": {name: getattr(progress, name) for name in progress.__slots__},
@@ -217,22 +219,23 @@ def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
     return gone
 
 
-def _flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """`<parameter number>.<name>` → tensor; numbers as one-element tensors."""
     flat = {}
     for number, values in optimizer.state_dict()["state"].items():
         for name, value in values.items():
             tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
-            flat[f"{number}.{name}"] = tensor.detach().contiguous().cpu().clone()
+            flat[f"{number}.{name}"] = devices.whole(tensor.detach()).contiguous().cpu().clone()
     return flat
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     content = optimizer.state_dict()
     state: dict[int, dict[str, Any]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = tensor
+        state.setdefault(int(number), {})[name] = devices.like(tensor, parameters[int(number)])
     content["state"] = state
     optimizer.load_state_dict(content)
 

@@ -17,7 +17,7 @@ from sartor.base.errors import Interrupted, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import heard_signals
 from sartor.base.types import Encoded
-from sartor.learn import checkpoint, records
+from sartor.learn import checkpoint, devices, records
 from sartor.learn.batch import global_batches
 from sartor.learn.checkpoint import Progress
 from sartor.learn.memory import PeakMemory, out_of_memory
@@ -93,14 +93,18 @@ def train(
     a checkpoint belongs to other data.
     """
     run.path.mkdir(parents=True, exist_ok=True)
-    training = set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
-                       reference)  # fmt: skip
-    training.sample, training.replay = sample, dict(replay or {})
-    checkpoint.sweep(run)
     if resume is not None:
-        _go_on(training, resume, allow_changed)
+        _check_same(resume, fingerprint or {}, allow_changed)
+    training = set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
+                       reference, resume)  # fmt: skip
+    training.sample, training.replay = sample, dict(replay or {})
+    if training.accelerator.is_main_process:
+        checkpoint.sweep(run)
+    if resume is not None:
+        _go_on(training, resume)
     signals: list[int] = []
-    records.begin(training.run, training.progress.step)
+    if training.accelerator.is_main_process:
+        records.begin(training.run, training.progress.step)
     training.event("started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step)
     begun = time.perf_counter()
     peak = PeakMemory(training.accelerator.device)
@@ -108,13 +112,18 @@ def train(
         with heard_signals(signals.append), peak:
             _run_steps(training, signals)
         _take_best(training)
-        checkpoint.write_final(run, write_model)
+        with devices.whole_weights(model):
+            if training.accelerator.is_main_process:
+                checkpoint.write_final(run, write_model)
+        devices.wait()
     except Interrupted as stop:
         training.event("interrupted", signal=stop.exit_code - 128, step=training.progress.step)
         raise
     except BaseException as error:
         training.event("failed", error=f"{type(error).__name__}: {error}", step=training.progress.step)
         raise
+    if not training.accelerator.is_main_process:
+        return {}
     results = records.write_results(
         run, plan, training.progress, config.train.plot_loss,
         peak_memory_bytes=peak.bytes, total_seconds=round(time.perf_counter() - begun, 3),
@@ -126,7 +135,7 @@ def train(
 def set_up(
     run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
     pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
-    reference: Any,
+    reference: Any, resume: Path | None = None,
 ) -> Training:  # fmt: skip
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -137,25 +146,34 @@ def set_up(
     accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
+    objective = stage.Objective(model, config.method, reference)  # before the weights of a checkpoint: its reference
+    if resume is not None:
+        checkpoint.load_trained_weights(resume, model)
+    if config.train.fsdp:
+        devices.shard(objective, model)
+    objective = accelerator.prepare_model(objective, evaluation_mode=True)  # no DDP around it: see sum_gradients
     optimizer = make_optimizer(model, config.train, lora_lr_ratio=config.method.loraplus_lr_ratio)
-    objective, optimizer = accelerator.prepare(stage.Objective(model, config.method, reference), optimizer)
-    scheduler = make_scheduler(optimizer.optimizer, config.train, plan)
+    scheduler = make_scheduler(optimizer, config.train, plan)
     return Training(
-        run, config, plan, objective, stage, rows, eval_rows, optimizer.optimizer, scheduler, accelerator, pad_id,
+        run, config, plan, objective, stage, rows, eval_rows, optimizer, scheduler, accelerator, pad_id,
         write_model, fingerprint, callbacks, Progress(),
     )  # fmt: skip
 
 
-def _go_on(training: Training, folder: Path, allow_changed: bool) -> None:
-    """Put weights, optimizer, schedule, random states and progress back from a checkpoint."""
+def _check_same(folder: Path, fingerprint: Mapping[str, str], allow_changed: bool) -> None:
+    """Raises: RunError when a checkpoint was made with other data, template, tokenizer or model."""
     state = checkpoint.read_state(folder)
-    other = [name for name, value in training.fingerprint.items() if state["fingerprint"].get(name, value) != value]
+    other = [name for name, value in fingerprint.items() if state["fingerprint"].get(name, value) != value]
     if other and not allow_changed:
         raise RunError(
             f"The checkpoint was made with another {' and '.join(other)}.", str(folder),
             "Put it back as it was, or add --allow-changed, or --fresh for a new run.",
         )  # fmt: skip
-    checkpoint.load_trained_weights(folder, training.accelerator.unwrap_model(training.objective).model)
+
+
+def _go_on(training: Training, folder: Path) -> None:
+    """Put optimizer, schedule, random states and progress back from a checkpoint; its weights are in the model."""
+    state = checkpoint.read_state(folder)
     checkpoint.load_optimizer(folder, training.optimizer)
     restore_scheduler(training.scheduler, state["scheduler"])
     training.progress = replace(Progress(**state["progress"]), skipped_steps=0)
@@ -179,8 +197,9 @@ def step(training: Training, chosen: list[int]) -> None:
     total, tokens = _gradients(training, chosen)
     loss_value = float(training.accelerator.reduce(total))
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    devices.sum_gradients(parameters)
     limit = training.config.train.max_grad_norm
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf")))
+    norm = float(devices.whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))))
     progress, rate = training.progress, training.scheduler.get_last_lr()[0]
     if is_finite(loss_value, norm):
         training.optimizer.step()
@@ -203,7 +222,7 @@ def step(training: Training, chosen: list[int]) -> None:
         loss=loss_value, learning_rate=rate, grad_norm=norm, tokens=useful, label_tokens=label_tokens,
         padded_tokens=tokens, seconds=round(seconds, 4), memory_bytes=memory_bytes(training.accelerator.device),
     )  # fmt: skip
-    if training.progress.step % training.config.train.logging_steps == 0:
+    if training.progress.step % training.config.train.logging_steps == 0 and training.accelerator.is_main_process:
         records.log_step(training.run, plan, training.progress, loss_value, rate)
     if training.progress.skipped_steps >= MOST_SKIPPED_STEPS:
         raise RunError(
@@ -253,10 +272,16 @@ def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, in
     total = torch.zeros((), device=training.accelerator.device)
     tokens = 0
     drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
-    for batch in training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id):
+    batches = training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id)
+    sharded = world > 1 and bool(training.config.train.fsdp)
+    spare = devices.highest(len(batches), training.accelerator.device) - len(batches) if sharded else 0
+    if spare:  # every process must pass through the sharded layers equally often
+        more = training.stage.batches(training.rows, chosen[:1], plan, training.pad_id)[:1]
+        batches = [*batches, *more * spare]
+    for number, batch in enumerate(batches):
         batch = replace(batch, drift=drift).to(training.accelerator.device)
-        loss = training.objective(batch) / weight
-        training.accelerator.backward(loss * world)  # DDP averages gradients over processes; we want their sum
+        loss = training.objective(batch) / weight * (number < len(batches) - spare)
+        (loss * world if sharded else loss).backward()  # FSDP2 averages over processes; we want the sum
         total += loss.detach()
         tokens += batch.ids_BT.numel()
     return total, tokens
@@ -291,10 +316,11 @@ def _after_step(training: Training, signals: list[int]) -> bool:
         saved = settings.load_best_model_at_end and training.progress.best_step == step and not last
     if training.sample is not None and settings.sample_steps and step % settings.sample_steps == 0:
         _sample(training)
-    if signals:
+    heard = devices.highest(signals[0] if signals else 0, training.accelerator.device)
+    if heard:
         path = save(training)
         raise Interrupted(
-            signals[0], f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
+            heard, f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
             str(path), "The same command goes on from here.",
         )  # fmt: skip
     if saved or (plan.save_steps and step % plan.save_steps == 0 and not last):
@@ -328,14 +354,17 @@ def _take_best(training: Training) -> None:
 
 
 def save(training: Training) -> Path:
-    settings = training.config.train
-    path = checkpoint.save(
-        training.run, training.progress, write_model=training.write_model,
-        optimizer=None if settings.save_only_model else training.optimizer,
-        scheduler_state=scheduler_state(training.scheduler), fingerprint=training.fingerprint,
-    )  # fmt: skip
-    training.event("checkpoint", step=training.progress.step, path=path.name)
-    checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
+    settings, path = training.config.train, training.run / f"checkpoint-{training.progress.step}"
+    optimizer = None if settings.save_only_model else checkpoint.flat_optimizer(training.optimizer)
+    with devices.whole_weights(training.accelerator.unwrap_model(training.objective).model):
+        if training.accelerator.is_main_process:
+            checkpoint.save(
+                training.run, training.progress, write_model=training.write_model, optimizer=optimizer,
+                scheduler_state=scheduler_state(training.scheduler), fingerprint=training.fingerprint,
+            )  # fmt: skip
+            training.event("checkpoint", step=training.progress.step, path=path.name)
+            checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
+    devices.wait()
     return path
 
 

@@ -17,6 +17,7 @@ from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.base.system import calm_allocator, locked, sha256_file
 from sartor.learn import fused, stack
+from sartor.learn.devices import WHOLE
 from sartor.learn.guard import check_adapter, check_folder
 from sartor.learn.noise import add_noise
 
@@ -264,7 +265,7 @@ def save_weights(model: Any, folder: Path) -> None:
     if below := getattr(model, "sartor_below", None):
         stack.write(model, below, folder)
         return
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=getattr(model, WHOLE, None))
     (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
 
 

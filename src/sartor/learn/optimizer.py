@@ -35,7 +35,7 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
 def _build(settings: TrainSettings, groups: list[dict[str, Any]], parameters: Iterable[Any]) -> Any:
     betas = (settings.adam_beta1, settings.adam_beta2)
     if settings.optim in ("adamw_torch", "adamw_torch_fused"):
-        fused = all(p.dtype in (torch.float32, torch.bfloat16) for p in parameters)
+        fused = all(p.dtype in (torch.float32, torch.bfloat16) and not hasattr(p, "full_tensor") for p in parameters)
         return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon, fused=fused)
     if settings.optim == "adafactor":
         return torch.optim.Adafactor(groups, lr=settings.learning_rate)
