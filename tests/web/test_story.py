@@ -261,7 +261,7 @@ def photograph(browser: Any, server: Server, complaints: list[str]) -> None:
                 assert not wider, f"{name} is wider than its window"
                 if locale == "zh-CN":
                     assert page.locator("nav a").first.inner_text() == "数据"
-                if os.environ.get("SARTOR_DOCS") and size == "1280":
+                if os.environ.get("SARTOR_DOCS") and f"web-{name}.png" in (DOCS.parent / "web.md").read_text("utf-8"):
                     DOCS.mkdir(exist_ok=True)
                     shutil.copy(RESULTS / f"{name}.png", DOCS / f"web-{name}.png")
             page.context.close()
