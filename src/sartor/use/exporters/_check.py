@@ -48,7 +48,7 @@ class Reference:
 
     @classmethod
     def of(cls, source: Source) -> Reference:
-        model = _plain_model(source.model)
+        model = _plain_model(source.model, source)
         if source.adapter is not None:
             model = load_adapter(model, source.adapter).eval()
         engine = source.engine
@@ -101,17 +101,17 @@ def ask_model(model: Any) -> Ask:
     return ask
 
 
-def ask_folder(folder: Path, base: str | None = None) -> Ask:
+def ask_folder(folder: Path, source: Source, *, over_base: bool = False) -> Ask:
     """Ask what was written: a model's folder, or an adapter's over its base."""
-    if base is None:
-        return ask_model(_plain_model(str(folder)))
-    return ask_model(load_adapter(_plain_model(base), folder).eval())
+    if not over_base:
+        return ask_model(_plain_model(str(folder), source))
+    return ask_model(load_adapter(_plain_model(source.model, source), folder).eval())
 
 
-def _plain_model(path: str) -> Any:
+def _plain_model(path: str, source: Source) -> Any:
     """In float32 with transformers' own attention: nothing of ours stands between the file and the numbers."""
     settings = ModelSettings(model_name_or_path=path, dtype="float32", device="cpu")
-    model = load_model(settings)
+    model = load_model(settings, trust_remote_code=source.trust_remote_code)
     model.set_attn_implementation("eager")
     return model
 

@@ -30,6 +30,7 @@ class Source:
     """The folder of the base model, or of the fully tuned one."""
     adapter: Path | None
     name: str
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)

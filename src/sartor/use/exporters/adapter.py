@@ -28,7 +28,7 @@ def export(source: Source, out: Path, **options: Any) -> Exported:
         (folder / "adapter_model.safetensors").chmod(0o644)
         save_tokenizer(source, folder)
         _name_base(folder / "adapter_config.json", source.model)
-        checks = (reference.compare("adapter", ask_folder(folder, source.model), LIMIT, LEAST),)
+        checks = (reference.compare("adapter", ask_folder(folder, source, over_base=True), LIMIT, LEAST),)
         write_record(folder, "adapter", source, checks)
     return Exported(out, tuple(sorted(out.iterdir())), checks)
 

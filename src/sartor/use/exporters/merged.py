@@ -31,7 +31,7 @@ def export(source: Source, out: Path, *, dtype: str | None = None, **options: An
     reference = Reference.of(source)
     with exported_folder(out) as folder:
         dtype = save_merged(source, folder, dtype)
-        checks = (reference.compare("merged", ask_folder(folder), *LIMITS[dtype], fix=FIX),)
+        checks = (reference.compare("merged", ask_folder(folder, source), *LIMITS[dtype], fix=FIX),)
         write_record(folder, "merged", source, checks, dtype=dtype)
     return Exported(out, tuple(sorted(out.iterdir())), checks)
 
