@@ -99,8 +99,10 @@ def like(value: Tensor, parameter: Any) -> Tensor:
 def whole_weights(model: Any) -> Iterator[None]:
     """While the block runs, a sharded model carries its weights whole, on the CPU, for saving (every process calls)."""
     if is_sharded(model.parameters()):
-        state = {name: whole(t).detach().cpu() for name, t in model.state_dict().items()}
-        setattr(model, WHOLE, state)
+        state = model.state_dict(keep_vars=True)
+        made = {id(t): t for t in state.values()}  # tied weights are one tensor, and stay one
+        made = {key: whole(t).detach().cpu() for key, t in made.items()}
+        setattr(model, WHOLE, {name: made[id(t)] for name, t in state.items()})
     try:
         yield
     finally:

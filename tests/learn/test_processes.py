@@ -1,0 +1,143 @@
+"""Two processes (gloo) are one: the same losses and weights with summed gradients and with FSDP2; resume 2 → 1 → 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sartor.base.rundir import RunDir, read_json_lines
+
+pytestmark = pytest.mark.real
+
+SCRIPT = """
+import json, os, signal, sys
+from sartor import api
+from sartor.learn import devices, loop
+job = json.loads(sys.argv[1])
+
+class Stop:
+    def on_event(self, event):
+        if event["kind"] == "step" and event["step"] == job.get("stop"):
+            signal.raise_signal(signal.SIGTERM)
+        if event["kind"] == "step" and job.get("slow"):
+            import time; time.sleep(0.2)
+
+real = loop.set_up
+def checked(*words, **options):
+    training = real(*words, **options)
+    if job["settings"].get("fsdp"):
+        from torch.distributed.tensor import DTensor
+        model = training.accelerator.unwrap_model(training.objective).model
+        moving = [p for p in model.parameters() if p.requires_grad]
+        assert devices.world() == 2 and all(isinstance(p, DTensor) for p in moving)
+        assert all(p.to_local().numel() < p.numel() for p in moving if p.shape[0] > 1)
+    return training
+loop.set_up = checked
+try:
+    api.train(**job["settings"], callbacks=[Stop()])
+except Exception as error:
+    sys.exit(getattr(error, "exit_code", 1) if print(repr(error), file=sys.stderr) is None else 1)
+"""
+
+
+def start(settings: dict[str, Any], processes: int, tmp_path: Path, **job: Any) -> subprocess.Popen[str]:
+    script = tmp_path / "job.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    words = [str(script), json.dumps({"settings": settings, **job})]
+    how = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.Popen(
+        [sys.executable, *how, *words], env=environment, text=True, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+
+
+def finish(settings: dict[str, Any], processes: int, tmp_path: Path, **job: Any) -> Path:
+    process = start(settings, processes, tmp_path, **job)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0 or job.get("stop"), said[-3000:]
+    return Path(settings["output_dir"])
+
+
+def losses(folder: Path) -> list[float]:
+    return [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["kind"] == "step"]
+
+
+def weights(folder: Path) -> torch.Tensor:
+    (file,) = [f for f in folder.iterdir() if f.name in ("adapter_model.safetensors", "model.safetensors")]
+    return torch.cat([t.flatten() for _, t in sorted(load_file(file).items())])
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
+    turns = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i + 1}." * (1 + i % 4)} for i in range(22)]
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
+    (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
+    return {
+        "model_name_or_path": str(tiny_model_dir), "dataset": "sums", "dataset_dir": str(data), "val_size": 3,
+        "output_dir": str(tmp_path / "one"), "max_steps": 6, "lora_rank": 4, "learning_rate": 1e-2, "use_cpu": True,
+        "dtype": "float32", "plot_loss": False, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ways", [{}, {"fsdp": True}, {"fsdp": True, "finetuning_type": "full", "learning_rate": 1e-3}])
+def test_two_processes_equal_one(settings: dict[str, Any], tmp_path: Path, ways: dict[str, Any]) -> None:
+    """Tolerance: 1e-4 relative on losses, 2e-4 absolute on weights (sums in another order)."""
+    ways = dict(ways)
+    one = finish({**settings, **{k: v for k, v in ways.items() if k != "fsdp"}}, 1, tmp_path)
+    split = {"gradient_accumulation_steps": 1, "output_dir": str(tmp_path / "two")}
+    two = finish({**settings, **ways, **split}, 2, tmp_path)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-4)
+    torch.testing.assert_close(weights(two), weights(one), rtol=1e-3, atol=2e-4)
+    evaluated = [
+        [event["eval_loss"] for event in read_json_lines(folder / "events.jsonl") if event["kind"] == "eval"]
+        for folder in (one, two)
+    ]
+    assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-4)
+
+
+def test_a_sharded_run_goes_on_with_one_process_and_with_two_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    straight = finish(settings, 1, tmp_path)
+    folder = tmp_path / "two"
+    asked = {**settings, "output_dir": str(folder), "fsdp": True, "gradient_accumulation_steps": 1}
+    alone = {**asked, "fsdp": False, "gradient_accumulation_steps": 2}
+    finish(asked, 2, tmp_path, stop=2)
+    assert [p.name for p in RunDir(folder).checkpoints()] == ["checkpoint-2"]
+    for settings_now, processes, stop in ((alone, 1, 4), (asked, 2, None)):
+        (folder / "config.yaml").unlink()  # another number of processes: other settings, written by hand
+        from sartor.base.config import RunConfig, to_yaml
+
+        (folder / "config.yaml").write_text(to_yaml(RunConfig.of(settings_now).asked), encoding="utf-8")
+        finish(settings_now, processes, tmp_path, stop=stop)
+    assert RunDir(folder).state() == "finished"
+    assert losses(folder) == pytest.approx(losses(straight), rel=1e-4)
+    torch.testing.assert_close(weights(folder), weights(straight), rtol=1e-3, atol=2e-4)
+
+
+def test_a_killed_rank_ends_the_job_with_its_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    asked = {**settings, "max_steps": 5000, "output_dir": str(tmp_path / "two"), "gradient_accumulation_steps": 1}
+    process = start(asked, 2, tmp_path)
+    until = time.monotonic() + 120
+    while len(losses(tmp_path / "two")) < 2 and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.1)
+    ranks = [child for child in psutil.Process(process.pid).children() if "job.py" in " ".join(child.cmdline())]
+    assert len(ranks) == 2
+    ranks[1].send_signal(signal.SIGKILL)
+    started = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert time.monotonic() - started < 60
+    assert process.returncode != 0
+    assert "Signal 9" in said
+    assert f"pid: {ranks[1].pid}" in said or str(ranks[1].pid) in said
