@@ -24,6 +24,11 @@ def work(job: Job) -> Any:
         case "train":
             run = api.train(Path(arguments["settings"]), fresh=bool(arguments.get("fresh")))
             return {"run": run.path.name, "already_finished": run.already_finished}
+        case "estimate":
+            found, plan = api.estimate(Path(arguments["settings"]))
+            return {"estimate": found.to_json(), "reasons": {
+                name: [getattr(plan, name, None), reason] for name, reason in plan.reasons.items()
+            }}  # fmt: skip
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}

@@ -35,26 +35,42 @@ def add_to(desk: Desk) -> None:
     @ui.page("/dataset/{name}", response_timeout=30)
     async def page(request: Request, name: str, view: str = "rows", row: int = 0) -> None:
         with framed(request, "data", name) as t:
-            loaded = await aside(partial(shelf.dataset, name))
-            if isinstance(loaded, SartorError):
+            title = line("spread")
+            with title:
                 heading(name)
-                trouble(t, loaded)
-                if isinstance(loaded, DataError):
-                    Entry(desk, t, name).draw()
-                return
-            with line("spread"):
-                heading(name)
-                link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn main")
             _tabs(t, name, view)
-            match view:
-                case "labels":
-                    await Labels(shelf, t, loaded, row).draw()
-                case "check":
-                    Linting(desk, shelf, t, name, loaded).draw()
-                case "entry":
-                    Entry(desk, t, name).draw()
-                case _:
-                    Browsing(desk, t, name, loaded).draw()
+            place = ui.element("div").classes("flex flex-col gap-5 w-full")
+            with place, line("soft"):
+                ui.spinner(size="1.3em")
+                text(t("dataset.reading"))
+
+            async def fill() -> None:
+                """After the page is there: a large file takes its time."""
+                loaded = await aside(partial(shelf.dataset, name))
+                place.clear()
+                with place:
+                    if isinstance(loaded, SartorError):
+                        trouble(t, loaded)
+                        if isinstance(loaded, DataError):
+                            Entry(desk, t, name).draw()
+                        return
+                    await _view(desk, shelf, t, name, loaded, view, row)
+                with title:
+                    link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn main")
+
+            ui.timer(0.01, fill, once=True)
+
+
+async def _view(desk: Desk, shelf: Shelf, t: Words, name: str, loaded: Loaded, view: str, row: int) -> None:
+    match view:
+        case "labels":
+            await Labels(shelf, t, loaded, row).draw()
+        case "check":
+            Linting(desk, shelf, t, name, loaded).draw()
+        case "entry":
+            Entry(desk, t, name).draw()
+        case _:
+            Browsing(desk, t, name, loaded).draw()
 
 
 def _tabs(t: Words, name: str, here: str) -> None:
@@ -88,7 +104,9 @@ class Browsing:
         self._counted()
 
     def _counted(self) -> None:
-        self.count.set_content(self.t("dataset.count", found=len(self.found), all=len(self.loaded.examples)))
+        self.count.set_content(
+            self.t("dataset.count", found=f"{len(self.found):,}", all=f"{len(self.loaded.examples):,}")
+        )
 
     async def _search(self, event: Any) -> None:
         found = await aside(partial(find, self.loaded, event.value or ""))
@@ -200,7 +218,10 @@ class Entry:
         self.desk, self.t, self.name = desk, t, name
 
     def draw(self) -> None:
-        entry = read_registry(self.desk.data).entries.get(self.name)
+        try:
+            entry = read_registry(self.desk.data).entries.get(self.name)
+        except DataError:
+            return  # it has been said
         if entry is None:
             return
         with card():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -84,7 +85,7 @@ class Listing:
             steps = f"{number(run.step)} / {number(run.total_steps)}" if run.step is not None else "–"
             rows.append([
                 partial(self._tick, run.name), partial(link, run.name, f"/runs/{quote(run.name)}", ""),
-                partial(pill, t.get(f"state.{run.state}", run.state), run.state), run.model, run.data, steps,
+                partial(pill, t.get(f"state.{run.state}", run.state), run.state), Path(run.model).name, run.data, steps,
                 number(run.loss), number(run.eval_loss),
                 partial(pill, verdict, str(run.verdict)) if run.verdict else "–", clock(run.started),
             ])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -10,14 +11,16 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor.base.config import RunConfig, to_yaml
-from sartor.base.errors import SartorError
+from sartor.base.errors import ConfigError, SartorError
 from sartor.base.settings import SECTIONS
+from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
 from sartor.web.desk import Desk
 from sartor.web.form import BEGINNING, USUAL, Field, allow, command, fields, free_name, parse_yaml, shown, typed
-from sartor.web.frame import button, card, framed, heading, line, link, pill, table, text, trouble
-from sartor.web.jobs import Jobs
+from sartor.web.frame import button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.jobs import Job, Jobs
+from sartor.web.watching import clock, duration
 from sartor.web.words import Words, explained
 
 
@@ -89,7 +92,9 @@ class Form:
                     self.said = ui.element("div")
                     with line():
                         button(t("train.start"), self._start, "main")
+                        button(t("train.estimate"), self._estimate)
                         button(t("train.save"), lambda: ui.download.content(to_yaml(self.asked), "settings.yaml"))
+                    self.flight = ui.element("div").classes("flex flex-col gap-3 w-full")
                 with card():
                     text(t("train.command"), tag="h2")
                     self.command = text("", "code", tag="pre")
@@ -198,26 +203,67 @@ class Form:
             with self.said:
                 trouble(self.t, error)
 
-    def _start(self) -> None:
+    def _asked(self) -> tuple[str, str] | None:
+        """The run's name and the file with the settings, when they may be used; what is wrong is said."""
         try:
             config = self._config()
             allow(self.desk, config)
             if not config.data.dataset:
-                from sartor.base.errors import ConfigError
-
                 raise ConfigError(self.t("train.no_dataset"), "dataset", self.t("train.no_dataset_fix"))
             if not config.train.output_dir:
-                name = free_name(self.desk, "+".join(config.data.dataset))
-                config = config.replace(output_dir=name)
+                config = config.replace(output_dir=free_name(self.desk, "+".join(config.data.dataset)))
         except SartorError as error:
             self._tell(error)
-            return
+            return None
         run = str(config.train.output_dir).rstrip("/").rpartition("/")[2]
         settings = self.desk.jobs / f"{run}.yaml"
         settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(to_yaml(config.asked), encoding="utf-8")
-        self.jobs.add("train", run, settings=str(settings))
-        ui.navigate.to(f"/runs/{quote(run)}")
+        atomic_write(settings, to_yaml(config.asked))
+        return run, str(settings)
+
+    def _start(self) -> None:
+        if asked := self._asked():
+            self.jobs.add("train", asked[0], settings=asked[1])
+            ui.navigate.to(f"/runs/{quote(asked[0])}")
+
+    def _estimate(self) -> None:
+        """Try the longest batch in a process of its own, and show what came of it."""
+        if asked := self._asked():
+            job = self.jobs.add("estimate", asked[0], settings=asked[1])
+            self.flight.clear()
+            with self.flight, line():
+                ui.spinner(size="1.3em")
+                text(self.t("train.estimating"))
+
+            def look() -> None:
+                if job.state() not in ("waiting", "running"):
+                    timer.cancel()
+                    self._estimated(job)
+
+            timer = ui.timer(0.5, look)
+
+    def _estimated(self, job: Job) -> None:
+        t, ended = self.t, job.read("ended.json") or {}
+        self.flight.clear()
+        with self.flight:
+            if job.state() != "done":
+                said = ended.get("what") or job.log(2000)
+                trouble(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+                return
+            found = ended["result"]["estimate"]
+            memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"
+            facts([
+                (t("runs.step"), number(found["total_steps"])), (t("train.takes"), duration(found["seconds"])),
+                (t("train.until"), clock(time.time() + found["seconds"])),
+                (t("runs.memory"), f"{memory} / {found['device_memory_bytes'] / 2**30:.0f} GiB"),
+                (t("train.disk"), disk),
+            ])  # fmt: skip
+            for advice in found["advice"]:
+                text(advice, "notice warn-n small")
+            with ui.expansion(t("train.reasons")).classes("w-full"):
+                for name, (value, reason) in ended["result"]["reasons"].items():
+                    text(f"{name}: {value}", "who mono")
+                    text(reason, "small")
 
 
 def _listed(value: Any) -> list[Any]:
