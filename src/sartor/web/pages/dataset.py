@@ -27,6 +27,9 @@ from sartor.web.words import Words
 
 VIEWS = ("rows", "labels", "check", "entry")
 MOST_SKIPPED = 200
+FIELD_OF = {"human": "question", "user": "question", "instruction": "question", "gpt": "answer",
+            "assistant": "answer", "output": "answer", "system": "system", "input": "input"}  # fmt: skip
+"""Who speaks, or the column, as the page calls it."""
 
 
 def add_to(desk: Desk) -> None:
@@ -173,13 +176,15 @@ class Browsing:
     def _window(self, dialog: ui.dialog, row_id: str, index: int | None, raw: Any) -> None:
         t = self.t
         with line("spread"):
-            text(row_id, tag="h2")
+            text(row_id, tag="b")
             if index is not None:
                 number = self.loaded.examples[index].origin.row
                 link(t("dataset.labels"), f"/dataset/{quote(self.name)}?view=labels&row={number}", "btn quiet")
         inputs: dict[tuple[Any, ...], ui.textarea] = {}
         for place, words in leaves(raw):
-            label = ".".join(str(part) for part in place)
+            if place[-1] in ("from", "role") and len(place) > 1:
+                continue  # who speaks is the label of what is said
+            label = self._label(raw, place)
             inputs[place] = ui.textarea(label, value=words).props("outlined autogrow dense").classes("w-full")
 
         def keep(value: Any) -> None:
@@ -195,6 +200,15 @@ class Browsing:
             button(t("dataset.keep_change"), change, "main")
             button(t("dataset.drop"), partial(keep, None), "danger")
             button(t("app.cancel"), dialog.close)
+
+    def _label(self, raw: Any, place: tuple[Any, ...]) -> str:
+        """Question, answer or system text where the place says so, else the place itself."""
+        turn = raw
+        for part in place[:-1]:
+            turn = turn[part]
+        speaks = turn.get("from", turn.get("role")) if isinstance(turn, dict) and len(place) > 1 else place[-1]
+        field = FIELD_OF.get(str(speaks))
+        return self.t(f"data.field_{field}") if field else ".".join(str(part) for part in place)
 
     def _pending(self) -> None:
         self.pending.clear()

@@ -86,7 +86,7 @@ class Linting:
             first = found[0]
             what = messages.text(code, "reason", first.params, t.lang)
             with ui.expansion().classes("w-full") as group:
-                with group.add_slot("header"), line():
+                with group.add_slot("header"), line("grow"):
                     text(t(f"dataset.severity_{first.severity}"), f"pill {SIGN[first.severity]}", tag="span")
                     text(f"{len(found)} × {what}", tag="span")
                 text(messages.text(code, "fix", first.params, t.lang), "small")
