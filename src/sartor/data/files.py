@@ -14,6 +14,8 @@ from sartor.data import encoding as encodings
 from sartor.data import unpack
 from sartor.data.raw import Raw
 
+NO_TEXT = "no text file"
+
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
@@ -58,7 +60,7 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[DataFile]:
     with unpack.plain(path, where) as (plain, name):
         source = source_of(name, where)
         if not source.TEXT:
-            yield DataFile(plain, where, source, None, "no text file")
+            yield DataFile(plain, where, source, None, NO_TEXT)
             return
         found = encodings.find(plain, encoding, where)
         yield DataFile(plain, where, source, found.encoding, found.how)

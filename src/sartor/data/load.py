@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from sartor.base import registry
 from sartor.base.errors import DataError, nearest
 from sartor.base.system import sha256_file
 from sartor.base.types import Example, Ledger, Origin, Skipped
 from sartor.data import files as files_module
+from sartor.data import mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry
 from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, is_missing
@@ -75,21 +76,25 @@ def load_many(
     mix_strategy: str = "concat", interleave_probs: Sequence[float] = (), encoding: str | None = None,
     permissions: Permissions | None = None,
 ) -> Loaded:  # fmt: skip
-    """Several datasets joined one after the other. Raises: DataError as `load` does, or for an unknown mix."""
+    """Several datasets joined one after the other, or interleaved; what is used twice counts among the repeats.
+
+    Raises: DataError as `load` does; ConfigError for probabilities that do not fit.
+    """
     parts = [
         load(name, dataset_dir, stage=stage, max_samples=max_samples, seed=seed, encoding=encoding,
              permissions=permissions) for name in names
     ]  # fmt: skip
     if len(parts) == 1:
         return parts[0]
+    mixed = [example for part in parts for example in part.examples]
+    ledger = sum((part.ledger for part in parts), Ledger())
     if mix_strategy != "concat":
-        raise DataError(f"mix_strategy {mix_strategy} is not built yet.", "settings", "Write mix_strategy: concat.")
-    return Loaded(
-        [example for part in parts for example in part.examples],
-        sum((part.ledger for part in parts), Ledger()),
-        parts[0].spec,
-        tuple(file for part in parts for file in part.files),
-    )
+        drawn = mixing.interleave([part.examples for part in parts], mix_strategy, interleave_probs, seed)
+        mixed = [example for _, example in drawn]
+        used = len({(part, example.origin.id) for part, example in drawn})
+        unused = ledger.learned - used
+        ledger = replace(ledger, learned=used, left_out=ledger.left_out + unused, repeats=len(mixed) - used)
+    return Loaded(mixed, ledger, parts[0].spec, tuple(file for part in parts for file in part.files))
 
 
 def load_spec(
@@ -99,34 +104,78 @@ def load_spec(
     """The same for an entry that is in hand already."""
     permissions = permissions or Permissions()
     notes = Notes()
-    examples: list[Example] = []
-    skipped: list[Skipped] = []
+    parsed: list[Example | Skipped] = []
     files: list[SourceFile] = []
     seen_columns: set[str] = set()
-    for path in source_files(spec, permissions):
-        _verify(spec, path)
-        with files_module.opened(path, encoding or spec.encoding) as file:
-            reading = _with_own_column(spec, file.source)
-            label, rows = _label(spec, path), 0
-            for raw in file.rows():
-                rows += 1
-                if isinstance(raw.value, dict):
-                    seen_columns |= raw.value.keys()
-                outcome = parse_row(raw, reading, _origin(spec, label, raw), stage, notes)
-                if isinstance(outcome, Skipped):
-                    skipped.append(outcome)
-                else:
-                    examples.append(outcome)
-            files.append(SourceFile(path, sha256_file(path), file.encoding, rows, file.how))
+    reading = spec
+    for part in _inputs(spec, permissions, encoding):
+        before, digest = len(parsed), hashlib.sha256()
+        reading = part.spec
+        for raw in part.rows:
+            if isinstance(raw.value, dict):
+                seen_columns |= raw.value.keys()
+            if part.path is None:
+                digest.update(json.dumps(raw.value, ensure_ascii=False, default=str).encode("utf-8", "replace"))
+            parsed.append(parse_row(raw, reading, _origin(spec, part.label, raw), stage, notes))
+        sha256 = sha256_file(part.path) if part.path else digest.hexdigest()
+        files.append(SourceFile(part.shown, sha256, part.encoding, len(parsed) - before, part.how))
     _check_columns(reading, seen_columns, stage, notes)
-    read = len(examples) + len(skipped)
-    if not read:
+    if not parsed:
         raise DataError("The dataset holds no rows.", str(files[0].path) if files else spec.name, "Check the file.")
-    kept = sample(examples, min(n for n in (max_samples, spec.num_samples, len(examples)) if n is not None), seed)
+    asked = parsed
+    if all(file.encoding or file.how == files_module.NO_TEXT for file in files):  # hubs and scripts slice themselves
+        asked = [parsed[n] for n in mixing.rows_of(spec.split, len(parsed), f"dataset {spec.name!r}")]
+    examples = [outcome for outcome in asked if not isinstance(outcome, Skipped)]
+    skipped = tuple(outcome for outcome in asked if isinstance(outcome, Skipped))
+    wanted = min(spec.num_samples or len(examples), max_samples or sys.maxsize)
+    kept = mixing.sample(examples, wanted, seed)
+    learned = min(len(kept), len(examples))
     ledger = Ledger(
-        read=read, learned=len(kept), left_out=len(examples) - len(kept), skipped=tuple(skipped), notes=notes.all()
-    )
+        read=len(parsed), learned=learned, left_out=len(parsed) - learned - len(skipped),
+        repeats=len(kept) - learned, skipped=skipped, notes=notes.all(),
+    )  # fmt: skip
     return Loaded(kept, ledger, spec, tuple(files))
+
+
+@dataclass(frozen=True, slots=True)
+class _Input:
+    """Rows to read, and where they are from; `spec` as this file is read."""
+
+    shown: Path
+    label: str
+    rows: Iterator[Raw]
+    spec: DatasetSpec
+    path: Path | None = None
+    encoding: str | None = None
+    how: str = ""
+
+
+def _inputs(spec: DatasetSpec, permissions: Permissions, encoding: str | None) -> Iterator[_Input]:
+    """What an entry names, one at a time; each is open until the next is asked for."""
+    place = remote.place_of(spec)
+    kind = place.partition(":")[0] if place else "file"
+    if place and kind in ("hf", "ms"):
+        yield _Input(Path(place), Path(place).name, remote.hub_rows(spec), spec, how=place)
+    elif place and kind == "script":
+        rows = remote.script_rows(
+            spec, allow_scripts=permissions.allow_scripts, allow_outside=permissions.allow_outside
+        )
+        yield _Input(Path(place), Path(place).name, rows, spec, how=place)
+    elif place:
+        with remote.cloud_file(spec, allow_network=permissions.allow_network) as path:
+            yield from _file_inputs(spec, path, path.name, encoding, Path(place))
+    else:
+        for path in source_files(spec, permissions):
+            yield from _file_inputs(spec, path, _label(spec, path), encoding)
+
+
+def _file_inputs(
+    spec: DatasetSpec, path: Path, label: str, encoding: str | None, shown: Path | None = None
+) -> Iterator[_Input]:
+    _verify(spec, path)
+    with files_module.opened(path, encoding or spec.encoding) as file:
+        reading = _with_own_column(spec, file.source)
+        yield _Input(shown or path, label, file.rows(), reading, path, file.encoding, file.how)
 
 
 def read_raw(
@@ -136,10 +185,9 @@ def read_raw(
 
     Raises: DataError as `load` does.
     """
-    for path in source_files(spec, permissions or Permissions()):
-        label = _label(spec, path)
-        for raw in raw_rows(path, encoding or spec.encoding):
-            yield _origin(spec, label, raw), raw
+    for part in _inputs(spec, permissions or Permissions(), encoding):
+        for raw in part.rows:
+            yield _origin(spec, part.label, raw), raw
 
 
 def _with_own_column(spec: DatasetSpec, source: ModuleType) -> DatasetSpec:
@@ -202,14 +250,6 @@ def _need_inside(path: Path, folder: Path, permissions: Permissions) -> None:
         raise DataError(
             "The file lies outside the dataset folder.", str(path), "Move it into the folder, or add --allow-outside."
         )
-
-
-def sample(examples: list[Example], count: int, seed: int) -> list[Example]:
-    """A seeded sample without replacement, in the order of the file."""
-    if count >= len(examples):
-        return examples
-    chosen = np.random.default_rng(seed).choice(len(examples), size=count, replace=False)
-    return [examples[int(i)] for i in sorted(chosen)]
 
 
 def _label(spec: DatasetSpec, path: Path) -> str:
