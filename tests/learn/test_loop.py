@@ -229,3 +229,22 @@ def test_steps_that_are_no_number_are_skipped_named_and_end_the_run(tmp_path: Pa
     assert len(skipped) == 3
     assert len(skipped[0]["rows"]) == 4
     assert RunDir(tmp_path).state() == "failed"
+
+
+def test_recomputing_activations_changes_nothing_and_what_is_not_offered_is_said(tmp_path: Path) -> None:
+    from sartor.base.errors import ConfigError
+    from tiny import make_model
+
+    plain, again = (
+        run_training(tmp_path / str(asked), make_model(), config_of(gradient_checkpointing=asked), rows(9))
+        for asked in (False, True)
+    )
+    torch.testing.assert_close(trained(plain), trained(again))
+    assert (
+        "gradient_checkpointing"
+        in plan_of(config_of(gradient_checkpointing=True), rows(9), []).reasons["recomputation"]
+    )
+    assert "torch_compile" in plan_of(config_of(torch_compile=True), rows(9), []).accepted
+    for setting, value in (("deepspeed", "zero.json"), ("load_best_model_at_end", True)):
+        with pytest.raises(ConfigError, match=r"DeepSpeed|held-out"):
+            plan_of(config_of(**{setting: value}), rows(9), [])

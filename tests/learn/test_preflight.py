@@ -37,7 +37,12 @@ def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "method", [{}, {"finetuning_type": "full", "weight_decay": 0.1}, {"stage": "sft", "optim": "muon"}]
+    "method",
+    [
+        {},
+        pytest.param({"finetuning_type": "full", "weight_decay": 0.1}, marks=pytest.mark.real),
+        pytest.param({"optim": "muon"}, marks=pytest.mark.real),
+    ],
 )
 def test_a_run_with_pre_flight_is_the_run_without_it(
     settings: dict[str, Any], tmp_path: Path, method: dict[str, Any]

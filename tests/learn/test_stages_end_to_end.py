@@ -49,7 +49,7 @@ STAGES = [
     {"stage": "rm", "dataset": "pairs"},
     {"stage": "dpo", "dataset": "pairs"},
     {"stage": "dpo", "dataset": "pairs", "finetuning_type": "full", "pref_ftx": 0.1},
-    {"stage": "dpo", "dataset": "pairs", "pref_loss": "orpo"},
+    pytest.param({"stage": "dpo", "dataset": "pairs", "pref_loss": "orpo"}, marks=pytest.mark.real),
     {"stage": "kto", "dataset": "judged"},
 ]
 
@@ -106,6 +106,7 @@ def test_data_of_another_stage_is_refused_with_the_way(
         api.train(**settings, stage=stage, dataset=dataset)
 
 
+@pytest.mark.real
 def test_fixed_prompts_are_answered_while_it_learns_and_change_nothing(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -13,9 +13,10 @@ Sampler = Callable[[], list[tuple[str, str]]]
 
 
 def make_sampler(model: Any, encoder: Encoder, config: RunConfig) -> Sampler | None:
-    """What answers `sample_prompts` with the weights as they are, or None when that was not asked for."""
+    """What answers `sample_prompts` with the weights as they are, or None: not asked for, or not possible
+    (a reward model writes nothing; sharded weights answer nowhere)."""
     prompts = config.train.sample_prompts
-    if not config.train.sample_steps or not prompts or config.method.stage == "rm":
+    if not config.train.sample_steps or not prompts or config.method.stage == "rm" or config.train.fsdp:
         return None
     from sartor.learn.head import causal_model
     from sartor.use.engine import Engine

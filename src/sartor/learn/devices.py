@@ -68,6 +68,11 @@ def shard(objective: nn.Module, model: Any) -> None:
         raise ConfigError(
             "fsdp needs several processes.", "fsdp", "Start with torchrun --nproc-per-node N -m sartor train …"
         )
+    if any(reference.keeps_a_copy for reference in getattr(objective, "_reference", ())):
+        raise ConfigError(
+            "With fsdp the reference cannot be a copy of the weights.", "fsdp",
+            "Use a fresh LoRA, ref_model, or pref_loss: orpo or simpo.",
+        )  # fmt: skip
     count = model.config.get_text_config().num_hidden_layers
     for layers in [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count][:1]:
         for layer in layers:

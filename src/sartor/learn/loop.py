@@ -22,7 +22,7 @@ from sartor.learn.batch import global_batches
 from sartor.learn.checkpoint import Progress
 from sartor.learn.memory import PeakMemory, out_of_memory
 from sartor.learn.optimizer import is_finite, make_optimizer, make_scheduler, restore_scheduler, scheduler_state
-from sartor.learn.plan import Plan, sequences
+from sartor.learn.plan import Plan, recomputes, sequences
 
 MOST_SKIPPED_STEPS = 3
 """So many steps with a non-finite loss or gradient end the run."""
@@ -146,6 +146,9 @@ def set_up(
     accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
+    if recomputes(config.train):
+        # transformers 5.23 renamed it; both recompute without reentrance by default
+        (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
     objective = stage.Objective(model, config.method, reference)  # before the weights of a checkpoint: its reference
     if resume is not None:
         checkpoint.load_trained_weights(resume, model)

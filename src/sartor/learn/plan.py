@@ -11,6 +11,7 @@ import torch
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
+from sartor.base.settings import TrainSettings
 from sartor.base.types import Encoded, Judged, Pair
 
 CPU_MICRO_TOKENS = 2048
@@ -81,6 +82,8 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
     train = config.train
     if train.save_only_model and train.load_best_model_at_end:
         raise ConfigError("save_only_model keeps no state to go back to.", "load_best_model_at_end", "Drop one.")
+    if train.deepspeed:
+        raise ConfigError("DeepSpeed is not offered yet.", "deepspeed", "Write fsdp: true and start with torchrun.")
     if train.load_best_model_at_end and not facts.eval_rows:
         raise ConfigError("There are no held-out rows to find the best model by.", "load_best_model_at_end",
                           "Write val_size or eval_dataset, or leave it out.")  # fmt: skip
@@ -99,14 +102,25 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
         "warmup_steps": "warmup_steps" if train.warmup_steps else f"warmup_ratio {train.warmup_ratio:g} of all steps",
         "micro_tokens": f"at most {micro_tokens} padded tokens at once on {facts.device}; longest row {facts.longest}",
         "dtype": f"asked: bf16={train.bf16}, dtype={config.model.dtype}; device {facts.device}",
-        "recomputation": "none: activations of one micro-batch fit",
+        "recomputation": "asked: gradient_checkpointing" if recomputes(train) else "none was asked for",
     }  # fmt: skip
     return Plan(
         total, steps_per_epoch, global_batch, warmup_steps, train.per_device_train_batch_size
         * train.gradient_accumulation_steps, micro_tokens, train.packing or train.neat_packing, dtype, facts.device,
         _cadence(train.save_strategy, train.save_steps, total, steps_per_epoch),
-        _eval_cadence(config, facts, total, steps_per_epoch), facts.rows, reasons, dict(config.accepted),
+        _eval_cadence(config, facts, total, steps_per_epoch), facts.rows, reasons, _without_effect(config),
     )  # fmt: skip
+
+
+def recomputes(train: TrainSettings) -> bool:
+    """Whether activations are computed again in the backward pass: only when asked."""
+    return bool(train.gradient_checkpointing) and not train.disable_gradient_checkpointing
+
+
+def _without_effect(config: RunConfig) -> dict[str, str]:
+    """The accepted keys that change nothing, and why; `torch_compile` is one of them so far."""
+    why = {"torch_compile": "Blocks are not compiled yet: short runs on a CPU do not win its time back."}
+    return {**config.accepted, **(why if config.train.torch_compile else {})}
 
 
 def sequences(row: Encoded) -> tuple[Any, ...]:

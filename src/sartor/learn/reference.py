@@ -27,6 +27,10 @@ class Reference:
         keep = other is None and not self._switch
         self._start = [(p, p.detach().clone()) for p in moving.values()] if keep else []
 
+    @property
+    def keeps_a_copy(self) -> bool:
+        return bool(self._start)
+
     @contextmanager
     def of(self, model: Any) -> Iterator[Any]:
         """The reference, without gradients and without dropout, for as long as the block runs."""
