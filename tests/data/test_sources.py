@@ -259,6 +259,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru
 """
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
 def test_a_million_rows_need_little_memory(kind: str, tmp_path: Path) -> None:
     count = 1_000_000

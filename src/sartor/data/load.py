@@ -226,6 +226,7 @@ def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
     if "\0" in name:
         raise DataError("file_name holds a NUL character.", f"dataset {spec.name!r}", "Write a plain file name.")
     path = folder / name
+    _need_reachable(path)
     _need_inside(path, folder, permissions)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -242,6 +243,17 @@ def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
         hint = f"Did you mean {near[0]}? Write it as file_name." if near else "Put it there, or mend file_name."
         raise DataError(f"The file {name!r} is not there.", str(path), hint)
     return [path]
+
+
+def _need_reachable(path: Path) -> None:
+    """Raises: DataError for links in a circle, a name beyond the system's length, a folder that is closed."""
+    try:
+        path.resolve().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # told later, with the nearest name
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "its links lead in a circle"
+        raise DataError(f"The file cannot be reached: {reason}.", str(path)[:300], "Mend file_name.") from None
 
 
 def _need_inside(path: Path, folder: Path, permissions: Permissions) -> None:
