@@ -10,6 +10,7 @@ import pytest
 
 from sartor.base.errors import DataError
 from sartor.web.desk import Desk, clean_name, dataset_name, plain
+from sartor.web.pages.data import pasted_suffix
 from sartor.web.uploads import keep
 
 
@@ -71,3 +72,9 @@ def test_hostile_text_is_shown_as_text() -> None:
     assert plain("a\x1b[31mred\x00") == "a␛[31mred␀"
     assert plain("user\u202egnp.exe") == "user⟨U+202E⟩gnp.exe"
     assert plain("line\r\nnext\tcell") == "line\nnext\tcell"
+
+
+def test_pasted_text_is_taken_for_what_it_is() -> None:
+    assert [pasted_suffix(text) for text in ("a,b\n1,2", ' [{"a": 1}]', '{"a": 1}\n{"a": 2}', '{"a":\n 1}')] == [
+        ".csv", ".json", ".jsonl", ".json",
+    ]  # fmt: skip

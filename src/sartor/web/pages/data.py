@@ -12,6 +12,7 @@ from nicegui import ui
 from sartor import api
 from sartor.base import messages
 from sartor.base.errors import DataError, SartorError
+from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.data.importing import Imported, Understood, inspect_file
 from sartor.web.desk import Desk, dataset_name
@@ -59,6 +60,9 @@ class Importing:
                 ui.select(files, label=t("data.choose"), with_input=True, on_change=self._chosen).props(
                     "outlined dense"
                 ).classes("w-full")
+            with ui.expansion(t("data.paste")).classes("w-full"):
+                pasted = ui.textarea(placeholder=t("data.paste_hint")).props("outlined autogrow").classes("w-full mono")
+                button(t("data.paste_read"), lambda: self._pasted(pasted.value or ""))
             self.preview = ui.element("div").classes("flex flex-col gap-4 w-full")
         ui.on("sartor-uploaded", self._uploaded)
 
@@ -70,6 +74,16 @@ class Importing:
         self.preview.clear()
         with self.preview:
             trouble(self.t, DataError(str(answer.get("error", "")), answer.get("where", ""), answer.get("fix", "")))
+
+    async def _pasted(self, words: str) -> None:
+        """Keep what was pasted as a file of its own, and read it like any other."""
+        if words.strip():
+            number = 1
+            while (file := self.desk.uploads / f"pasted-{number}{pasted_suffix(words)}").exists():
+                number += 1
+            file.parent.mkdir(exist_ok=True)
+            atomic_write(file, words)
+            await self._take(file.relative_to(self.desk.folder).as_posix())
 
     async def _chosen(self, event: Any) -> None:
         await self._take(str(event.value))
@@ -233,6 +247,16 @@ class Importing:
                 button(t("dataset.save_version"), save, "main")
                 button(t("app.cancel"), dialog.close)
         dialog.open()
+
+
+def pasted_suffix(words: str) -> str:
+    """The kind of file that a pasted text is: JSON, JSON Lines, or a table."""
+    start = words.lstrip()[:1]
+    if start == "[":
+        return ".json"
+    if start == "{":
+        return ".jsonl" if len([line for line in words.splitlines() if line.startswith("{")]) > 1 else ".json"
+    return ".csv"
 
 
 def _raw_row(found: Understood, number: int) -> dict[str, Any]:
