@@ -11,6 +11,7 @@ from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
+from sartor.api.splitting import split
 from sartor.api.training import Run, train
 from sartor.api.using import chat, predict, score, score_file
 from sartor.api.versions import add_row, rows_as_they_stand, save_version
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "encode", "estimate", "export",
     "import_file", "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand", "runs", "save_version",
-    "score", "score_file", "show", "train",
+    "score", "score_file", "show", "split", "train",
 ]  # fmt: skip
 
 

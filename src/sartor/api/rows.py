@@ -12,7 +12,7 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
-from sartor.data.split import split
+from sartor.data.split import split_loaded
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 
@@ -90,7 +90,7 @@ def prepare_rows(
     Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
     """
     sources = [load_named(config, config.data.dataset, permissions)]
-    parts = split(sources[0].examples, config.data.val_size, config.train.seed)
+    parts = split_loaded(sources[0], config.data.val_size, config.train.seed)
     held_out = list(parts.held_out)
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset, permissions))

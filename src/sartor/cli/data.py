@@ -113,6 +113,40 @@ def check(
         raise typer.Exit(1)
 
 
+def split(
+    name: Annotated[str, typer.Argument(help="A dataset's name.")],
+    val_size: Annotated[float, typer.Option(help="Rows to hold out: a fraction below 1, or a count.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="What the rows are drawn from.")] = 42,
+    by: Annotated[
+        str | None, typer.Option(help="A column: rows of one value stay on one side (`section`: the source section).")
+    ] = None,
+    held_out: Annotated[
+        list[str] | None, typer.Option("--held-out", help="With --by: a value to hold out, instead of drawing.")
+    ] = None,
+    dataset_dir: DatasetDir = Path("data"),
+    json: Json = False,
+) -> None:
+    """Decide which rows are held out, and save it: train, predict, compare and check use the same rows from then on."""
+    from sartor import api
+    from sartor.cli import screen
+
+    divided = api.split(name, dataset_dir, val_size=val_size, seed=seed, by=by, held_out=held_out or ())
+    saved = divided.saved
+    if json:
+        leaks = [
+            {"held_out": leak.held_out.id, "learned": leak.learned.id, "similarity": leak.similarity}
+            for leak in divided.leaks
+        ]
+        ids = {"learned": list(saved.learned), "held_out": list(saved.held_out)}
+        screen.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
+        return
+    screen.line(f"[bold]{escape(name)}[/]  {len(saved.learned):,} rows to learn, {len(saved.held_out):,} held out")
+    screen.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
+    for leak in divided.leaks[:10]:
+        screen.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.learned))}  {leak.similarity:.2f}")
+    screen.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
+
+
 def _field_and_column(item: str) -> tuple[str, str]:
     field, equals, column = item.partition("=")
     if not equals:
@@ -124,3 +158,4 @@ def add_to(app: typer.Typer) -> None:
     app.command("import")(import_)
     app.command()(show)
     app.command()(check)
+    app.command()(split)

@@ -1,14 +1,22 @@
-"""Which rows are learned and which are held out: seeded, and equal rows always on one side; writes nothing."""
+"""Which rows are learned and which are held out: by seed, by groups, or as saved; knows no texts and no models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sartor.base.errors import ConfigError
+from sartor.base.errors import ConfigError, DataError, did_you_mean
+from sartor.base.system import atomic_write
 from sartor.base.types import Example
+
+if TYPE_CHECKING:
+    from sartor.data.load import Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,109 @@ def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
         )
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
     held_out = {ids[int(i)] for i in chosen}
+    return _parted(examples, held_out)
+
+
+def split_groups(
+    examples: Sequence[Example], groups: Mapping[str, str], val_size: float, seed: int, held_out: Iterable[str] = ()
+) -> Split:
+    """Hold out whole groups: those named in `held_out`, else groups drawn from `seed` until `val_size` is met.
+
+    `groups` maps the id of each row to its group. A group that would lead further away from `val_size` is passed over.
+    Raises: ConfigError for a group that is not there, or when one side would be empty.
+    """
+    sizes: dict[str, int] = {}
+    for row in dict.fromkeys(example.origin.id for example in examples):
+        sizes[groups[row]] = sizes.get(groups[row], 0) + 1
+    chosen = set(held_out)
+    if unknown := sorted(chosen - sizes.keys()):
+        raise ConfigError(f"There is no group {unknown[0]!r}.", "held_out", did_you_mean(unknown[0], sizes))
+    if not chosen:
+        chosen = _drawn(sizes, val_size, seed)
+    if len(chosen) == len(sizes):
+        raise ConfigError(f"All {len(sizes)} groups would be held out.", "by", "Leave groups to learn from.")
+    return _parted(examples, {row for row, group in groups.items() if group in chosen})
+
+
+def _drawn(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:
+    total = sum(sizes.values())
+    wanted = val_size if val_size >= 1 else val_size * total
+    names = sorted(sizes)
+    order = [names[int(n)] for n in np.random.default_rng(seed).permutation(len(names))]
+    chosen: set[str] = set()
+    count = 0
+    for name in order:
+        if abs(count + sizes[name] - wanted) < abs(count - wanted):
+            chosen.add(name)
+            count += sizes[name]
+    return chosen or {min(order, key=lambda name: sizes[name])}
+
+
+def _parted(examples: Sequence[Example], held_out: set[str] | frozenset[str]) -> Split:
     return Split(
         [example for example in examples if example.origin.id not in held_out],
         [example for example in examples if example.origin.id in held_out],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSplit:
+    """A split that was decided once; it stands for exactly the files (by SHA-256) that it was made of."""
+
+    dataset: str
+    by: str
+    val_size: float
+    seed: int
+    files: tuple[str, ...]
+    learned: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def saved_path(dataset_dir: Path, dataset: str) -> Path:
+    """Where the split of a dataset is kept, beside its registry."""
+    name = re.sub(r'[/\\:*?"<>|\0]', lambda found: f"%{ord(found[0]):02x}", dataset)
+    return dataset_dir / f"{name}.split.json"
+
+
+def save(dataset_dir: Path, saved: SavedSplit) -> Path:
+    """Write it for every later command. Raises: RunError on a full disk."""
+    path = saved_path(dataset_dir, saved.dataset)
+    atomic_write(path, json.dumps(asdict(saved), ensure_ascii=False, indent=1) + "\n")
+    return path
+
+
+def read_saved(dataset_dir: Path, dataset: str) -> SavedSplit | None:
+    """The saved split of a dataset, if there is one. Raises: DataError when the file is damaged."""
+    path = saved_path(dataset_dir, dataset)
+    if not path.exists():
+        return None
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        files, learned, held_out = (tuple(map(str, there[name])) for name in ("files", "learned", "held_out"))
+        by, val_size, seed = str(there["by"]), float(there["val_size"]), int(there["seed"])
+        return SavedSplit(str(there["dataset"]), by, val_size, seed, files, learned, held_out)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"The saved split is damaged: {error}.", str(path), f"Run: sartor split {dataset}") from None
+
+
+def split_loaded(loaded: Loaded, val_size: float, seed: int) -> Split:
+    """The split as `sartor split` saved it for each dataset that has one; the other rows by `val_size` and `seed`.
+
+    Raises: DataError when a dataset's files are no longer those that were split; ConfigError as `split` does.
+    """
+    names = dict.fromkeys(example.origin.dataset for example in loaded.examples)
+    folder = loaded.spec.folder_path
+    saved = {name: there for name in names if (there := read_saved(folder, name))}
+    if not saved:
+        return split(loaded.examples, val_size, seed)
+    now = {file.sha256 for file in loaded.files}
+    for name, there in saved.items():
+        if not now.issuperset(there.files):
+            raise DataError(
+                f"The files of {name!r} have changed since they were split.", str(saved_path(folder, name)),
+                f"Run `sartor split {name}` again, or delete the saved split.",
+            )  # fmt: skip
+    others = [example for example in loaded.examples if example.origin.dataset not in saved]
+    drawn = split(others, val_size, seed).held_out if others else []
+    held_out = {example.origin.id for example in drawn}
+    return _parted(loaded.examples, held_out.union(*(there.held_out for there in saved.values())))

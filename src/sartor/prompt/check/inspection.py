@@ -34,10 +34,10 @@ def check(
 
     Rows held out by `val_size` and those given as `held_out` (another dataset's) are compared with the rows to learn.
     """
-    from sartor.data.split import split
+    from sartor.data.split import split_loaded
 
     config = config or RunConfig()
-    parts = split(list(loaded.examples), config.data.val_size, config.train.seed)
+    parts = split_loaded(loaded, config.data.val_size, config.train.seed)
     learned, apart = list(parts.learned), [*parts.held_out, *held_out]
     encoded = encoder.encode_all([*learned, *apart], progress)
     lengths = {row.origin.id: length_of(row) for row in encoded.encoded if row.origin is not None}
