@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartor.base.errors import DataError
+from sartor.base.registry import plugins
 from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import REGISTRY
 
-TABLES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt")
-"""What the data page offers to import."""
 MOST_FILES = 500
 
 
@@ -59,11 +58,12 @@ class Desk:
     def tables(self) -> list[str]:
         """Files that could be imported, relative to the folder; hidden ones, runs and imported ones are left out."""
         found: list[str] = []
+        suffixes = readable()
         for path in sorted(self.folder.rglob("*")):
             parts = path.relative_to(self.folder).parts
             if any(part.startswith(".") for part in parts) or parts[0] == "runs" or len(parts) > 4:
                 continue
-            if path.suffix.lower() in TABLES and path.name != REGISTRY and path.is_file():
+            if path.suffix.lower() in suffixes and path.name != REGISTRY and path.is_file():
                 found.append(path.relative_to(self.folder).as_posix())
             if len(found) >= MOST_FILES:
                 break
@@ -76,6 +76,11 @@ class Desk:
             folders = [root, *sorted(root.iterdir())] if root.is_dir() else []
             found += [str(folder) for folder in folders if (folder / "config.json").is_file()]
         return found
+
+
+def readable() -> tuple[str, ...]:
+    """The kinds of files that can be imported, by the suffixes of the data sources."""
+    return tuple(suffix for source in plugins("sartor.data.sources") for suffix in source.SUFFIXES)
 
 
 def clean_name(name: str) -> str:

@@ -15,7 +15,7 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.data.importing import Imported, Understood, inspect_file
-from sartor.web.desk import Desk, dataset_name
+from sartor.web.desk import Desk, dataset_name, readable
 from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, number, table, text, trouble
 from sartor.web.words import Words
 
@@ -50,7 +50,7 @@ class Importing:
         with card():
             text(t("data.bring"), tag="h2")
             with ui.element("label").classes("drop"):
-                ui.element("input").props(f'type=file data-upload accept=".csv,.tsv,.json,.jsonl,.txt" '
+                ui.element("input").props(f'type=file data-upload accept="{",".join(readable())}" '
                                           f'aria-label="{t("data.bring")}"')  # fmt: skip
                 text(t("data.drop"), tag="b")
                 text(t("data.drop_kinds"), "small")
@@ -124,7 +124,8 @@ class Importing:
 
     def _understood(self, found: Understood) -> None:
         t = self.t
-        parts = [t("data.encoding_is", encoding=found.encoding, how=found.how), t("data.rows_n", count=found.rows)]
+        parts = [t("data.encoding_is", encoding=found.encoding, how=found.how)] if found.encoding else []
+        parts.append(t("data.rows_n", count=found.rows))
         if found.delimiter:
             parts.append(t("data.delimiter_is", delimiter=repr(found.delimiter)))
         if found.entry:
@@ -137,7 +138,11 @@ class Importing:
         with ui.element("div").classes("fields"):
             known = {None: t("data.detect")} | {name: name for name in ENCODINGS}
             if found:
-                known[None] = f"{t('data.detect')} ({found.encoding})" if not self.encoding else t("data.detect")
+                known[None] = (
+                    f"{t('data.detect')} ({found.encoding})"
+                    if found.encoding and not self.encoding
+                    else t("data.detect")
+                )
             ui.select(known, value=self.encoding, label=t("data.encoding"), on_change=self._set_encoding).props(
                 "outlined dense"
             )
@@ -163,7 +168,7 @@ class Importing:
     def _sample(self, found: Understood) -> None:
         text(self.t("data.first_rows"), "soft small")
         used = {column: field for field, column in found.mapping.items()}
-        head = [(f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide")
+        head = [(f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide raw")
                 for name in found.columns]  # fmt: skip
         rows = [[_cell(row.get(name)) for name in found.columns] for row in found.sample]
         table(head, rows)
