@@ -92,3 +92,13 @@ def test_a_sharegpt_file_is_known_and_kept(tmp_path: Path) -> None:
 def test_a_bad_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="no name for a dataset"):
         import_file(csv_file(tmp_path), name, dataset_dir=tmp_path / "data")
+
+
+def test_messages_with_tool_calls_are_imported_as_they_stand(tmp_path: Path) -> None:
+    call = {"function": {"name": "f", "arguments": "{}"}}
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": None, "tool_calls": [call]},
+             {"role": "tool", "content": "1"}, {"role": "assistant", "content": "A"}]  # fmt: skip
+    path = csv_file(tmp_path, json.dumps({"messages": turns}) + "\n", "utf-8", "calls.jsonl")
+    imported = import_file(path, "calls", dataset_dir=tmp_path / "data")
+    assert imported.entry["formatting"] == "openai"
+    assert (len(imported.loaded.examples), imported.loaded.skipped) == (1, ())

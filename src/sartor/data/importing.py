@@ -100,9 +100,7 @@ def known_format(names: list[str]) -> Mapping[str, Any] | None:
     if "conversations" in names:
         return {"formatting": "sharegpt", "columns": {"messages": "conversations", **optional}}
     if "messages" in names:
-        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
-                "observation_tag": "tool", "system_tag": "system"}  # fmt: skip
-        return {"formatting": "sharegpt", "columns": {"messages": "messages", **optional}, "tags": tags}
+        return {"formatting": "openai", "columns": {"messages": "messages", **optional}}
     if "instruction" in names and "output" in names:
         if "history" in names:
             optional["history"] = "history"
