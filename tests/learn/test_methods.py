@@ -258,3 +258,14 @@ def test_trackers_hear_every_step(tmp_path: Path, tiny_model: Any, monkeypatch: 
     for name, what in (("wandb", "not installed"), ("bell", "no tracker")):
         with pytest.raises(ConfigError, match=what):
             Trackers([name], "name", tmp_path, {})
+
+
+def test_full_training_on_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    from tiny import make_model
+
+    run(tmp_path / "a", make_model(), finetuning_type="full")
+    half = run(tmp_path / "b", make_model().to(torch.bfloat16), finetuning_type="full", bf16=True, dtype="bfloat16")
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    plain, mixed = ([event["loss"] for event in events(tmp_path / name, "step")] for name in "ab")
+    assert mixed == pytest.approx(plain, rel=0.02)
+    assert mixed != plain

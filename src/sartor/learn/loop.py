@@ -138,11 +138,13 @@ def set_up(
     reference: Any, resume: Path | None = None,
 ) -> Training:  # fmt: skip
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
     set_seed(config.train.seed)
     mixed = plan.dtype == "bfloat16" and next(p for p in model.parameters() if p.requires_grad).dtype == torch.float32
     mixed = mixed and config.method.finetuning_type != "lora"  # LoRA's own arithmetic keeps A and B in float32
+    AcceleratorState._reset_state()  # one process may train twice, in two number types
     accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
