@@ -4,11 +4,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sartor.base.errors import EndpointError, RunError
 from sartor.base.types import Message
+from sartor.cli import app
 from sartor.data.generate.endpoint import ATTEMPTS, Endpoint
 
 ASKING = (Message("user", "Hello"),)
@@ -85,3 +88,17 @@ def test_the_cap_stops_before_the_request_that_could_pass_it(server: Server) -> 
     with pytest.raises(RunError, match="cap"):
         endpoint(ASKING)
     assert endpoint.spent <= 25
+
+
+def test_the_command_writes_a_dataset_and_pays_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text("Chapter 1\n\nThe door was red.\n", encoding="utf-8")
+    content = json.dumps([{"question": "Which?", "answer": "Red.", "quote": "door was\nred"}])
+    server.answers = [(200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))]
+    words = ["generate", str(tmp_path / "d.txt"), "--name", "made", "--endpoint", url(server), "--model", "m",
+             "--dataset-dir", str(tmp_path / "data"), "--json"]  # fmt: skip
+    for reused in (0, 1):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["reused"] == reused
+    assert len(server.seen) == 1
+    assert (tmp_path / "data" / "made.csv").exists()

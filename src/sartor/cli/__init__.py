@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in ("start", "data", "learn", "use", "export", "serve", "web"):
+for group in ("start", "data", "generate", "learn", "use", "export", "serve", "web"):
     import_module(f"sartor.cli.{group}").add_to(app)
 
 
