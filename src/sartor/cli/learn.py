@@ -13,12 +13,14 @@ from sartor.cli.arguments import Json, RemoteCode, Settings
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start anew.")]
 AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume although data or settings changed.")]
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let file_name leave the dataset folder.")]
 
 
 def train(
     settings: Settings = None,
     fresh: Fresh = False,
     allow_changed: AllowChanged = False,
+    allow_outside: AllowOutside = False,
     allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
     allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")] = False,
     trust_remote_code: RemoteCode = False,
@@ -34,7 +36,7 @@ def train(
     with screen.TrainingProgress(quiet=json) as progress:
         run = api.train(
             file, words, fresh=fresh, allow_changed=allow_changed,
-            permissions=api.Permissions(allow_scripts=allow_scripts, allow_network=allow_network),
+            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
             trust_remote_code=trust_remote_code, callbacks=[progress], preflight=not no_preflight,
         )  # fmt: skip
     if json:
@@ -45,6 +47,7 @@ def train(
 
 def estimate(
     settings: Settings = None,
+    allow_outside: AllowOutside = False,
     allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
@@ -56,7 +59,7 @@ def estimate(
     words = list(settings or ())
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
     found, plan = api.estimate(
-        file, words, permissions=api.Permissions(allow_scripts=allow_scripts), trust_remote_code=trust_remote_code
+        file, words, permissions=api.Permissions(allow_outside, allow_scripts), trust_remote_code=trust_remote_code
     )
     if json:
         screen.print_json({"estimate": found.to_json(), "plan": plan.to_json()})
