@@ -1,6 +1,6 @@
 """How long the doors take to open: `import sartor` and `sartor --help`, each in fresh processes; the median of ten.
 
-    python bench/start.py
+python bench/start.py
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ def test_students_t_equals_scipy(freedom: float) -> None:
         assert statistics._student_below(t, freedom) == pytest.approx(stats.t.cdf(t, freedom), abs=1e-8)
 
 
+@pytest.mark.real
 def test_interval_and_p_agree_at_the_edge(trials: int) -> None:
     """Shift data until p crosses 0.05: the interval must touch zero at the same shift."""
     random = np.random.default_rng(0)
@@ -59,6 +60,7 @@ def test_no_disagreement_is_not_certainty() -> None:
     assert found.high == pytest.approx(1 - 0.025 ** (1 / 20))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("n", [10, 50])
 def test_coverage_of_skewed_rows(n: int) -> None:
     """A percentile bootstrap covers 0.87 at n = 10 here; this one 0.92 (bench/verdict.py measures it at length)."""
@@ -105,6 +107,7 @@ def test_nothing_to_say() -> None:
     assert interval_of_mean([0.0] * 10).p == 1
 
 
+@pytest.mark.real
 def test_detectable_difference_is_found_in_four_of_five_samples() -> None:
     random = np.random.default_rng(2)
     n, sd = 30, 1.0
