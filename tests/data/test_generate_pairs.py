@@ -12,7 +12,7 @@ from sartor.base.types import Message
 from sartor.data.generate.journal import Journal
 from sartor.data.generate.pairs import Grounded, Passage, parse, without_repeats
 from sartor.data.generate.run import Completion, generate, read_style
-from sartor.data.generate.writing import write
+from sartor.data.generate.writing import check_name, write
 from sartor.data.load import load
 
 PASSAGES = [Passage("a.txt", "00", "One", n, n + 20, f"The {n}th\n  door was red.") for n in range(4)]
@@ -92,3 +92,19 @@ def test_a_style_must_name_the_passage(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not fit"):
         read_style("en", tmp_path / "s.txt")
     assert "{passage}" in read_style("zh")
+
+
+def test_a_table_edited_by_hand_is_never_written_over(tmp_path: Path) -> None:
+    pairs, _ = parse(reply(0), PASSAGES[0], 1)
+    table, _ = write(pairs, "made", tmp_path)
+    write(pairs, "made", tmp_path)
+    assert not (tmp_path / ".trash").exists()
+    table.write_text("mine", encoding="utf-8")
+    write(pairs, "made", tmp_path)
+    assert [p.read_text(encoding="utf-8") for p in (tmp_path / ".trash").iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["../up", ".made", "a b"])
+def test_a_bad_name_is_refused_before_anything_is_paid(name: str) -> None:
+    with pytest.raises(DataError, match="no name"):
+        check_name(name)

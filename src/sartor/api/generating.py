@@ -16,7 +16,7 @@ from sartor.data.generate.documents import read_document
 from sartor.data.generate.journal import Journal
 from sartor.data.generate.pairs import without_repeats
 from sartor.data.generate.run import Completion, Generated
-from sartor.data.generate.writing import write
+from sartor.data.generate.writing import check_name, write
 
 CHARACTERS = 1200
 ANSWER_TOKENS = 1024
@@ -44,6 +44,7 @@ def generate(
     """
     from sartor.prompt.check.nearness import near_pairs
 
+    check_name(name)
     if language not in ("en", "zh"):
         raise ConfigError(f"There is no prompt for {language!r}.", "--language", "Write en or zh, or use --style FILE.")
     if key_env and key_env not in os.environ:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sartor.base.errors import DataError
-from sartor.base.system import atomic_write
+from sartor.base.system import atomic_write, move_to_trash
 from sartor.data.dataset_info import write_entry
 from sartor.data.generate.pairs import Grounded
 from sartor.data.importing import NAME
@@ -17,10 +17,17 @@ from sartor.data.importing import NAME
 COLUMNS = ("question", "answer", "quote", "section", "document", "sha256", "start", "stop")
 
 
-def write(pairs: Sequence[Grounded], name: str, dataset_dir: Path) -> tuple[Path, Path]:
-    """`<name>.csv` and `<name>.json` with its entry, each atomically. Raises: DataError for a bad name."""
+def check_name(name: str) -> None:
+    """Before anything is paid for. Raises: DataError for a bad name."""
     if not NAME.fullmatch(name) or name.startswith("."):
         raise DataError(f"{name!r} is no name for a dataset.", "--name", "Use letters, digits, _ - . and +.")
+
+
+def write(pairs: Sequence[Grounded], name: str, dataset_dir: Path) -> tuple[Path, Path]:
+    """`<name>.csv` and `<name>.json` with its entry, each atomically; files of that name that differ, edited by hand
+    perhaps, go to the trash beside them. Raises: DataError for a bad name.
+    """
+    check_name(name)
     table, rows = dataset_dir / f"{name}.csv", dataset_dir / f"{name}.json"
     file = io.StringIO(newline="")
     writer = csv.writer(file)
@@ -35,8 +42,10 @@ def write(pairs: Sequence[Grounded], name: str, dataset_dir: Path) -> tuple[Path
                   "quote": pair.quote}  # fmt: skip
         row = {"conversations": turns, "section": place.section, "source": source}
         lines.append(json.dumps(row, ensure_ascii=False))
-    atomic_write(table, "\ufeff" + file.getvalue())
-    atomic_write(rows, "[\n" + ",\n".join(lines) + "\n]\n")
+    for path, text in ((table, "\ufeff" + file.getvalue()), (rows, "[\n" + ",\n".join(lines) + "\n]\n")):
+        if path.exists() and path.read_bytes() != text.encode():
+            move_to_trash(path)
+        atomic_write(path, text)
     entry = {"file_name": rows.name, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
     write_entry(dataset_dir, name, entry)
     return table, rows
