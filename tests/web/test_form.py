@@ -56,7 +56,7 @@ def test_broken_yaml_is_named_by_its_place() -> None:
 
 
 @pytest.mark.parametrize("settings", [
-    {"trust_remote_code": True}, {"allow_outside": True}, {"dataset_dir": "/etc"}, {"dataset_dir": "../x"},
+    {"trust_remote_code": True}, {"dataset_dir": "/etc"}, {"dataset_dir": "../x"},
     {"output_dir": "/tmp/x"}, {"output_dir": "runs/../../x"}, {"output_dir": "data"}, {"output_dir": "runs/.trash"},
     {"model_name_or_path": "/etc"}, {"model_name_or_path": "../models/m"}, {"adapter_name_or_path": "/etc"},
     {"ref_model": "/etc"}, {"deepspeed": "/etc/x.json"}, {"export_dir": "/tmp/x"}, {"model_name_or_path": "~/m"},

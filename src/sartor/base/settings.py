@@ -95,7 +95,6 @@ class DataSettings(Section):
         0.05, ge=0.0, description="Stop when more rows are skipped: a fraction below 1, or a count."
     )
     encoding: str | None = Field(None, description="Text encoding of the data files; detected when unset.")
-    allow_outside: bool = Field(False, description="Let `file_name` leave the dataset folder (command line only).")
 
 
 class PromptSettings(Section):

@@ -22,7 +22,7 @@ USUAL = (
     "lr_scheduler_type", "warmup_ratio", "save_steps", "output_dir",
 )  # fmt: skip
 """Open on the page; the others are folded."""
-NOT_HERE = ("trust_remote_code", "allow_outside", "judge_api_key", "do_train", "do_predict", "do_eval", "deepspeed",
+NOT_HERE = ("trust_remote_code", "judge_api_key", "do_train", "do_predict", "do_eval", "deepspeed",
             "resume_from_checkpoint")  # fmt: skip
 """Not drawn. The first two cannot be switched on from the page at all."""
 BEGINNING: Mapping[str, Any] = {
@@ -116,8 +116,8 @@ def allow(desk: Desk, config: RunConfig) -> None:
 
     Raises: ConfigError for paths outside of the desk, and for settings that only a command line can switch on.
     """
-    if config.asked.get("trust_remote_code") or config.data.allow_outside:
-        raise ConfigError("This cannot be switched on from the page.", "trust_remote_code, allow_outside",
+    if config.asked.get("trust_remote_code"):
+        raise ConfigError("This cannot be switched on from the page.", "trust_remote_code",
                           "Take it out; only the command line can.")  # fmt: skip
     paths = [config.data.dataset_dir, config.train.output_dir, config.export.export_dir, config.train.deepspeed,
              config.method.ref_model, *config.model.adapter_name_or_path, config.model.model_name_or_path]  # fmt: skip
