@@ -70,3 +70,14 @@ def test_the_trash_keeps_every_copy(tmp_path: Path) -> None:
         (tmp_path / "run").mkdir()
         system.move_to_trash(tmp_path / "run")
     assert sorted(p.name for p in (tmp_path / ".trash").iterdir()) == ["run-1", "run-2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_waiting_threads_sleep_soon_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], kept: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(given))
+    system.patient_threads()
+    assert os.environ.get("GOMP_SPINCOUNT") == kept

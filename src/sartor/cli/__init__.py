@@ -9,6 +9,7 @@ from importlib import import_module
 import typer
 
 from sartor.base.errors import SartorError
+from sartor.base.system import patient_threads
 
 app = typer.Typer(
     name="sartor",
@@ -30,6 +31,7 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks."
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; errors are three lines unless `--debug` stands first."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    patient_threads()
     try:
         app(args=words, prog_name="sartor")
     except SartorError as error:
