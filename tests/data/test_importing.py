@@ -102,3 +102,25 @@ def test_messages_with_tool_calls_are_imported_as_they_stand(tmp_path: Path) -> 
     imported = import_file(path, "calls", dataset_dir=tmp_path / "data")
     assert imported.entry["formatting"] == "openai"
     assert (len(imported.loaded.examples), imported.loaded.skipped) == (1, ())
+
+
+def test_the_delimiter_that_a_person_names_wins_over_the_one_found(tmp_path: Path) -> None:
+    """Both signs part every row evenly; only a person knows that the semicolons are text."""
+    path = csv_file(tmp_path, "a;b;question|answer\n1;2;Q1|A1\n3;4;Q2|A2\n", "utf-8")
+    with pytest.raises(DataError, match="cannot be told"):
+        inspect_file(path)
+    understood = inspect_file(path, delimiter="|")
+    assert (understood.delimiter, understood.columns) == ("|", ("a;b;question", "answer"))
+    imported = import_file(path, "x", dataset_dir=tmp_path / "data", delimiter="|")
+    assert [[m.text for m in e.messages] for e in imported.loaded.examples] == [["1;2;Q1", "A1"], ["3;4;Q2", "A2"]]
+
+
+@pytest.mark.parametrize("delimiter", ["", "||", '"', "\n"])
+def test_what_cannot_stand_between_cells_is_refused(tmp_path: Path, delimiter: str) -> None:
+    with pytest.raises(DataError, match="cannot stand between cells"):
+        inspect_file(csv_file(tmp_path), delimiter=delimiter)
+
+
+def test_a_file_without_cells_refuses_a_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no delimiter"):
+        inspect_file(csv_file(tmp_path, '[{"question": "Q", "answer": "A"}]', "utf-8", "qa.json"), delimiter=",")

@@ -30,6 +30,7 @@ def import_file(
     answer: str | None = None,
     columns: Mapping[str, str] | None = None,
     format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
+    delimiter: str | None = None,
 ) -> Imported:
     """Make a checked dataset from a csv, json or jsonl file and register it in `dataset_info.json`.
 
@@ -37,7 +38,7 @@ def import_file(
     """
     return importing.import_file(
         Path(path), name, dataset_dir=Path(dataset_dir), encoding=encoding, question=question, answer=answer,
-        columns=columns or {}, format=format,
+        columns=columns or {}, format=format, delimiter=delimiter,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ def import_(
     answer: Annotated[str | None, typer.Option(help="The column of the answer.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="field=COLUMN, for any other field.")] = None,
     format: Annotated[str, typer.Option(help="sharegpt or alpaca.")] = "sharegpt",
+    delimiter: Annotated[str | None, typer.Option(help="What stands between cells; found when not given.")] = None,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
 ) -> None:
@@ -30,7 +31,7 @@ def import_(
     columns = dict(_field_and_column(item) for item in column or ())
     imported = api.import_file(
         file, name, dataset_dir=dataset_dir, encoding=encoding, question=question, answer=answer,
-        columns=columns, format=format,
+        columns=columns, format=format, delimiter="\t" if delimiter == "\\t" else delimiter,
     )  # fmt: skip
     if json:
         facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}

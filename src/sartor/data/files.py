@@ -13,6 +13,7 @@ from sartor.base.errors import DataError
 from sartor.data import encoding as encodings
 from sartor.data import unpack
 from sartor.data.raw import Raw
+from sartor.data.sources import csv
 
 NO_TEXT = "no text file"
 
@@ -26,19 +27,29 @@ class DataFile:
     source: ModuleType
     encoding: str | None
     how: str
+    between: str | None = None
+    """What stands between cells, where a person said it; None: as found."""
 
     def rows(self) -> Iterator[Raw]:
         """Its rows, one at a time."""
-        rows: Iterator[Raw] = self.source.rows(self.plain, self.where, self.encoding)
+        rows: Iterator[Raw]
+        if self.between and self.encoding:
+            rows = csv.records(self.plain, self.where, self.encoding, self.between)
+        else:
+            rows = self.source.rows(self.plain, self.where, self.encoding)
         return rows
 
     def header(self) -> list[str]:
         """The column names of a file with a header line; nothing for others."""
+        if self.between and self.encoding:
+            return csv.header(self.plain, self.where, self.encoding, self.between)
         found: list[str] = self.source.header(*self._place()) if hasattr(self.source, "header") else []
         return found
 
     def delimiter(self) -> str | None:
         """What stands between cells, where a file has cells."""
+        if self.between:
+            return self.between
         found: str | None = (
             self.source.delimiter(self.plain, self.encoding) if hasattr(self.source, "delimiter") else None
         )
@@ -49,9 +60,10 @@ class DataFile:
 
 
 @contextmanager
-def opened(path: Path, encoding: str | None = None) -> Iterator[DataFile]:
+def opened(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[DataFile]:
     """A data file, ready to be read; what had to be unpacked is gone afterwards.
 
+    `delimiter` is one character between cells that wins over the one found; files without cells refuse it.
     Raises: DataError for a suffix that no plug-in reads, a damaged packing, or an encoding that is not proved.
     """
     where = str(path)
@@ -59,11 +71,20 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[DataFile]:
         raise _unread(path.name, where)
     with unpack.plain(path, where) as (plain, name):
         source = source_of(name, where)
+        if delimiter is not None:
+            _check_delimiter(delimiter, source, where)
         if not source.TEXT:
             yield DataFile(plain, where, source, None, NO_TEXT)
             return
         found = encodings.find(plain, encoding, where)
-        yield DataFile(plain, where, source, found.encoding, found.how)
+        yield DataFile(plain, where, source, found.encoding, found.how, delimiter)
+
+
+def _check_delimiter(delimiter: str, source: ModuleType, where: str) -> None:
+    if not hasattr(source, "delimiter"):
+        raise DataError("This kind of file has no delimiter.", where, "Leave the delimiter out.")
+    if len(delimiter) != 1 or delimiter in '"\r\n\0':
+        raise DataError(f"{delimiter!r} cannot stand between cells.", where, "Give one character, as , ; | or a tab.")
 
 
 def source_of(name: str, where: str) -> ModuleType:

@@ -55,9 +55,9 @@ class Imported:
 
 def inspect_file(
     path: Path, *, encoding: str | None = None, question: str | None = None, answer: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str] | None = None, delimiter: str | None = None,
 ) -> Understood:  # fmt: skip
-    """Find encoding, delimiter and columns; columns that are given win.
+    """Find encoding, delimiter and columns; what is given wins.
 
     Raises: DataError for a missing or empty file, a column that is not there (naming the nearest), or when question
     and answer cannot be told.
@@ -66,7 +66,7 @@ def inspect_file(
         there = [p.name for p in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
         near = nearest(path.name, there, 1)
         raise DataError("The file is not there.", str(path), f"Did you mean {near[0]}?" if near else "Check the path.")
-    with opened(path, encoding) as file:
+    with opened(path, encoding, delimiter) as file:
         count, sample, found = _look(file.rows())
         names = file.header() or found
         delimiter, read_as, how = file.delimiter(), file.encoding, file.how
@@ -148,6 +148,7 @@ def choose_columns(names: list[str], given: Mapping[str, str], where: str) -> di
 def import_file(
     path: Path, name: str, *, dataset_dir: Path, encoding: str | None = None, question: str | None = None,
     answer: str | None = None, columns: Mapping[str, str] | None = None, format: str = "sharegpt",
+    delimiter: str | None = None,
 ) -> Imported:  # fmt: skip
     """Write `<name>.json` beside its entry in dataset_info.json, both atomically; skipped rows are in the ledger.
 
@@ -157,7 +158,9 @@ def import_file(
         raise DataError(f"{name!r} is no name for a dataset.", "--name", "Use letters, digits, _ - . and +.")
     if format not in ("sharegpt", "alpaca"):
         raise DataError(f"There is no format {format!r} to write.", "--format", "Write sharegpt or alpaca.")
-    understood = inspect_file(path, encoding=encoding, question=question, answer=answer, columns=columns)
+    understood = inspect_file(
+        path, encoding=encoding, question=question, answer=answer, columns=columns, delimiter=delimiter
+    )
     target = dataset_dir / f"{name}.json"
     if target.exists() and target.resolve() == path.resolve():
         raise DataError("The file would be written over itself.", str(path), "Choose another --name.")
@@ -186,7 +189,7 @@ def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Skipp
     notes = Notes()
     rows: list[Any] = []
     skipped: list[Skipped] = []
-    for raw in raw_rows(understood.path, understood.encoding or None):
+    for raw in raw_rows(understood.path, understood.encoding or None, understood.delimiter):
         origin = Origin(name, understood.path.name, raw.row, raw.line)
         if raw.fault is not None:
             skipped.append(Skipped(origin, "row-broken", None, {"reason": raw.fault}))

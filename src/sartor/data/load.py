@@ -212,9 +212,9 @@ def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: No
     return example
 
 
-def raw_rows(path: Path, encoding: str | None = None) -> Iterator[Raw]:
+def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[Raw]:
     """The rows of a file, by the plug-in of its suffix. Raises: DataError as `files.opened` does."""
-    with files_module.opened(path, encoding) as file:
+    with files_module.opened(path, encoding, delimiter) as file:
         yield from file.rows()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
@@ -15,11 +16,13 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.data.importing import Imported, Understood, inspect_file
+from sartor.data.sources import csv, tsv
 from sartor.web.desk import Desk, dataset_name, readable
 from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, number, table, text, trouble
 from sartor.web.words import Words
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
+DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in csv.DELIMITERS}
 FIELDS = ("question", "answer", "input", "system")
 
 
@@ -41,6 +44,7 @@ class Importing:
         self.desk, self.t = desk, t
         self.file: str | None = None
         self.encoding: str | None = None
+        self.delimiter: str | None = None
         self.columns: dict[str, str] = {}
         self.name = ""
         self.listed: ui.element | None = None
@@ -89,7 +93,8 @@ class Importing:
         await self._take(str(event.value))
 
     async def _take(self, file: str) -> None:
-        self.file, self.encoding, self.columns, self.name = file, None, {}, dataset_name(file)
+        self.file, self.columns, self.name = file, {}, dataset_name(file)
+        self.encoding = self.delimiter = None
         await self.redraw()
 
     async def redraw(self) -> None:
@@ -109,7 +114,9 @@ class Importing:
                 self._finish()
 
     def _inspect(self) -> Understood:
-        return inspect_file(self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns)
+        return inspect_file(
+            self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns, delimiter=self.delimiter
+        )
 
     def _columns_despite(self) -> list[str]:
         """The columns of a file whose question or answer cannot be told; none where it cannot be read at all."""
@@ -117,7 +124,7 @@ class Importing:
 
         try:
             path = self.desk.inside(self.file or "")
-            rows = raw_rows(path, self.encoding)
+            rows = raw_rows(path, self.encoding, self.delimiter)
             return list(columns_of([row.value for row, _ in zip(rows, range(50))]))
         except SartorError:
             return []
@@ -127,7 +134,7 @@ class Importing:
         parts = [t("data.encoding_is", encoding=found.encoding, how=found.how)] if found.encoding else []
         parts.append(t("data.rows_n", count=found.rows))
         if found.delimiter:
-            parts.append(t("data.delimiter_is", delimiter=repr(found.delimiter)))
+            parts.append(t("data.delimiter_is", delimiter=self._delimiter_name(found.delimiter)))
         if found.entry:
             parts.append(t("data.known_format", format=str(found.entry["formatting"])))
         with ui.element("div").classes("notice good-n"):
@@ -146,6 +153,8 @@ class Importing:
             ui.select(known, value=self.encoding, label=t("data.encoding"), on_change=self._set_encoding).props(
                 "outlined dense"
             )
+            if found.delimiter if found else self._has_cells():
+                self._delimiter_choice(found)
             if names and not (found and found.entry):
                 shown = {name: name if name.strip() else repr(name) for name in names}
                 for field in FIELDS:
@@ -155,8 +164,30 @@ class Importing:
                         on_change=lambda event, field=field: self._set_column(field, event.value),
                     ).props("outlined dense")  # fmt: skip
 
+    def _has_cells(self) -> bool:
+        """Whether a file that could not be understood is one that a delimiter parts."""
+        suffixes = (*csv.SUFFIXES, *tsv.SUFFIXES)
+        return any(suffix.lower() in suffixes for suffix in PurePath(self.file or "").suffixes)
+
+    def _delimiter_choice(self, found: Understood | None) -> None:
+        t = self.t
+        known: dict[str | None, str] = {None: t("data.detect")}
+        if found and found.delimiter and not self.delimiter:
+            known[None] += f" ({self._delimiter_name(found.delimiter)})"
+        known |= {sign: self._delimiter_name(sign) for sign in DELIMITERS}
+        ui.select(known, value=self.delimiter, label=t("data.delimiter"), on_change=self._set_delimiter).props(
+            "outlined dense"
+        )
+
+    def _delimiter_name(self, sign: str) -> str:
+        return self.t("data.tab") if sign == "\t" else DELIMITERS.get(sign, repr(sign))
+
+    async def _set_delimiter(self, event: Any) -> None:
+        self.delimiter, self.columns = event.value, {}
+        await self.redraw()
+
     async def _set_encoding(self, event: Any) -> None:
-        self.encoding = event.value
+        self.encoding, self.columns = event.value, {}
         await self.redraw()
 
     async def _set_column(self, field: str, column: str | None) -> None:
@@ -210,7 +241,7 @@ class Importing:
     def _imported(self) -> Imported:
         return api.import_file(
             self.desk.inside(self.file or ""), self.name, dataset_dir=self.desk.data, encoding=self.encoding,
-            columns=self.columns,
+            columns=self.columns, delimiter=self.delimiter,
         )  # fmt: skip
 
     def _skipped(self, done: Imported) -> None:
@@ -227,7 +258,7 @@ class Importing:
     def _mend(self, number: int) -> None:
         """A form with the row's texts; saving adds it to a new version of the dataset."""
         t = self.t
-        found = inspect_file(self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns)
+        found = self._inspect()
         raw = _raw_row(found, number)
         with ui.dialog() as dialog, ui.element("div").classes("card").style("width:min(640px,92vw)"):
             text(t("data.mend_row", row=number), tag="h2")
@@ -267,7 +298,7 @@ def pasted_suffix(words: str) -> str:
 def _raw_row(found: Understood, number: int) -> dict[str, Any]:
     from sartor.data.load import raw_rows
 
-    for raw in raw_rows(found.path, found.encoding or None):
+    for raw in raw_rows(found.path, found.encoding or None, found.delimiter):
         if raw.row == number and isinstance(raw.value, dict):
             return raw.value
     return {}
