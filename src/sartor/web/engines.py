@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -16,6 +17,7 @@ from sartor.base.rundir import RunDir
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.web.desk import Desk
+from sartor.web.endpoints import Told
 
 if TYPE_CHECKING:
     from sartor.use.batcher import Batcher, Progress, Ticket
@@ -29,9 +31,13 @@ KEPT = 2
 class Target:
     """What a column talks to: a run's weights or its base, a checkpoint, or a model."""
 
-    label: str
+    name: str
     path: str
     tuned: bool
+    part: str = ""
+    """`tuned` or `base` where a run has both."""
+    remote: bool = False
+    """An address that a person types; `path` is empty."""
 
 
 @dataclass(slots=True)
@@ -43,9 +49,9 @@ class Reply:
     began: float = 0.0
     first: float | None = None
     ended: float | None = None
-    answer: Answer | None = None
+    answer: Answer | Told | None = None
     error: SartorError | None = None
-    ticket: Ticket | None = None
+    ticket: Ticket | asyncio.Task[None] | None = None
     stopped: bool = False
 
     @property
@@ -60,15 +66,25 @@ class Reply:
         return (self.tokens - 1) / max(1e-6, (self.ended or time.monotonic()) - self.first)
 
     def take(self, told: Progress) -> None:
-        now = time.monotonic()
         if told.error:
-            self.error, self.ended = SartorError(told.error, "", ""), now
-            return
-        self.text = told.text
+            self.fail(SartorError(told.error, "", ""))
+        elif told.answer is not None:
+            self.first = self.first or time.monotonic()
+            self.end(told.answer)
+        else:
+            self.grow(told.text)
+
+    def grow(self, text: str) -> None:
+        """One more token; all the text so far."""
+        self.text = text
         self.tokens += 1
-        self.first = self.first or now
-        if told.answer is not None:
-            self.answer, self.ended, self.tokens = told.answer, now, told.answer.tokens
+        self.first = self.first or time.monotonic()
+
+    def end(self, answer: Answer | Told) -> None:
+        self.text, self.tokens, self.ended, self.answer = answer.text, answer.tokens, time.monotonic(), answer
+
+    def fail(self, error: SartorError) -> None:
+        self.error, self.ended = error, time.monotonic()
 
     def stop(self) -> None:
         self.stopped = True
@@ -85,18 +101,19 @@ class Engines:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def targets(self) -> list[Target]:
-        """Everything that can be talked to, newest runs first."""
+        """Everything that can be talked to, newest runs first, an endpoint last."""
         found = []
         folders = [p.parent for p in self.desk.runs.glob("*/config.yaml")]
         for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
             place = f"runs/{folder.name}"
             if (folder / "adapter_config.json").exists():
-                found += [Target(f"{folder.name} · tuned", place, True), Target(f"{folder.name} · base", place, False)]
+                found += [Target(folder.name, place, part == "tuned", part) for part in ("tuned", "base")]
             elif any(folder.glob("model*.safetensors")):
-                found.append(Target(f"{folder.name} · tuned", place, True))
+                found.append(Target(folder.name, place, True, "tuned"))
             found += [Target(f"{folder.name} · {c.name}", f"{place}/{c.name}", True)
                       for c in RunDir(folder).checkpoints()]  # fmt: skip
-        return found + [Target(Path(model).name, model, True) for model in self.desk.models()]
+        found += [Target(Path(model).name, model, True) for model in self.desk.models()]
+        return [*found, Target("endpoint", "", False, remote=True)]
 
     def ask(
         self, target: Target, turns: Sequence[Message], generation: GenerationSettings, reply: Reply, *,
@@ -111,9 +128,10 @@ class Engines:
             request = Request(tuple(prompt.ids.tolist()), generation, "tuned" if target.tuned else "base", seed)
             reply.began = time.monotonic()
             if not reply.stopped:
-                (reply.ticket,) = batcher.submit([request], lambda _, told: reply.take(told))
+                (ticket,) = batcher.submit([request], lambda _, told: reply.take(told))
+                reply.ticket = ticket
         except SartorError as error:
-            reply.error = error
+            reply.fail(error)
         if reply.stopped and reply.ticket:
             reply.ticket.cancel()
 

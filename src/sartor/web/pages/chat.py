@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,9 @@ from sartor import api
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
+from sartor.web import endpoints
 from sartor.web.desk import Desk
+from sartor.web.endpoints import Remote
 from sartor.web.engines import Engines, Reply, Target
 from sartor.web.frame import aside, button, card, framed, heading, line, text, trouble
 from sartor.web.words import Words
@@ -42,21 +46,43 @@ class Column:
         self.turns: list[Message] = []
         self.reply: Reply | None = None
         self.shown: Any = None
+        self.remote = Remote()
 
     def draw(self) -> None:
         t = self.chat.t
-        with card("chat-col"):
-            labels = {i: target.label for i, target in enumerate(self.chat.targets)}
+        self.root = card("chat-col")
+        with self.root:
+            labels = {place: label(target, t) for place, target in enumerate(self.chat.targets)}
             with line().style("flex-wrap:nowrap"):
                 ui.select(labels, value=self.chat.targets.index(self.target), label=t("chat.model"),
                           on_change=self._choose).props("outlined dense").classes("grow")  # fmt: skip
                 button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("chat.remove")}"')
+            self.address = ui.element("div").classes("flex flex-col gap-2 w-full")
+            self.head = ui.element("div").classes("small soft mono")
             self.place = ui.element("div").classes("said").props("aria-live=polite")
             self.foot = line("spread small soft num")
 
     def _choose(self, event: Any) -> None:
         self.target = self.chat.targets[event.value]
         self.clear()
+        self.address.clear()
+        if self.target.remote:
+            with self.address:
+                self._address()
+
+    def _address(self) -> None:
+        """Where an endpoint is, and whether what is typed may be sent there."""
+        t = self.chat.t
+        with ui.element("div").classes("fields"):
+            for name, placeholder in (("url", "https://…/v1"), ("model", ""), ("key_env", "…_API_KEY")):
+                box = ui.input(t(f"chat.remote_{name}"), value=getattr(self.remote, name), placeholder=placeholder)
+                box.props("outlined dense").on_value_change(partial(self._set_remote, name))
+        agreed = ui.checkbox(t("chat.remote_consent"), value=self.remote.consent).props("dense")
+        agreed.on_value_change(partial(self._set_remote, "consent"))
+
+    def _set_remote(self, name: str, event: Any) -> None:
+        value: Any = bool(event.value) if name == "consent" else (event.value or "").strip()
+        self.remote = replace(self.remote, **{name: value})
 
     def clear(self) -> None:
         if self.reply:
@@ -64,6 +90,7 @@ class Column:
         self.turns, self.reply, self.shown = [], None, None
         self.place.clear()
         self.foot.clear()
+        self.head.clear()
 
     def ask(self, words: str, generation: GenerationSettings, **options: Any) -> None:
         """Show the turn and put it in line; what is slow runs beside."""
@@ -74,8 +101,14 @@ class Column:
         with self.place:
             text(words, "say user")
             self.box = text("…", "say assistant soft")
-        work = partial(self.chat.engines.ask, self.target, (*system, *self.turns), generation, reply, **options)
-        background_tasks.create(run.io_bound(work))
+        turns = (*system, *self.turns)
+        if self.target.remote:
+            reply.began = time.monotonic()
+            reply.ticket = background_tasks.create(endpoints.ask(self.remote, turns, generation, reply, **options))
+            return
+        background_tasks.create(
+            run.io_bound(partial(self.chat.engines.ask, self.target, turns, generation, reply, **options))
+        )
 
     def tick(self) -> None:
         """Draw what is new of the answer."""
@@ -103,13 +136,13 @@ class Column:
         wait = f"{(reply.first or reply.began) - reply.began:.2f} s"
         text(t("chat.told", tokens=reply.tokens, speed=speed or "–", reason=reason, wait=wait), tag="span")
         with line():
-            text(t("chat.weights", fingerprint=reply.answer.fingerprint), "mono", tag="span")
-            button(t("chat.save"), self._save, "quiet")
+            button(t("chat.save"), self._save, "quiet").props("data-told")
 
     def _finish(self, reply: Reply) -> None:
         if reply.error is not None:
             with self.place:
                 trouble(self.chat.t, reply.error)
+            self.box.delete()
             self.turns = self.turns[:-1]
         elif reply.answer is not None:
             if reply.answer.reasoning:
@@ -117,7 +150,16 @@ class Column:
                     text(reply.answer.reasoning, "say tool small")
             self.box.classes(remove="soft")
             self.box.set_content(_escaped(reply.answer.text))
+            self._name(reply.answer.fingerprint)
             self.turns = [*self.turns, Message("assistant", reply.answer.text, reasoning=reply.answer.reasoning)]
+
+    def _name(self, fingerprint: str) -> None:
+        """Which weights answered; of an address nobody can know that."""
+        t = self.chat.t
+        self.head.clear()
+        with self.head:
+            said = t("chat.weights", fingerprint=fingerprint) if fingerprint else ""
+            text(said or t("chat.no_weights", host=self.remote.host), tag="span")
 
     def _save(self) -> None:
         pair = self.turns[-2:]
@@ -145,7 +187,9 @@ class Chatting:
     def draw(self) -> None:
         t = self.t
         self.place = ui.element("div").classes("chat-cols")
-        self._columns()
+        with self.place:
+            for column in self.columns:
+                column.draw()
         with card("ask"):
             self.box = ui.textarea(placeholder=t("chat.placeholder")).props(
                 f'outlined autogrow dense aria-label="{t("chat.placeholder")}"'
@@ -189,12 +233,6 @@ class Chatting:
         value = event.value
         self.settings[key] = int(value or 1) if key == "max_new_tokens" else value
 
-    def _columns(self) -> None:
-        self.place.clear()
-        with self.place:
-            for column in self.columns:
-                column.draw()
-
     def _tick(self) -> None:
         for column in self.columns:
             column.tick()
@@ -231,7 +269,8 @@ class Chatting:
 
     def _add(self) -> None:
         if len(self.columns) < MOST_COLUMNS:
-            column = Column(self, self.targets[-1])
+            shown = [column.target for column in self.columns]
+            column = Column(self, next((target for target in self.targets if target not in shown), self.targets[0]))
             self.columns.append(column)
             with self.place:
                 column.draw()
@@ -239,30 +278,34 @@ class Chatting:
     def remove(self, column: Column) -> None:
         if len(self.columns) > 1:
             column.clear()
+            column.clear()
             self.columns.remove(column)
-            self._columns_again()
-
-    def _columns_again(self) -> None:
-        """Drawn anew with what was said."""
-        self._columns()
-        for column in self.columns:
-            with column.place:
-                for message in column.turns:
-                    text(message.text, f"say {message.role}")
+            column.root.delete()
 
     def _clear(self) -> None:
         for column in self.columns:
             column.clear()
 
     async def _export(self) -> None:
-        told = [
-            {"model": column.target.label,
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        columns = [
+            {"model": f"{column.remote.url} {column.remote.model}" if column.target.remote
+             else label(column.target, self.t),
              "fingerprint": column.reply.answer.fingerprint if column.reply and column.reply.answer else None,
-             "messages": [{"role": m.role, "content": m.text} for m in column.turns]}
+             "messages": system + [{"role": m.role, "content": m.text} for m in column.turns]}
             for column in self.columns
         ]  # fmt: skip
+        told = {"settings": {**self.settings, "seed": self.seed, "enable_thinking": self.thinking},
+                "tools": self.tools, "columns": columns}  # fmt: skip
         made = await aside(lambda: json.dumps(told, ensure_ascii=False, indent=2))
         ui.download.content(str(made), "conversation.json")
+
+
+def label(target: Target, t: Words) -> str:
+    """A column's model as a person reads it."""
+    if target.remote:
+        return t("chat.endpoint")
+    return f"{target.name} · {t(f'evaluate.{target.part}')}" if target.part else target.name
 
 
 def _escaped(words: str) -> str:
