@@ -138,3 +138,45 @@ def test_head_losses_and_their_gradients_equal_cross_entropy(n: int, monkeypatch
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_norms_give_the_same_bits_and_gradients(tiny_model: Any, dtype: torch.dtype) -> None:
+    model = lora_model(tiny_model.to(dtype))
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            weight.data = torch.linspace(0.5, 2, weight.numel()).to(dtype)
+    logits, gradients = outcome(model)
+    assert fused.fuse_norms(model) == 5
+    fused_logits, fused_gradients = outcome(model)
+    assert torch.equal(fused_logits, logits)
+    for a, b in zip(fused_gradients, gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4 if dtype == torch.float32 else 0.05, atol=1e-5)
+
+
+def test_a_norm_that_learns_or_computes_otherwise_is_left_alone(tiny_model: Any) -> None:
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+
+    assert fused.fuse_norms(tiny_model) == 0  # its weights are trained
+    other = Gemma2RMSNorm(8).requires_grad_(False)
+    other.variance_epsilon = other.eps
+    assert fused.fuse_norms(torch.nn.ModuleList([other])) == 0
+
+
+def test_a_product_in_parts_is_the_product() -> None:
+    x, w = torch.randn(744, 1536).bfloat16(), torch.randn(1536, 32).bfloat16()
+    torch.testing.assert_close(fused._product(x, w), x @ w, rtol=0.02, atol=0.1)
+    assert fused._product(x[:0], w).shape == (0, 32)
+
+
+def test_scratch_buffers_of_an_earlier_call_change_nothing() -> None:
+    torch.manual_seed(1)
+    for rows, width in ((9, 50), (3, 50), (4, 70), (9, 50)):
+        hidden, weight = torch.randn(rows, 16, requires_grad=True), torch.randn(width, 16)
+        target = torch.randint(0, width, (rows,))
+        loss = fused.head_loss(hidden, weight, target)
+        expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target, reduction="sum")
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(loss, hidden)[0], torch.autograd.grad(expected, hidden)[0], rtol=1e-4, atol=1e-5
+        )

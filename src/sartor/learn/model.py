@@ -289,6 +289,7 @@ def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) ->
     )
     tuned = get_peft_model(model, config, autocast_adapter_dtype=not pure_bf16)
     fused.fuse_lora(tuned)
+    fused.fuse_norms(tuned)
     return tuned
 
 
@@ -356,6 +357,7 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
             "Name the base model that it was trained on.",
         ) from error  # fmt: skip
     fused.fuse_lora(tuned)
+    fused.fuse_norms(tuned)
     return tuned
 
 
