@@ -5,21 +5,29 @@ Screenshots of every page go to test-results/web/; with SARTOR_DOCS=1 the ones i
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from sartor.base import messages
 from sartor.base.rundir import RunDir
+from sartor.web.words import Words
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "test-results" / "web"
@@ -27,12 +35,15 @@ DOCS = ROOT / "docs" / "images"
 CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium") or shutil.which("chromium-browser") or "")
 SIZES = {"1280": (1280, 860), "390": (390, 844)}
 PAGES = {
-    "data": "/data", "rows": "/dataset/qa-v2", "labels": "/dataset/qa-v2?view=labels", "train": "/train",
-    "runs": "/runs", "run": "/runs/qa-v2", "evaluate": "/evaluate?run=qa-v2", "chat": "/chat?run=qa-v2",
-    "home": "/home?run=qa-v2",
+    "data": ("/data", ".grid-table"), "rows": ("/dataset/qa-v2", ".list-row"),
+    "labels": ("/dataset/qa-v2?view=labels", ".tok"), "check": ("/dataset/qa-v2?view=check", ".btn"),
+    "generate": ("/generate", "mark"), "entry": ("/dataset/qa-v2?view=entry", "textarea"), "train": ("/train", ".yaml"), "runs": ("/runs", ".grid-table"),
+    "run": ("/runs/qa-v2", ".facts"), "evaluate": ("/evaluate?run=qa-v2", "article.answer"),
+    "chat": ("/chat?run=qa-v2", ".chat-col"), "home": ("/home?run=qa-v2", "pre.code"),
 }  # fmt: skip
+"""Name → (address, what is there when the page is)."""
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\x1b[31m\u202e"
-WAIT_MS = 60_000
+WAIT_MS = int(os.environ.get("SARTOR_WAIT_MS", "60000"))
 
 pytestmark = [
     pytest.mark.real,
@@ -67,7 +78,7 @@ class Server:
             self.process.stdout.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     from tiny import make_model, make_tokenizer
 
@@ -90,21 +101,6 @@ def browser() -> Iterator[Any]:
         chromium.close()
 
 
-def window(
-    browser: Any, complaints: list[str], locale: str = "en-US", size: str = "1280", scheme: str = "light"
-) -> Any:
-    """A browser window of its own; what its console complains of is collected."""
-    width, height = SIZES[size]
-    context = browser.new_context(
-        viewport={"width": width, "height": height}, locale=locale, color_scheme=scheme, accept_downloads=True
-    )
-    page = context.new_page()
-    page.set_default_timeout(WAIT_MS)
-    page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return page
-
-
 def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
@@ -123,148 +119,291 @@ def gbk_file(folder: Path) -> Path:
     return file
 
 
-def bring_data(page: Any, server: Server, file: Path) -> None:
-    """Import, see the bad row, mend it, look at rows and labels."""
-    page.goto(f"{server.address}/data")
-    page.locator("input[data-upload]").set_input_files(file)
-    page.get_by_text("Read as gb18030").wait_for()
-    page.get_by_role("button", name="Import", exact=True).click()
-    page.get_by_text("39 of 40 rows can be used").wait_for()
-    page.get_by_text("The row has no answer").wait_for()
-    page.get_by_role("button", name="Mend").click()
-    page.get_by_label("Answer").last.fill("现在有了。")
-    page.get_by_role("button", name="Save as new version").click()
-    page.wait_for_url("**/dataset/qa-v2")
-    page.get_by_text("40 of 40 rows").wait_for()
-    page.get_by_label("Search in questions").fill("SCRIPT")
-    page.get_by_text("1 of 40 rows").wait_for()
-    assert page.get_by_text("<script>window.hacked=1</script>").count()
-    assert page.evaluate("window.hacked") is None
-    page.goto(f"{server.address}/dataset/qa-v2?view=labels")
-    page.locator(".tok.l0, .tok.l1").first.wait_for()
-    assert "问题" in page.locator("pre.code").first.inner_text()
+class Story:
+    """One person's way through all pages, in one language."""
 
+    def __init__(self, lang: str, server: Server, browser: Any) -> None:
+        self.t, self.server, self.browser = Words(lang), server, browser
+        self.locale = {"en": "en-US", "zh": "zh-CN"}[lang]
+        self.complaints: list[str] = []
+        self.page = self.window()
 
-def start_training(page: Any, server: Server, steps: int) -> RunDir:
-    """Form and YAML say the same; start."""
-    page.goto(f"{server.address}/train?dataset=qa-v2")
-    yaml = page.locator(".yaml textarea")
-    yaml.wait_for()
-    settings = yaml.input_value().replace(
-        "model_name_or_path: smollm2-135m", f"model_name_or_path: {server.models}/tiny"
-    )
-    settings = settings.replace("lora_rank: 16", "lora_rank: 4").replace("save_steps: 50", "save_steps: 100")
-    yaml.fill(settings + f"max_steps: {steps}\neval_strategy: steps\neval_steps: 100\n")
-    until(lambda: page.get_by_label("lora_rank").input_value() == "4", "the form follows the YAML")
-    page.get_by_label("val_size").fill("0.25")
-    until(lambda: "val_size: 0.25" in yaml.input_value(), "the YAML follows the form")
-    assert "val_size=0.25" in page.locator("pre.code").first.inner_text()
-    page.get_by_role("button", name="Start training").click()
-    page.wait_for_url("**/runs/qa-v2")
-    return RunDir(server.folder / "runs" / "qa-v2")
+    def window(self, size: str = "1280", scheme: str = "light", browser: Any = None) -> Any:
+        """A browser window of its own; what its console complains of is collected."""
+        width, height = SIZES[size]
+        context = (browser or self.browser).new_context(
+            viewport={"width": width, "height": height}, locale=self.locale, color_scheme=scheme, accept_downloads=True
+        )
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        return page
 
+    def press(self, key: str) -> None:
+        self.page.get_by_role("button", name=self.t(key), exact=True).first.click()
 
-def steps_of(run: RunDir) -> int:
-    return max((event["step"] for event in run.read_events() if event["kind"] == "step"), default=0)
+    def sees(self, key: str, page: Any = None, **params: object) -> None:
+        (page or self.page).get_by_text(self.t(key, **params)).first.wait_for()
 
+    def bring_data(self, file: Path) -> None:
+        """Import, change the delimiter and see it, see the bad row, mend it, look at rows and labels."""
+        page, t = self.page, self.t
+        page.goto(f"{self.server.address}/data")
+        page.locator("input[data-upload]").set_input_files(file)
+        page.get_by_text("gb18030").first.wait_for()
+        page.get_by_label(t("data.delimiter")).click()
+        page.get_by_role("option", name="|", exact=True).click()
+        page.locator("th", has_text="问题,答案").wait_for()
+        page.get_by_label(t("data.delimiter")).click()
+        page.get_by_role("option", name=t("data.detect")).click()
+        page.locator("th", has_text=f"答案 → {t('data.field_answer')}").wait_for()
+        self.press("data.import")
+        self.sees("data.imported", name="qa", learned=39, read=40)
+        page.get_by_text(
+            messages.text("answer-missing", "reason", {"field": "答案", "column": "答案"}, t.lang)
+        ).first.wait_for()
+        self.press("data.mend")
+        page.get_by_label(t("data.field_answer")).last.fill("现在有了。")
+        self.press("dataset.save_version")
+        page.wait_for_url("**/dataset/qa-v2")
+        self.sees("dataset.count", found=40, all=40)
+        page.get_by_label(t("dataset.search")).fill("SCRIPT")
+        self.sees("dataset.count", found=1, all=40)
+        assert page.get_by_text("<script>window.hacked=1</script>").count()
+        assert page.evaluate("window.hacked") is None
+        page.goto(f"{self.server.address}/dataset/qa-v2?view=labels")
+        page.locator(".tok.l0, .tok.l1").first.wait_for()
+        assert "问题" in page.locator("pre.code").first.inner_text()
+        page.goto(f"{self.server.address}/dataset/qa-v2?view=check")
+        self.press("dataset.check_now")
+        page.locator(".nicegui-echart").wait_for()
 
-def outlive_the_server(page: Any, browser: Any, server: Server, run: RunDir, complaints: list[str]) -> None:
-    """Reload, a second window, the server killed: the run goes on, and the page finds it again."""
-    until(lambda: steps_of(run) > 20, "training begins")
-    page.reload()
-    page.get_by_text("running", exact=True).wait_for()
-    second = window(browser, complaints)
-    second.goto(f"{server.address}/runs/qa-v2")
-    second.get_by_text("running", exact=True).wait_for()
-    second.context.close()
-    page.goto("about:blank")
-    server.kill()
-    before = steps_of(run)
-    until(lambda: steps_of(run) > before + 5, "the run goes on without the server")
-    server.start(server.port)
-    page.goto(f"{server.address}/runs/qa-v2")
-    page.get_by_text("running", exact=True).wait_for()
-    page.get_by_role("button", name="Stop").click()
-    page.get_by_text("stopped", exact=True).wait_for()
-    assert run.state() == "interrupted"
-    assert run.checkpoints(), "a stop makes a checkpoint"
+    def generate(self, folder: Path) -> None:
+        """Pairs from a document by an endpoint: priced, agreed to, each beside its proof; one is dropped."""
+        page, t = self.page, self.t
+        book = folder / "茶.txt"
+        book.write_text("茶树原产于中国西南。\n\n饮茶在唐代传遍全国。\n", encoding="utf-8")
+        made = [{"question": "茶树原产于哪里？", "answer": "中国西南。", "quote": "茶树原产于中国西南"},
+                {"question": "饮茶何时传遍全国？", "answer": "唐代。", "quote": "饮茶在唐代传遍全国"}]  # fmt: skip
+        with endpoint(json.dumps(made, ensure_ascii=False)) as (address, seen):
+            page.goto(f"{self.server.address}/generate")
+            page.locator("input[data-upload]").set_input_files(book)
+            until(lambda: page.get_by_label(t("data.name")).input_value() == "茶", "the document is taken")
+            page.get_by_label(t("generate.who")).click()
+            page.get_by_role("option", name=t("chat.endpoint")).click()
+            page.get_by_label(t("chat.remote_url")).fill(address)
+            page.get_by_label(t("chat.remote_model"), exact=True).fill("far")
+            page.get_by_label(t("generate.price_out")).fill("10")
+            self.press("generate.start")
+            page.get_by_role("alert").wait_for()
+            assert seen == [], "nothing is sent before a person agrees"
+            page.get_by_text(t("generate.consent")).click()
+            self.press("generate.price")
+            self.sees("generate.most_money")
+            assert seen == [], "the price is told before anything is asked"
+            self.press("generate.start")
+            page.locator("mark").nth(1).wait_for()
+        assert page.locator("mark").all_inner_texts() == ["茶树原产于中国西南", "饮茶在唐代传遍全国"]
+        page.get_by_label(t("data.field_answer")).first.fill("中国的西南部。")
+        page.get_by_text(t("generate.take"), exact=True).nth(1).click()
+        self.sees("generate.taken", count=1, all=2)
+        self.press("generate.register")
+        self.sees("generate.registered", name="茶", count=1)
+        kept = json.loads((self.server.folder / "data" / "茶.json").read_text(encoding="utf-8"))
+        assert [turn["value"] for turn in kept[0]["conversations"]] == ["茶树原产于哪里？", "中国的西南部。"]
 
+    def start_training(self, steps: int) -> RunDir:
+        """Form and YAML say the same; start."""
+        page = self.page
+        page.goto(f"{self.server.address}/train?dataset=qa-v2")
+        yaml = page.locator(".yaml textarea")
+        yaml.wait_for()
+        settings = yaml.input_value().replace("smollm2-135m", f"{self.server.models}/tiny")
+        settings = settings.replace("lora_rank: 16", "lora_rank: 4").replace("save_steps: 50", "save_steps: 100")
+        yaml.fill(settings + f"max_steps: {steps}\neval_strategy: steps\neval_steps: 100\n")
+        until(lambda: page.get_by_label("lora_rank").input_value() == "4", "the form follows the YAML")
+        page.get_by_label("val_size").fill("0.25")
+        until(lambda: "val_size: 0.25" in yaml.input_value(), "the YAML follows the form")
+        assert "val_size=0.25" in page.locator("pre.code").first.inner_text()
+        self.press("train.start")
+        page.wait_for_url("**/runs/qa-v2")
+        return RunDir(self.server.folder / "runs" / "qa-v2")
 
-def resume(page: Any, run: RunDir, steps: int) -> None:
-    at = steps_of(run)
-    page.get_by_role("button", name="Resume").click()
-    page.get_by_text("finished", exact=True).wait_for(timeout=120_000)
-    kinds = [event["kind"] for event in run.read_events()]
-    assert "resumed" in kinds
-    assert at < steps == steps_of(run)
-    page.get_by_text(f"step {steps:,} of {steps:,}").wait_for()
+    def state(self, name: str, page: Any = None, **options: Any) -> None:
+        (page or self.page).get_by_text(self.t(f"state.{name}"), exact=True).first.wait_for(**options)
 
+    def outlive_the_server(self, run: RunDir) -> None:
+        """Reload, a second browser, the server killed: the run goes on, and the page finds it again."""
+        page, server = self.page, self.server
+        until(lambda: steps_of(run) > 20, "training begins")
+        page.reload()
+        self.state("running")
+        other = self.browser.browser_type.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        second = self.window(browser=other)
+        second.goto(f"{server.address}/runs/qa-v2")
+        self.state("running", second)
+        self.state("running")
+        other.close()
+        page.goto("about:blank")
+        server.kill()
+        before = steps_of(run)
+        until(lambda: steps_of(run) > before + 5, "the run goes on without the server")
+        server.start(server.port)
+        page.goto(f"{server.address}/runs/qa-v2")
+        self.state("running")
+        self.press("train.stop")
+        self.state("stopped")
+        assert run.state() == "interrupted"
+        assert run.checkpoints(), "a stop makes a checkpoint"
 
-def judge(page: Any, server: Server) -> None:
-    page.goto(f"{server.address}/evaluate?run=qa-v2")
-    page.get_by_label("max_new_tokens").fill("8")
-    page.wait_for_timeout(300)
-    page.get_by_role("button", name="Compare base and tuned").click()
-    page.locator("article.answer").first.wait_for(timeout=120_000)
-    assert page.locator("article.answer").count() == 10
-    assert (
-        "The tuned model" in page.locator("#content").inner_text()
-        or "not proven" in page.locator("#content").inner_text()
-    )
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
-    assert "<html" in Path(download.value.path()).read_text(encoding="utf-8")
+    def resume(self, run: RunDir, steps: int) -> None:
+        at = steps_of(run)
+        self.press("runs.resume")
+        self.finish(run, steps)
+        assert "resumed" in [event["kind"] for event in run.read_events()]
+        assert at < steps
 
+    def finish(self, run: RunDir, steps: int) -> None:
+        self.state("finished", timeout=120_000)
+        assert steps_of(run) == steps
+        self.sees("runs.steps_of", done=f"{steps:,}", total=f"{steps:,}")
 
-def converse(page: Any, server: Server) -> None:
-    """Base and tuned answer the same turn; the fingerprints say that they are two."""
-    page.goto(f"{server.address}/chat?run=qa-v2")
-    page.get_by_text("System text, tools, sampling").click()
-    page.get_by_label("max_new_tokens").fill("24")
-    page.get_by_placeholder("Ask something").fill("3 加一是多少？")
-    page.keyboard.press("Enter")
-    until(lambda: page.locator(".chat-col .mono").count() == 2, "both have answered", 90)
-    first, second = page.locator(".chat-col .mono").all_inner_texts()
-    assert first.startswith("weights ")
-    assert first != second
-    page.get_by_label("max_new_tokens").fill("900")
-    page.get_by_placeholder("Ask something").fill("再说一遍？")
-    page.keyboard.press("Enter")
-    page.get_by_role("button", name="Stop", exact=True).first.wait_for()
-    page.get_by_role("button", name="Stop all").click()
-    until(lambda: page.locator(".chat-col .mono").count() == 2, "both have stopped", 30)
+    def judge(self) -> None:
+        page, t = self.page, self.t
+        page.goto(f"{self.server.address}/evaluate?run=qa-v2")
+        page.get_by_label("max_new_tokens").fill("8")
+        self.press("evaluate.start")
+        page.locator("article.answer").first.wait_for(timeout=120_000)
+        assert page.locator("article.answer").count() == 10
+        assert page.locator("section.card .pill").first.inner_text() in [
+            t(f"verdict.{outcome}") for outcome in ("better", "worse", "not_proven")
+        ]
+        with page.expect_download() as download:
+            page.get_by_role("link", name=t("evaluate.download")).click()
+        assert "<html" in Path(download.value.path()).read_text(encoding="utf-8")
 
+    def ask(self, words: str, longest: int) -> None:
+        self.page.get_by_label("max_new_tokens").fill(str(longest))
+        self.page.get_by_placeholder(self.t("chat.placeholder")).fill(words)
+        self.page.keyboard.press("Enter")
 
-def take_home(page: Any, server: Server) -> None:
-    page.goto(f"{server.address}/home?run=qa-v2")
-    page.get_by_role("button", name="Export").click()
-    page.locator(".good-n, .bad-n").first.wait_for(timeout=90_000)
-    assert "agree" in page.locator(".good-n").first.inner_text()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="model.safetensors").click()
-    assert Path(download.value.path()).stat().st_size > 10_000
+    def answered(self, columns: int, what: str, seconds: float = 90.0) -> None:
+        until(lambda: self.page.locator(".chat-col [data-told]").count() == columns, what, seconds)
 
+    def converse(self) -> None:
+        """Base and tuned answer the same turn; the fingerprints say that they are two; an endpoint joins them."""
+        page, t = self.page, self.t
+        page.goto(f"{self.server.address}/chat?run=qa-v2")
+        page.get_by_text(t("chat.settings")).click()
+        self.ask("3 加一是多少？", 24)
+        self.answered(2, "both have answered")
+        first, second = page.locator(".chat-col .mono").all_inner_texts()
+        assert first.startswith(t("chat.weights", fingerprint=""))
+        assert first != second
+        with endpoint() as (address, seen):
+            self.add_endpoint(address)
+            self.ask("再说一遍？", 900)
+            page.locator(".chat-col").nth(2).get_by_text("token 3").wait_for()
+            assert seen[0]["model"] == "far"
+            page.locator(".chat-col").nth(2).get_by_role("button", name=t("train.stop"), exact=True).click()
+            self.sees("chat.no_weights", host=address.removeprefix("http://").partition("/")[0])
+            self.press("chat.stop_all")
+            self.answered(3, "all have stopped", 30)
+        with page.expect_download() as download:
+            self.press("chat.export")
+        told = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        assert [len(column["messages"]) for column in told["columns"]] == [4, 4, 2]
+        assert len({column["fingerprint"] for column in told["columns"]}) == 3
 
-def photograph(browser: Any, server: Server, complaints: list[str]) -> None:
-    """Every page, wide and narrow, light and dark; the dark ones in Chinese."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for size in SIZES:
-        for scheme, locale in (("light", "en-US"), ("dark", "zh-CN")):
-            page = window(browser, complaints, locale, size, scheme)
-            for shown, address in PAGES.items():
-                page.goto(f"{server.address}{address}")
-                page.locator("h1").wait_for()
-                page.wait_for_timeout(900)
+    def add_endpoint(self, address: str) -> None:
+        """A third column; nothing is sent before a person agrees."""
+        page, t = self.page, self.t
+        self.press("chat.add")
+        column = page.locator(".chat-col").nth(2)
+        column.get_by_label(t("chat.model")).click()
+        page.get_by_role("option", name=t("chat.endpoint")).click()
+        column.get_by_label(t("chat.remote_url")).fill(address)
+        column.get_by_label(t("chat.remote_model"), exact=True).last.fill("far")
+        column.get_by_text(t("chat.remote_consent")).click()
+
+    def take_home(self) -> None:
+        page = self.page
+        page.goto(f"{self.server.address}/home?run=qa-v2")
+        self.press("home.start")
+        page.locator(".good-n, .bad-n").first.wait_for(timeout=90_000)
+        assert page.locator(".bad-n").count() == 0
+        with page.expect_download() as download:
+            page.get_by_role("link", name="model.safetensors").click()
+        assert Path(download.value.path()).stat().st_size > 10_000
+
+    def photograph(self, scheme: str) -> None:
+        """Every page, wide and narrow; in Chinese no English sentence of ours is left."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        english: dict[str, list[str]] = {}
+        for size in SIZES:
+            page = self.window(size, scheme)
+            for shown, (address, ready) in PAGES.items():
+                page.goto(f"{self.server.address}{address}")
+                page.locator(ready).first.wait_for()
+                page.wait_for_timeout(500)  # for the picture only
                 name = f"{shown}-{size}-{scheme}"
                 page.screenshot(path=RESULTS / f"{name}.png", full_page=size == "390")
                 wider = page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1")
                 assert not wider, f"{name} is wider than its window"
-                if locale == "zh-CN":
-                    assert page.locator("nav a").first.inner_text() == "数据"
+                if self.t.lang == "zh" and (left := page.evaluate(ENGLISH_LEFT)):
+                    english[name] = left
                 if os.environ.get("SARTOR_DOCS") and f"web-{name}.png" in (DOCS.parent / "web.md").read_text("utf-8"):
                     DOCS.mkdir(exist_ok=True)
                     shutil.copy(RESULTS / f"{name}.png", DOCS / f"web-{name}.png")
             page.context.close()
+        assert english == {}
+
+
+ENGLISH_LEFT = """() => {
+  const walk = document.createTreeWalker(document.querySelector("#content"), NodeFilter.SHOW_TEXT), found = [];
+  while (walk.nextNode()) {
+    const at = walk.currentNode.parentElement;
+    if (at.closest("pre, code, .mono, .say, .raw, .answer, textarea, script, style, .list")) continue;
+    if (/[A-Za-z']{2,}([ ,;:]+[A-Za-z']{2,}){2,}/.test(walk.currentNode.data)) found.push(walk.currentNode.data.trim());
+  }
+  return [...new Set(found)];
+}"""
+"""Texts with three English words in a row, but for what data, models and logs hold."""
+
+
+@contextmanager
+def endpoint(answer: str = "") -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A chat endpoint, and what was asked of it: gives this answer, or where it shall stream never ends by itself."""
+    seen: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            seen.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream" if seen[-1].get("stream") else "application/json")
+            self.end_headers()
+            if not seen[-1].get("stream"):
+                self.wfile.write(json.dumps({"choices": [{"message": {"content": answer}}]}).encode())
+                return
+            with contextlib.suppress(OSError):  # the other side goes when it is stopped
+                for number in itertools.count():
+                    choice = {"choices": [{"delta": {"content": f"token {number} "}}]}
+                    self.wfile.write(f"data: {json.dumps(choice)}\n\n".encode())
+                    time.sleep(0.05)
+
+        def log_message(self, *args: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", seen
+    server.shutdown()
+    server.server_close()
+
+
+def steps_of(run: RunDir) -> int:
+    return max((event["step"] for event in run.read_events() if event["kind"] == "step"), default=0)
 
 
 def attack(server: Server) -> None:
@@ -286,19 +425,43 @@ def attack(server: Server) -> None:
         assert client.get("/prefer?back=//evil.example").headers["location"] == "/"
 
 
+@contextmanager
+def seen_when_it_fails(story: Story) -> Iterator[None]:
+    """What the window showed when a step failed lies beside the other pictures."""
+    try:
+        yield
+    except BaseException:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        story.page.screenshot(path=RESULTS / f"failed-{story.t.lang}.png", full_page=True)
+        raise
+
+
 def test_the_whole_story(server: Server, browser: Any, tmp_path: Path) -> None:
-    complaints: list[str] = []
-    page = window(browser, complaints)
-    steps = 1000
-    bring_data(page, server, gbk_file(tmp_path))
-    run = start_training(page, server, steps)
-    outlive_the_server(page, browser, server, run, complaints)
-    resume(page, run, steps)
-    judge(page, server)
-    converse(page, server)
-    take_home(page, server)
-    attack(server)
-    photograph(browser, server, complaints)
-    assert complaints == []
+    story, steps = Story("en", server, browser), 1000
+    with seen_when_it_fails(story):
+        story.generate(tmp_path)
+        story.bring_data(gbk_file(tmp_path))
+        run = story.start_training(steps)
+        story.outlive_the_server(run)
+        story.resume(run, steps)
+        story.judge()
+        story.converse()
+        story.take_home()
+        attack(server)
+        story.photograph("light")
+    assert story.complaints == []
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_the_story_in_chinese(server: Server, browser: Any, tmp_path: Path) -> None:
+    story, steps = Story("zh", server, browser), 60
+    with seen_when_it_fails(story):
+        story.generate(tmp_path)
+        story.bring_data(gbk_file(tmp_path))
+        story.finish(story.start_training(steps), steps)
+        story.judge()
+        story.converse()
+        story.take_home()
+        story.photograph("dark")
+    assert story.complaints == []

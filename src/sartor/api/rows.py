@@ -156,6 +156,7 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
         {
             "id": s.origin.id, "file": s.origin.file, "row": s.origin.row, "line": s.origin.line,
             "code": s.code, "field": s.field, "reason": s.reason, "fix": s.fix,
+            "params": {name: str(value) for name, value in s.params.items()},
         }
         for s in ledger.skipped
     ]  # fmt: skip

@@ -105,7 +105,11 @@ def train(
     signals: list[int] = []
     if training.accelerator.is_main_process:
         records.begin(training.run, training.progress.step)
-    training.event("started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step)
+    device = training.accelerator.device
+    training.event(
+        "started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step,
+        device=device.type, device_memory_bytes=device_memory_bytes(device),
+    )  # fmt: skip
     begun = time.perf_counter()
     peak = PeakMemory(training.accelerator.device)
     try:
@@ -403,3 +407,10 @@ def memory_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
+
+
+def device_memory_bytes(device: torch.device) -> int:
+    """All the memory there is: the device's own, or the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)

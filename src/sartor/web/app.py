@@ -55,7 +55,7 @@ def create_app(
     jobs = Jobs(desk.jobs, desk.folder)
     nicegui.timer(1.0, jobs.advance)
     given = {"desk": desk, "jobs": jobs, "watches": Watches()}
-    for name in ("start", "dataset", "run", *frame.PAGES):
+    for name in ("start", "dataset", "run", "generate", *frame.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters
         module.add_to(*(given[parameter] for parameter in wanted))

@@ -17,6 +17,7 @@ from sartor.data.dataset_info import read_registry
 from sartor.data.load import Loaded
 from sartor.prompt.encode import Encoder
 from sartor.web.desk import Desk
+from sartor.web.form import allow
 
 KEPT = 4
 
@@ -46,12 +47,14 @@ class Shelf:
         return loaded
 
     def encoder(self, model: str, template: str | None) -> Encoder:
-        """The encoder of a model's tokenizer and a template. Raises: ModelError, PromptError."""
+        """The encoder of a model's tokenizer and a template.
+
+        Raises: ConfigError for a model outside the desk, ModelError, PromptError.
+        """
         settings = {"model_name_or_path": model, "template": template}
-        made: Encoder = self.keep(
-            ("encoder", model, template),
-            lambda: make_encoder(RunConfig.of({k: v for k, v in settings.items() if v is not None})),
-        )
+        config = RunConfig.of({k: v for k, v in settings.items() if v is not None})
+        allow(self.desk, config)
+        made: Encoder = self.keep(("encoder", model, template), lambda: make_encoder(config))
         return made
 
     def _stamp(self, name: str) -> tuple[Any, ...]:

@@ -36,6 +36,9 @@ class Watch:
     lines: list[dict[str, Any]] = field(default_factory=list)
     """The last events that are no steps."""
     total_steps: int | None = None
+    device: str = "cpu"
+    memory_total: int | None = None
+    """Bytes of the device's memory, or of the machine's for a CPU; None before a run says it."""
     last: Mapping[str, Any] | None = None
     """The last started, finished, failed or interrupted event."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -127,6 +130,8 @@ class Watch:
         elif kind in ("started", "finished", "failed", "interrupted"):
             self.last = event
             self.total_steps = event.get("total_steps", self.total_steps)
+            self.device = event.get("device", self.device)
+            self.memory_total = event.get("device_memory_bytes", self.memory_total)
             if kind == "started" and not event.get("step"):
                 self._cut(-1)
         self.lines.append(event)

@@ -7,8 +7,11 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
+from sartor.base import messages
 from sartor.base.messages import LANGUAGES
+from sartor.base.types import Note
 
 
 @functools.cache
@@ -39,6 +42,20 @@ class Words:
     def get(self, key: str, default: str) -> str:
         """For keys made of data (a state, an outcome), which a newer file may hold and the catalogue not."""
         return catalogue(self.lang).get(key, default)
+
+    def note(self, note: Note) -> str:
+        """A remark about a dataset: what it is, in how many rows, and what to do."""
+        parts = [messages.text(note.code, "reason", note.params, self.lang)]
+        parts += [self("dataset.rows_n", count=note.count)] if note.count > 1 else []
+        return " ".join([*parts, messages.text(note.code, "fix", note.params, self.lang)]).strip()
+
+    def skipped(self, told: Mapping[str, Any]) -> tuple[str, str]:
+        """(reason, fix) of a row in a run's ledger; as they were written where an older file holds no parameters."""
+        try:
+            reason, fix = (messages.text(told["code"], part, told["params"], self.lang) for part in ("reason", "fix"))
+        except KeyError:
+            return str(told["reason"]), str(told["fix"])
+        return reason, fix
 
 
 def spoken(wanted: str | None, accepted: str = "") -> str:

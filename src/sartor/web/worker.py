@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,19 @@ def work(job: Job) -> Any:
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
+        case "generate":
+            from sartor.api.generating import generate
+            from sartor.web.pairs import tell
+
+            staged = job.path.parent.parent / "generated"
+            return tell(job, generate(**{**arguments, "dataset_dir": staged}, progress=progress))
         case "export":
             done = api.export(
                 arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"),
                 dtype=arguments.get("dtype"),
             )  # fmt: skip
             return {"folder": str(done.folder), "files": [file.name for file in done.files],
-                    "checks": [str(check) for check in done.checks]}  # fmt: skip
+                    "checks": [asdict(check) for check in done.checks]}  # fmt: skip
 
 
 def _writer(job: Job) -> Callable[[int, int | None], None]:

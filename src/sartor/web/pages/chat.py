@@ -47,6 +47,8 @@ class Column:
         self.reply: Reply | None = None
         self.shown: Any = None
         self.remote = Remote()
+        self.fingerprint = ""
+        """Of the weights that answered last; empty before, and for an endpoint."""
 
     def draw(self) -> None:
         t = self.chat.t
@@ -87,7 +89,7 @@ class Column:
     def clear(self) -> None:
         if self.reply:
             self.reply.stop()
-        self.turns, self.reply, self.shown = [], None, None
+        self.turns, self.reply, self.shown, self.fingerprint = [], None, None, ""
         self.place.clear()
         self.foot.clear()
         self.head.clear()
@@ -101,6 +103,10 @@ class Column:
         with self.place:
             text(words, "say user")
             self.box = text("…", "say assistant soft")
+        self.foot.clear()
+        with self.foot:
+            self.pace = text(self.chat.t("chat.thinking"), tag="span")
+            button(self.chat.t("train.stop"), reply.stop, "quiet danger")
         turns = (*system, *self.turns)
         if self.target.remote:
             reply.began = time.monotonic()
@@ -116,21 +122,21 @@ class Column:
         if reply is None or (now := (reply.text, reply.done, reply.tokens > 0)) == self.shown:
             return
         self.shown = now
-        if reply.text:
+        if words := reply.text.strip():
             self.box.classes(remove="soft")
-            self.box.set_content(_escaped(reply.text))
-        self.foot.clear()
-        with self.foot:
-            self._foot(reply)
+            self.box.set_content(_escaped(words))
+        if reply.speed:
+            self.pace.set_content(f"{reply.speed:.1f} {self.chat.t('runs.speed')}")
         if reply.done:
+            self.foot.clear()
+            with self.foot:
+                self._foot(reply)
             self._finish(reply)
 
     def _foot(self, reply: Reply) -> None:
         t = self.chat.t
         speed = f"{reply.speed:.1f} {t('runs.speed')}" if reply.speed else ""
         if reply.answer is None:
-            text(speed or t("chat.thinking"), tag="span")
-            button(t("train.stop"), reply.stop, "quiet danger")
             return
         reason = t.get(f"chat.stop_{reply.answer.stop_reason}", reply.answer.stop_reason)
         wait = f"{(reply.first or reply.began) - reply.began:.2f} s"
@@ -148,14 +154,18 @@ class Column:
             if reply.answer.reasoning:
                 with self.place:
                     text(reply.answer.reasoning, "say tool small")
-            self.box.classes(remove="soft")
-            self.box.set_content(_escaped(reply.answer.text))
-            self._name(reply.answer.fingerprint)
+            words = reply.answer.text.strip()
+            self.box.set_content(_escaped(words or self.chat.t("chat.nothing")))
+            if words:
+                self.box.classes(remove="soft")
+            if reply.answer.tokens:  # one that was stopped while it waited was answered by no weights
+                self._name(reply.answer.fingerprint)
             self.turns = [*self.turns, Message("assistant", reply.answer.text, reasoning=reply.answer.reasoning)]
 
     def _name(self, fingerprint: str) -> None:
         """Which weights answered; of an address nobody can know that."""
         t = self.chat.t
+        self.fingerprint = fingerprint
         self.head.clear()
         with self.head:
             said = t("chat.weights", fingerprint=fingerprint) if fingerprint else ""
@@ -291,7 +301,7 @@ class Chatting:
         columns = [
             {"model": f"{column.remote.url} {column.remote.model}" if column.target.remote
              else label(column.target, self.t),
-             "fingerprint": column.reply.answer.fingerprint if column.reply and column.reply.answer else None,
+             "fingerprint": column.fingerprint or None,
              "messages": system + [{"role": m.role, "content": m.text} for m in column.turns]}
             for column in self.columns
         ]  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +19,7 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.data.importing import Imported, Understood, inspect_file
+from sartor.data.load import columns_of, raw_rows
 from sartor.data.sources import csv, tsv
 from sartor.web.desk import Desk, dataset_name, readable
 from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, number, table, text, trouble
@@ -59,6 +63,7 @@ class Importing:
                 text(t("data.drop"), tag="b")
                 text(t("data.drop_kinds"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
+            link(t("generate.title"), "/generate", "")
             files = self.desk.tables()
             if files:
                 ui.select(files, label=t("data.choose"), with_input=True, on_change=self._chosen).props(
@@ -104,13 +109,14 @@ class Importing:
         with self.preview:
             if isinstance(outcome, SartorError):
                 trouble(self.t, outcome)
-                names = self._columns_despite()
+                rows = self._rows_despite()
+                names = columns_of(rows)
+                self._choices(None, names)
+                self._sample(names, {}, rows)
             else:
                 self._understood(outcome)
-                names = list(outcome.columns)
-            self._choices(outcome if isinstance(outcome, Understood) else None, names)
-            if isinstance(outcome, Understood):
-                self._sample(outcome)
+                self._choices(outcome, list(outcome.columns))
+                self._sample(outcome.columns, outcome.mapping, outcome.sample)
                 self._finish()
 
     def _inspect(self) -> Understood:
@@ -118,16 +124,15 @@ class Importing:
             self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns, delimiter=self.delimiter
         )
 
-    def _columns_despite(self) -> list[str]:
-        """The columns of a file whose question or answer cannot be told; none where it cannot be read at all."""
-        from sartor.data.load import columns_of, raw_rows
-
-        try:
+    def _rows_despite(self) -> list[Mapping[str, Any]]:
+        """The first rows of a file that cannot be understood, up to where it cannot be read."""
+        found: list[Mapping[str, Any]] = []
+        with contextlib.suppress(SartorError):
             path = self.desk.inside(self.file or "")
-            rows = raw_rows(path, self.encoding, self.delimiter)
-            return list(columns_of([row.value for row, _ in zip(rows, range(50))]))
-        except SartorError:
-            return []
+            for row in islice(raw_rows(path, self.encoding, self.delimiter), 50):
+                if isinstance(row.value, dict):
+                    found.append(row.value)
+        return found
 
     def _understood(self, found: Understood) -> None:
         t = self.t
@@ -196,12 +201,14 @@ class Importing:
             self.columns[field] = column
         await self.redraw()
 
-    def _sample(self, found: Understood) -> None:
+    def _sample(self, columns: Sequence[str], mapping: Mapping[str, str], sample: Sequence[Mapping[str, Any]]) -> None:
+        if not sample:
+            return
         text(self.t("data.first_rows"), "soft small")
-        used = {column: field for field, column in found.mapping.items()}
+        used = {column: field for field, column in mapping.items()}
         head = [(f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide raw")
-                for name in found.columns]  # fmt: skip
-        rows = [[_cell(row.get(name)) for name in found.columns] for row in found.sample]
+                for name in columns]  # fmt: skip
+        rows = [[_cell(row.get(name)) for name in columns] for row in sample[:3]]
         table(head, rows)
 
     def _finish(self) -> None:
@@ -296,8 +303,6 @@ def pasted_suffix(words: str) -> str:
 
 
 def _raw_row(found: Understood, number: int) -> dict[str, Any]:
-    from sartor.data.load import raw_rows
-
     for raw in raw_rows(found.path, found.encoding or None, found.delimiter):
         if raw.row == number and isinstance(raw.value, dict):
             return raw.value

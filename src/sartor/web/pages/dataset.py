@@ -148,7 +148,7 @@ class Browsing:
                 with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
                     self._skipped(rows)
             for note in ledger.notes:
-                text(str(note), "soft small")
+                text(t.note(note), "soft small")
 
     def _skipped(self, rows: list[Skipped]) -> None:
         t = self.t

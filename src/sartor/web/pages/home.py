@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ class Taking:
         elif state == "done":
             result = ended.get("result", {})
             for check in result.get("checks", ()):
-                text(f"✓ {check}", "notice good-n small")
+                text(f"✓ {agreement(t, check)}", "notice good-n small num")
             folder = self.exports / self._folder()
             rows: list[list[Any]] = [
                 [partial(link, name, f"/exports/{quote(self._folder())}/{quote(name)}", ""),
@@ -160,6 +161,14 @@ class Taking:
         else:
             said = ended.get("what") or job.log(2000)
             trouble(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+
+
+def agreement(t: Words, check: Mapping[str, Any]) -> str:
+    """What the self-check of an export measured."""
+    return t(
+        "home.agrees", form=check["form"], share=f"{check['agreement']:.1%}", positions=check["positions"],
+        least=f"{check['least']:.0%}", largest=f"{check['largest']:.4f}", limit=f"{check['limit']:g}",
+    )  # fmt: skip
 
 
 def snippets(run: str, folder: str, form: str) -> dict[str, str]:

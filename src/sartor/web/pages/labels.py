@@ -8,6 +8,7 @@ from typing import Any
 
 from nicegui import ui
 
+from sartor.base import messages
 from sartor.base.errors import SartorError
 from sartor.base.types import Example
 from sartor.data.load import Loaded
@@ -80,16 +81,19 @@ class Labels:
     def _shown(self, shown: Shown) -> None:
         t = self.t
         for drawing in shown.drawings:
+            template = self.template or t("dataset.own_template")
             share = f"{drawing.learned / max(1, drawing.tokens):.0%}"
             facts([(t("dataset.tokens"), f"{drawing.tokens:,}"), (t("dataset.learned"), f"{drawing.learned:,}"),
-                   (t("dataset.share"), share), (t("dataset.template"), shown.template)])  # fmt: skip
+                   (t("dataset.share"), share), (t("dataset.template"), template)])  # fmt: skip
             if drawing.title:
                 text(drawing.title, tag="h2")
             ui.html(coloured(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
-            text(f"{shown.skipped.reason} {shown.skipped.fix}", "bad")
+            found = shown.skipped
+            said = [messages.text(found.code, part, found.params, t.lang) for part in ("reason", "fix")]
+            text(" ".join(said), "bad")
         for note in shown.notes:
-            text(str(note), "soft small")
+            text(t.note(note), "soft small")
 
 
 def coloured(drawing: Drawing) -> str:

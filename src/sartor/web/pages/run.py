@@ -192,7 +192,8 @@ class Running:
                 ui.element("div").style(f"width:{100 * done / total if total else 0:.1f}%")
         latest = {key: values[-1] if values else None for key, values in watch.curves.items()}
         memory = latest["memory_bytes"]
-        total_gib = psutil.virtual_memory().total / 2**30
+        total = watch.memory_total or psutil.virtual_memory().total
+        where = "process" if watch.device == "cpu" else "gpu"
         self.figures.clear()
         with self.figures:
             facts([
@@ -202,7 +203,7 @@ class Running:
                  else "–"),
                 (t("runs.grad_norm"), number(latest["grad_norm"])),
                 (t("runs.speed"), number(round(latest["speed"])) if latest["speed"] else "–"),
-                (t("runs.memory"), f"{memory / 2**30:.1f} / {total_gib:.0f} GiB" if memory else "–"),
+                (t(f"runs.memory_{where}"), _of_total(memory, total) if memory else "–"),
             ])  # fmt: skip
 
     def _draw_loss(self) -> None:
@@ -282,7 +283,7 @@ class Running:
         facts([(t("dataset.read"), number(told["read"])), (t("runs.learned_rows"), number(told["learned"])),
                (t("runs.held_out_rows"), number(told["held_out"])), (t("dataset.left_out"), number(told["left_out"])),
                (t("dataset.skipped"), number(len(told["skipped"])))])  # fmt: skip
-        rows = [[str(s["id"]), str(s["reason"]), str(s["fix"])] for s in told["skipped"][:100]]
+        rows: list[list[Any]] = [[str(s["id"]), *t.skipped(s)] for s in told["skipped"][:100]]
         if rows:
             table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide")], rows)
 
@@ -305,6 +306,10 @@ class Running:
 def _as_text(file: Path) -> str:
     content = file.read_text(encoding="utf-8", errors="replace")
     return to_yaml(parse_yaml(content)) if file.suffix == ".yaml" else content
+
+
+def _of_total(memory: float, total: float) -> str:
+    return f"{memory / 2**30:.1f} / {total / 2**30:.0f} GiB ({100 * memory / total:.0f} %)"
 
 
 def _end(pid: int) -> None:

@@ -266,6 +266,11 @@ class Form:
                     text(reason, "small")
 
 
+def place_of(job: Job) -> str:
+    """The page that shows what a job is about."""
+    return f"/generate?name={quote(job.run)}" if job.kind == "generate" else f"/runs/{quote(job.run)}"
+
+
 def _listed(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
@@ -302,7 +307,7 @@ class Queue:
         t = self.t
         with self.place, card("flush"):
             rows: list[list[Any]] = [
-                [partial(link, job.run, f"/runs/{quote(job.run)}", ""), t(f"train.kind_{job.kind}"),
+                [partial(link, job.run, place_of(job), ""), t(f"train.kind_{job.kind}"),
                  partial(pill, t(f"state.{state}"), state),
                  partial(button, t("train.stop"), partial(self._stop, job), "quiet danger")]
                 for job, state in now
