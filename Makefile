@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := web,docs,hub,test,gguf-check
+EXTRAS := web,docs,hub,test,gguf-check,quant
 
 .PHONY: install demo test test-quick test-real check trials browser clean help
 

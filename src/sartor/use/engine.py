@@ -20,11 +20,14 @@ from sartor.prompt.conversation import message_of, split_reasoning
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 from sartor.use.cache import roomy_cache
+from sartor.use.packing import pack
 from sartor.use.sampling import next_tokens
 from sartor.use.weights import Weights, Which
 
 BATCH_ROWS = 64
 """Rows decoded together: throughput still grows a little beyond, memory and first answers suffer."""
+PACKED_ROWS = 16
+"""So many prompts are worth putting the weights in order for: about 0.3 s for 135 million."""
 LOSS_TOKENS = 4096
 """Padded tokens measured at once."""
 
@@ -127,6 +130,8 @@ class Engine:
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
         answers: list[Answer | None] = [None] * len(encoded)
         self.weights.use(weights)
+        if len(order) >= PACKED_ROWS:
+            pack(self.model)
         for start in range(0, len(order), BATCH_ROWS):
             rows = [
                 Row(i, encoded[i].ids.tolist(), settings.max_new_tokens, []) for i in order[start : start + BATCH_ROWS]
