@@ -104,6 +104,7 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     from sartor.learn import fused, loop
     from sartor.learn.model import adapt, save_weights
     from sartor.learn.plan import Facts, make_plan
+    from sartor.learn.shapes import Shape
 
     model = model_of(shape, device)
     if device == "cpu":
@@ -120,7 +121,7 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
         "per_device_train_batch_size": ROWS_A_STEP * EXAMPLES_A_ROW, "save_strategy": "no", "dtype": "bfloat16",
         "cutoff_len": tokens,
     })  # fmt: skip
-    plan = make_plan(config, Facts.of(examples, [], device))
+    plan = make_plan(config, Facts.of(examples, [], device, Shape.of(model.config)))
     tuned = adapt(model, config.method)
     heard = Heard()
     with tempfile.TemporaryDirectory() as folder:
@@ -132,7 +133,8 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     return {
         "tokens_per_second": sum(e["tokens"] for e in measured) / sum(e["seconds"] for e in measured),
         "peak_bytes": results["peak_memory_bytes"], "loss": heard.steps[-1]["loss"], "weights": weights,
-        "rows_at_once": plan.micro_tokens // tokens,
+        "rows_at_once": min(ROWS_A_STEP, plan.micro_tokens // tokens),
+        "note": "recomputed" * plan.recompute,
     }  # fmt: skip
 
 

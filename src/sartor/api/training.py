@@ -139,11 +139,12 @@ def _train(
 
 def planned(config: RunConfig, rows: PreparedRows) -> Plan:
     """The plan for these rows on this machine. Raises: ConfigError; DataError when the stage learns from other rows."""
-    from sartor.learn.model import device_of
+    from sartor.learn.model import device_of, shape_of
     from sartor.learn.plan import Facts, make_plan
 
     _check_kind(rows, config)
-    return make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model)))
+    shape = shape_of(config.model)
+    return make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model), shape))
 
 
 def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote_code: bool = False) -> tuple[Any, Any]:

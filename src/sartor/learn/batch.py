@@ -112,14 +112,32 @@ def pair_batches(pairs: Listed[Pair], chosen: Listed[int], max_rows: int, max_to
     return [collate_pairs(pairs, part, pad_id) for part in micro_batches(chosen, lengths, max_rows, max_tokens)]
 
 
+def collate_packs(sequences: Listed[Sequence], packs: Listed[Listed[int]], pad_id: int) -> Batch:
+    """One row a pack: its examples one after the other, positions restarting; no example's first token is a label."""
+    longest = max(sum(len(sequences[row]) for row in pack) for pack in packs)
+    ids = np.full((len(packs), longest), pad_id, dtype=np.int64)
+    labels = np.full((len(packs), longest), IGNORED, dtype=np.int64)
+    positions = np.zeros((len(packs), longest), dtype=np.int64)
+    for line, pack in enumerate(packs):
+        start = 0
+        for row in pack:
+            end = start + len(sequences[row])
+            ids[line, start:end], labels[line, start:end] = sequences[row].ids, sequences[row].labels
+            labels[line, start] = IGNORED
+            positions[line, start:end] = np.arange(end - start)
+            start = end
+        positions[line, start:] = np.arange(longest - start)  # padding is an example of its own
+    rows = tuple(row for pack in packs for row in pack)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), rows)
+
+
+def packed(sequences: Listed[Sequence], chosen: Listed[int], pack: int, most: int, pad_id: int) -> list[Batch]:
+    """One global batch as rows of at most `pack` packed tokens, as many at once as hold `most` tokens together."""
+    packs = packed_batches(chosen, [len(row) for row in sequences], min(pack, most))
+    at_once = max(1, most // max(1, min(pack, most)))
+    return [collate_packs(sequences, packs[i : i + at_once], pad_id) for i in range(0, len(packs), at_once)]
+
+
 def collate_packed(sequences: Listed[Sequence], rows: Listed[int]) -> Batch:
     """All examples in one row, one after the other; the first token of each is never a label."""
-    labels = [sequences[row].labels.copy() for row in rows]
-    for part in labels:
-        part[0] = IGNORED
-    return Batch(
-        torch.from_numpy(np.concatenate([sequences[row].ids for row in rows]).astype(np.int64))[None],
-        torch.from_numpy(np.concatenate(labels).astype(np.int64))[None],
-        torch.from_numpy(np.concatenate([np.arange(len(sequences[row])) for row in rows]))[None],
-        tuple(rows),
-    )
+    return collate_packs(sequences, [rows], 0)

@@ -73,11 +73,17 @@ def shard(objective: nn.Module, model: Any) -> None:
             "With fsdp the reference cannot be a copy of the weights.", "fsdp",
             "Use a fresh LoRA, ref_model, or pref_loss: orpo or simpo.",
         )  # fmt: skip
-    count = model.config.get_text_config().num_hidden_layers
-    for layers in [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count][:1]:
-        for layer in layers:
-            fully_shard(layer)
+    for layer in decoder_layers(model):
+        fully_shard(layer)
     fully_shard(objective)
+
+
+def decoder_layers(model: Any) -> list[nn.Module]:
+    """The model's repeated blocks, first to last; none where they are in no list."""
+    count = model.config.get_text_config().num_hidden_layers
+    for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count):
+        return list(layers)
+    return []
 
 
 def is_sharded(parameters: Iterable[Any]) -> bool:

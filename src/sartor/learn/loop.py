@@ -17,12 +17,13 @@ from sartor.base.errors import Interrupted, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import heard_signals
 from sartor.base.types import Encoded
-from sartor.learn import checkpoint, devices, records
+from sartor.learn import checkpoint, devices, fused, records
 from sartor.learn.batch import global_batches
 from sartor.learn.checkpoint import Progress
-from sartor.learn.memory import PeakMemory, out_of_memory
+from sartor.learn.compiling import compile_blocks
+from sartor.learn.memory import NoRoom, PeakMemory, out_of_memory
 from sartor.learn.optimizer import is_finite, make_optimizer, make_scheduler, restore_scheduler, scheduler_state
-from sartor.learn.plan import Plan, recomputes, sequences
+from sartor.learn.plan import Plan, sequences
 
 MOST_SKIPPED_STEPS = 3
 """So many steps with a non-finite loss or gradient end the run."""
@@ -152,21 +153,27 @@ def set_up(
     accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
-    if recomputes(config.train):
+    if plan.recompute:
         # transformers 5.23 renamed it; both recompute without reentrance by default
         (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
+    fused.CHUNK_BYTES = plan.head_chunk_bytes
     objective = stage.Objective(model, config.method, reference)  # before the weights of a checkpoint: its reference
     if resume is not None:
         checkpoint.load_trained_weights(resume, model)
     if config.train.fsdp:
         devices.shard(objective, model)
     objective = accelerator.prepare_model(objective, evaluation_mode=True)  # no DDP around it: see sum_gradients
+    not_compiled = compile_blocks(model, accelerator.device) if plan.compiled else None
     optimizer = make_optimizer(model, config.train, lora_lr_ratio=config.method.loraplus_lr_ratio)
     scheduler = make_scheduler(optimizer, config.train, plan)
-    return Training(
+    training = Training(
         run, config, plan, objective, stage, rows, eval_rows, optimizer, scheduler, accelerator, pad_id,
         write_model, fingerprint, callbacks, Progress(),
     )  # fmt: skip
+    if not_compiled:
+        run.path.mkdir(parents=True, exist_ok=True)
+        training.event("warning", text=f"torch_compile: {not_compiled}; training goes on without it.")
+    return training
 
 
 def _check_same(folder: Path, fingerprint: Mapping[str, str], allow_changed: bool) -> None:
@@ -257,7 +264,7 @@ def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int
             reason = str(error).splitlines()[0]
         divisor = 2 * training.progress.micro_divisor
         if divisor > training.plan.micro_rows:
-            raise RunError(
+            raise NoRoom(
                 f"Out of memory with one row at a time: {reason}", str(training.run.path),
                 "Lower cutoff_len, or use LoRA, a smaller model, or a larger machine. Checkpoints are kept.",
             )  # fmt: skip

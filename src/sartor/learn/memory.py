@@ -8,6 +8,12 @@ from types import TracebackType
 import psutil
 import torch
 
+from sartor.base.errors import RunError
+
+
+class NoRoom(RunError):
+    """Not even one row at a time fits into memory."""
+
 
 class PeakMemory:
     """Most memory held while the block runs: of the GPU's allocator, else of this process (looked at every 20 ms)."""

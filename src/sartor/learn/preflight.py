@@ -19,7 +19,7 @@ from sartor.base.rundir import RunDir
 from sartor.base.types import Encoded
 from sartor.learn import loop
 from sartor.learn.batch import global_batches
-from sartor.learn.memory import PeakMemory
+from sartor.learn.memory import NoRoom, PeakMemory
 from sartor.learn.plan import Plan, sequences
 
 USUAL_BATCHES = 3
@@ -60,9 +60,27 @@ def preflight(
 ) -> tuple[Estimate, Plan]:  # fmt: skip
     """Try the training on this machine without changing the model; the plan comes back, stepped down where it must.
 
-    The steps are real but for a learning rate of 0. Raises: RunError when not even single rows fit into memory, or
-    the disk has no room for the checkpoints.
+    The ladder: micro-batches halved down to single rows, then recomputation on, then refusal. The steps are real but
+    for a learning rate of 0. Raises: RunError when not even recomputed single rows fit into memory, or the disk has no
+    room for the checkpoints.
     """
+    words = (model, rows, eval_rows, pad_id, write_model, reference)
+    try:
+        return _fly(run, config, plan, *words)
+    except NoRoom:
+        refused = config.train.gradient_checkpointing is False or config.train.disable_gradient_checkpointing
+        if plan.recompute or refused:
+            raise
+    why = f"{plan.reasons['recomputation']}; pre-flight: without it single rows do not fit"
+    plan = replace(plan, recompute=True, reasons={**plan.reasons, "recomputation": why})
+    return _fly(run, config, plan, *words)
+
+
+def _fly(
+    run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
+    pad_id: int, write_model: Callable[[Path], None], reference: Any,
+) -> tuple[Estimate, Plan]:  # fmt: skip
+    """One try with one plan. Raises: NoRoom, RunError."""
     folder = run / ".preflight.part"
     training = loop.set_up(
         RunDir(folder), config, plan, model, rows, eval_rows, pad_id, write_model, {}, (), reference

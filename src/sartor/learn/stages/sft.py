@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sartor.base.types import Sequence
-from sartor.learn.batch import Batch, collate, collate_packed, micro_batches, packed_batches
+from sartor.learn.batch import Batch, collate, micro_batches, packed
 from sartor.learn.head import summed_loss
 from sartor.learn.plan import Plan
 
@@ -36,8 +36,7 @@ def weight(row: Sequence) -> int:
 
 def batches(rows: Listed[Sequence], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
     """One global batch cut as the plan says: packed, or padded and sorted by length."""
-    lengths = [len(row) for row in rows]
     if plan.packing:
-        return [collate_packed(rows, pack) for pack in packed_batches(chosen, lengths, plan.micro_tokens)]
-    cut = micro_batches(chosen, lengths, plan.micro_rows, plan.micro_tokens)
+        return packed(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)
+    cut = micro_batches(chosen, [len(row) for row in rows], plan.micro_rows, plan.micro_tokens)
     return [collate(rows, part, pad_id) for part in cut]
