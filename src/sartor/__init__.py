@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sartor.api import (
         Engine,
         compare,
+        compare_several,
         encode,
         export,
         import_file,
@@ -28,6 +29,7 @@ __all__ = [
     "Engine",
     "SartorError",
     "compare",
+    "compare_several",
     "encode",
     "export",
     "import_file",

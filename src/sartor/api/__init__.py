@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sartor.api.checking import check
 from sartor.api.comparing import compare, report
+from sartor.api.contest import compare_several, is_endpoint
 from sartor.api.datasets import import_file, load, show
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "encode", "estimate", "export",
-    "import_file", "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand", "runs", "save_version",
-    "score", "score_file", "show", "split", "train",
+    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "compare_several", "encode", "estimate",
+    "export", "import_file", "is_endpoint", "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand",
+    "runs", "save_version", "score", "score_file", "show", "split", "train",
 ]  # fmt: skip
 
 

@@ -31,17 +31,19 @@ Progress = Callable[[int, int | None], None]
 
 
 def compare(
-    run: str | Path | Run, overrides: Iterable[str] = (), *, trust_remote_code: bool = False,
+    run: str | Path | Run, overrides: Iterable[str] = (), *, seeds: int = 1, trust_remote_code: bool = False,
     progress: Progress | None = None, on_ledger: Callable[[Ledger], None] | None = None,
 ) -> Verdict:  # fmt: skip
     """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
+
+    `seeds` above 1 repeats the training with so many seeds in all, on the same split, and shows the spread.
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
     from sartor.use.leaks import leaks
     from sartor.use.verdict import make_verdict, memorisation
 
-    folder = RunDir(run.path if isinstance(run, Run) else Path(run))
+    folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides)
     data = folder.read_json("data.json")
     if not data["split"]["held_out"]:
@@ -59,7 +61,7 @@ def compare(
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
         raise DataError("The data is not the one that the run was trained on.", str(folder.data),
                         "Put the files back as they were; data.json holds their hashes.")  # fmt: skip
-    config = _with_limit(config, rows.held_out_ids)
+    config = with_limit(config, rows.held_out_ids)
     probe = _probe(rows.learned, config.train.seed)
     by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
     probe_ids = [by_id[e.origin.id] for e in probe]
@@ -80,7 +82,15 @@ def compare(
         base_name=config.model.model_name_or_path, tuned_name=folder.name,
     )  # fmt: skip
     folder.write_json("verdict.json", verdict.to_json())
-    return verdict
+    if seeds < 2:
+        return verdict
+    from sartor.api.seeds import with_spread
+
+    def judge(other: RunDir) -> Verdict:
+        asked = (*overrides, "forgetting_probe=false")
+        return compare(other.path, asked, trust_remote_code=trust_remote_code, progress=progress)
+
+    return with_spread(folder, verdict, seeds, judge)
 
 
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
@@ -148,7 +158,7 @@ def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> F
     return forgetting(replies["base"], replies["tuned"])
 
 
-def _with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
+def with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
     """`max_new_tokens` where none was asked: twice the longest reference, so that a model that never stops ends."""
     if "max_new_tokens" in config.asked:
         return config

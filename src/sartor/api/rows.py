@@ -64,6 +64,11 @@ def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encod
     return Encoder(tokenizer, template, prompt)
 
 
+def split_seed(config: RunConfig) -> int:
+    """What draws held-out rows and samples: its own seed, so that trainings with other seeds keep the same split."""
+    return config.train.seed if config.data.split_seed is None else config.data.split_seed
+
+
 def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissions | None = None) -> Loaded:
     """The examples of some datasets as the settings say. Raises: ConfigError when no dataset is named."""
     data = config.data
@@ -74,7 +79,7 @@ def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissio
         Path(data.dataset_dir),
         stage=config.method.stage,
         max_samples=data.max_samples,
-        seed=config.train.seed,
+        seed=split_seed(config),
         mix_strategy=data.mix_strategy,
         interleave_probs=data.interleave_probs,
         encoding=data.encoding,
@@ -90,7 +95,7 @@ def prepare_rows(
     Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
     """
     sources = [load_named(config, config.data.dataset, permissions)]
-    parts = split_loaded(sources[0], config.data.val_size, config.train.seed)
+    parts = split_loaded(sources[0], config.data.val_size, split_seed(config))
     held_out = list(parts.held_out)
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset, permissions))
@@ -141,7 +146,7 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
         ],
         "split": {
             "val_size": config.data.val_size,
-            "seed": config.train.seed,
+            "seed": split_seed(config),
             "learned": [example.origin.id for example in rows.learned],
             "held_out": [example.origin.id for example in rows.held_out],
         },

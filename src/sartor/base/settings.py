@@ -82,6 +82,7 @@ class DataSettings(Section):
     val_size: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(
         0.0, description="Rows held out of `dataset`: a fraction below 1, or a count."
     )
+    split_seed: int | None = Field(None, description="The seed that draws held-out rows and samples; default: seed.")
     max_samples: Positive | None = Field(None, description="At most so many rows of each dataset (a seeded sample).")
     mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = Field(
         "concat", description="How several datasets are joined."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -66,28 +66,46 @@ def score(
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    settings: Settings = None,
+    things: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN | A B… [KEY=VALUE]...",
+            help="One run: base against tuned. Several runs, checkpoints, models, `base` or http://…/v1#MODEL: each "
+            "against the first.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="Train so many seeds in all and show the spread (one run).", min=1)] = 1,
+    key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where a comparison of several is written.")] = None,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
 ) -> None:
-    """Base and tuned over the held-out rows: is the tuned model better, and how sure is that?"""
+    """On the held-out rows: is the tuned model better, and how sure is that? Or several models against the first."""
     from sartor import api
     from sartor.cli import screen
 
+    settings = [word for word in things if "=" in word and not api.is_endpoint(word)]
+    things = [word for word in things if word not in settings]
     with screen.progress_bar("comparing", json) as progress:
-        verdict = api.compare(
-            run,
-            settings or (),
-            trust_remote_code=trust_remote_code,
-            progress=progress,
-            on_ledger=screen.ledger_printer("data", json),
-        )
+        if len(things) > 1:
+            found: Any = api.compare_several(
+                *things, overrides=settings, key_env=key_env, out=out, trust_remote_code=trust_remote_code,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            found = api.compare(
+                things[0] if things else "", settings, seeds=seeds, trust_remote_code=trust_remote_code,
+                progress=progress, on_ledger=screen.ledger_printer("data", json),
+            )  # fmt: skip
     if json:
-        screen.print_json(verdict.to_json())
+        screen.print_json(found.to_json())
         return
-    print_verdict(verdict)
-    screen.line(f"  report: [bold]{api.report(run)}[/]")
+    screen.out.print(found.rich())
+    if len(things) > 1:
+        for note in found.notes:
+            screen.line(f"  [yellow]·[/] {note}")
+    else:
+        screen.line(f"  report: [bold]{api.report(things[0])}[/]")
 
 
 def print_verdict(verdict: Verdict) -> None:

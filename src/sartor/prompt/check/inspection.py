@@ -37,7 +37,9 @@ def check(
     from sartor.data.split import split_loaded
 
     config = config or RunConfig()
-    parts = split_loaded(loaded, config.data.val_size, config.train.seed)
+    parts = split_loaded(
+        loaded, config.data.val_size, config.train.seed if config.data.split_seed is None else config.data.split_seed
+    )
     learned, apart = list(parts.learned), [*parts.held_out, *held_out]
     encoded = encoder.encode_all([*learned, *apart], progress)
     lengths = {row.origin.id: length_of(row) for row in encoded.encoded if row.origin is not None}
