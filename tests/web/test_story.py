@@ -37,7 +37,8 @@ SIZES = {"1280": (1280, 860), "390": (390, 844)}
 PAGES = {
     "data": ("/data", ".grid-table"), "rows": ("/dataset/qa-v2", ".list-row"),
     "labels": ("/dataset/qa-v2?view=labels", ".tok"), "check": ("/dataset/qa-v2?view=check", ".btn"),
-    "generate": ("/generate", "mark"), "entry": ("/dataset/qa-v2?view=entry", "textarea"), "train": ("/train", ".yaml"), "runs": ("/runs", ".grid-table"),
+    "generate": ("/generate", "mark"), "entry": ("/dataset/qa-v2?view=entry", "textarea"),
+    "train": ("/train", ".yaml"), "runs": ("/runs", ".grid-table"),
     "run": ("/runs/qa-v2", ".facts"), "evaluate": ("/evaluate?run=qa-v2", "article.answer"),
     "chat": ("/chat?run=qa-v2", ".chat-col"), "home": ("/home?run=qa-v2", "pre.code"),
 }  # fmt: skip

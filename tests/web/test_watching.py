@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sartor.base.rundir import RunDir
 from sartor.web.curves import MOST_POINTS, Curve, chart, smooth, thin
+from sartor.web.pages.run import grown
 from sartor.web.watching import Watch, Watches, duration
 
 
@@ -96,10 +97,35 @@ def test_smoothing_has_no_bias_at_the_beginning() -> None:
 
 
 def test_a_chart_names_its_lines_as_text() -> None:
-    options = chart([Curve("<img src=x onerror=alert(1)>", [1], [2.0])])
+    options = chart([Curve("<img src=x onerror=alert(1)>", [[1.0, 2.0]])])
     assert options["tooltip"]["renderMode"] == "richText", "an HTML tooltip would run names of runs"
     assert options["series"][0]["data"] == [[1.0, 2.0]]
 
 
 def test_durations_are_read_at_a_glance() -> None:
     assert [duration(s) for s in (None, 40, 720, 3900)] == ["–", "40 s", "12 min", "1 h 05 min"]
+
+
+def test_a_line_is_made_once_for_all_windows_until_there_is_more(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    for number in range(1, 501):
+        step(run, number, 9.0 if number == 321 else 1.0)
+    watch = Watch(run)
+    watch.refresh()
+    line = watch.line("loss", most=100)
+    assert [321.0, 9.0] in line
+    assert len(line) <= 100
+    assert watch.line("loss", most=100) is line
+    assert watch.line("loss", smoothing=2, most=100) != line
+    step(run, 501)
+    watch.refresh()
+    assert watch.line("loss", most=100)[-1] == [501.0, 1.0]
+
+
+def test_a_chart_is_drawn_anew_when_a_pixel_could_change() -> None:
+    assert grown(-1, 0)
+    assert grown(0, 1)
+    assert grown(60, 61)
+    assert not grown(60, 60)
+    assert not grown(100_000, 100_100)
+    assert grown(100_000, 100_300)

@@ -18,11 +18,10 @@ GREY = "#8a9490"
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A named line; `dots` marks its points (evaluations are few)."""
+    """A named line of [x, y] points, thinned already; `dots` marks them (evaluations are few)."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    points: Sequence[Sequence[float]]
     dots: bool = False
     colour: int = 0
     faint: bool = False
@@ -85,7 +84,7 @@ def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legen
 def _series(curve: Curve) -> dict[str, Any]:
     colour = PALETTE[curve.colour % len(PALETTE)]
     return {
-        "name": curve.name, "type": "line", "data": thin(curve.x, curve.y), "showSymbol": curve.dots,
+        "name": curve.name, "type": "line", "data": curve.points, "showSymbol": curve.dots,
         "symbol": "circle", "symbolSize": 7, "color": colour, "silent": curve.faint,
         "lineStyle": {"width": 1 if curve.faint else 2, "opacity": 0.28 if curve.faint else 1,
                       "type": "dashed" if curve.dots else "solid"},

@@ -100,13 +100,21 @@ def pill(label: str, state: str = "") -> ui.html:
     return text(label, f"pill {STATE_PILL.get(state, '')}", tag="span")
 
 
-def facts(pairs: Sequence[tuple[str, object]]) -> None:
-    """Names and values, aligned."""
+def facts(pairs: Sequence[tuple[str, object]]) -> list[ui.html]:
+    """Names and values, aligned. Returns the values' elements, for `retell`."""
+    values = []
     with ui.element("div").classes("facts"):
         for name, value in pairs:
             with ui.element("div").classes("fact"):
                 text(name, "k")
-                text(value, "v")
+                values.append(text(value, "v"))
+    return values
+
+
+def retell(element: ui.html, content: object) -> None:
+    """Another text in an element made by `text`; nothing is sent where it is the same."""
+    if (shown := html.escape(plain(content))) != element.content:
+        element.set_content(shown)
 
 
 def empty(title: str, next_step: str) -> ui.element:
@@ -149,6 +157,15 @@ def number(value: object, digits: int = 3) -> str:
     if isinstance(value, bool) or value is None:
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: `412 B`, `73 kB`, `1.2 GB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
 
 
 Cell: TypeAlias = "str | Callable[[], Any]"

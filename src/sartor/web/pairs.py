@@ -59,15 +59,20 @@ def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def tell(job: Job, made: Made) -> dict[str, Any]:
     """Keep the pairs beside the job. Returns what ended.json says of them."""
     pairs = [
-        asdict(Pair(p.question, p.answer, p.quote, p.passage.document, p.passage.sha256, p.passage.section,
-                    p.passage.start, p.passage.stop, p.passage.text))
+        Pair(p.question, p.answer, p.quote, p.passage.document, p.passage.sha256, p.passage.section,
+                    p.passage.start, p.passage.stop, p.passage.text)
         for p in made.generated.pairs
     ]  # fmt: skip
-    atomic_write(job.path / FILE, json.dumps(pairs, ensure_ascii=False))
+    save(job, pairs)
     refused: dict[str, int] = {}
     for one in made.generated.refused:
         refused[one.reason] = refused.get(one.reason, 0) + 1
     return {"pairs": len(pairs), "refused": refused, "failed": len(made.generated.failed)}
+
+
+def save(job: Job, pairs: Sequence[Pair]) -> None:
+    """Keep what a person decided and changed, for a reload and other windows."""
+    atomic_write(job.path / FILE, json.dumps([asdict(pair) for pair in pairs], ensure_ascii=False))
 
 
 def read(job: Job) -> list[Pair]:

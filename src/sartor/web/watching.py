@@ -6,13 +6,14 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sartor.base.rundir import RunDir, State
 from sartor.base.system import process_lives
+from sartor.web.curves import MOST_POINTS, smooth, thin, weight_for
 
 CURVES = ("loss", "learning_rate", "grad_norm", "speed", "memory_bytes")
 LINES = 400
@@ -42,6 +43,18 @@ class Watch:
     last: Mapping[str, Any] | None = None
     """The last started, finished, failed or interrupted event."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    drawn: dict[Hashable, tuple[int, list[list[float]]]] = field(default_factory=dict)
+    """Lines as they were thinned last, with the version: all windows share them."""
+
+    def line(self, name: str, axis: str = "step", smoothing: int = 0, most: int = MOST_POINTS) -> list[list[float]]:
+        """[x, y] points of a curve, smoothed, then thinned with the extremes kept."""
+        key, version = (name, axis, smoothing, most), self.version
+        made = self.drawn.get(key)
+        if made is None or made[0] != version:
+            y = self.curves[name]
+            made = version, thin(self.axis(axis), smooth(y, weight_for(smoothing, len(y))), most)
+            self.drawn[key] = made
+        return made[1]
 
     def refresh(self) -> int:
         """Take in what was written since the last time; the whole file anew when it is another one. Returns version."""

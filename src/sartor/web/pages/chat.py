@@ -62,6 +62,7 @@ class Column:
             self.address = ui.element("div").classes("flex flex-col gap-2 w-full")
             self.head = ui.element("div").classes("small soft mono")
             self.place = ui.element("div").classes("said").props("aria-live=polite")
+            self._nothing()
             self.foot = line("spread small soft num")
 
     def _choose(self, event: Any) -> None:
@@ -71,6 +72,10 @@ class Column:
         if self.target.remote:
             with self.address:
                 self._address()
+
+    def _nothing(self) -> None:
+        with self.place:
+            self.hint = text(self.chat.t("chat.not_yet"), "soft small")
 
     def _address(self) -> None:
         """Where an endpoint is, and whether what is typed may be sent there."""
@@ -93,9 +98,11 @@ class Column:
         self.place.clear()
         self.foot.clear()
         self.head.clear()
+        self._nothing()
 
     def ask(self, words: str, generation: GenerationSettings, **options: Any) -> None:
         """Show the turn and put it in line; what is slow runs beside."""
+        self.hint.set_visibility(False)
         self.turns = [*self.turns, Message("user", words)]
         system = (Message("system", self.chat.system),) if self.chat.system else ()
         reply = Reply()

@@ -22,7 +22,7 @@ from sartor.data.importing import Imported, Understood, inspect_file
 from sartor.data.load import columns_of, raw_rows
 from sartor.data.sources import csv, tsv
 from sartor.web.desk import Desk, dataset_name, readable
-from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, number, table, text, trouble
+from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
 from sartor.web.words import Words
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
@@ -56,14 +56,15 @@ class Importing:
     def draw(self) -> None:
         t = self.t
         with card():
-            text(t("data.bring"), tag="h2")
+            with line("spread"):
+                text(t("data.bring"), tag="h2")
+                link(t("generate.title") + " →", "/generate", "")
             with ui.element("label").classes("drop"):
                 ui.element("input").props(f'type=file data-upload accept="{",".join(readable())}" '
                                           f'aria-label="{t("data.bring")}"')  # fmt: skip
                 text(t("data.drop"), tag="b")
                 text(t("data.drop_kinds"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
-            link(t("generate.title"), "/generate", "")
             files = self.desk.tables()
             if files:
                 ui.select(files, label=t("data.choose"), with_input=True, on_change=self._chosen).props(
@@ -330,11 +331,11 @@ def datasets(desk: Desk, t: Words) -> None:
         for name, entry in entries.items():
             known = entry if isinstance(entry, dict) else {}
             file = desk.data / str(known.get("file_name", ""))
-            size = number(round(file.stat().st_size / 1000)) + " kB" if file.is_file() else "–"
+            bytes_ = size(file.stat().st_size) if file.is_file() else "–"
             rows.append([
                 lambda name=name: link(name, f"/dataset/{quote(name)}", ""), str(known.get("file_name", "–")),
-                str(known.get("formatting", "alpaca")), size,
+                str(known.get("formatting", "alpaca")), bytes_,
                 lambda name=name: link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn quiet"),
             ])  # fmt: skip
         table([(t("data.dataset"), "wide"), (t("data.file"), ""), (t("data.form"), ""), (t("data.size"), "num"),
-               ("", "")], rows)  # fmt: skip
+               ("", "act")], rows)  # fmt: skip

@@ -244,7 +244,8 @@ class Entry:
             self.box = ui.textarea(value=shown, on_change=self._check).props("outlined autogrow debounce=200")
             self.box.classes("w-full mono")
             self.said = ui.element("div")
-            button(self.t("dataset.save_entry"), self._save, "main")
+            with line():
+                button(self.t("dataset.save_entry"), self._save, "main")
 
     def _parsed(self) -> Any:
         try:

@@ -21,7 +21,7 @@ from sartor.web.desk import Desk, dataset_name, plain
 from sartor.web.endpoints import key_of
 from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, number, text, trouble
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pairs import Pair, estimate, keep, read
+from sartor.web.pairs import Pair, estimate, keep, read, save
 from sartor.web.watching import duration
 from sartor.web.words import Words
 
@@ -94,7 +94,7 @@ class Generating:
                 ui.element("input").props(f'type=file multiple data-upload accept="{",".join(READERS)}" '
                                           f'aria-label="{t("generate.documents")}"')  # fmt: skip
                 text(t("data.drop"), tag="b")
-                text(", ".join(suffix.lstrip(".") for suffix in READERS), "small")
+                text(t("generate.kinds"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
             self.files = ui.select(self._there(), multiple=True, value=[], label=t("generate.chosen"),
                                    on_change=self._chosen)  # fmt: skip
@@ -272,26 +272,26 @@ class Generating:
                     text(t("generate.failed", count=told["failed"]), "notice warn-n small")
                 self.kept = ui.element("div")
                 self.list = ui.element("div").classes("flex flex-col gap-4 w-full")
-                self._fill()
+                self._fill(job)
 
-    def _fill(self) -> None:
+    def _fill(self, job: Job) -> None:
         self.list.clear()
         self._counted()
         with self.list:
             for pair in self.pairs[: self.shown]:
-                self._pair(pair)
+                self._pair(job, pair)
             if self.shown < len(self.pairs):
-                button(self.t("dataset.more", count=len(self.pairs) - self.shown), self._more)
+                button(self.t("dataset.more", count=len(self.pairs) - self.shown), partial(self._more, job))
 
-    def _more(self) -> None:
+    def _more(self, job: Job) -> None:
         self.shown += AT_ONCE
-        self._fill()
+        self._fill(job)
 
     def _counted(self) -> None:
         taken = sum(pair.accepted for pair in self.pairs)
         self.count.set_content(self.t("generate.taken", count=taken, all=len(self.pairs)))
 
-    def _pair(self, pair: Pair) -> None:
+    def _pair(self, job: Job, pair: Pair) -> None:
         """Question and answer to change, beside the passage with the quote marked; the box keeps or drops it."""
         t = self.t
         with ui.element("article").classes("answer") as shown:
@@ -302,18 +302,22 @@ class Generating:
                 with ui.element("div").classes("flex flex-col gap-2"):
                     for name in ("question", "answer"):
                         edit = ui.textarea(t(f"data.field_{name}"), value=getattr(pair, name))
-                        edit.props("outlined autogrow dense").classes("w-full")
-                        edit.on_value_change(lambda event, name=name: setattr(pair, name, event.value or ""))
+                        edit.props("outlined autogrow dense debounce=300").classes("w-full")
+                        edit.on_value_change(partial(self._change, job, pair, name))
                 ui.html(marked(pair.passage, pair.quote), sanitize=False).classes("say assistant small source")
 
         def decide(event: Any) -> None:
-            pair.accepted = bool(event.value)
+            self._change(job, pair, "accepted", event)
             shown.classes(toggle="dim")
             self._counted()
 
         box.on_value_change(decide)
         if not pair.accepted:
             shown.classes("dim")
+
+    def _change(self, job: Job, pair: Pair, name: str, event: Any) -> None:
+        setattr(pair, name, bool(event.value) if name == "accepted" else event.value or "")
+        save(job, self.pairs)
 
     async def _register(self, job: Job) -> None:
         """Write what is taken as a dataset; what a person has changed counts."""

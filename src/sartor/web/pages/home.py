@@ -15,7 +15,7 @@ from nicegui import app, ui
 from sartor import api
 from sartor.base.errors import SartorError
 from sartor.web.desk import Desk
-from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, table, text, trouble
+from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
 from sartor.web.jobs import Job, Jobs
 from sartor.web.words import Words
 
@@ -153,7 +153,7 @@ class Taking:
             folder = self.exports / self._folder()
             rows: list[list[Any]] = [
                 [partial(link, name, f"/exports/{quote(self._folder())}/{quote(name)}", ""),
-                 f"{(folder / name).stat().st_size / 1000:,.0f} kB"]
+                 size((folder / name).stat().st_size)]
                 for name in result.get("files", ()) if (folder / name).is_file()
             ]  # fmt: skip
             table([(t("data.file"), "wide"), (t("data.size"), "num")], rows)

@@ -18,15 +18,32 @@ from sartor.base.config import to_yaml
 from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.system import move_to_trash
-from sartor.web.curves import Curve, chart, smooth, weight_for
+from sartor.web.curves import Curve, chart
 from sartor.web.desk import Desk
 from sartor.web.form import parse_yaml
-from sartor.web.frame import aside, button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.frame import (
+    aside,
+    button,
+    card,
+    facts,
+    framed,
+    heading,
+    line,
+    link,
+    number,
+    pill,
+    retell,
+    size,
+    table,
+    text,
+    trouble,
+)
 from sartor.web.jobs import Jobs
 from sartor.web.watching import Watch, Watches, clock, duration
 from sartor.web.words import Words
 
 EVERY_S = 1.0
+SMALL_POINTS = 400
 SMALL = ("learning_rate", "grad_norm", "speed", "memory_bytes")
 
 
@@ -68,6 +85,8 @@ class Running:
         self.axis, self.smoothing, self.log = "step", 1, False
         self.seen: Any = None
         self.state = ""
+        self.drawn_at, self.drawn_evals = -1, 0
+        """How many steps and evaluations the charts show."""
 
     def draw(self) -> None:
         t = self.t
@@ -78,8 +97,12 @@ class Running:
             self.actions = line()
         self.notice = ui.element("div")
         with card():
-            self.progress = ui.element("div").classes("flex flex-col gap-2 w-full")
-            self.figures = ui.element("div").classes("w-full")
+            with ui.element("div").classes("flex flex-col gap-2 w-full"):
+                with line("spread num"):
+                    self.steps, self.until = text(""), text("", "soft")
+                with ui.element("div").classes("meter"):
+                    self.meter = ui.element("div")
+            self.figures, self.values, self.device = ui.element("div").classes("w-full"), list[Any](), ""
         with card():
             with line("spread"):
                 text(t("runs.loss"), tag="h2")
@@ -130,13 +153,12 @@ class Running:
             with self.pill:
                 pill(self.t.get(f"state.{state}", state), state)
             self._act()
+            self.drawn_at = -1
         self._figure()
-        self._draw_loss()
-        for key, drawn in self.small.items():
-            y = self.watch.curves[key]
-            y = [value / 2**30 for value in y] if key == "memory_bytes" else y
-            drawn.options.update(chart([Curve(key, self.watch.axis("step"), y)], legend=False))
-            drawn.update()
+        if grown(self.drawn_at, len(self.watch.steps)) or len(self.watch.evals) != self.drawn_evals:
+            self.drawn_at, self.drawn_evals = len(self.watch.steps), len(self.watch.evals)
+            self._draw_loss()
+            self._draw_small()
         self._tell()
         self._fill()
 
@@ -180,43 +202,48 @@ class Running:
 
     def _figure(self) -> None:
         t, watch = self.t, self.watch
-        self.progress.clear()
         done, total = (watch.steps[-1] if watch.steps else 0), watch.total_steps
         left = watch.seconds_left() if self.state == "running" else None
-        with self.progress:
-            with line("spread num"):
-                text(t("runs.steps_of", done=number(done), total=number(total)))
-                if left is not None:
-                    text(t("runs.until", left=duration(left), end=clock(time.time() + left)), "soft")
-            with ui.element("div").classes("meter"):
-                ui.element("div").style(f"width:{100 * done / total if total else 0:.1f}%")
+        retell(self.steps, t("runs.steps_of", done=number(done), total=number(total)))
+        ends = t("runs.until", left=duration(left), end=clock(time.time() + left)) if left is not None else ""
+        retell(self.until, ends)
+        self.meter.style(f"width:{100 * done / total if total else 0:.1f}%")
         latest = {key: values[-1] if values else None for key, values in watch.curves.items()}
         memory = latest["memory_bytes"]
         total = watch.memory_total or psutil.virtual_memory().total
-        where = "process" if watch.device == "cpu" else "gpu"
-        self.figures.clear()
-        with self.figures:
-            facts([
-                (t("runs.loss"), number(latest["loss"])),
-                (t("runs.eval_loss"), number(watch.evals[-1][3] if watch.evals else None)),
-                (t("runs.learning_rate"), f"{latest['learning_rate']:.2e}" if latest["learning_rate"] is not None
-                 else "–"),
-                (t("runs.grad_norm"), number(latest["grad_norm"])),
-                (t("runs.speed"), number(round(latest["speed"])) if latest["speed"] else "–"),
-                (t(f"runs.memory_{where}"), _of_total(memory, total) if memory else "–"),
-            ])  # fmt: skip
+        rate = latest["learning_rate"]
+        told = [
+            number(latest["loss"]), number(watch.evals[-1][3] if watch.evals else None),
+            f"{rate:.2e}" if rate is not None else "–", number(latest["grad_norm"]),
+            number(round(latest["speed"])) if latest["speed"] else "–", _of_total(memory, total) if memory else "–",
+        ]  # fmt: skip
+        if not self.values or self.device != watch.device:
+            self.device = watch.device
+            where = "process" if watch.device == "cpu" else "gpu"
+            names = ("loss", "eval_loss", "learning_rate", "grad_norm", "speed", f"memory_{where}")
+            self.figures.clear()
+            with self.figures:
+                self.values = facts([(t(f"runs.{name}"), "–") for name in names])
+        for element, value in zip(self.values, told, strict=True):
+            retell(element, value)
 
     def _draw_loss(self) -> None:
         t, watch = self.t, self.watch
-        x, y = watch.axis(self.axis), watch.curves["loss"]
-        held_out = watch.held_out(self.axis)
-        curves = [Curve(t("runs.learned_rows"), x, smooth(y, weight_for(self.smoothing, len(y))))]
+        curves = [Curve(t("runs.learned_rows"), watch.line("loss", self.axis, self.smoothing))]
         if self.smoothing:
-            curves.insert(0, Curve(t("runs.unsmoothed"), x, y, faint=True))
-        if held_out:
-            curves.append(Curve(t("runs.held_out"), [a for a, _ in held_out], [b for _, b in held_out], True, 1))
+            curves.insert(0, Curve(t("runs.unsmoothed"), watch.line("loss", self.axis), faint=True))
+        if held_out := watch.held_out(self.axis):
+            curves.append(Curve(t("runs.held_out"), held_out, dots=True, colour=1))
         self.loss.options.update(chart(curves, log=self.log))
         self.loss.update()
+
+    def _draw_small(self) -> None:
+        for key, drawn in self.small.items():
+            points = self.watch.line(key, most=SMALL_POINTS)
+            if key == "memory_bytes":
+                points = [[x, y / 2**30] for x, y in points]
+            drawn.options.update(chart([Curve(key, points)], legend=False))
+            drawn.update()
 
     def _tell(self) -> None:
         """What went wrong, as the run or its process says it."""
@@ -299,7 +326,7 @@ class Running:
         for path in found:
             name = path.relative_to(self.run.path).as_posix()
             address = f"/runs/{quote(self.name)}/file/{quote(name)}"
-            rows.append([partial(link, name, address, ""), f"{path.stat().st_size / 1000:,.1f} kB"])
+            rows.append([partial(link, name, address, ""), size(path.stat().st_size)])
         table([(self.t("data.file"), "wide"), (self.t("data.size"), "num")], rows)
 
 
@@ -308,8 +335,13 @@ def _as_text(file: Path) -> str:
     return to_yaml(parse_yaml(content)) if file.suffix == ".yaml" else content
 
 
+def grown(drawn: int, there: int) -> bool:
+    """Whether a chart of `drawn` steps would look different with those that are there: no pixel is finer than that."""
+    return drawn < 0 or there - drawn > drawn / 400
+
+
 def _of_total(memory: float, total: float) -> str:
-    return f"{memory / 2**30:.1f} / {total / 2**30:.0f} GiB ({100 * memory / total:.0f} %)"
+    return f"{memory / 2**30:.1f} / {total / 2**30:.0f} GiB"
 
 
 def _end(pid: int) -> None:

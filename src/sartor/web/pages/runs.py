@@ -13,7 +13,7 @@ from nicegui import ui
 from sartor import api
 from sartor.api.running import RunSummary
 from sartor.base.errors import SartorError
-from sartor.web.curves import Curve, chart, smooth, weight_for
+from sartor.web.curves import Curve, chart
 from sartor.web.desk import Desk
 from sartor.web.frame import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
 from sartor.web.jobs import Jobs
@@ -106,11 +106,9 @@ class Listing:
         for place, run in enumerate(self.ticked):
             watch = self.watches.of(self.desk.run(run))
             watch.refresh()
-            loss = watch.curves["loss"]
-            curves.append(Curve(run, watch.axis("step"), smooth(loss, weight_for(1, len(loss))), colour=place))
-            held_out = watch.held_out("step")
+            curves.append(Curve(run, watch.line("loss", smoothing=1), colour=place))
             label = self.t("runs.held_out_of", run=run)
-            curves.append(Curve(label, [x for x, _ in held_out], [y for _, y in held_out], True, place))
+            curves.append(Curve(label, watch.held_out("step"), dots=True, colour=place))
         with self.compared, card():
             text(self.t("runs.compare"), tag="h2")
-            ui.echart(chart([c for c in curves if len(c.x)], x_name="")).style("height:340px;width:100%")
+            ui.echart(chart([c for c in curves if c.points], x_name="")).style("height:340px;width:100%")

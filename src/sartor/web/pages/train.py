@@ -312,7 +312,7 @@ class Queue:
                  partial(button, t("train.stop"), partial(self._stop, job), "quiet danger")]
                 for job, state in now
             ]  # fmt: skip
-            table([(t("train.queue"), ""), (t("train.work"), ""), (t("train.state"), ""), ("", "")], rows)
+            table([(t("train.queue"), ""), (t("train.work"), ""), (t("train.state"), ""), ("", "act")], rows)
 
     def _stop(self, job: Any) -> None:
         job.stop()
