@@ -1,16 +1,20 @@
-"""docs/export.md and docs/serving.md are executed: every bash, python and yaml block, with the tiny model."""
+"""docs/evaluation.md, export.md and serving.md are executed: every bash, python and yaml block, with the tiny model."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sartor import api
 from sartor.base.settings import GenerationSettings
 from sartor.cli import main
 from sartor.learn import model as loading
@@ -83,3 +87,59 @@ def test_the_examples_of_serving(
                 assert SimpleNamespace(**asked).port == 8000
     finally:
         served.close()
+
+
+@pytest.fixture
+def judge() -> Iterator[str]:
+    """An address whose model always prefers the first answer."""
+
+    class First(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = b'{"choices": [{"message": {"content": "1"}}]}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), First)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_examples_of_evaluation(
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    judge: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MY_KEY", "k")
+    pairs = DOCS.parent / "examples" / "pride" / "pride_qa_en.csv"
+    api.import_file(pairs, "pride_en", dataset_dir=tmp_path / "data")
+    api.train(
+        model_name_or_path=str(tiny_model_dir), dataset="pride_en", val_size=20, output_dir="runs/pride", max_steps=6,
+        save_strategy="steps", save_steps=4, learning_rate=1e-2, use_cpu=True, dtype="float32", plot_loss=False,
+    )  # fmt: skip
+    for language, text in blocks("evaluation.md"):
+        here = text.replace("http://127.0.0.1:8000", judge)
+        if here.startswith("# covers.py"):
+            (tmp_path / "covers.py").write_text(here, encoding="utf-8")
+        elif language == "python":
+            exec(compile(here, "docs/evaluation.md", "exec"), {})
+        else:
+            for line in here.splitlines():
+                with pytest.raises(SystemExit) as ended:
+                    main(shlex.split(line)[1:])
+                assert ended.value.code in (0, None), (line, capsys.readouterr())
+    out = capsys.readouterr().out
+    assert "10 of 10 rows" in out or "of 10 rows were learned from" in out
+    assert all(
+        part in out for part in ("covers-names", "trainings with other seeds", "Judge:", "against base", "report:")
+    )
+    assert (tmp_path / "runs" / "pride-seed-43" / "verdict.json").exists()

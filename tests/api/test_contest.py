@@ -1,4 +1,4 @@
-"""Several models over the same rows, and one training with several seeds: fair rows, right differences, clear errors."""
+"""Several models over the same rows, one training with several seeds: fair rows, right differences, clear errors."""
 
 from __future__ import annotations
 
