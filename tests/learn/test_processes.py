@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from sartor.base.rundir import RunDir, read_json_lines
+from sartor.learn import checkpoint
 
 pytestmark = pytest.mark.real
 
@@ -108,13 +109,40 @@ def test_two_processes_equal_one(settings: dict[str, Any], tmp_path: Path, ways:
     assert evaluated[0] == pytest.approx(evaluated[1], rel=1e-4)
 
 
-def test_a_sharded_run_goes_on_with_one_process_and_with_two_again(settings: dict[str, Any], tmp_path: Path) -> None:
+def each_process_wrote_its_own(checkpoint_dir: Path) -> None:
+    """Two files that hold about half each, an index of pieces, and a manifest that misses neither file."""
+    index = json.loads((checkpoint_dir / "sartor_shards.json").read_text(encoding="utf-8"))
+    files = [f"shard-{rank:05d}-of-00002.safetensors" for rank in (0, 1)]
+    assert sorted(f.name for f in checkpoint_dir.glob("*.safetensors")) == files
+    held = [sum(t.numel() for name, t in load_file(checkpoint_dir / file).items() if "random/" not in name)
+            for file in files]  # fmt: skip
+    assert min(held) > 0.4 * sum(held)
+    kinds = {key.partition("/")[0] for key in index["tensors"]}
+    assert kinds == {"weight", "optimizer"}
+    assert any(len(known["pieces"]) == 2 for known in index["tensors"].values())
+    assert checkpoint.fault(checkpoint_dir) is None
+    for file in files:
+        whole = (checkpoint_dir / file).read_bytes()
+        (checkpoint_dir / file).unlink()
+        assert checkpoint.fault(checkpoint_dir) == f"{file} is missing"
+        (checkpoint_dir / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        assert checkpoint.fault(checkpoint_dir) == f"{file} is damaged"
+        (checkpoint_dir / file).write_bytes(whole)
+    assert checkpoint.fault(checkpoint_dir) is None
+
+
+@pytest.mark.parametrize("method", [{}, {"finetuning_type": "full", "learning_rate": 1e-3}], ids=["lora", "full"])
+def test_a_sharded_run_goes_on_with_one_process_and_with_two_again(
+    settings: dict[str, Any], tmp_path: Path, method: dict[str, Any]
+) -> None:
+    settings = {**settings, **method}
     straight = finish(settings, 1, tmp_path)
     folder = tmp_path / "two"
     asked = {**settings, "output_dir": str(folder), "fsdp": True, "gradient_accumulation_steps": 1}
     alone = {**asked, "fsdp": False, "gradient_accumulation_steps": 2}
     finish(asked, 2, tmp_path, stop=2)
     assert [p.name for p in RunDir(folder).checkpoints()] == ["checkpoint-2"]
+    each_process_wrote_its_own(folder / "checkpoint-2")
     for settings_now, processes, stop in ((alone, 1, 4), (asked, 2, None)):
         (folder / "config.yaml").unlink()  # another number of processes: other settings, written by hand
         from sartor.base.config import RunConfig, to_yaml

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sartor.base.errors import ModelError, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import disk_error, fsync_file, fsync_folder, sha256_file
-from sartor.learn import devices
+from sartor.learn import devices, shards
 from sartor.learn.stack import RAW
 
 MANIFEST = "sartor_manifest.json"
@@ -56,8 +56,7 @@ def save(
 
     Raises: RunError when the disk is full; earlier checkpoints are untouched then.
     """
-    target = run.path / f"checkpoint-{progress.step}"
-    aside = run.path / f".checkpoint-{progress.step}.part"
+    target, aside = _places(run, progress)
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
@@ -65,18 +64,8 @@ def save(
         if optimizer is not None:
             save_file(dict(optimizer), aside / OPTIMIZER)
             save_file(random_states(), aside / RANDOM)
-        state = {
-            "progress": {name: getattr(progress, name) for name in progress.__slots__},
-            "scheduler": dict(scheduler_state),
-            "fingerprint": dict(fingerprint),
-            "resumable": optimizer is not None,
-        }
-        (aside / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
-        _write_manifest(aside)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(aside, target)
-        fsync_folder(run.path)
+        _write_state(aside, progress, scheduler_state, fingerprint, optimizer is not None)
+        _finish(aside, target, {})
     except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         cause = error if isinstance(error, OSError) else OSError(0, str(error))
@@ -84,12 +73,79 @@ def save(
     return target
 
 
-def _write_manifest(folder: Path) -> None:
-    """Hash and fsync every file; the manifest is the last file written."""
-    files = {}
+def save_sharded(
+    run: RunDir,
+    progress: Progress,
+    *,
+    model: Any,
+    optimizer: torch.optim.Optimizer | None,
+    scheduler_state: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+) -> Path:
+    """As `save`, called by every process: each writes its own shards (`sartor.learn.shards`), the first the rest.
+
+    Raises: RunError in every process when the disk is full for one of them.
+    """
+    target, aside = _places(run, progress)
+    part: dict[str, Any] | None = None
+    wrong: OSError | None = None
+    if devices.rank() == 0:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True, exist_ok=True)
+    devices.wait()
+    try:
+        part = shards.write_part(aside, model, optimizer, random_states())
+    except (OSError, SafetensorError) as error:
+        wrong = error if isinstance(error, OSError) else OSError(0, str(error))
+    told = devices.gathered((part, wrong and (wrong.errno, str(wrong))))
+    failed = next((said for _, said in told if said), None)
+    try:
+        if failed:
+            raise OSError(*failed)
+        if devices.rank() == 0:
+            files = shards.write_index(aside, [one for one, _ in told])
+            _write_state(aside, progress, scheduler_state, fingerprint, optimizer is not None)
+            _finish(aside, target, files)
+    except OSError as error:
+        if devices.rank() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise disk_error(error, target) from error
+    return target
+
+
+def _places(run: RunDir, progress: Progress) -> tuple[Path, Path]:
+    return run.path / f"checkpoint-{progress.step}", run.path / f".checkpoint-{progress.step}.part"
+
+
+def _write_state(
+    aside: Path, progress: Progress, scheduler: Mapping[str, Any], fingerprint: Mapping[str, str], resumable: bool
+) -> None:  # fmt: skip
+    state = {
+        "progress": {name: getattr(progress, name) for name in progress.__slots__},
+        "scheduler": dict(scheduler),
+        "fingerprint": dict(fingerprint),
+        "resumable": resumable,
+    }
+    (aside / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+
+def _finish(aside: Path, target: Path, known: Mapping[str, Any]) -> None:
+    """The manifest, and the name that makes it a checkpoint."""
+    _write_manifest(aside, known)
+    if target.exists():
+        shutil.rmtree(target)
+    os.replace(aside, target)
+    fsync_folder(target.parent)
+
+
+def _write_manifest(folder: Path, known: Mapping[str, Any]) -> None:
+    """Hash and fsync every file but those already `known`; the manifest is the last file written."""
+    files = dict(known)
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        fsync_file(file)
         name = file.relative_to(folder).as_posix()
+        if name in known:
+            continue
+        fsync_file(file)
         files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
@@ -142,6 +198,10 @@ def read_state(folder: Path) -> dict[str, Any]:
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's optimizer and random states back, bit by bit. Raises: ModelError when they do not fit."""
     try:
+        if shards.is_sharded(folder):
+            _put_states(optimizer, shards.optimizer_states(folder, _parameters(optimizer)))
+            restore_random(shards.Shards(folder).random(devices.rank()))
+            return
         tensors = load_file(folder / OPTIMIZER)
         _restore_optimizer(optimizer, tensors)
         restore_random(load_file(folder / RANDOM))
@@ -156,6 +216,9 @@ def load_trained_weights(folder: Path, model: Any) -> None:
 
     Raises: ModelError when names or shapes differ, or a file is none of safetensors.
     """
+    if shards.is_sharded(folder):
+        shards.load_weights(folder, model)
+        return
     try:
         if (folder / "adapter_model.safetensors").exists():
             from peft import set_peft_model_state_dict
@@ -230,14 +293,20 @@ def flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    content = optimizer.state_dict()
     state: dict[int, dict[str, Any]] = {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = devices.like(tensor, parameters[int(number)])
-    content["state"] = state
-    optimizer.load_state_dict(content)
+    _put_states(optimizer, state)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _put_states(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {k: dict(v) for k, v in state.items()}})
 
 
 def random_states() -> dict[str, torch.Tensor]:

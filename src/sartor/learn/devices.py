@@ -42,6 +42,15 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
+def gathered(value: Any) -> list[Any]:
+    """What each process holds, in the order of their ranks, for all."""
+    if world() == 1:
+        return [value]
+    box: list[Any] = [None] * world()
+    dist.all_gather_object(box, value)
+    return box
+
+
 def wait() -> None:
     """Until every process is here."""
     if world() > 1:
@@ -108,11 +117,17 @@ def like(value: Tensor, parameter: Any) -> Tensor:
 
 @contextmanager
 def whole_weights(model: Any) -> Iterator[None]:
-    """While the block runs, a sharded model carries its weights whole, on the CPU, for saving (every process calls)."""
+    """While the block runs, a sharded model carries its weights whole, on the first process's CPU, for saving.
+
+    Every process must call; one weight at a time is whole in each.
+    """
     if is_sharded(model.parameters()):
         state = model.state_dict(keep_vars=True)
-        made = {id(t): t for t in state.values()}  # tied weights are one tensor, and stay one
-        made = {key: whole(t).detach().cpu() for key, t in made.items()}
+        made: dict[int, Any] = {}
+        for t in state.values():  # tied weights are one tensor, and stay one
+            if id(t) not in made:
+                gathered_whole = whole(t).detach()
+                made[id(t)] = gathered_whole.cpu() if rank() == 0 else None
         setattr(model, WHOLE, {name: made[id(t)] for name, t in state.items()})
     try:
         yield

@@ -370,16 +370,24 @@ def _take_best(training: Training) -> None:
 
 
 def save(training: Training) -> Path:
+    """Write a checkpoint: whole by the first process, or each process's own shards of a sharded model."""
     settings, path = training.config.train, training.run / f"checkpoint-{training.progress.step}"
-    optimizer = None if settings.save_only_model else checkpoint.flat_optimizer(training.optimizer)
-    with devices.whole_weights(training.accelerator.unwrap_model(training.objective).model):
-        if training.accelerator.is_main_process:
-            checkpoint.save(
-                training.run, training.progress, write_model=training.write_model, optimizer=optimizer,
-                scheduler_state=scheduler_state(training.scheduler), fingerprint=training.fingerprint,
-            )  # fmt: skip
-            training.event("checkpoint", step=training.progress.step, path=path.name)
-            checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
+    model = training.accelerator.unwrap_model(training.objective).model
+    state = scheduler_state(training.scheduler)
+    if devices.is_sharded(model.parameters()):
+        checkpoint.save_sharded(
+            training.run, training.progress, model=model, scheduler_state=state, fingerprint=training.fingerprint,
+            optimizer=None if settings.save_only_model else training.optimizer,
+        )  # fmt: skip
+    elif training.accelerator.is_main_process:
+        optimizer = None if settings.save_only_model else checkpoint.flat_optimizer(training.optimizer)
+        checkpoint.save(
+            training.run, training.progress, write_model=training.write_model, optimizer=optimizer,
+            scheduler_state=state, fingerprint=training.fingerprint,
+        )  # fmt: skip
+    if training.accelerator.is_main_process:
+        training.event("checkpoint", step=training.progress.step, path=path.name)
+        checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
     devices.wait()
     return path
 
