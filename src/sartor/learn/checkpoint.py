@@ -138,12 +138,12 @@ def _finish(aside: Path, target: Path, known: Mapping[str, Any]) -> None:
     fsync_folder(target.parent)
 
 
-def _write_manifest(folder: Path, known: Mapping[str, Any]) -> None:
+def _write_manifest(folder: Path, known: Mapping[str, Any] | None = None) -> None:
     """Hash and fsync every file but those already `known`; the manifest is the last file written."""
-    files = dict(known)
+    files = dict(known or {})
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = file.relative_to(folder).as_posix()
-        if name in known:
+        if name in files:
             continue
         fsync_file(file)
         files[name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
