@@ -17,7 +17,7 @@ from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir
 from sartor.base.system import atomic_write, release_memory
-from sartor.base.types import Demonstration, Encoded, Example, Prediction
+from sartor.base.types import Demonstration, Example, Prediction
 from sartor.base.types import Sequence as Tokens
 from sartor.prompt.encode import Encoder
 
@@ -156,8 +156,7 @@ def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[Tokens]:
     if found.skipped:
         skipped = found.skipped[0]
         raise DataError(f"A row cannot be shown to every model: {skipped.reason}", str(skipped.origin), skipped.fix)
-    encoded: list[Encoded] = found.encoded
-    return [row for row in encoded if isinstance(row, Tokens)]
+    return [row for row in found.encoded if isinstance(row, Tokens)]
 
 
 def _ask_endpoint(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.system import sha256_file
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
 from sartor.data.split import split_loaded
-from sartor.prompt.encode import Encoder
+from sartor.prompt.encode import EncodedRows, Encoder
 from sartor.prompt.template import Template
 
 Progress = Callable[[int, int | None], None]
@@ -25,10 +26,12 @@ class PreparedRows:
 
     learned: list[Example]
     held_out: list[Example]
-    learned_ids: list[Encoded]
-    held_out_ids: list[Encoded]
+    learned_ids: Sequence[Encoded]
+    held_out_ids: Sequence[Encoded]
     ledger: Ledger
     files: tuple[SourceFile, ...]
+    from_store: bool = False
+    """Whether the tokens to learn were read from the store, not made now."""
 
     @property
     def digest(self) -> str:
@@ -100,7 +103,7 @@ def prepare_rows(
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset, permissions))
         held_out += sources[1].examples
-    learned_rows = encoder.encode_all(parts.learned, progress)
+    learned_rows, from_store = _encode_learned(config, encoder, parts.learned, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)
     lost = {skipped.origin.id: skipped for skipped in (*learned_rows.skipped, *held_out_rows.skipped)}
     learned = [example for example in parts.learned if example.origin.id not in lost]
@@ -116,7 +119,25 @@ def prepare_rows(
     if not learned_rows.encoded:
         raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), _first_reason(ledger))
     files = tuple(file for source in sources for file in source.files)
-    return PreparedRows(learned, held_out, learned_rows.encoded, held_out_rows.encoded, ledger, files)
+    return PreparedRows(learned, held_out, learned_rows.encoded, held_out_rows.encoded, ledger, files, from_store)
+
+
+def _encode_learned(
+    config: RunConfig, encoder: Encoder, examples: Sequence[Example], loaded: Loaded, progress: Progress | None
+) -> tuple[EncodedRows, bool]:
+    """The tokens of many rows are kept in the user's cache, under the hash of files, registry, settings and code."""
+    from sartor.learn.model import cache_folder
+    from sartor.prompt.store import encode_stored
+
+    if not loaded.files:  # a hub's rows have no file here to know them by
+        return encoder.encode_all(examples, progress), False
+    registry = Path(config.data.dataset_dir) / "dataset_info.json"
+    inputs = {
+        "files": [file.sha256 for file in loaded.files],
+        "registry": sha256_file(registry) if registry.exists() else None,
+        "data": config.data.model_dump(), "stage": config.method.stage, "seed": split_seed(config),
+    }  # fmt: skip
+    return encode_stored(encoder, examples, cache_folder() / "tokens", inputs, progress)
 
 
 def stop_when_too_much_is_skipped(ledger: Ledger, max_skipped: float) -> None:

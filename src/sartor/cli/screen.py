@@ -136,6 +136,8 @@ class TrainingProgress:
     def on_rows(self, rows: Any) -> None:
         if not self.quiet:
             print_ledger(rows.ledger, "data", err)
+            if rows.from_store:
+                err.print("  tokens: read from the store, not encoded again")
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         kind = event["kind"]

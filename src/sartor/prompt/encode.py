@@ -46,7 +46,7 @@ CHUNK_CHARACTERS = 2_000_000
 class EncodedRows:
     """What became of some examples, in their order: tokens, or a reason."""
 
-    encoded: list[Encoded]
+    encoded: Listed[Encoded]
     skipped: list[Skipped]
     notes: tuple[Note, ...] = ()
 
