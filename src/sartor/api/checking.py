@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sartor.api.rows import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.data.load import Permissions
 from sartor.prompt import check as linting
 from sartor.prompt.check.mending import raw_rows
 
@@ -28,25 +29,26 @@ class Inspection:
 
 def check(
     name: str, config: RunConfig | None = None, *, rejects: str | Path | None = None, fix: str | Path | None = None,
-    progress: Progress | None = None, **settings: object,
+    progress: Progress | None = None, permissions: Permissions | None = None, **settings: object,
 ) -> Inspection:  # fmt: skip
     """Find what is wrong or odd in a dataset; writes the skipped rows to `rejects`, a mended copy to `fix`.
 
     Raises: DataError when the dataset cannot be read, or a file to write is one of its own.
     """
     config = (config or RunConfig()).replace(**settings)
-    loaded = load_named(config, (name,))
+    loaded = load_named(config, (name,), permissions)
     own = {file.path.resolve() for file in loaded.files}
     for target in (rejects, fix):
         if target and Path(target).resolve() in own:
             raise DataError("This is the dataset's own file.", str(target), "Write to another file.")
-    eval_rows = load_named(config, config.data.eval_dataset).examples if config.data.eval_dataset else ()
+    eval_dataset = config.data.eval_dataset
+    eval_rows = load_named(config, eval_dataset, permissions).examples if eval_dataset else ()
     encoder = make_encoder(config)
     checked = linting.check(loaded, encoder, config, held_out=eval_rows, progress=progress)
     rejected, mended = None, None
     if rejects:
         lost = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
-        rejected = linting.write_rejects(Path(rejects), lost, raw_rows(loaded.spec, config.data.encoding))
+        rejected = linting.write_rejects(Path(rejects), lost, raw_rows(loaded.spec, config.data.encoding, permissions))
     if fix:
-        mended = linting.mend(Path(fix), raw_rows(loaded.spec, config.data.encoding), loaded.spec)
+        mended = linting.mend(Path(fix), raw_rows(loaded.spec, config.data.encoding, permissions), loaded.spec)
     return Inspection(checked, rejected, mended)

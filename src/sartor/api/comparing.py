@@ -18,6 +18,7 @@ from sartor.base.errors import DataError, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Encoded, Example, Ledger
 from sartor.base.types import Sequence as Tokens
+from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.use.engine import Engine
@@ -33,6 +34,7 @@ Progress = Callable[[int, int | None], None]
 def compare(
     run: str | Path | Run, overrides: Iterable[str] = (), *, seeds: int = 1, trust_remote_code: bool = False,
     progress: Progress | None = None, on_ledger: Callable[[Ledger], None] | None = None,
+    permissions: Permissions | None = None,
 ) -> Verdict:  # fmt: skip
     """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
 
@@ -55,7 +57,7 @@ def compare(
     training = _training_view(folder, config)
     base = engine if engine.weights.has_both else load_engine(training, trust_remote_code=trust_remote_code)
     engines: dict[Which, Engine] = {"base": base, "tuned": engine}
-    rows = prepare_rows(training, engine.encoder)
+    rows = prepare_rows(training, engine.encoder, permissions)
     if on_ledger:
         on_ledger(rows.ledger)
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
@@ -88,9 +90,11 @@ def compare(
 
     def judge(other: RunDir) -> Verdict:
         asked = (*overrides, "forgetting_probe=false")
-        return compare(other.path, asked, trust_remote_code=trust_remote_code, progress=progress)
+        return compare(
+            other.path, asked, trust_remote_code=trust_remote_code, progress=progress, permissions=permissions
+        )
 
-    return with_spread(folder, verdict, seeds, judge)
+    return with_spread(folder, verdict, seeds, judge, permissions)
 
 
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:

@@ -19,6 +19,7 @@ from sartor.base.rundir import RunDir
 from sartor.base.system import atomic_write, release_memory
 from sartor.base.types import Demonstration, Example, Prediction
 from sartor.base.types import Sequence as Tokens
+from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def is_endpoint(thing: str) -> bool:
 
 def compare_several(
     *things: str | Path, overrides: Iterable[str] = (), key_env: str | None = None, out: str | Path | None = None,
-    trust_remote_code: bool = False, progress: Progress | None = None,
+    trust_remote_code: bool = False, progress: Progress | None = None, permissions: Permissions | None = None,
 ) -> Comparison:  # fmt: skip
     """Each thing against the first, over the same held-out rows; writes comparison.json and each one's predictions.
 
@@ -55,7 +56,7 @@ def compare_several(
     if BASE in names and not runs:
         raise ConfigError("There is no run whose base is meant.", BASE, "Name the model itself, or a run beside it.")
     shared = _settings(runs[0] if runs else None, names, overrides)
-    rows, notes = _rows(shared, runs, trust_remote_code=trust_remote_code)
+    rows, notes = _rows(shared, runs, permissions, trust_remote_code=trust_remote_code)
     folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
     contestants: list[Contestant] = []
     for place, name in enumerate(names):
@@ -93,7 +94,7 @@ def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig
 
 
 def _rows(
-    shared: RunConfig, runs: Sequence[RunDir], *, trust_remote_code: bool
+    shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, trust_remote_code: bool
 ) -> tuple[list[Demonstration], list[str]]:
     """The rows that all answer, and what is to be said of them. Raises: ConfigError, DataError when none is left."""
     from sartor.api.rows import make_encoder
@@ -102,9 +103,9 @@ def _rows(
     if runs and not named_anew:
         encoder = make_encoder(shared, trust_remote_code=trust_remote_code)
         wanted = set(_held_out(runs[0]))
-        found: list[Example] = [e for e in prepare_rows(shared, encoder).held_out if e.origin.id in wanted]
+        found: list[Example] = [e for e in prepare_rows(shared, encoder, permissions).held_out if e.origin.id in wanted]
     else:
-        found = list(load_named(shared, shared.data.eval_dataset).examples)
+        found = list(load_named(shared, shared.data.eval_dataset, permissions).examples)
     rows = [row for row in found if isinstance(row, Demonstration)]
     learned = {run.path.name: set(run.read_json("data.json")["split"]["learned"]) for run in runs}
     seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}

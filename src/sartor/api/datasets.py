@@ -52,14 +52,14 @@ def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
 
 def show(
     name: str, config: RunConfig | None = None, *, row: int = 1, on_ledger: Callable[[Ledger], None] | None = None,
-    **settings: Any,
+    permissions: Permissions | None = None, **settings: Any,
 ) -> Shown:  # fmt: skip
     """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).
     """
     config = (config or RunConfig()).replace(**settings)
-    loaded = load_named(config, (name,), Permissions())
+    loaded = load_named(config, (name,), permissions)
     if on_ledger:
         on_ledger(loaded.ledger)
     for example in loaded.examples:

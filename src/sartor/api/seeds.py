@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sartor.api.training import train
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.rundir import RunDir
+from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.use.verdict import Verdict
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 Judge = Callable[[RunDir], "Verdict"]
 
 
-def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, callbacks: Iterable[object] = ()) -> Verdict:
+def with_spread(
+    run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions | None = None
+) -> Verdict:
     """The verdict with what `seeds` trainings gave, this run among them; writes verdict.json.
 
     The others lie beside the run as `<name>-seed-<seed>`; one that is finished is not trained again, one that was
@@ -32,7 +35,7 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, callbac
         asked = config.replace(
             seed=seed, split_seed=split_seed, output_dir=str(target), overwrite_output_dir=False,
         )  # fmt: skip
-        differences.append(judge(train(asked, callbacks=tuple(callbacks)).dir).primary.difference)
+        differences.append(judge(train(asked, permissions=permissions).dir).primary.difference)
     spread = spread_of(differences)
     notes = verdict.notes
     if spread.same_sign < len(differences):

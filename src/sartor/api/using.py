@@ -52,7 +52,9 @@ def trained_run(config: RunConfig) -> RunDir | None:
     return run_of(Path(names[-1]))
 
 
-def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[str], Ledger]:
+def rows_to_predict(
+    config: RunConfig, permissions: Permissions | None = None
+) -> tuple[list[Demonstration], frozenset[str], Ledger]:
     """The rows of eval_dataset, else the run's held-out rows; the ids that the run learned from; where rows went.
 
     Raises: ConfigError when there are none; DataError when too many rows are skipped.
@@ -60,7 +62,7 @@ def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[s
     run = trained_run(config)
     split = run.read_json("data.json")["split"] if run and run.data.exists() else {"learned": [], "held_out": []}
     names = config.data.eval_dataset or config.data.dataset
-    loaded = load_named(config, names, Permissions())
+    loaded = load_named(config, names, permissions)
     stop_when_too_much_is_skipped(loaded.ledger, config.data.max_skipped)
     rows = [example for example in loaded.examples if isinstance(example, Demonstration)]
     if run and not config.data.eval_dataset:
@@ -86,6 +88,7 @@ def predict(
     merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     on_ledger: Callable[[Ledger], None] | None = None,
+    permissions: Permissions | None = None,
     **settings: Any,
 ) -> Predictions:
     """Answer rows with a model and score the answers against the references.
@@ -102,7 +105,7 @@ def predict(
     config = as_config(target, settings)
     if config.evaluation.do_predict is False:
         raise ConfigError("do_predict is false.", "settings", "Leave it out, or write true.")
-    rows, learned, ledger = rows_to_predict(config)
+    rows, learned, ledger = rows_to_predict(config, permissions)
     if on_ledger:
         on_ledger(ledger)
     run = trained_run(config)

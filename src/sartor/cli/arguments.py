@@ -21,6 +21,10 @@ RemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run; only this option can.")
 ]
 
+AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let file_name leave the dataset folder.")]
+AllowScripts = Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")]
+AllowNetwork = Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")]
+
 
 def config_of(words: list[str] | None, **settings: object) -> RunConfig:
     """Settings from command-line words: at most one YAML file, first, then key=value.

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from sartor.base.errors import ConfigError
-from sartor.cli.arguments import DatasetDir, Json, Settings, config_of
+from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, DatasetDir, Json, Settings, config_of
 
 
 def import_(
@@ -68,6 +68,9 @@ def show(
     ] = None,
     row: Annotated[int, typer.Option("--row", help="Which row, from 1.")] = 1,
     dataset_dir: DatasetDir = Path("data"),
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     json: Json = False,
 ) -> None:
     """Draw one example as the trainer sees it: the rendered prompt, and which tokens are learned."""
@@ -76,7 +79,10 @@ def show(
 
     asked = {"model_name_or_path": model} if model else {}
     config = config_of(settings, dataset_dir=str(dataset_dir), **asked)
-    shown = api.show(name, config, row=row, on_ledger=screen.ledger_printer(name, json))
+    shown = api.show(
+        name, config, row=row, on_ledger=screen.ledger_printer(name, json),
+        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+    )  # fmt: skip
     if json:
         screen.print_json(shown.to_json())
         return
@@ -91,6 +97,9 @@ def check(
     ] = None,
     fix: Annotated[Path | None, typer.Option(help="Write a copy with the safe mendings done here (JSON).")] = None,
     dataset_dir: DatasetDir = Path("data"),
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     json: Json = False,
 ) -> None:
     """Find what is wrong or odd in a dataset: faults, repeats, contradictions, residue, lengths; exit 1 on faults."""
@@ -99,7 +108,10 @@ def check(
 
     config = config_of(settings, dataset_dir=str(dataset_dir))
     with screen.progress_bar("encoding", json) as progress:
-        found = api.check(name, config, rejects=rejects, fix=fix, progress=progress)
+        found = api.check(
+            name, config, rejects=rejects, fix=fix, progress=progress,
+            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+        )  # fmt: skip
     if json:
         screen.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
     else:
@@ -125,13 +137,19 @@ def split(
         list[str] | None, typer.Option("--held-out", help="With --by: a value to hold out, instead of drawing.")
     ] = None,
     dataset_dir: DatasetDir = Path("data"),
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     json: Json = False,
 ) -> None:
     """Decide which rows are held out, and save it: train, predict, compare and check use the same rows from then on."""
     from sartor import api
     from sartor.cli import screen
 
-    divided = api.split(name, dataset_dir, val_size=val_size, seed=seed, by=by, held_out=held_out or ())
+    divided = api.split(
+        name, dataset_dir, val_size=val_size, seed=seed, by=by, held_out=held_out or (),
+        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+    )  # fmt: skip
     saved = divided.saved
     if json:
         leaks = [

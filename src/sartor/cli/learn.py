@@ -9,11 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sartor.cli.arguments import Json, RemoteCode, Settings
+from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start anew.")]
 AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume although data or settings changed.")]
-AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let file_name leave the dataset folder.")]
 
 
 def train(
@@ -21,8 +20,8 @@ def train(
     fresh: Fresh = False,
     allow_changed: AllowChanged = False,
     allow_outside: AllowOutside = False,
-    allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
-    allow_network: Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")] = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     trust_remote_code: RemoteCode = False,
     no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Do not try the longest batch first.")] = False,
     json: Json = False,
@@ -48,7 +47,8 @@ def train(
 def estimate(
     settings: Settings = None,
     allow_outside: AllowOutside = False,
-    allow_scripts: Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")] = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
 ) -> None:
@@ -59,7 +59,10 @@ def estimate(
     words = list(settings or ())
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
     found, plan = api.estimate(
-        file, words, permissions=api.Permissions(allow_outside, allow_scripts), trust_remote_code=trust_remote_code
+        file,
+        words,
+        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+        trust_remote_code=trust_remote_code,
     )
     if json:
         screen.print_json({"estimate": found.to_json(), "plan": plan.to_json()})

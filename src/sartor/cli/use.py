@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sartor.base.config import RunConfig
-from sartor.cli.arguments import Json, RemoteCode, Settings, config_of
+from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings, config_of
 
 if TYPE_CHECKING:
     from sartor.use.verdict import Verdict
@@ -23,6 +23,9 @@ def predict(
     settings: Settings = None,
     shard: Annotated[str | None, typer.Option(help="Answer part i of n only: i/n.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Join the parts; refuse when a row is missing.")] = False,
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
 ) -> None:
@@ -34,6 +37,7 @@ def predict(
         predictions = api.predict(
             target_or_config(target, settings), trust_remote_code=trust_remote_code, shard=shard, merge=merge,
             progress=progress, on_ledger=screen.ledger_printer("data", json),
+            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )  # fmt: skip
     if json:
         screen.print_json({"folder": str(predictions.folder), **predictions.results})
@@ -77,6 +81,9 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Train so many seeds in all and show the spread (one run).", min=1)] = 1,
     key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where a comparison of several is written.")] = None,
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
 ) -> None:
@@ -90,12 +97,13 @@ def compare(
         if len(things) > 1:
             found: Any = api.compare_several(
                 *things, overrides=settings, key_env=key_env, out=out, trust_remote_code=trust_remote_code,
-                progress=progress,
+                progress=progress, permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
             )  # fmt: skip
         else:
             found = api.compare(
                 things[0] if things else "", settings, seeds=seeds, trust_remote_code=trust_remote_code,
                 progress=progress, on_ledger=screen.ledger_printer("data", json),
+                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
             )  # fmt: skip
     if json:
         screen.print_json(found.to_json())
