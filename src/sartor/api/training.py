@@ -188,7 +188,7 @@ def _join(config: RunConfig) -> tuple[bool, Callable[[Any], Any]]:
     from sartor.learn import devices
     from sartor.learn.model import device_of
 
-    devices.start(device_of(config.model))
+    devices.start(device_of(config.model), bool(config.train.deepspeed))
     return devices.rank() == 0, devices.from_first
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,17 @@ WHOLE = "sartor_whole"
 """The attribute of a sharded model that holds its weights whole while they are saved."""
 
 
-def start(device: str) -> None:
+def start(device: str, deepspeed: bool = False) -> None:
     """Join the group that torchrun made room for (nothing to do for one process)."""
+    if deepspeed:
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"  # accelerate asks this, not its plugin
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         from accelerate import PartialState
 
-        PartialState(cpu=device == "cpu")
+        if deepspeed and device == "cpu":
+            PartialState(backend="gloo")  # "cpu" would turn DeepSpeed off
+        else:
+            PartialState(cpu=device == "cpu")
 
 
 def rank() -> int:
@@ -116,12 +121,15 @@ def like(value: Tensor, parameter: Any) -> Tensor:
 
 
 @contextmanager
-def whole_weights(model: Any) -> Iterator[None]:
+def whole_weights(model: Any, made_whole: Mapping[str, Tensor] | None = None) -> Iterator[None]:
     """While the block runs, a sharded model carries its weights whole, on the first process's CPU, for saving.
 
-    Every process must call; one weight at a time is whole in each.
+    Every process must call; one weight at a time is whole in each. `made_whole` are the weights where another library
+    has gathered them already.
     """
-    if is_sharded(model.parameters()):
+    if made_whole is not None:
+        setattr(model, WHOLE, dict(made_whole))
+    elif is_sharded(model.parameters()):
         state = model.state_dict(keep_vars=True)
         made: dict[int, Any] = {}
         for t in state.values():  # tied weights are one tensor, and stay one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from sartor.base.errors import Interrupted, RunError
 from sartor.base.rundir import RunDir
 from sartor.base.system import heard_signals
 from sartor.base.types import Encoded
-from sartor.learn import checkpoint, devices, fused, records
+from sartor.learn import checkpoint, devices, fused, records, zero
 from sartor.learn.batch import global_batches
 from sartor.learn.checkpoint import Progress
 from sartor.learn.compiling import compile_blocks
@@ -56,6 +57,13 @@ class Training:
     progress: Progress
     sample: Callable[[], Sequence[tuple[str, str]]] | None = None
     replay: Mapping[int, int] = field(default_factory=dict)
+    engine: zero.Engine | None = None
+    """DeepSpeed's, where it takes the steps."""
+
+    @property
+    def passes_alike(self) -> bool:
+        """Whether all processes must run equally many micro-batches: sharded layers meet in each."""
+        return self.accelerator.num_processes > 1 and bool(self.config.train.fsdp or self.engine)
 
     def event(self, kind: str, **values: Any) -> None:
         if not self.accelerator.is_main_process:
@@ -117,7 +125,7 @@ def train(
         with heard_signals(signals.append), peak:
             _run_steps(training, signals)
         _take_best(training)
-        with devices.whole_weights(model):
+        with _whole(training):
             if training.accelerator.is_main_process:
                 checkpoint.write_final(run, write_model)
         devices.wait()
@@ -142,15 +150,12 @@ def set_up(
     pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
     reference: Any, resume: Path | None = None,
 ) -> Training:  # fmt: skip
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from accelerate.utils import set_seed
 
     set_seed(config.train.seed)
-    mixed = plan.dtype == "bfloat16" and next(p for p in model.parameters() if p.requires_grad).dtype == torch.float32
-    mixed = mixed and config.method.finetuning_type != "lora"  # LoRA's own arithmetic keeps A and B in float32
-    AcceleratorState._reset_state()  # one process may train twice, in two number types
-    accelerator = Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
+    if config.train.deepspeed and resume is not None:
+        raise RunError("A DeepSpeed run cannot resume.", str(resume), "Begin anew with --fresh, or use fsdp: true.")
+    accelerator = _accelerator(config, plan, next(p for p in model.parameters() if p.requires_grad).dtype)
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     model.train()
     if plan.recompute:
@@ -162,18 +167,37 @@ def set_up(
         checkpoint.load_trained_weights(resume, model)
     if config.train.fsdp:
         devices.shard(objective, model)
-    objective = accelerator.prepare_model(objective, evaluation_mode=True)  # no DDP around it: see sum_gradients
+    if not config.train.deepspeed:
+        objective = accelerator.prepare_model(objective, evaluation_mode=True)  # no DDP around it: see sum_gradients
     not_compiled = compile_blocks(model, accelerator.device) if plan.compiled else None
     optimizer = make_optimizer(model, config.train, lora_lr_ratio=config.method.loraplus_lr_ratio)
     scheduler = make_scheduler(optimizer, config.train, plan)
+    engine = None
+    if config.train.deepspeed:
+        objective.config = model.config  # accelerate sizes its buckets by it
+        objective, _ = accelerator.prepare(objective, optimizer)
+        engine = zero.Engine(objective)
     training = Training(
         run, config, plan, objective, stage, rows, eval_rows, optimizer, scheduler, accelerator, pad_id,
-        write_model, fingerprint, callbacks, Progress(),
+        write_model, fingerprint, callbacks, Progress(), engine=engine,
     )  # fmt: skip
     if not_compiled:
         run.path.mkdir(parents=True, exist_ok=True)
         training.event("warning", text=f"torch_compile: {not_compiled}; training goes on without it.")
     return training
+
+
+def _accelerator(config: RunConfig, plan: Plan, moving: torch.dtype) -> Any:
+    """Bfloat16 arithmetic by autocast where what moves is float32; DeepSpeed has its own."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # one process may train twice, in two number types
+    if config.train.deepspeed:
+        return Accelerator(deepspeed_plugin=zero.plugin(config, plan.dtype))
+    mixed = plan.dtype == "bfloat16" and moving == torch.float32
+    mixed = mixed and config.method.finetuning_type != "lora"  # LoRA's own arithmetic keeps A and B in float32
+    return Accelerator(cpu=plan.device == "cpu", mixed_precision="bf16" if mixed else "no")
 
 
 def _check_same(folder: Path, fingerprint: Mapping[str, str], allow_changed: bool) -> None:
@@ -212,13 +236,13 @@ def step(training: Training, chosen: list[int]) -> None:
     started, plan = time.perf_counter(), training.plan
     total, tokens = _gradients(training, chosen)
     loss_value = float(training.accelerator.reduce(total))
-    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-    devices.sum_gradients(parameters)
-    limit = training.config.train.max_grad_norm
-    norm = float(devices.whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))))
+    norm = _clip(training) if training.engine is None else 0.0
     progress, rate = training.progress, training.scheduler.get_last_lr()[0]
     if is_finite(loss_value, norm):
-        training.optimizer.step()
+        if training.engine:
+            norm = training.engine.step()
+        else:
+            training.optimizer.step()
         training.scheduler.step()
     else:
         _skip(training, chosen, loss_value, norm)
@@ -245,6 +269,14 @@ def step(training: Training, chosen: list[int]) -> None:
             f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.", str(training.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
         )  # fmt: skip
+
+
+def _clip(training: Training) -> float:
+    """Sum the gradients over the processes and clip them; their norm before that."""
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    devices.sum_gradients(parameters)
+    limit = training.config.train.max_grad_norm
+    return float(devices.whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))))
 
 
 def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int]:
@@ -289,15 +321,18 @@ def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, in
     tokens = 0
     drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
     batches = training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id)
-    sharded = world > 1 and bool(training.config.train.fsdp)
-    spare = devices.highest(len(batches), training.accelerator.device) - len(batches) if sharded else 0
+    most = devices.highest(len(batches), training.accelerator.device) if training.passes_alike else len(batches)
+    spare = most - len(batches)
     if spare:  # every process must pass through the sharded layers equally often
         more = training.stage.batches(training.rows, chosen[:1], plan, training.pad_id)[:1]
         batches = [*batches, *more * spare]
     for number, batch in enumerate(batches):
         batch = replace(batch, drift=drift).to(training.accelerator.device)
         loss = training.objective(batch) / weight * (number < len(batches) - spare)
-        (loss * world if sharded else loss).backward()  # FSDP2 averages over processes; we want the sum
+        if training.engine:
+            training.engine.backward(loss, last=number == len(batches) - 1)
+        else:  # FSDP2 averages over processes; we want the sum
+            (loss * world if training.passes_alike else loss).backward()
         total += loss.detach()
         tokens += batch.ids_BT.numel()
     return total, tokens
@@ -369,6 +404,13 @@ def _take_best(training: Training) -> None:
     training.event("best", step=best, eval_loss=training.progress.best_loss, path=folder.name)
 
 
+def _whole(training: Training) -> AbstractContextManager[None]:
+    """While it is open, the first process's model carries its weights whole, for saving."""
+    model = training.accelerator.unwrap_model(training.objective).model
+    state = zero.whole_state(training.accelerator, training.objective) if training.engine else None
+    return devices.whole_weights(model, state)
+
+
 def save(training: Training) -> Path:
     """Write a checkpoint: whole by the first process, or each process's own shards of a sharded model."""
     settings, path = training.config.train, training.run / f"checkpoint-{training.progress.step}"
@@ -379,12 +421,15 @@ def save(training: Training) -> Path:
             training.run, training.progress, model=model, scheduler_state=state, fingerprint=training.fingerprint,
             optimizer=None if settings.save_only_model else training.optimizer,
         )  # fmt: skip
-    elif training.accelerator.is_main_process:
-        optimizer = None if settings.save_only_model else checkpoint.flat_optimizer(training.optimizer)
-        checkpoint.save(
-            training.run, training.progress, write_model=training.write_model, optimizer=optimizer,
-            scheduler_state=state, fingerprint=training.fingerprint,
-        )  # fmt: skip
+    else:
+        none = settings.save_only_model or training.engine
+        with _whole(training):
+            if training.accelerator.is_main_process:
+                checkpoint.save(
+                    training.run, training.progress, write_model=training.write_model, scheduler_state=state,
+                    optimizer=None if none else checkpoint.flat_optimizer(training.optimizer),
+                    fingerprint=training.fingerprint,
+                )  # fmt: skip
     if training.accelerator.is_main_process:
         training.event("checkpoint", step=training.progress.step, path=path.name)
         checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)

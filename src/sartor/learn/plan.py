@@ -106,8 +106,9 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
     train = config.train
     if train.save_only_model and train.load_best_model_at_end:
         raise ConfigError("save_only_model keeps no state to go back to.", "load_best_model_at_end", "Drop one.")
-    if train.deepspeed:
-        raise ConfigError("DeepSpeed is not offered yet.", "deepspeed", "Write fsdp: true and start with torchrun.")
+    if train.deepspeed and (train.fsdp or train.load_best_model_at_end or config.method.stage != "sft"):
+        raise ConfigError("deepspeed goes with stage sft, and without fsdp or load_best_model_at_end.", "deepspeed",
+                          "Drop the other, or use fsdp: true.")  # fmt: skip
     if train.load_best_model_at_end and not facts.eval_rows:
         raise ConfigError("There are no held-out rows to find the best model by.", "load_best_model_at_end",
                           "Write val_size or eval_dataset, or leave it out.")  # fmt: skip
@@ -171,7 +172,7 @@ def _fit(config: RunConfig, facts: Facts, dtype: str) -> _Fit:
     copies = bool(config.method.ref_model) or (
         config.method.stage in ("dpo", "kto") and config.method.finetuning_type != "lora"
     )  # fmt: skip
-    share = facts.processes if train.fsdp else 1
+    share = facts.processes if train.fsdp or train.deepspeed else 1
     standing = standing_bytes(facts.shape, config, width, copies) / share + 2.5 * head
     usable = USABLE.get(facts.device, 0.7) * facts.device_memory_bytes
     rungs = [
