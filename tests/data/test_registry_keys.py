@@ -150,14 +150,8 @@ def test_hubs_are_given_subset_folder_and_split(tmp_path: Path, monkeypatch: pyt
         asked.append(("hf", *words, *keys.values()))
         return ROWS
 
-    def modelscope(*words: Any, **keys: Any) -> Any:
-        asked.append(("ms", *words, *keys.values()))
-        return ROWS
-
     monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=hugging_face))
-    fake = SimpleNamespace(MsDataset=SimpleNamespace(load=modelscope))
-    monkeypatch.setitem(__import__("sys").modules, "modelscope.msdatasets", fake)
-    monkeypatch.setitem(__import__("sys").modules, "modelscope", SimpleNamespace(msdatasets=fake))
+    monkeypatch.setattr(remote, "_from_modelscope", lambda name: f"files of {name}")
     monkeypatch.delenv("USE_MODELSCOPE_HUB", raising=False)
     keys = {"hf_hub_url": "a/b", "ms_hub_url": "c/d", "subset": "en", "folder": "f", "split": "train[:30%]"}
     loaded = read(tmp_path, **keys, file_name="absent.json", script_url="absent")
@@ -169,8 +163,8 @@ def test_hubs_are_given_subset_folder_and_split(tmp_path: Path, monkeypatch: pyt
     read(tmp_path, ms_hub_url="c/d")
     assert asked == [
         ("hf", "a/b", "en", "f", "train[:30%]"),
-        ("ms", "c/d", "en", "f", "train[:30%]"),
-        ("ms", "c/d", None, None, "train"),
+        ("hf", "files of c/d", "en", "f", "train[:30%]"),
+        ("hf", "files of c/d", None, None, "train"),
     ]
     with pytest.raises(DataError, match="om_hub_url alone"):
         read(tmp_path, om_hub_url="e/f")

@@ -45,16 +45,10 @@ def hub_rows(spec: DatasetSpec) -> Iterator[Raw]:
     """
     place = str(place_of(spec))
     try:
-        if place.startswith("ms:"):
-            from modelscope.msdatasets import MsDataset
+        from datasets import load_dataset
 
-            found: Any = MsDataset.load(
-                spec.ms_hub_url, subset_name=spec.subset, data_dir=spec.folder, split=spec.split
-            )
-        else:
-            from datasets import load_dataset
-
-            found = load_dataset(spec.hf_hub_url, name=spec.subset, data_dir=spec.folder, split=spec.split)
+        home = _from_modelscope(str(spec.ms_hub_url)) if place.startswith("ms:") else spec.hf_hub_url
+        found: Any = load_dataset(home, name=spec.subset, data_dir=spec.folder, split=spec.split)
     except ImportError:
         raise DataError("Datasets of a hub need another package.", place, "pip install 'sartor[hub]'") from None
     except Exception as error:  # hubs raise whatever their clients raise
@@ -64,6 +58,14 @@ def hub_rows(spec: DatasetSpec) -> Iterator[Raw]:
             "Check its name, subset and split, and the network; or download it and use file_name.",
         ) from None  # fmt: skip
     yield from numbered(found)
+
+
+def _from_modelscope(name: str) -> str:
+    """The folder with a ModelScope dataset's files, brought by its own client; offline (`HF_HUB_OFFLINE=1`) as kept."""
+    from modelscope_hub import HubApi
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
+    return str(HubApi().download_repo(name, repo_type="dataset", local_files_only=offline))
 
 
 def numbered(rows: Iterable[Any]) -> Iterator[Raw]:
