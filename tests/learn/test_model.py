@@ -51,11 +51,17 @@ def test_only_what_should_move_moves(tiny_model: Any) -> None:
     assert all("q_proj.lora_" in name for name in moving)
 
 
-def test_what_this_machine_lacks_is_refused(tiny_model_dir: Path) -> None:
+def test_what_this_machine_lacks_is_refused(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
     import torch
 
     settings = {"model_name_or_path": str(tiny_model_dir)}
-    with pytest.raises(ModelError, match="need a GPU"):
+    with pytest.raises(ModelError, match="need a CUDA GPU or a CPU"):
+        load_model(ModelSettings(**settings, quantization_bit=4), device="mps")  # type: ignore[arg-type]
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *r: None if name == "bitsandbytes" else real(name))
+    with pytest.raises(ModelError, match="need bitsandbytes"):
         load_model(ModelSettings(**settings, quantization_bit=4, use_cpu=True))  # type: ignore[arg-type]
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="no cuda device"):

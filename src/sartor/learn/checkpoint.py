@@ -94,7 +94,8 @@ def save_sharded(
         aside.mkdir(parents=True, exist_ok=True)
     devices.wait()
     try:
-        part = shards.write_part(aside, model, optimizer, random_states())
+        states = None if optimizer is None else states_of(optimizer)
+        part = shards.write_part(aside, model, states, random_states())
     except (OSError, SafetensorError) as error:
         wrong = error if isinstance(error, OSError) else OSError(0, str(error))
     told = devices.gathered((part, wrong and (wrong.errno, str(wrong))))
@@ -285,11 +286,17 @@ def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
 def flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """`<parameter number>.<name>` → tensor; numbers as one-element tensors."""
     flat = {}
-    for number, values in optimizer.state_dict()["state"].items():
+    for number, values in states_of(optimizer).items():
         for name, value in values.items():
             tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
             flat[f"{number}.{name}"] = devices.whole(tensor.detach()).contiguous().cpu().clone()
     return flat
+
+
+def states_of(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+    """Parameter number → its states; not as bitsandbytes wraps them."""
+    states: dict[int, dict[str, Any]] = torch.optim.Optimizer.state_dict(optimizer)["state"]
+    return states
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -306,6 +313,11 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
 
 
 def _put_states(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """Whole numbers come back as such: bitsandbytes counts its steps in an int."""
+    state = {
+        number: {name: int(v) if v.ndim == 0 and v.dtype == torch.int64 else v for name, v in values.items()}
+        for number, values in state.items()
+    }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {k: dict(v) for k, v in state.items()}})
 
 

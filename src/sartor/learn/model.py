@@ -122,10 +122,14 @@ def shape_of(settings: ModelSettings) -> Shape | None:
 
 
 def quiet_transformers() -> None:
-    """No bars of its own on a screen that has ours, no warnings about peft's use of old names."""
-    from transformers.utils import logging
+    """No bars of its own on a screen that has ours, no warnings about old names or bitsandbytes' casts."""
+    import logging
 
-    logging.disable_progress_bar()
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    for name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # a kernel from the hub is missing; each product is cast
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
 
@@ -158,10 +162,10 @@ def load_model(
     options = {} if head == "text" else {"num_labels": 1}
     device = device or device_of(settings)
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
-    if settings.quantization_bit and device == "cpu":
+    if settings.quantization_bit and device == "mps":
         raise ModelError(
-            "4- and 8-bit weights need a GPU.", f"quantization_bit: {settings.quantization_bit}",
-            "Leave quantization_bit out: LoRA on bfloat16 weights runs on a CPU.",
+            "4- and 8-bit weights need a CUDA GPU or a CPU.", f"quantization_bit: {settings.quantization_bit}",
+            "Leave quantization_bit out, or write device: cpu.",
         )  # fmt: skip
     try:
         model = kind.from_pretrained(
@@ -187,7 +191,7 @@ def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
             "4- and 8-bit weights need bitsandbytes.", f"quantization_bit: {settings.quantization_bit}",
-            "pip install 'sartor[quant]'",
+            "Run: pip install 'sartor[quant]'",
         )  # fmt: skip
     from transformers import BitsAndBytesConfig
 

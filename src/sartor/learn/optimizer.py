@@ -47,7 +47,7 @@ def _build(settings: TrainSettings, groups: list[dict[str, Any]], parameters: It
         from bitsandbytes.optim import AdamW8bit
     except ImportError:
         raise ConfigError(
-            f"optim: {settings.optim} needs bitsandbytes.", "optim", "pip install 'sartor[quant]', on a GPU machine."
+            f"optim: {settings.optim} needs bitsandbytes.", "optim", "Run: pip install 'sartor[quant]'"
         ) from None
     return AdamW8bit(groups, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon)
 

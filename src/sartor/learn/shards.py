@@ -27,22 +27,24 @@ Part: TypeAlias = dict[str, Any]
 """One process's share: {"files": {name: {bytes, sha256}}, "tensors": {key: {shape, offset, size, file}}}."""
 
 
-def write_part(folder: Path, model: Any, optimizer: Any, random: Mapping[str, Tensor]) -> Part:
+def write_part(
+    folder: Path, model: Any, states: Mapping[int, Mapping[str, Any]] | None, random: Mapping[str, Tensor]
+) -> Part:  # fmt: skip
     """Write this process's file and return what it holds. Every process must call (replicated states are collected).
 
-    `optimizer` None leaves its states out. Raises: OSError, SafetensorError when the disk is full.
+    `states` are those of the optimizer; None leaves them out. Raises: OSError, SafetensorError when the disk is full.
     """
     rank = devices.rank()
     name = f"shard-{rank:05d}-of-{devices.world():05d}.safetensors"
     tensors: dict[str, Tensor] = {}
     told: dict[str, Any] = {}
-    for key, value in _named(model, optimizer):
+    for key, value in _named(model, states):
         local, offset = _own(value)
         if local is None or (local.numel() == 0 and value.numel()):
             continue
         tensors[key] = local.detach().contiguous().cpu().clone()
         told[key] = {"shape": list(value.shape), "offset": offset, "size": list(local.shape), "file": name}
-    if optimizer is not None:
+    if states is not None:
         tensors |= {f"{RANDOM}{key}": state for key, state in random.items()}
     save_file(tensors, folder / name)
     fsync_file(folder / name)
@@ -164,14 +166,13 @@ def optimizer_states(folder: Path, parameters: Sequence[Any]) -> dict[int, dict[
     return states
 
 
-def _named(model: Any, optimizer: Any) -> Iterator[tuple[str, Any]]:
+def _named(model: Any, states: Mapping[int, Mapping[str, Any]] | None) -> Iterator[tuple[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             yield WEIGHT + name, parameter
-    if optimizer is not None:
-        for number, values in optimizer.state_dict()["state"].items():
-            for name, value in values.items():
-                yield f"{STATE}{number}.{name}", value if isinstance(value, Tensor) else torch.tensor(value)
+    for number, values in (states or {}).items():
+        for name, value in values.items():
+            yield f"{STATE}{number}.{name}", value if isinstance(value, Tensor) else torch.tensor(value)
 
 
 def _own(value: Any, everywhere: bool = False) -> tuple[Tensor | None, list[int]]:
