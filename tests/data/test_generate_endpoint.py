@@ -66,7 +66,7 @@ def test_a_busy_server_is_waited_for_as_it_asks(server: Server) -> None:
 def test_html_and_refusals_are_failures(server: Server) -> None:
     server.answers = [(200, {}, "<html>"), (401, {}, "")]
     endpoint = Endpoint(url(server), "m", sleep=lambda _: None)
-    with pytest.raises(EndpointError, match="no chat completion"):
+    with pytest.raises(EndpointError, match="an HTML page"):
         endpoint(ASKING)
     with pytest.raises(EndpointError, match="401"):
         endpoint(ASKING)

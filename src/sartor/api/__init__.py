@@ -10,6 +10,7 @@ from sartor.api.contest import compare_several, is_endpoint
 from sartor.api.datasets import import_file, load, show
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
+from sartor.api.generating import estimate_generation, generate
 from sartor.api.rows import ledger_json
 from sartor.api.running import rerun, runs
 from sartor.api.splitting import split
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "compare_several", "encode", "estimate",
-    "export", "import_file", "is_endpoint", "ledger_json", "load", "predict", "report", "rerun", "rows_as_they_stand",
-    "runs", "save_version", "score", "score_file", "show", "split", "train",
+    "estimate_generation", "export", "generate", "import_file", "is_endpoint", "ledger_json", "load", "predict",
+    "report", "rerun", "rows_as_they_stand", "runs", "save_version", "score", "score_file", "show", "split", "train",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from sartor.base.system import atomic_write
 from sartor.base.types import Demonstration, Ledger, Message, Origin, Skipped
 from sartor.data.dataset_info import parse_entry, write_entry
 from sartor.data.files import opened
+from sartor.data.generate.editing import is_ours, plain, with_provenance
 from sartor.data.load import Loaded, columns_of, load_spec, raw_rows
 from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, optional_text, parse_tools, required_text
@@ -164,11 +165,12 @@ def import_file(
     target = dataset_dir / f"{name}.json"
     if target.exists() and target.resolve() == path.resolve():
         raise DataError("The file would be written over itself.", str(path), "Choose another --name.")
-    rows, skipped, notes = _read_rows(understood, name)
+    rows, cells, skipped, notes = _read_rows(understood, name)
     if understood.entry is not None:
         entry: Mapping[str, Any] = {"file_name": target.name, **understood.entry}
     else:
         rows, entry = [_written(row, format) for row in rows], _entry(target.name, format, understood.mapping)
+        rows = with_provenance(rows, cells) if is_ours(understood.columns) else rows
     if not rows:
         first = skipped[0] if skipped else None
         raise DataError("No row can be used.", str(path), f"Row {first.origin.row}: {first.reason}" if first else "")
@@ -178,16 +180,21 @@ def import_file(
     loaded = load_spec(spec)
     write_entry(dataset_dir, name, entry)
     both = (*skipped, *loaded.ledger.skipped)
+    joined = max(len(cells) - len(rows), 0)
     ledger = Ledger(
-        understood.rows, learned=len(loaded.examples), skipped=both, notes=(*notes.all(), *loaded.ledger.notes)
+        understood.rows - joined, learned=len(loaded.examples), skipped=both, notes=(*notes.all(), *loaded.ledger.notes)
     )
     return Imported(understood, Loaded(loaded.examples, ledger, spec, loaded.files), target, entry)
 
 
-def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Skipped], Notes]:
-    """The rows that can be used (question–answer rows are parsed here, others as they stand), and the skipped ones."""
+def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Mapping[str, Any]], list[Skipped], Notes]:
+    """The rows that can be used (question–answer rows are parsed here, others as they stand), the cells of those that
+    were parsed, and the skipped ones.
+    """
     notes = Notes()
     rows: list[Any] = []
+    cells: list[Mapping[str, Any]] = []
+    ours = is_ours(understood.columns)
     skipped: list[Skipped] = []
     for raw in raw_rows(understood.path, understood.encoding or None, understood.delimiter):
         origin = Origin(name, understood.path.name, raw.row, raw.line)
@@ -199,10 +206,12 @@ def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Skipp
             rows.append(raw.value)
         else:
             try:
-                rows.append(_pair(raw.value, understood.mapping, origin, notes))
+                value = plain(raw.value) if ours else raw.value
+                rows.append(_pair(value, understood.mapping, origin, notes))
+                cells.append(value)
             except Unusable as reason:
                 skipped.append(Skipped(origin, reason.code, reason.column, reason.params))
-    return rows, skipped, notes
+    return rows, cells, skipped, notes
 
 
 def _pair(row: Mapping[str, Any], mapping: Mapping[str, str], origin: Origin, notes: Notes) -> Demonstration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sartor.base.rundir import append_json_line, read_json_lines
@@ -12,14 +12,15 @@ from sartor.base.types import Message
 
 
 class Journal:
-    """Answers that were given already; one writer at a time (lock the file around it)."""
+    """Answers that were given already; one writer at a time (lock the file around it). `others` are read only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._answers = {
-            line["key"]: line["answer"] for line in read_json_lines(path) if {"key", "answer"} <= set(line)
-        }
+        self._answers: dict[str, str] = {}
+        for file in (*others, path):
+            for line in read_json_lines(file):
+                if isinstance(line.get("key"), str) and isinstance(line.get("answer"), str):
+                    self._answers[line["key"]] = line["answer"]
 
     def get(self, key: str) -> str | None:
         """The answer that was paid for, if there is one."""
@@ -27,6 +28,7 @@ class Journal:
 
     def add(self, key: str, answer: str) -> None:
         """Keep an answer on the disk. Raises: RunError on a full disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         append_json_line(self.path, {"key": key, "answer": answer})
         self._answers[key] = answer
 

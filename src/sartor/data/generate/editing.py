@@ -1,0 +1,41 @@
+"""A table of generated pairs that a person has edited, back to rows with their provenance; knows no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+OURS = frozenset(("question", "answer", "quote", "section", "document", "sha256"))
+ESCAPED = re.compile(r"''*[=+\-@\t\r]")
+
+
+def is_ours(columns: Iterable[str]) -> bool:
+    """Whether a table has the columns that `sartor generate` writes."""
+    return set(columns) >= OURS
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells without the apostrophe that kept Excel from taking them for formulas."""
+    return {
+        name: cell[1:] if isinstance(cell, str) and ESCAPED.match(cell) else cell for name, cell in row.items()
+    }  # fmt: skip
+
+
+def with_provenance(rows: Sequence[dict[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a dataset with section and source; turns of one conversation that follow each other become one row."""
+    found: list[dict[str, Any]] = []
+    before: object = None
+    for row, cell in zip(rows, cells, strict=True):
+        number = cell.get("conversation") or None
+        if number is not None and number == before and "conversations" in row:
+            last = found[-1]
+            last["conversations"] = [*last["conversations"], *row["conversations"]]
+            quotes = last["source"].setdefault("quotes", [last["source"]["quote"]])
+            quotes.append(cell["quote"])
+            continue
+        source = {name: cell.get(name) for name in ("document", "sha256", "start", "stop", "quote")}
+        source |= {name: int(str(source[name])) for name in ("start", "stop") if str(source[name]).isdigit()}
+        found.append({**row, "section": cell.get("section") or "", "source": source})
+        before = number
+    return found
