@@ -107,7 +107,8 @@ def rows(folder: Path) -> None:
                     f" return r.length && Math.abs(Number(r[0].textContent) - {ROWS // 2}) < 100 }}"
                 )
             print(f"{'a million rows: jump to the ' + name:<42} {time.perf_counter() - started:.3f} s")
-        print(f"{'rows in the page':<42} {page.locator('.list-row').count()}")
+        held = psutil.Process(children_of_web()[0]).memory_info().rss / 2**20
+        print(f"{'rows in the page; memory of the server':<42} {page.locator('.list-row').count()}; {held:,.0f} MiB")
 
 
 def points(folder: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from sartor.api import generating
-from sartor.base.errors import DataError
-from sartor.base.types import Message
+from sartor.base.errors import DataError, SartorError
+from sartor.base.types import Demonstration, Message
 from sartor.data.generate.run import Completion
 from sartor.data.load import load
+from sartor.web.desk import Desk
 from sartor.web.jobs import Job
-from sartor.web.pages.generate import marked
+from sartor.web.pages.generate import Asked, marked
 from sartor.web.pairs import Pair, estimate, keep, read
 from sartor.web.worker import work
 
@@ -26,12 +27,9 @@ def document(folder: Path) -> Path:
     return file
 
 
-def pair(number: int, **changed: Any) -> Pair:
-    told: dict[str, Any] = {
-        "question": f"Q{number}", "answer": f"A{number}", "quote": "q", "document": "d.txt", "sha256": "0",
-        "section": "", "start": 0, "stop": 1, "passage": "q",
-    }  # fmt: skip
-    return Pair(**{**told, **changed})
+def pair(number: int, answer: str = "", accepted: bool = True) -> Pair:
+    turns = [{"question": f"Q{number}", "answer": answer or f"A{number}", "quote": "q"}]
+    return Pair(turns, [(0, 1)], "d.txt", "0", "", 0, 1, "q", accepted)
 
 
 def test_the_price_is_told_before_any_model_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,17 +37,28 @@ def test_the_price_is_told_before_any_model_is_asked(tmp_path: Path, monkeypatch
         raise AssertionError("a model was asked")
 
     monkeypatch.setattr(generating, "_embedded", never)
-    found = estimate({"documents": [str(document(tmp_path))], "name": "tea", "model": "m"})
+    asked = Asked(["uploads/tea.txt"], "tea").arguments(Desk(document(tmp_path).parent.parent))
+    found = estimate(asked)
     assert found["passages"] == 1
     assert found["most_tokens_out"] > 0
+    assert found["seconds"] > 0
+
+
+def test_nothing_outside_and_nothing_without_consent_is_asked(tmp_path: Path) -> None:
+    desk = Desk(document(tmp_path).parent.parent)
+    for asked in (
+        Asked([], "tea"), Asked(["../../etc/passwd"], "tea"), Asked(["uploads/tea.txt"], "tea", model="/etc"),
+        Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://127.0.0.1:9/v1"),
+        Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://a/v1", key_env="HOME", consent=True),
+    ):  # fmt: skip
+        with pytest.raises(SartorError):
+            asked.arguments(desk)
 
 
 def test_a_job_leaves_its_pairs_and_registers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     proof = "drunk in China long before"
-    made = [
-        {"question": "Where?", "answer": "In China.", "quote": proof},
-        {"question": "?", "answer": "x", "quote": "-"},
-    ]
+    refused = {"question": "?", "answer": "x", "quote": "-"}
+    made = [{"question": "Where?", "answer": "In China.", "quote": proof}, refused]
 
     def model(_: str) -> Any:
         def complete(messages: list[Message]) -> Completion:
@@ -62,18 +71,22 @@ def test_a_job_leaves_its_pairs_and_registers_nothing(tmp_path: Path, monkeypatc
               {"documents": [str(document(tmp_path))], "name": "tea", "model": "m"})  # fmt: skip
     job.path.mkdir(parents=True)
     told = work(job)
-    assert told == {"pairs": 1, "refused": {"quote-not-found": 1}, "failed": 0}
-    assert [(p.question, p.quote, p.accepted) for p in read(job)] == [("Where?", proof, True)]
-    assert proof in read(job)[0].passage
+    assert (told["pairs"], told["refused"], told["failed"]) == (1, {"quote-not-found": 1}, 0)
+    (kept,) = read(job)
+    assert (kept.turns[0]["question"], kept.accepted) == ("Where?", True)
+    assert [kept.passage[start:stop] for start, stop in kept.spans] == [proof]
     assert not (tmp_path / "data").exists()
     assert job.read("progress.json") == {"done": 1, "total": 1}
 
 
 def test_what_a_person_took_and_changed_becomes_the_dataset(tmp_path: Path) -> None:
-    pairs = [pair(1), pair(2, accepted=False), pair(3, answer="changed "), pair(4, answer=" ")]
-    assert keep(pairs, "tea", tmp_path) == 2
-    rows = load("tea", tmp_path).examples
-    assert [[m.text for m in row.messages] for row in rows] == [["Q1", "A1"], ["Q3", "changed"]]  # type: ignore[union-attr]
+    talk = pair(5)
+    talk.turns.append({"question": "More?", "answer": "Yes.", "quote": "q"})
+    pairs = [pair(1), pair(2, accepted=False), pair(3, "changed "), pair(4, " "), talk]
+    assert keep(pairs, "tea", tmp_path) == 3
+    rows = [row for row in load("tea", tmp_path).examples if isinstance(row, Demonstration)]
+    said = [["Q1", "A1"], ["Q3", "changed"], ["Q5", "A5", "More?", "Yes."]]
+    assert [[message.text for message in row.messages] for row in rows] == said
 
 
 def test_nothing_taken_writes_nothing(tmp_path: Path) -> None:
@@ -82,10 +95,10 @@ def test_nothing_taken_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_quote_is_marked_across_line_breaks_and_nothing_is_markup() -> None:
-    assert marked("<b>Tea was\n drunk</b>.", "Tea was drunk") == "&lt;b&gt;<mark>Tea was\n drunk</mark>&lt;/b&gt;."
-    assert marked("a\u202eb", "none") == "a⟨U+202E⟩b"
-    assert marked("a.b", "a+b") == "a.b"
+def test_quotes_are_marked_once_and_nothing_is_markup() -> None:
+    assert marked("<b>Tea\n</b>", [(3, 6)]) == "&lt;b&gt;<mark>Tea</mark>\n&lt;/b&gt;"
+    assert marked("abcdef", [(2, 5), (1, 3), (0, 0)]) == "a<mark>bc</mark><mark>de</mark>f"
+    assert marked("a\u202eb", []) == "a⟨U+202E⟩b"
 
 
 def test_pairs_of_a_job_that_left_none(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ PAGES = {
     "labels": ("/dataset/qa-v2?view=labels", ".tok"), "check": ("/dataset/qa-v2?view=check", ".btn"),
     "generate": ("/generate", "mark"), "entry": ("/dataset/qa-v2?view=entry", "textarea"),
     "train": ("/train", ".yaml"), "runs": ("/runs", ".grid-table"),
-    "run": ("/runs/qa-v2", ".facts"), "evaluate": ("/evaluate?run=qa-v2", "article.answer"),
+    "run": ("/runs/qa-v2", ".facts"), "evaluate": ("/evaluate?run=qa-v2&against=", "article.answer"),
+    "several": ("/evaluate?run=qa-v2", "article.answer"),
     "chat": ("/chat?run=qa-v2", ".chat-col"), "home": ("/home?run=qa-v2", "pre.code"),
 }  # fmt: skip
 """Name → (address, what is there when the page is)."""
@@ -284,6 +285,24 @@ class Story:
             page.get_by_role("link", name=t("evaluate.download")).click()
         assert "<html" in Path(download.value.path()).read_text(encoding="utf-8")
 
+    def contest(self) -> None:
+        """The run beside its base and a checkpoint, by one score, sorted by it."""
+        page, t = self.page, self.t
+        page.get_by_label(t("evaluate.against")).click()
+        page.get_by_role("option", name=t("evaluate.its_base"), exact=True).click()
+        page.get_by_role("option", name=re.compile("qa-v2.checkpoint-")).first.click()
+        page.keyboard.press("Escape")
+        page.get_by_label(t("evaluate.decides")).click()
+        page.get_by_role("option", name="rouge-l.char", exact=True).click()
+        self.press("evaluate.start")
+        self.sees("evaluate.several", count=3, rows=10)
+        assert page.locator("article.answer .who").count() == 30
+        assert len(set(page.locator(".grid-table .mono").all_inner_texts())) == 3, "three sets of weights answered"
+        before = page.locator("article.answer > :first-child").all_inner_texts()
+        page.get_by_label(t("evaluate.sort")).click()
+        page.get_by_role("option", name=re.compile("rouge-l.char ↓")).first.click()
+        until(lambda: page.locator("article.answer > :first-child").all_inner_texts() != before, "sorted anew")
+
     def ask(self, words: str, longest: int) -> None:
         self.page.get_by_label("max_new_tokens").fill(str(longest))
         self.page.get_by_placeholder(self.t("chat.placeholder")).fill(words)
@@ -302,6 +321,7 @@ class Story:
         first, second = page.locator(".chat-col .mono").all_inner_texts()
         assert first.startswith(t("chat.weights", fingerprint=""))
         assert first != second
+        self.snap(page, f"talk-1280-{'light' if t.lang == 'en' else 'dark'}")
         with endpoint() as (address, seen):
             self.add_endpoint(address)
             self.ask("再说一遍？", 900)
@@ -338,6 +358,14 @@ class Story:
             page.get_by_role("link", name="model.safetensors").click()
         assert Path(download.value.path()).stat().st_size > 10_000
 
+    def snap(self, page: Any, name: str, whole: bool = False) -> None:
+        """A picture for the test results, and for docs/ where web.md shows it and SARTOR_DOCS is set."""
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=RESULTS / f"{name}.png", full_page=whole)
+        if os.environ.get("SARTOR_DOCS") and f"web-{name}.png" in (DOCS.parent / "web.md").read_text("utf-8"):
+            DOCS.mkdir(exist_ok=True)
+            shutil.copy(RESULTS / f"{name}.png", DOCS / f"web-{name}.png")
+
     def photograph(self, scheme: str) -> None:
         """Every page, wide and narrow; in Chinese no English sentence of ours is left."""
         RESULTS.mkdir(parents=True, exist_ok=True)
@@ -349,14 +377,11 @@ class Story:
                 page.locator(ready).first.wait_for()
                 page.wait_for_timeout(500)  # for the picture only
                 name = f"{shown}-{size}-{scheme}"
-                page.screenshot(path=RESULTS / f"{name}.png", full_page=size == "390")
+                self.snap(page, name, size == "390")
                 wider = page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1")
                 assert not wider, f"{name} is wider than its window"
                 if self.t.lang == "zh" and (left := page.evaluate(ENGLISH_LEFT)):
                     english[name] = left
-                if os.environ.get("SARTOR_DOCS") and f"web-{name}.png" in (DOCS.parent / "web.md").read_text("utf-8"):
-                    DOCS.mkdir(exist_ok=True)
-                    shutil.copy(RESULTS / f"{name}.png", DOCS / f"web-{name}.png")
             page.context.close()
         assert english == {}
 
@@ -446,6 +471,7 @@ def test_the_whole_story(server: Server, browser: Any, tmp_path: Path) -> None:
         story.outlive_the_server(run)
         story.resume(run, steps)
         story.judge()
+        story.contest()
         story.converse()
         story.take_home()
         attack(server)

@@ -20,7 +20,7 @@ import psutil
 from sartor.base.errors import RunError
 from sartor.base.system import atomic_write, locked
 
-Kind = Literal["train", "estimate", "compare", "export", "generate"]
+Kind = Literal["train", "estimate", "compare", "export", "generate", "contest"]
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 
 

@@ -1,32 +1,37 @@
-"""Generated pairs between the job that made them and the dataset that they become; draws nothing."""
+"""Generated pairs between the job that makes them and the dataset that they become; draws nothing."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sartor.base.errors import DataError
 from sartor.base.system import atomic_write
-from sartor.data.generate.pairs import Grounded, Passage
+from sartor.data.generate.pairs import Grounded, Passage, Turn
 from sartor.data.generate.writing import write
 from sartor.web.jobs import Job
 
-if TYPE_CHECKING:
-    from sartor.api.generating import Made
-
 FILE = "pairs.json"
+EVERY_S = 1.0
+ONLY_TO_ASK = ("key_env", "max_cost", "name")
 
 
 @dataclass(slots=True)
 class Pair:
-    """One pair as a person sees it; `accepted` and the texts may be changed."""
+    """One pair, or conversation, as a person sees it; `accepted` and the turns' texts may be changed."""
 
-    question: str
-    answer: str
-    quote: str
+    turns: list[dict[str, str]]
+    """question, answer, quote"""
+    spans: list[tuple[int, int]]
+    """Where each turn's quote stands in the passage: start and stop."""
     document: str
     sha256: str
     section: str
@@ -35,39 +40,61 @@ class Pair:
     passage: str
     accepted: bool = True
 
+    @classmethod
+    def of(cls, made: Grounded) -> Pair:
+        place = made.passage
+        return cls([asdict(turn) for turn in made.turns], list(made.spans), place.document, place.sha256, place.section,
+                   place.start, place.stop, place.text)  # fmt: skip
+
+    @property
+    def usable(self) -> bool:
+        return self.accepted and all(turn["question"].strip() and turn["answer"].strip() for turn in self.turns)
+
+    def grounded(self) -> Grounded:
+        """As it is written; what a person changed counts."""
+        turns = [Turn(t["question"].strip(), t["answer"].strip(), t["quote"]) for t in self.turns]
+        place = Passage(self.document, self.sha256, self.section, self.start, self.stop, self.passage)
+        return Grounded(turns[0].question, turns[0].answer, turns[0].quote, place, tuple(turns[1:]))
+
 
 def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What `api.generate` with these arguments would ask at most: passages, tokens, money. Raises: SartorError."""
-    from sartor.api.generating import generate
+    """What these arguments would ask: passages, tokens, seconds, money; nothing is asked. Raises: SartorError."""
+    from sartor.api.generating import estimate_generation
 
-    class Known(Exception):
-        pass
-
-    found: dict[str, Any] = {}
-
-    def stop(told: dict[str, Any]) -> None:
-        found.update(told)
-        raise Known
-
-    try:
-        generate(**arguments, on_start=stop)
-    except Known:
-        return found
-    raise AssertionError("generate told no estimate")
+    known = {name: value for name, value in arguments.items() if name not in ONLY_TO_ASK}
+    return estimate_generation(**known).to_json()
 
 
-def tell(job: Job, made: Made) -> dict[str, Any]:
-    """Keep the pairs beside the job. Returns what ended.json says of them."""
-    pairs = [
-        Pair(p.question, p.answer, p.quote, p.passage.document, p.passage.sha256, p.passage.section,
-                    p.passage.start, p.passage.stop, p.passage.text)
-        for p in made.generated.pairs
-    ]  # fmt: skip
-    save(job, pairs)
-    refused: dict[str, int] = {}
-    for one in made.generated.refused:
-        refused[one.reason] = refused.get(one.reason, 0) + 1
-    return {"pairs": len(pairs), "refused": refused, "failed": len(made.generated.failed)}
+def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str, Any]:
+    """Do the job: pairs are kept beside it as they come, and are registered by nobody. A signal ends it in order.
+
+    Returns what ended.json says. Raises: SartorError.
+    """
+    from sartor.api import generating
+
+    stop = threading.Event()
+    with suppress(ValueError):  # another thread than the main one hears no signals
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    pairs: list[Pair] = []
+    last = 0.0
+
+    def take(made: Grounded) -> None:
+        nonlocal last
+        pairs.append(Pair.of(made))
+        if time.monotonic() - last > EVERY_S:
+            last = time.monotonic()
+            save(job, pairs)
+
+    staged = job.path.parent.parent / "generated"
+    made = generating.generate(
+        **{**job.arguments, "dataset_dir": staged}, stop=stop, on_pair=take, progress=progress,
+        on_estimate=lambda found: job.write("estimate.json", found.to_json()),
+    )  # fmt: skip
+    found = made.generated
+    save(job, [Pair.of(one) for one in found.pairs])
+    refused = dict(Counter(one.reason for one in found.refused))
+    return {"pairs": len(found.pairs), "refused": refused, "failed": len(found.failed), "stopped": found.stopped,
+            "spent": made.spent, "reused": found.reused}  # fmt: skip
 
 
 def save(job: Job, pairs: Sequence[Pair]) -> None:
@@ -76,7 +103,7 @@ def save(job: Job, pairs: Sequence[Pair]) -> None:
 
 
 def read(job: Job) -> list[Pair]:
-    """The pairs of a job that is done; none where it left no file."""
+    """The pairs that a job has made so far; none where it left no file."""
     try:
         return [Pair(**pair) for pair in json.loads((job.path / FILE).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -85,13 +112,8 @@ def read(job: Job) -> list[Pair]:
 
 def keep(pairs: Sequence[Pair], name: str, dataset_dir: Path) -> int:
     """Write the accepted pairs as table and registered dataset. Returns how many. Raises: DataError for none."""
-    taken = [pair for pair in pairs if pair.accepted and pair.question.strip() and pair.answer.strip()]
+    taken = [pair.grounded() for pair in pairs if pair.usable]
     if not taken:
         raise DataError("No pair is taken.", name, "Tick at least one.")
-    grounded = [
-        Grounded(p.question.strip(), p.answer.strip(), p.quote,
-                 Passage(p.document, p.sha256, p.section, p.start, p.stop, p.passage))
-        for p in taken
-    ]  # fmt: skip
-    write(grounded, name, dataset_dir)
+    write(taken, name, dataset_dir)
     return len(taken)

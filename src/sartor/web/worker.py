@@ -33,12 +33,15 @@ def work(job: Job) -> Any:
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
+        case "contest":
+            found_out = api.compare_several(
+                *arguments["things"], overrides=arguments["overrides"], out=arguments["out"], progress=progress
+            )
+            return {"folder": arguments["out"], **found_out.to_json()}
         case "generate":
-            from sartor.api.generating import generate
-            from sartor.web.pairs import tell
+            from sartor.web import pairs
 
-            staged = job.path.parent.parent / "generated"
-            return tell(job, generate(**{**arguments, "dataset_dir": staged}, progress=progress))
+            return pairs.generate(job, progress)
         case "export":
             done = api.export(
                 arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sartor.base.errors import RunError, SartorError
 from sartor.web.desk import Desk, plain
 from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, pill, table, text, trouble
 from sartor.web.jobs import Job, Jobs
+from sartor.web.pages import several
 from sartor.web.words import Words
 
 if TYPE_CHECKING:
@@ -25,13 +27,20 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.7
 AT_ONCE = 15
-METRICS = ("loss", "exact-match", "token-f1.word", "token-f1.char", "rouge-l.word", "rouge-l.char", "bleu-4.word",
-           "bleu-4.char", "chrf")  # fmt: skip
+
+
+@functools.cache
+def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics that can decide (they have a value for each row), and all that can be computed."""
+    from sartor.use import metrics
+
+    found = metrics.find(["all"])
+    return ("loss", *(metric.name for metric in found if metric.pair)), tuple(metric.name for metric in found)
 
 
 def add_to(desk: Desk, jobs: Jobs) -> None:
     @ui.page("/evaluate", response_timeout=30)
-    async def page(request: Request, run: str = "") -> None:
+    async def page(request: Request, run: str = "", against: str | None = None) -> None:
         with framed(request, "evaluate") as t:
             heading(t("evaluate.title"), t("evaluate.lead"))
             found = await aside(partial(api.runs, desk.runs))
@@ -40,7 +49,8 @@ def add_to(desk: Desk, jobs: Jobs) -> None:
                 with card(), empty(t("evaluate.none"), t("evaluate.none_next")):
                     link(t("nav.runs"), "/runs", "btn main")
                 return
-            await Evaluating(desk, jobs, t, names, run if run in names else names[0]).draw()
+            await aside(metric_names)
+            await Evaluating(desk, jobs, t, names, run if run in names else names[0], against).draw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +82,15 @@ def read(desk: Desk, run: str, lang: str) -> Outcome | None:
 class Evaluating:
     """One run under judgement."""
 
-    def __init__(self, desk: Desk, jobs: Jobs, t: Words, names: list[str], run: str) -> None:
+    def __init__(self, desk: Desk, jobs: Jobs, t: Words, names: list[str], run: str, against: str | None) -> None:
         self.desk, self.jobs, self.t, self.names, self.run = desk, jobs, t, names, run
         self.metric, self.longest = "loss", 128
+        self.metrics: list[str] = []
+        """Empty: all of them."""
+        self.against = self._last_against()
+        if against is not None:
+            known = several.things(desk, run, names)
+            self.against = [thing for thing in against.split(",") if thing in known]
         self.seen: Any = None
         self.order, self.shown = "row", AT_ONCE
 
@@ -86,11 +102,18 @@ class Evaluating:
                     "outlined dense"
                 )
                 ui.select(
-                    list(METRICS),
+                    list(metric_names()[0]),
                     value=self.metric,
                     label=t("evaluate.decides"),
                     on_change=lambda e: setattr(self, "metric", e.value),
                 ).props("outlined dense")
+                ui.select(
+                    list(metric_names()[1]),
+                    value=[],
+                    multiple=True,
+                    label=t("evaluate.metrics"),
+                    on_change=self._measure,
+                ).props("outlined dense use-chips")
                 ui.number(
                     "max_new_tokens",
                     value=self.longest,
@@ -98,6 +121,17 @@ class Evaluating:
                     precision=0,
                     on_change=lambda e: setattr(self, "longest", int(e.value or 128)),
                 ).props("outlined dense")
+            self.others = (
+                ui.select(
+                    self._things(),
+                    value=self.against,
+                    multiple=True,
+                    label=t("evaluate.against"),
+                    on_change=self._oppose,
+                )
+                .props("outlined dense use-chips")
+                .classes("w-full")
+            )
             with line():
                 self.start = button(t("evaluate.start"), self._start, "main")
                 text(t("evaluate.hint"), "soft small")
@@ -106,32 +140,63 @@ class Evaluating:
         await self._redraw()
         ui.timer(EVERY_S, self._redraw)
 
+    def _things(self) -> dict[str, str]:
+        found = [*several.things(self.desk, self.run, self.names), *self.against]
+        return {thing: several.shown_name(thing, self.t) for thing in found}
+
+    def _last_against(self) -> list[str]:
+        """What the run was compared with last, so that a reload shows it."""
+        jobs = [job for job in self.jobs.all() if job.run == self.run and job.kind in ("compare", "contest")]
+        return list(jobs[-1].arguments["things"][1:]) if jobs and jobs[-1].kind == "contest" else []
+
     async def _choose(self, event: Any) -> None:
         self.run, self.seen = event.value, None
+        self.against = self._last_against()
+        self.others.set_options(self._things(), value=self.against)
         await self._redraw()
+
+    async def _oppose(self, event: Any) -> None:
+        self.against = list(event.value or ())
+        await self._redraw()
+
+    def _measure(self, event: Any) -> None:
+        self.metrics = list(event.value or ())
 
     async def _start(self) -> None:
         job = self._job()
         if job is None or job.state() not in ("waiting", "running"):
             overrides = [f"primary_metric={self.metric}", f"max_new_tokens={self.longest}"]
-            self.jobs.add("compare", self.run, run=f"runs/{self.run}", overrides=overrides)
+            if self.metrics:
+                wanted = [*self.metrics, *([self.metric] if self.metric not in (*self.metrics, "loss") else [])]
+                overrides.append(f"metrics={','.join(wanted)}")
+            if self.against:
+                things = [f"runs/{self.run}", *self.against]
+                out = several.place(self.run, things, overrides)
+                self.jobs.add("contest", self.run, things=things, overrides=overrides, out=out)
+            else:
+                self.jobs.add("compare", self.run, run=f"runs/{self.run}", overrides=overrides)
         await self._redraw()
 
     def _job(self) -> Job | None:
-        return self.jobs.of(self.run, "compare")
+        """The newest about the run and what it is compared with."""
+        if not self.against:
+            return self.jobs.of(self.run, "compare")
+        wanted = [f"runs/{self.run}", *self.against]
+        found = [job for job in self.jobs.all() if job.kind == "contest" and job.arguments["things"] == wanted]
+        return found[-1] if found else None
 
     async def _redraw(self) -> None:
         job = self._job()
         state = job.state() if job else None
         told = (job.read("progress.json") or {}) if job else {}
-        now = (self.run, job and job.id, state, told.get("done"), told.get("total"))
+        now = ((self.run, *self.against), job and job.id, state, told.get("done"), told.get("total"))
         if now == self.seen:
             return
-        ended = self.seen is None or self.seen[2] != state or self.seen[0] != self.run
+        ended = self.seen is None or self.seen[2] != state or self.seen[:2] != now[:2]
         self.seen = now
         self._draw_progress(job, state, told)
         if ended:
-            await self._draw_outcome()
+            await self._draw_outcome(job if state == "done" else None)
 
     def _draw_progress(self, job: Job | None, state: str | None, told: Mapping[str, Any]) -> None:
         t = self.t
@@ -149,7 +214,16 @@ class Evaluating:
                 ended = job.read("ended.json") or {"what": job.log(2000)}
                 trouble(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
 
-    async def _draw_outcome(self) -> None:
+    async def _draw_outcome(self, done: Job | None) -> None:
+        if self.against:
+            contest = await aside(partial(several.read, self.desk, done)) if done else None
+            self.out.clear()
+            with self.out:
+                if isinstance(contest, SartorError):
+                    trouble(self.t, contest)
+                elif contest is not None:
+                    several.Several(self.t, self.run, contest).draw()
+            return
         outcome = await aside(partial(read, self.desk, self.run, self.t.lang))
         self.out.clear()
         with self.out:
@@ -219,7 +293,7 @@ class Evaluating:
         pairs = list(zip(outcome.base, outcome.tuned, strict=False))
         if not pairs:
             return
-        names = [name for name in METRICS if name == "loss" or name in (pairs[0][1].get("scores") or {})]
+        names = [name for name in metric_names()[0] if name == "loss" or name in (pairs[0][1].get("scores") or {})]
         with card():
             with line("spread"):
                 text(t("evaluate.answers"), tag="h2")

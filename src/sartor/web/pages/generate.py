@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,8 +42,12 @@ class Asked:
 
     documents: list[str] = field(default_factory=list)
     name: str = ""
-    language: str = "en"
+    language: str = ""
+    """Empty: that of the documents."""
     per_chunk: int = 2
+    pairs: int = 0
+    """Wanted in all; 0: as many as the passages give."""
+    multi_turn: bool = False
     model: str = "smollm2-135m"
     remote: bool = False
     endpoint: str = ""
@@ -60,8 +63,9 @@ class Asked:
         if not self.documents:
             raise DataError("No document is chosen.", "documents", "Bring a file, or choose one.")
         documents = [str(desk.inside(document)) for document in self.documents]
-        found: dict[str, Any] = {"documents": documents, "name": self.name, "language": self.language,
-                                 "per_chunk": self.per_chunk}  # fmt: skip
+        found: dict[str, Any] = {"documents": documents, "name": self.name, "language": self.language or None,
+                                 "per_chunk": self.per_chunk, "pairs": self.pairs or None,
+                                 "multi_turn": self.multi_turn}  # fmt: skip
         if not self.remote:
             if self.model not in desk.models():
                 raise ConfigError("There is no such model.", self.model, "Choose one of the list.")
@@ -78,10 +82,8 @@ class Generating:
 
     def __init__(self, desk: Desk, jobs: Jobs, t: Words, name: str) -> None:
         self.desk, self.jobs, self.t = desk, jobs, t
-        job = (
-            jobs.of(name, "generate") if name else next((j for j in reversed(jobs.all()) if j.kind == "generate"), None)
-        )
-        self.asked = Asked(name=name or (job.run if job else ""), language=t.lang)
+        last = next((job.run for job in reversed(jobs.all()) if job.kind == "generate"), "")
+        self.asked = Asked(name=name or last)
         self.seen: Any = None
         self.pairs: list[Pair] = []
         self.shown = AT_ONCE
@@ -125,11 +127,17 @@ class Generating:
         with ui.element("div").classes("fields"):
             self.name = ui.input(t("data.name"), value=self.asked.name).props("outlined dense")
             self.name.on_value_change(partial(self._set, "name"))
-            languages = {"en": "English", "zh": "中文"}
+            languages = {"": t("generate.as_documents"), "en": "English", "zh": "中文"}
             ui.select(languages, value=self.asked.language, label=t("generate.language"),
                       on_change=partial(self._set, "language")).props("outlined dense")  # fmt: skip
             ui.number(t("generate.per_chunk"), value=2, min=1, max=20, precision=0,
                       on_change=partial(self._set, "per_chunk")).props("outlined dense")  # fmt: skip
+            ui.number(t("generate.pairs"), min=1, precision=0, on_change=partial(self._set, "pairs")).props(
+                "outlined dense"
+            )
+            ui.select({False: t("generate.single"), True: t("generate.multi")}, value=False,
+                      label=t("generate.kind"), on_change=partial(self._set, "multi_turn"),
+                      ).props("outlined dense")  # fmt: skip
             ui.select({False: t("generate.here"), True: t("chat.endpoint")}, value=False, label=t("generate.who"),
                       on_change=self._where).props("outlined dense")  # fmt: skip
         self.who = ui.element("div").classes("flex flex-col gap-2 w-full")
@@ -197,14 +205,17 @@ class Generating:
         with self.said:
             pairs: list[tuple[str, object]] = [
                 (t("generate.passages"), number(found["passages"])),
+                (t("generate.calls"), number(found["calls"])),
                 (t("generate.tokens_in"), number(found["most_tokens_in"])),
                 (t("generate.tokens_out"), number(found["most_tokens_out"])),
+                (t("train.takes"), "≈ " + duration(found["seconds"])),
             ]
             if self.asked.remote:
-                pairs.append((t("generate.most_money"), f"{found['most_money']:.2f}"))
-            if found.get("seconds") is not None:
-                pairs.append((t("train.takes"), duration(found["seconds"])))
+                pairs += [(t("generate.money"), f"{found['money']:.2f}"),
+                          (t("generate.most_money"), f"{found['most_money']:.2f}")]  # fmt: skip
             facts(pairs)
+            if found["reused"]:
+                text(t("generate.reused", count=found["reused"]), "soft small")
 
     async def _start(self) -> None:
         job = self._job()
@@ -232,7 +243,7 @@ class Generating:
         self.seen = now
         self._draw_progress(job, state, told)
         if ended:
-            self.pairs = await aside(partial(read, job)) if job and state == "done" else []  # type: ignore[assignment]
+            self.pairs = read(job) if job and state == "done" else []
             self._draw_pairs(job if state == "done" else None)
 
     def _draw_progress(self, job: Job | None, state: str | None, told: Mapping[str, Any]) -> None:
@@ -247,10 +258,23 @@ class Generating:
                     button(t("train.stop"), job.stop, "quiet danger")
                 with ui.element("div").classes("meter"):
                     ui.element("div").style(f"width:{100 * done / total if total else 0:.0f}%")
+                self._so_far(job, total - done if total else None, total)
             elif job and state in ("failed", "stopped"):
                 ended = job.read("ended.json") or {"what": job.log(2000) or t("state.stopped")}
                 trouble(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
                 text(t("generate.again"), "soft small")
+
+    def _so_far(self, job: Job, left: int | None, total: int | None) -> None:
+        """The time that is left by what was measured, and the newest pair."""
+        t, made = self.t, read(job)
+        expected = job.read("estimate.json") or {}
+        parts = [t("generate.so_far", count=len(made))] if made else []
+        if left is not None and total and expected.get("basis") == "measured":
+            parts.append(t("generate.left", time=duration(expected["seconds"] * left / total)))
+        text(" · ".join(parts), "soft small num")
+        if made:
+            text(made[-1].turns[0]["question"], "who")
+            ui.html(marked(made[-1].passage, made[-1].spans), sanitize=False).classes("say assistant small source")
 
     def _draw_pairs(self, job: Job | None) -> None:
         t = self.t
@@ -268,6 +292,10 @@ class Generating:
                     button(t("generate.register"), partial(self._register, job), "main")
                 for reason, count in told.get("refused", {}).items():
                     text(f"{count} × {t.get(f'generate.refused_{reason}', reason)}", "soft small num")
+                if told.get("stopped") in ("asked", "cap", "endpoint"):
+                    text(t(f"generate.stopped_{told['stopped']}"), "notice warn-n small")
+                if told.get("spent"):
+                    text(t("generate.spent", money=f"{told['spent']:.4f}"), "soft small num")
                 if told.get("failed"):
                     text(t("generate.failed", count=told["failed"]), "notice warn-n small")
                 self.kept = ui.element("div")
@@ -300,14 +328,16 @@ class Generating:
                 text(" · ".join(filter(None, (pair.document, pair.section))), "soft small", tag="span")
             with ui.element("div").classes("pair"):
                 with ui.element("div").classes("flex flex-col gap-2"):
-                    for name in ("question", "answer"):
-                        edit = ui.textarea(t(f"data.field_{name}"), value=getattr(pair, name))
-                        edit.props("outlined autogrow dense debounce=300").classes("w-full")
-                        edit.on_value_change(partial(self._change, job, pair, name))
-                ui.html(marked(pair.passage, pair.quote), sanitize=False).classes("say assistant small source")
+                    for turn in pair.turns:
+                        for name in ("question", "answer"):
+                            edit = ui.textarea(t(f"data.field_{name}"), value=turn[name])
+                            edit.props("outlined autogrow dense debounce=300").classes("w-full")
+                            edit.on_value_change(partial(self._change, job, turn, name))
+                ui.html(marked(pair.passage, pair.spans), sanitize=False).classes("say assistant small source")
 
         def decide(event: Any) -> None:
-            self._change(job, pair, "accepted", event)
+            pair.accepted = bool(event.value)
+            save(job, self.pairs)
             shown.classes(toggle="dim")
             self._counted()
 
@@ -315,8 +345,8 @@ class Generating:
         if not pair.accepted:
             shown.classes("dim")
 
-    def _change(self, job: Job, pair: Pair, name: str, event: Any) -> None:
-        setattr(pair, name, bool(event.value) if name == "accepted" else event.value or "")
+    def _change(self, job: Job, turn: dict[str, str], name: str, event: Any) -> None:
+        turn[name] = event.value or ""
         save(job, self.pairs)
 
     async def _register(self, job: Job) -> None:
@@ -334,11 +364,16 @@ class Generating:
                     link(self.t("data.train_on"), f"/train?dataset={quote(job.run)}")
 
 
-def marked(passage: str, proof: str) -> str:
-    """The passage as HTML with the quote marked; white space counts as folded, as it did when the quote was found."""
-    found = re.search(r"\s+".join(map(re.escape, proof.split())), passage) if proof.strip() else None
-    if not found:
-        return html.escape(plain(passage))
-    parts = passage[: found.start()], found[0], passage[found.end() :]
-    before, quoted, after = (html.escape(plain(part)) for part in parts)
-    return f"{before}<mark>{quoted}</mark>{after}"
+def marked(passage: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The passage as HTML with the quotes marked; quotes that overlap are one mark."""
+    shown, at = [], 0
+    for start, stop in sorted(spans):
+        start = max(start, at)
+        if stop > start:
+            shown += [_text(passage[at:start]), f"<mark>{_text(passage[start:stop])}</mark>"]
+            at = stop
+    return "".join([*shown, _text(passage[at:])])
+
+
+def _text(words: str) -> str:
+    return html.escape(plain(words))

@@ -85,6 +85,7 @@ class Running:
         self.axis, self.smoothing, self.log = "step", 1, False
         self.seen: Any = None
         self.state = ""
+        self.told: Any = None
         self.drawn_at, self.drawn_evals = -1, 0
         """How many steps and evaluations the charts show."""
 
@@ -247,6 +248,10 @@ class Running:
 
     def _tell(self) -> None:
         """What went wrong, as the run or its process says it."""
+        now = (self.state, bool(self.watch.steps), self.watch.last)
+        if now == self.told:
+            return
+        self.told = now
         self.notice.clear()
         job = self.jobs.of(self.name, "train")
         ended = job.read("ended.json") if job is not None else None
