@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.folder import run_folder
-from sartor.api.rows import make_encoder, prepare_rows
-from sartor.api.training import build_model, pad_id, planned, save_model
+from sartor.api.rows import make_encoder
+from sartor.api.training import build_model, pad_id, planned, rows_to_train, save_model
 from sartor.base.config import RunConfig, read_config
 from sartor.base.rundir import RunDir
 from sartor.base.system import release_memory
@@ -35,7 +35,7 @@ def estimate(
     elif settings:
         config = config.replace(**settings)
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = prepare_rows(config, encoder, permissions)
+    rows = rows_to_train(config, encoder, permissions)
     plan = planned(config, rows)
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
@@ -44,8 +44,8 @@ def estimate(
 
     try:
         return preflight(
-            run, config, plan, model, rows.learned_ids, rows.held_out_ids, pad_id=pad_id(encoder.tokenizer),
-            write_model=partial(save_model, model, encoder), reference=reference,
+            run, config, plan, model, rows.sample or rows.learned_ids, rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder), reference=reference,
         )  # fmt: skip
     finally:
         shutil.rmtree(run.path, ignore_errors=True)

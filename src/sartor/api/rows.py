@@ -13,8 +13,9 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.system import sha256_file
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
-from sartor.data.split import split_loaded
+from sartor.data.split import Split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
+from sartor.prompt.stream import RowStream
 from sartor.prompt.template import Template
 
 Progress = Callable[[int, int | None], None]
@@ -32,16 +33,31 @@ class PreparedRows:
     files: tuple[SourceFile, ...]
     from_store: bool = False
     """Whether the tokens to learn were read from the store, not made now."""
+    sample: Sequence[Encoded] = ()
+    """Of a stream: rows to plan by."""
+    known_by: str = ""
+    """Of a stream: the hash of what decides its rows."""
+    learned_names: tuple[str, ...] = ()
+    """Of a stream: the ids of the rows that were learned."""
+    so_far: Callable[[int], PreparedRows] | None = None
+    """Of a stream: the same with ids and ledger of the rows before a position."""
 
     @property
     def digest(self) -> str:
         """SHA-256 over the ids and learned spans of all rows, in order."""
+        if self.known_by:
+            return self.known_by
         digest = hashlib.sha256()
         for row in (*self.learned_ids, *self.held_out_ids):
             for sequence in sequences_of(row):
                 digest.update(sequence.ids.tobytes())
                 digest.update(repr(sequence.learned).encode())
         return digest.hexdigest()
+
+    def close(self) -> None:
+        """End a stream's thread."""
+        if isinstance(self.learned_ids, RowStream):
+            self.learned_ids.close()
 
 
 def sequences_of(row: Encoded) -> tuple[Any, ...]:
@@ -98,7 +114,7 @@ def prepare_rows(
     Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
     """
     sources = [load_named(config, config.data.dataset, permissions)]
-    parts = split_loaded(sources[0], config.data.val_size, split_seed(config))
+    parts = _parts(config, sources[0])
     held_out = list(parts.held_out)
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset, permissions))
@@ -117,9 +133,17 @@ def prepare_rows(
     )
     stop_when_too_much_is_skipped(ledger, config.data.max_skipped)
     if not learned_rows.encoded:
-        raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), _first_reason(ledger))
+        raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), first_reason(ledger))
     files = tuple(file for source in sources for file in source.files)
     return PreparedRows(learned, held_out, learned_rows.encoded, held_out_rows.encoded, ledger, files, from_store)
+
+
+def _parts(config: RunConfig, loaded: Loaded) -> Split:
+    """A stream's held-out rows are its first ones, whoever asks for them."""
+    if config.data.streaming:
+        count = round(config.data.val_size)
+        return Split(loaded.examples[count:], loaded.examples[:count])
+    return split_loaded(loaded, config.data.val_size, split_seed(config))
 
 
 def _encode_learned(
@@ -149,12 +173,13 @@ def stop_when_too_much_is_skipped(ledger: Ledger, max_skipped: float) -> None:
     raise DataError(
         f"{len(ledger.skipped):,} of {ledger.read:,} rows ({ledger.skipped_frac:.1%}) cannot be used; "
         f"at most {limit} may be skipped.",
-        _first_reason(ledger),
+        first_reason(ledger),
         "Mend the rows (`sartor check NAME` lists them all), or raise max_skipped.",
     )
 
 
-def _first_reason(ledger: Ledger) -> str:
+def first_reason(ledger: Ledger) -> str:
+    """Where the first skipped row stands and why it was skipped."""
     return f"{ledger.skipped[0].origin}: {ledger.skipped[0].reason}" if ledger.skipped else ""
 
 
@@ -168,7 +193,7 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
         "split": {
             "val_size": config.data.val_size,
             "seed": split_seed(config),
-            "learned": [example.origin.id for example in rows.learned],
+            "learned": list(rows.learned_names) or [example.origin.id for example in rows.learned],
             "held_out": [example.origin.id for example in rows.held_out],
         },
         "ledger": ledger_json(rows.ledger),

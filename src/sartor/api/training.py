@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +95,7 @@ def _train(
     preflight: bool, first: bool, one: Callable[[Any], Any],
 ) -> Run:  # fmt: skip
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = prepare_rows(config, encoder, permissions)
+    rows = rows_to_train(config, encoder, permissions)
     for callback in callbacks:
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
@@ -120,21 +120,34 @@ def _train(
         from sartor.learn.preflight import preflight as fly
 
         found, plan = fly(
-            run, config, plan, model, rows.learned_ids, rows.held_out_ids, pad_id=pad_id(encoder.tokenizer),
-            write_model=write_model, reference=reference,
+            run, config, plan, model, rows.sample or rows.learned_ids, rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer), write_model=write_model, reference=reference,
         )  # fmt: skip
         run.write_json("plan.json", plan.to_json())
         _tell(run.event("preflight", **found.to_json()), callbacks)
-    results = loop.train(
-        run, config, plan, model, rows.learned_ids, rows.held_out_ids,
-        pad_id=pad_id(encoder.tokenizer), write_model=write_model,
-        callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-        resume=one(_resume_from(run, config, resume, callbacks) if first else None), reference=reference,
-        sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
-    )  # fmt: skip
+    with closing(rows):
+        results = loop.train(
+            run, config, plan, model, rows.learned_ids, rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer), write_model=write_model,
+            callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
+            resume=one(_resume_from(run, config, resume, callbacks) if first else None), reference=reference,
+            sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
+        )  # fmt: skip
+        if rows.so_far and first:
+            taken = rows.so_far(results["steps"] * plan.global_batch)
+            run.write_json("data.json", data_json(taken, config, encoder))
     del model
     release_memory()
     return Run(run, results, estimate=found.to_json() if found else None)
+
+
+def rows_to_train(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
+    """All rows encoded, or with `streaming` a stream of them. Raises: DataError, ConfigError."""
+    if config.data.streaming:
+        from sartor.api.streaming import prepare_stream
+
+        return prepare_stream(config, encoder, permissions)
+    return prepare_rows(config, encoder, permissions)
 
 
 def planned(config: RunConfig, rows: PreparedRows) -> Plan:
@@ -144,7 +157,10 @@ def planned(config: RunConfig, rows: PreparedRows) -> Plan:
 
     _check_kind(rows, config)
     shape = shape_of(config.model)
-    return make_plan(config, Facts.of(rows.learned_ids, rows.held_out_ids, device_of(config.model), shape))
+    facts = Facts.of(rows.sample or rows.learned_ids, rows.held_out_ids, device_of(config.model), shape)
+    if rows.sample:  # a longer row may come
+        facts = replace(facts, longest=max(facts.longest, config.prompt.cutoff_len))
+    return make_plan(config, facts)
 
 
 def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
@@ -204,7 +220,7 @@ def _check_kind(rows: PreparedRows, config: RunConfig) -> None:
     from sartor.base import registry
 
     stage: Any = registry.plugin("sartor.learn.stages", config.method.stage)
-    for row in (*rows.learned_ids, *rows.held_out_ids):
+    for row in (*(rows.sample or rows.learned_ids), *rows.held_out_ids):
         if not isinstance(row, stage.KIND):
             raise DataError(
                 f"Stage {config.method.stage} {stage.TEXT}.", str(row.origin), "Or choose the stage that fits the data."

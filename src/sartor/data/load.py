@@ -41,7 +41,8 @@ class SourceFile:
     path: Path
     sha256: str
     encoding: str | None
-    rows: int
+    rows: int | None
+    """None where they were not all read."""
     how: str = ""
 
 
@@ -119,7 +120,7 @@ def load_spec(
             parsed.append(parse_row(raw, reading, _origin(spec, part.label, raw), stage, notes))
         sha256 = sha256_file(part.path) if part.path else digest.hexdigest()
         files.append(SourceFile(part.shown, sha256, part.encoding, len(parsed) - before, part.how))
-    _check_columns(reading, seen_columns, stage, notes)
+    check_columns(reading, seen_columns, stage, notes)
     if not parsed:
         raise DataError("The dataset holds no rows.", str(files[0].path) if files else spec.name, "Check the file.")
     asked = parsed
@@ -188,6 +189,16 @@ def read_raw(
     for part in _inputs(spec, permissions or Permissions(), encoding):
         for raw in part.rows:
             yield _origin(spec, part.label, raw), raw
+
+
+def read_examples(
+    spec: DatasetSpec, *, stage: str = "sft", encoding: str | None = None, permissions: Permissions | None = None
+) -> Iterator[tuple[Raw, Example | Skipped]]:
+    """Every row of a dataset's files with what it is read as, one at a time. Raises: DataError as `load` does."""
+    notes = Notes()
+    for part in _inputs(spec, permissions or Permissions(), encoding):
+        for raw in part.rows:
+            yield raw, parse_row(raw, part.spec, _origin(spec, part.label, raw), stage, notes)
 
 
 def _with_own_column(spec: DatasetSpec, source: ModuleType) -> DatasetSpec:
@@ -289,8 +300,11 @@ def _verify(spec: DatasetSpec, path: Path) -> None:
             )  # fmt: skip
 
 
-def _check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -> None:
-    """Named columns that are in no row; known columns that are not mapped; defaults used although not listed."""
+def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -> None:
+    """Named columns that are in no row; known columns that are not mapped; defaults used although not listed.
+
+    Raises: DataError for a named column that the stage needs and no row has.
+    """
     if not seen:
         return
     needed = _fields_of(spec, stage)

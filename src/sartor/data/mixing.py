@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from typing import TypeVar
 
@@ -49,19 +49,29 @@ def interleave(parts: Sequence[Sequence[T]], strategy: str, probs: Sequence[floa
 
     Raises: ConfigError for probabilities that do not fit; DataError for a part without rows.
     """
-    if not all(parts):
+    return list(interleaved([part.__iter__ for part in parts], strategy, probs, seed))
+
+
+def interleaved(
+    parts: Sequence[Callable[[], Iterator[T]]], strategy: str, probs: Sequence[float], seed: int
+) -> Iterator[tuple[int, T]]:
+    """The same for parts that are read a row at a time, and read again where they are begun anew."""
+    running = [part() for part in parts]
+    following: list[T | None] = [next(rows, None) for rows in running]
+    if None in following:
         raise DataError("A dataset has no usable row to mix.", "mix_strategy", "Take it out, or mend its rows.")
-    mixed: list[tuple[int, T]] = []
-    taken = [0] * len(parts)
     unused = set(range(len(parts)))
     for part in _turns(len(parts), probs, seed):
-        mixed.append((part, parts[part][taken[part] % len(parts[part])]))
-        taken[part] += 1
-        if taken[part] == len(parts[part]):
+        row = following[part]
+        assert row is not None
+        yield part, row
+        following[part] = next(running[part], None)
+        if following[part] is None:
             unused.discard(part)
             if not unused or strategy == "interleave_under":
-                break
-    return mixed
+                return
+            running[part] = parts[part]()
+            following[part] = next(running[part], None)
 
 
 def _turns(count: int, probs: Sequence[float], seed: int) -> Iterator[int]:

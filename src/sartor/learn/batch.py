@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sartor.base.types import IGNORED, Pair, Sequence
+
+Lengths: TypeAlias = "Listed[int] | Mapping[int, int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,13 @@ def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
     return [int(i) for i in np.random.default_rng((seed, epoch)).permutation(rows)]
 
 
-def global_batches(rows: int, size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The epoch's optimizer steps: `size` random rows each, the last one what is left."""
-    order = epoch_order(rows, seed, epoch)
+def global_batches(rows: int, size: int, seed: int, epoch: int, *, in_order: bool = False) -> list[list[int]]:
+    """The epoch's optimizer steps: `size` random rows each (or in order: a stream's), the last one what is left."""
+    order = list(range(rows)) if in_order else epoch_order(rows, seed, epoch)
     return [order[start : start + size] for start in range(0, rows, size)]
 
 
-def micro_batches(rows: Listed[int], lengths: Listed[int], max_rows: int, max_tokens: int) -> list[list[int]]:
+def micro_batches(rows: Listed[int], lengths: Lengths, max_rows: int, max_tokens: int) -> list[list[int]]:
     """Cut one global batch: longest first, at most `max_rows` rows and `max_tokens` padded tokens each.
 
     Sorting happens inside a global batch only, so what an optimizer step learns from is still a random draw.
@@ -71,7 +74,7 @@ def micro_batches(rows: Listed[int], lengths: Listed[int], max_rows: int, max_to
     return cut
 
 
-def packed_batches(rows: Listed[int], lengths: Listed[int], max_tokens: int) -> list[list[int]]:
+def packed_batches(rows: Listed[int], lengths: Lengths, max_tokens: int) -> list[list[int]]:
     """Cut one global batch into packs of at most `max_tokens` tokens (first fit, longest first)."""
     packs: list[list[int]] = []
     room: list[int] = []
@@ -108,7 +111,7 @@ def collate_pairs(pairs: Listed[Pair], rows: Listed[int], pad_id: int) -> Batch:
 
 def pair_batches(pairs: Listed[Pair], chosen: Listed[int], max_rows: int, max_tokens: int, pad_id: int) -> list[Batch]:
     """One global batch of pairs; a pair counts as one row, and twice its longer half in tokens."""
-    lengths = [2 * max(len(pair.chosen), len(pair.rejected)) for pair in pairs]
+    lengths = {row: 2 * max(len(pairs[row].chosen), len(pairs[row].rejected)) for row in chosen}
     return [collate_pairs(pairs, part, pad_id) for part in micro_batches(chosen, lengths, max_rows, max_tokens)]
 
 
@@ -133,7 +136,7 @@ def collate_packs(sequences: Listed[Sequence], packs: Listed[Listed[int]], pad_i
 
 def packed(sequences: Listed[Sequence], chosen: Listed[int], pack: int, most: int, pad_id: int) -> list[Batch]:
     """One global batch as rows of at most `pack` packed tokens, as many at once as hold `most` tokens together."""
-    packs = packed_batches(chosen, [len(row) for row in sequences], min(pack, most))
+    packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, most))
     at_once = max(1, most // max(1, min(pack, most)))
     return [collate_packs(sequences, packs[i : i + at_once], pad_id) for i in range(0, len(packs), at_once)]
 

@@ -225,7 +225,7 @@ def _run_steps(training: Training, signals: list[int]) -> None:
     seed = training.config.train.seed if seed is None else seed
     while training.progress.step < plan.total_steps:
         epoch, first = divmod(training.progress.step, plan.steps_per_epoch)
-        for chosen in global_batches(plan.rows, plan.global_batch, seed, epoch)[first:]:
+        for chosen in global_batches(plan.rows, plan.global_batch, seed, epoch, in_order=plan.streaming)[first:]:
             step(training, chosen)
             if _after_step(training, signals):
                 return

@@ -88,6 +88,8 @@ class Plan:
     head_chunk_bytes: int = CPU_HEAD_BYTES
     """The largest block of logits."""
     pack_tokens: int = PACK_TOKENS
+    streaming: bool = False
+    """Rows come from a stream, shuffled already: `rows` is how many positions the run takes, one epoch."""
 
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
@@ -113,7 +115,9 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
         raise ConfigError("There are no held-out rows to find the best model by.", "load_best_model_at_end",
                           "Write val_size or eval_dataset, or leave it out.")  # fmt: skip
     global_batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * facts.processes
-    steps_per_epoch = math.ceil(facts.rows / global_batch)
+    streaming = config.data.streaming
+    rows = train.max_steps * global_batch if streaming else facts.rows
+    steps_per_epoch = math.ceil(rows / global_batch)
     total = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * steps_per_epoch)
     warmup = train.warmup_steps or train.warmup_ratio
     warmup_steps = int(warmup) if warmup >= 1 else math.ceil(warmup * total)
@@ -137,8 +141,8 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
         total, steps_per_epoch, global_batch, warmup_steps, micro_rows, memory.micro_tokens,
         train.packing or train.neat_packing, dtype, facts.device,
         _cadence(train.save_strategy, train.save_steps, total, steps_per_epoch),
-        _eval_cadence(config, facts, total, steps_per_epoch), facts.rows, reasons, config.accepted, memory.recompute,
-        compiled, memory.head_chunk_bytes, min(memory.micro_tokens, max(PACK_TOKENS, facts.longest)),
+        _eval_cadence(config, facts, total, steps_per_epoch), rows, reasons, config.accepted, memory.recompute,
+        compiled, memory.head_chunk_bytes, min(memory.micro_tokens, max(PACK_TOKENS, facts.longest)), streaming,
     )  # fmt: skip
 
 

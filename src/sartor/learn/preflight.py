@@ -65,6 +65,10 @@ def preflight(
     room for the checkpoints.
     """
     words = (model, rows, eval_rows, pad_id, write_model, reference)
+    if plan.streaming:  # a sample of its rows, shuffled
+        found, sampled = preflight(run, config, replace(plan, rows=len(rows), streaming=False), *words[:3],
+                                   pad_id=pad_id, write_model=write_model, reference=reference)  # fmt: skip
+        return found, replace(sampled, rows=plan.rows, streaming=True)
     try:
         return _fly(run, config, plan, *words)
     except NoRoom:

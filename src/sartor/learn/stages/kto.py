@@ -71,11 +71,12 @@ def weight(row: Judged) -> int:
 
 def batches(rows: Listed[Judged], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
     """One global batch cut as the plan says, without z₀."""
-    sequences = [row.sequence for row in rows]
-    cut = micro_batches(chosen, [len(s) for s in sequences], plan.micro_rows, plan.micro_tokens)
-    return [
-        replace(collate(sequences, part, pad_id), good_B=torch.tensor([rows[row].good for row in part])) for part in cut
-    ]
+    cut = micro_batches(chosen, {row: len(rows[row].sequence) for row in chosen}, plan.micro_rows, plan.micro_tokens)
+    made = []
+    for part in cut:
+        batch = collate([rows[row].sequence for row in part], range(len(part)), pad_id)
+        made.append(replace(batch, rows=tuple(part), good_B=torch.tensor([rows[row].good for row in part])))
+    return made
 
 
 def drift_batches(rows: Listed[Judged], chosen: Listed[int], plan: Plan, pad_id: int, share: slice) -> list[Batch]:
@@ -84,7 +85,9 @@ def drift_batches(rows: Listed[Judged], chosen: Listed[int], plan: Plan, pad_id:
     `share` picks one process's part. The mean of their log-ratios, cut at 0, estimates z₀ = KL(π‖π_ref); over the
     whole global batch, so that accumulating gradients changes nothing.
     """
-    others = [*chosen[1:], chosen[0]] if len(chosen) > 1 else [(chosen[0] + 1) % len(rows)]
+    others = (
+        [*chosen[1:], chosen[0]] if len(chosen) > 1 else [chosen[0] + 1 if chosen[0] + 1 < len(rows) else chosen[0] - 1]
+    )
     longest = max(len(rows[row].sequence) for row in (*chosen, *others))
     made = [_joined(rows[a].sequence, rows[b].sequence, longest) for a, b in list(zip(chosen, others))[share]]
     cut = micro_batches(range(len(made)), [len(s) for s in made], plan.micro_rows, plan.micro_tokens)

@@ -38,5 +38,5 @@ def batches(rows: Listed[Sequence], chosen: Listed[int], plan: Plan, pad_id: int
     """One global batch cut as the plan says: packed, or padded and sorted by length."""
     if plan.packing:
         return packed(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)
-    cut = micro_batches(chosen, [len(row) for row in rows], plan.micro_rows, plan.micro_tokens)
+    cut = micro_batches(chosen, {row: len(rows[row]) for row in chosen}, plan.micro_rows, plan.micro_tokens)
     return [collate(rows, part, pad_id) for part in cut]

@@ -1,0 +1,136 @@
+"""Rows of `streaming: true`: held out from the beginning, a sample to plan by, the rest encoded while it is learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from sartor.api.rows import PreparedRows, first_reason, load_named, split_seed, stop_when_too_much_is_skipped
+from sartor.base.config import RunConfig
+from sartor.base.errors import ConfigError, DataError
+from sartor.base.types import Example, Ledger, Note, Skipped
+from sartor.data.load import Permissions, SourceFile
+from sartor.data.streaming import Stream, open_stream, shuffled
+from sartor.prompt.encode import Encoder
+from sartor.prompt.stream import RowStream
+
+SAMPLE = 1000
+"""Rows that plan and pre-flight look at, and the fewest after which too many skipped rows stop a run."""
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raises: ConfigError for what a stream cannot do."""
+    data = config.data
+    if config.train.max_steps <= 0:
+        raise ConfigError("A stream has no length.", "streaming", "Write max_steps.")
+    if 0 < data.val_size < 1:
+        raise ConfigError("A part of a stream is not known.", "val_size", "Write a count of rows, or eval_dataset.")
+    if data.max_samples:
+        raise ConfigError("A sample needs all rows.", "max_samples", "Leave it out: max_steps bounds a stream.")
+    if not data.dataset:
+        raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
+
+
+def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
+    """The first `val_size` rows held out, those behind them as a stream that is encoded while it is learned.
+
+    The ledger is that of the sample; `so_far` gives the one of the rows that were taken.
+    Raises: ConfigError as `check_settings` does; DataError as `prepare_rows` does.
+    """
+    check_settings(config)
+    data = config.data
+    source = open_stream(
+        data.dataset, Path(data.dataset_dir), stage=config.method.stage, mix_strategy=data.mix_strategy,
+        interleave_probs=data.interleave_probs, seed=split_seed(config), encoding=data.encoding,
+        permissions=permissions,
+    )  # fmt: skip
+    held_out, files, other = list(islice(source.rows(_not_told), round(data.val_size))), source.files, Ledger()
+    if data.eval_dataset:
+        loaded = load_named(config, data.eval_dataset, permissions)
+        held_out, files, other = held_out + loaded.examples, (*files, *loaded.files), loaded.ledger
+    held_out_rows = encoder.encode_all(held_out)
+    lost = {skipped.origin.id for skipped in held_out_rows.skipped}
+    held_out = [example for example in held_out if example.origin.id not in lost]
+    other = replace(other, learned=0, held_out=len(held_out), skipped=(*other.skipped, *held_out_rows.skipped))
+    looked = _Pass(source, config)
+    sample = encoder.encode_all(islice(looked.rows(), SAMPLE))
+    looked.skipped += sample.skipped
+    learned = {row.origin.id for row in sample.encoded if row.origin}
+    ledger = looked.ledger(other, len(learned))
+    if not learned:
+        raise DataError("No row is left to learn from.", ", ".join(data.dataset), first_reason(ledger))
+    stop_when_too_much_is_skipped(ledger, data.max_skipped)
+    notes = (Note("streamed", {"rows": ledger.read}), *encoder.take_notes())
+    running = _Pass(source, config)
+    seed = config.train.seed if config.train.data_seed is None else config.train.data_seed
+    batch = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
+    batch *= int(os.environ.get("WORLD_SIZE", "1"))
+    stream = RowStream(
+        lambda turn: shuffled(running.rows(), data.buffer_size, seed, turn), encoder, config.train.max_steps * batch,
+        behind=batch + 1, on_skipped=running.skip,
+    )  # fmt: skip
+    prepared = PreparedRows(
+        [], held_out, stream, held_out_rows.encoded, replace(ledger, notes=notes), files, sample=sample.encoded,
+        known_by=_known_by(files, config),
+    )  # fmt: skip
+
+    def so_far(position: int) -> PreparedRows:
+        uses = stream.uses(position)
+        found = running.ledger(other, len(uses), sum(uses.values()) - len(uses))
+        return replace(prepared, ledger=replace(found, notes=encoder.take_notes()), learned_names=tuple(uses))
+
+    return replace(prepared, so_far=so_far)
+
+
+@dataclass(slots=True)
+class _Pass:
+    """Reads the rows behind those held out, and counts the first time through."""
+
+    source: Stream
+    config: RunConfig
+    skipped: list[Skipped] = field(default_factory=list)
+    read: int = 0
+    turns: int = 0
+
+    def rows(self) -> Iterator[Example]:
+        first, held_out = self.turns == 0, round(self.config.data.val_size)
+        self.turns += 1
+        for number, example in enumerate(self.source.rows(self._unreadable if first else _not_told), 1):
+            self.read += first
+            if number > held_out:
+                yield example
+
+    def skip(self, row: Skipped) -> None:
+        """Raises: DataError when they are too many."""
+        self.skipped.append(row)
+        if self.read >= SAMPLE:
+            stop_when_too_much_is_skipped(self.ledger(Ledger(), 0), self.config.data.max_skipped)
+
+    def _unreadable(self, row: Skipped) -> None:
+        self.read += 1
+        self.skip(row)
+
+    def ledger(self, other: Ledger, learned: int, repeats: int = 0) -> Ledger:
+        """With those of the other rows; what is read and has no other place was left out: the run ended before it."""
+        read, skipped = self.read + other.read, (*other.skipped, *self.skipped)
+        rest = read - learned - other.held_out - len(skipped)
+        return Ledger(read, learned, other.held_out, rest, repeats, skipped)
+
+
+def _not_told(row: Skipped) -> None:
+    """It is told by another pass."""
+
+
+def _known_by(files: Sequence[SourceFile], config: RunConfig) -> str:
+    """What decides the rows of each position: the files and the settings that order them."""
+    names = {"dataset", "val_size", "mix_strategy", "interleave_probs", "buffer_size", "split_seed"}
+    decided = [
+        [file.sha256 for file in files], config.data.model_dump(include=names, mode="json"),
+        [config.train.seed, config.train.data_seed, config.prompt.cutoff_len, config.prompt.overlong],
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(decided).encode()).hexdigest()
