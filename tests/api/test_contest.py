@@ -97,6 +97,17 @@ def test_models_without_a_run_answer_the_rows_that_are_named(project: Path, tiny
     assert (project / "out" / "comparison.json").exists()
 
 
+def test_rows_named_now_go_before_those_held_out(run: api.Run, project: Path) -> None:
+    rows = [{"instruction": f"第{n}章写了什么？", "output": f"数字{n}。"} for n in range(3)]
+    (project / "data" / "new.json").write_text(json.dumps(rows), encoding="utf-8")
+    registry = project / "data" / "dataset_info.json"
+    entries = {**json.loads(registry.read_text(encoding="utf-8")), "new": {"file_name": "new.json"}}
+    registry.write_text(json.dumps(entries), encoding="utf-8")
+    found = api.compare_several(run.path, "base", overrides=["eval_dataset=new", *QUICK])
+    assert len(found.row_ids) == 3
+    assert all(row.startswith("new") for row in found.row_ids)
+
+
 def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="nothing to be compared"):
         api.compare_several(run.path)

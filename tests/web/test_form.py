@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sartor.base.config import RunConfig, parse_override, section_of
+from sartor.base.config import RunConfig, parse_override, section_of, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.web.desk import Desk
 from sartor.web.form import BEGINNING, NOT_HERE, USUAL, allow, command, fields, free_name, parse_yaml, shown, typed
@@ -60,10 +60,39 @@ def test_broken_yaml_is_named_by_its_place() -> None:
     {"output_dir": "/tmp/x"}, {"output_dir": "runs/../../x"}, {"output_dir": "data"}, {"output_dir": "runs/.trash"},
     {"model_name_or_path": "/etc"}, {"model_name_or_path": "../models/m"}, {"adapter_name_or_path": "/etc"},
     {"ref_model": "/etc"}, {"deepspeed": "/etc/x.json"}, {"export_dir": "/tmp/x"}, {"model_name_or_path": "~/m"},
+    {"judge_labels": "/etc/passwd"},
 ], ids=str)  # fmt: skip
 def test_the_page_lets_nothing_out_of_the_folder(tmp_path: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         allow(Desk(tmp_path), RunConfig.of(settings))
+
+
+CODE = [
+    {"metrics": "mine.py"}, {"metrics": "rouge-l, data/mine.PY "}, {"metrics": ["all", "runs/a/mine.py"]},
+    {"primary_metric": "mine.py"}, {"metrics": "/tmp/x.py"}, {"trust_remote_code": True},
+    {"judge_api_key": "${HOME_SECRET}"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", CODE, ids=str)
+def test_no_python_file_and_no_secret_comes_in_by_settings(tmp_path: Path, settings: dict[str, object]) -> None:
+    """By the form, the YAML beside it and a file that is loaded alike: all end in `allow` before anything starts."""
+    (tmp_path / "mine.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
+    text = to_yaml({"dataset": "d", **settings})
+    for asked in (settings, parse_yaml(text)):
+        with pytest.raises(ConfigError, match="cannot be switched on from the page"):
+            allow(Desk(tmp_path), RunConfig.of(asked))
+
+
+@pytest.mark.parametrize("key", ["allow_scripts", "allow_script", "allow_outside", "allow_remote_code"])
+def test_permissions_are_no_settings_at_all(key: str) -> None:
+    with pytest.raises(ConfigError):
+        RunConfig.of(parse_yaml(f"dataset: d\n{key}: true\n"))
+
+
+def test_builtin_metrics_are_allowed(tmp_path: Path) -> None:
+    allow(Desk(tmp_path), RunConfig.of({"metrics": "all"}))
+    allow(Desk(tmp_path), RunConfig.of({"metrics": ["rouge-l.char", "chrf"], "primary_metric": "bleu-4"}))
 
 
 def test_what_lies_in_the_folders_is_allowed(tmp_path: Path) -> None:

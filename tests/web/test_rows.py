@@ -12,7 +12,7 @@ from sartor.base.errors import DataError
 from sartor.prompt.show import Drawing, Piece
 from sartor.web.desk import Desk
 from sartor.web.pages.dataset import changed, leaves
-from sartor.web.pages.evaluate import marked, ordered
+from sartor.web.pages.judged import marked, ordered
 from sartor.web.pages.labels import coloured
 from sartor.web.rows import HEIGHT_PX, SIGHT_PX, TALLEST_PX, first_row
 from sartor.web.shelf import Shelf, find, turns

@@ -15,7 +15,7 @@ from sartor.use.score import Scoring
 from sartor.web.desk import Desk
 from sartor.web.jobs import Job
 from sartor.web.pages import several
-from sartor.web.pages.evaluate import metric_names
+from sartor.web.pages.judged import metric_names
 from sartor.web.words import Words
 
 ROWS = 6

@@ -49,14 +49,15 @@ def compare_several(
     """
     from sartor.use.comparison import make_comparison
 
-    names = [str(thing) for thing in things]
+    names, overrides = [str(thing) for thing in things], tuple(overrides)
     if len(names) < 2:
         raise ConfigError("One thing has nothing to be compared with.", "compare", "Name two or more, or one run.")
     runs = [run for name in names if not is_endpoint(name) and (run := run_of(Path(name)))]
     if BASE in names and not runs:
         raise ConfigError("There is no run whose base is meant.", BASE, "Name the model itself, or a run beside it.")
     shared = _settings(runs[0] if runs else None, names, overrides)
-    rows, notes = _rows(shared, runs, permissions, trust_remote_code=trust_remote_code)
+    anew = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
+    rows, notes = _rows(shared, runs, permissions, anew=anew, trust_remote_code=trust_remote_code)
     folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
     contestants: list[Contestant] = []
     for place, name in enumerate(names):
@@ -94,13 +95,16 @@ def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig
 
 
 def _rows(
-    shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, trust_remote_code: bool
+    shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, anew: bool, trust_remote_code: bool
 ) -> tuple[list[Demonstration], list[str]]:
-    """The rows that all answer, and what is to be said of them. Raises: ConfigError, DataError when none is left."""
+    """The rows that all answer, and what is to be said of them; `anew`: those named now, not those held out.
+
+    Raises: ConfigError, DataError when none is left.
+    """
     from sartor.api.rows import make_encoder
 
-    named_anew = "eval_dataset" in shared.asked and not (runs and _held_out(runs[0]))
-    if runs and not named_anew:
+    anew = anew or ("eval_dataset" in shared.asked and not (runs and _held_out(runs[0])))
+    if runs and not anew:
         encoder = make_encoder(shared, trust_remote_code=trust_remote_code)
         wanted = set(_held_out(runs[0]))
         found: list[Example] = [e for e in prepare_rows(shared, encoder, permissions).held_out if e.origin.id in wanted]

@@ -116,11 +116,10 @@ def allow(desk: Desk, config: RunConfig) -> None:
 
     Raises: ConfigError for paths outside of the desk, and for settings that only a command line can switch on.
     """
-    if config.asked.get("trust_remote_code"):
-        raise ConfigError("This cannot be switched on from the page.", "trust_remote_code",
-                          "Take it out; only the command line can.")  # fmt: skip
+    harmless(config)
     paths = [config.data.dataset_dir, config.train.output_dir, config.export.export_dir, config.train.deepspeed,
-             config.method.ref_model, *config.model.adapter_name_or_path, config.model.model_name_or_path]  # fmt: skip
+             config.method.ref_model, config.evaluation.judge_labels, *config.model.adapter_name_or_path,
+             config.model.model_name_or_path]  # fmt: skip
     if isinstance(config.train.resume_from_checkpoint, str):
         paths.append(config.train.resume_from_checkpoint)
     roots = (desk.folder, *desk.model_dirs)
@@ -132,6 +131,19 @@ def allow(desk: Desk, config: RunConfig) -> None:
                               "Choose something in it, or start the page with --model-dir.")  # fmt: skip
     if config.train.output_dir and not _in_runs(desk, config.train.output_dir):
         raise ConfigError("A run of the page lies directly in runs/.", config.train.output_dir, "Write runs/NAME.")
+
+
+def harmless(config: RunConfig) -> None:
+    """Neither code nor a secret comes in by settings from the page: only a command line can name them.
+
+    Raises: ConfigError for remote code, scripts, a metric that is a Python file, and the key of a judge.
+    """
+    asked = {key: config.asked.get(key) for key in ("trust_remote_code", "judge_api_key") if config.asked.get(key)}
+    for name in (*config.evaluation.metrics, config.evaluation.primary_metric):
+        if name.strip().lower().endswith(".py") or "/" in name or "\\" in name:
+            asked["metrics"] = name
+    for key in asked:
+        raise ConfigError("This cannot be switched on from the page.", key, "Take it out; only the command line can.")
 
 
 def _in_runs(desk: Desk, output_dir: str) -> bool:

@@ -182,7 +182,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], cl
                 with ui.element("tr"):
                     for (title, kind), cell in zip(columns, row, strict=True):
                         made = ui.element("td").classes(kind)
-                        made._props["data-k"] = title
+                        made._props["data-k"] = title if "raw" in kind else title[:1].upper() + title[1:]
                         with made:
                             if isinstance(cell, str):
                                 text(cell, tag="span")

@@ -53,8 +53,8 @@ class Labels:
                 button("←", partial(self._step, -1)).props(f'aria-label="{t("dataset.before")}"')
                 self.place = text("", "num soft")
                 button("→", partial(self._step, 1)).props(f'aria-label="{t("dataset.after")}"')
-            with line("small soft"):
-                ui.element("span").classes("swatch")
+            with line("small soft").style("flex-wrap:nowrap"):
+                ui.element("span").classes("swatch").style("flex:none")
                 text(t("dataset.learned_hint"), tag="span")
             self.drawn = ui.element("div")
         await self._redraw()
@@ -81,10 +81,9 @@ class Labels:
     def _shown(self, shown: Shown) -> None:
         t = self.t
         for drawing in shown.drawings:
-            template = self.template or t("dataset.own_template")
             share = f"{drawing.learned / max(1, drawing.tokens):.0%}"
             facts([(t("dataset.tokens"), f"{drawing.tokens:,}"), (t("dataset.learned"), f"{drawing.learned:,}"),
-                   (t("dataset.share"), share), (t("dataset.template"), template)])  # fmt: skip
+                   (t("dataset.share"), share)])  # fmt: skip
             if drawing.title:
                 text(drawing.title, tag="h2")
             ui.html(coloured(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")

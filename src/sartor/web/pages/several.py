@@ -17,6 +17,7 @@ from sartor.base.rundir import RunDir, read_json_lines
 from sartor.web.desk import Desk, plain
 from sartor.web.frame import button, card, line, link, pill, table, text
 from sartor.web.jobs import Job
+from sartor.web.pages.judged import said
 from sartor.web.words import Words
 
 if TYPE_CHECKING:
@@ -164,8 +165,6 @@ class Several:
                 button(self.t("dataset.more", count=len(rows) - self.shown), self._more)
 
     def _row(self, row: Sequence[Mapping[str, Any]]) -> None:
-        from sartor.web.pages.evaluate import marked
-
         t, label = self.t, str(row[0].get("label") or "")
         with ui.element("article").classes("answer"):
             with line("spread"):
@@ -178,8 +177,7 @@ class Several:
                         loss = one.get("loss")
                         figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
                         text(f"{contestant['name']}{figure} · {one.get('stop_reason', '')}", "who num")
-                        shown = marked(str(one.get("predict") or ""), label)
-                        ui.html(shown, sanitize=False).classes("say assistant")
+                        said(t, str(one.get("predict") or ""), label)
 
 
 def orders(t: Words, contest: Contest) -> dict[str, str]:

@@ -115,7 +115,7 @@ class Form:
             self._tell(error)
 
     def _field(self, field: Field) -> None:
-        value, hint = self.asked.get(field.key), explained(self.t.lang, field.key, field.description)
+        value, hint = self.asked.get(field.key), explained(self.t.lang, field.key, field.description).replace("`", "")
         default = shown(field.default)
         options: dict[Any, str] | list[Any] | None = None
         if field.key == "dataset":
