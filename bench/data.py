@@ -1,6 +1,6 @@
 """Data beside LLaMA-Factory 0.9.5: load + template + encode of 19,990 alpaca rows, and how files grow; one run.
 
-    python bench/data.py FOLDER [--times 10] [--sizes 10000 100000 1000000]
+    python bench/data.py FOLDER [--times 10] [--sizes 10000 100000 1000000] [--check 100000] [--only PART]
 
 FOLDER holds alpaca_zh_demo.json and alpaca_en_demo.json (LLaMA-Factory's demo data). Each tool works in a process of
 its own on the same file with SmolLM2's tokenizer and the template chatml; the clock runs from the file's name to the
@@ -16,6 +16,8 @@ import csv
 import json
 import math
 import os
+import random
+import re
 import sys
 import tempfile
 import time
@@ -46,11 +48,15 @@ np.savez(sys.argv[2], seconds=seconds, lengths=[len(row) for row in ids], ids=np
 """
 
 
+def demo_rows(folder: Path) -> list[dict[str, Any]]:
+    """Both demo files, Chinese and English."""
+    names = ("alpaca_zh_demo.json", "alpaca_en_demo.json")
+    return [row for name in names for row in json.loads((folder / name).read_text(encoding="utf-8"))]
+
+
 def make_rows(folder: Path, target: Path, times: int) -> int:
     """`times` copies of both demo files, each row told apart by a number, so that nothing is cached."""
-    demos: list[dict[str, Any]] = []
-    for name in ("alpaca_zh_demo", "alpaca_en_demo"):
-        demos += json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    demos = demo_rows(folder)
     rows = [{**row, "instruction": f"{row['instruction']} ({copy})"} for copy in range(times) for row in demos]
     target.mkdir()
     (target / "alpaca.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
@@ -153,7 +159,33 @@ seconds = time.perf_counter() - begin
 status = Path("/proc/self/status").read_text(encoding="ascii")
 print(count, seconds, status.split("VmHWM:")[1].split()[0])
 """
-"""Prints rows, seconds and the peak in KiB (Linux); `ru_maxrss` would count the memory of the forking process."""
+CHECK = """
+import contextlib
+from sartor.cli import main
+with contextlib.suppress(SystemExit):  # 1 for findings
+    main()
+"""
+STREAM = """
+import sys, time
+from pathlib import Path
+from sartor.api.rows import make_encoder
+from sartor.api.streaming import prepare_stream
+from sartor.base.config import RunConfig
+config = RunConfig.of({"dataset": "made", "dataset_dir": sys.argv[1], "streaming": True, "max_steps": 1000})
+encoder = make_encoder(config)
+begin = time.perf_counter()
+rows = prepare_stream(config, encoder)
+stream = rows.learned_ids
+for position in range(len(stream)):
+    stream[position]
+    if position == 15:
+        first = time.perf_counter() - begin
+seconds = time.perf_counter() - begin
+rows.close()
+peak = Path("/proc/self/status").read_text(encoding="ascii").split("VmHWM:")[1].split()[0]
+print(first, seconds, peak)
+"""
+"""READ prints rows, seconds and the peak in KiB (Linux); `ru_maxrss` would count the memory of the forking process."""
 
 
 def growth(folder: Path, sizes: list[int]) -> None:
@@ -172,6 +204,36 @@ def growth(folder: Path, sizes: list[int]) -> None:
         if len(sizes) > 1:
             slope = math.log(seconds[-1] / seconds[0]) / math.log(sizes[-1] / sizes[0])
             print(f"{suffix:7}log-log slope {slope:.2f} (target at most 1.05)", flush=True)
+
+
+def check_time(folder: Path, data: Path, count: int) -> None:
+    """`sartor check` as a command on rows mixed of the demo's sentences, every hundredth nearly repeated."""
+    rows = [row for row in demo_rows(data) if row["output"]]
+    sentences = [s for row in rows for s in re.split(r"(?<=[.!?。！？])\s*", row["output"]) if len(s) > 10]
+    draw, made = random.Random(1), []
+    for number in range(count):
+        row = rows[number % len(rows)]
+        question = f"{row['instruction']} {draw.choice(sentences)[:60]}"
+        answer = " ".join(draw.sample(sentences, draw.randint(2, 6)))
+        made.append({"instruction": question, "input": row.get("input", ""), "output": answer})
+    for number in range(0, count // 50, 2):
+        made[number + 1] = {**made[number], "output": made[number]["output"] + "."}
+    (folder / "rows.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+    (folder / "dataset_info.json").write_text('{"made": {"file_name": "rows.json"}}', encoding="utf-8")
+    done = rivals.run([sys.executable, "-c", CHECK, "check", "made", "--dataset-dir", str(folder)], folder)
+    print(f"check  {count:>10,} rows {done.seconds:8.1f} s {done.peak_bytes >> 20:6,} MiB (target 60 s)", flush=True)
+
+
+def stream_time(folder: Path, size: int) -> None:
+    """Seconds from the settings to the first row of a stream, and to the end of its first thousand batches of 16."""
+    make_file(folder / "rows.jsonl", size)
+    (folder / "dataset_info.json").write_text('{"made": {"file_name": "rows.jsonl"}}', encoding="utf-8")
+    done = rivals.run([sys.executable, "-c", STREAM, str(folder)], folder)
+    first, thousand, peak = done.output.split()[-3:]
+    print(
+        f"stream {size:>10,} rows: first batch after {float(first):.2f} s (target 5), a thousand after "
+        f"{float(thousand):.2f} s, {int(peak) >> 10:,} MiB", flush=True,
+    )  # fmt: skip
 
 
 def beside(folder: Path, data: Path, times: int) -> None:
@@ -203,14 +265,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--times", type=int, default=10, help="copies of the demo rows")
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--check", type=int, default=100_000, help="rows to check")
+    parser.add_argument("--only", choices=("beside", "growth", "check", "stream"), help="one part alone")
     parser.add_argument("--side", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.side:
         encode_here(Path(asked.side[0]), asked.side[1], Path(asked.side[2]))
         return
     with tempfile.TemporaryDirectory(prefix="sartor-bench-") as name:
-        beside(Path(name), asked.folder.resolve(), asked.times)
-        growth(Path(name), asked.sizes)
+        folder, data = Path(name), asked.folder.resolve()
+        parts = {
+            "beside": lambda: beside(folder, data, asked.times), "growth": lambda: growth(folder, asked.sizes),
+            "check": lambda: check_time(folder, data, asked.check),
+            "stream": lambda: stream_time(folder, max(asked.sizes)),
+        }  # fmt: skip
+        for part, measure in parts.items():
+            if asked.only in (None, part):
+                measure()
 
 
 if __name__ == "__main__":
