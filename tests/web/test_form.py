@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def test_broken_yaml_is_named_by_its_place() -> None:
     assert parse_yaml("") == {}
     with pytest.raises(ConfigError):
         parse_yaml("- a")
+
+
+def test_a_small_file_that_stands_for_a_huge_one_is_refused() -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghij")]
+    with pytest.raises(ConfigError, match="references"):
+        parse_yaml("\n".join(lines))
+    with pytest.raises(ConfigError, match="too long"):
+        parse_yaml("a: " + "x" * 300_000)
 
 
 @pytest.mark.parametrize("settings", [

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
-from sartor.web.access import TRIES, Access
+from sartor.web.access import SESSION_S, TRIES, Access
 from sartor.web.guard import Guard
 
 
@@ -19,7 +20,15 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"secret"})
 
 
-def ask(app: Any, kind: str = "http", method: str = "GET", path: str = "/", body: bytes = b"", **headers: str) -> Any:
+def ask(
+    app: Any,
+    kind: str = "http",
+    method: str = "GET",
+    path: str = "/",
+    body: bytes = b"",
+    scheme: str = "http",
+    **headers: str,
+) -> Any:
     """(status or socket verdict, headers, body) of one request."""
     sent: list[Any] = []
 
@@ -30,7 +39,7 @@ def ask(app: Any, kind: str = "http", method: str = "GET", path: str = "/", body
         sent.append(message)
 
     raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": kind, "method": method, "path": path, "headers": raw, "client": ("10.0.0.9", 1)}
+    scope = {"type": kind, "method": method, "path": path, "headers": raw, "client": ("10.0.0.9", 1), "scheme": scheme}
     asyncio.run(app(scope, receive, send))
     first = sent[0]
     if kind == "websocket":
@@ -109,6 +118,30 @@ def test_nothing_is_shown_without_the_password() -> None:
     assert ask(app, path="/data", **session) == (200, [], b"secret")
     assert ask(app, "websocket", **session)[0] == "websocket.accept"
     assert ask(app, path="/data", cookie="sartor-session=")[0] == 303
+
+
+@pytest.mark.parametrize(("scheme", "headers", "secure"), [
+    ("http", {}, False), ("https", {}, True), ("http", {"x_forwarded_proto": "https"}, True),
+])  # fmt: skip
+def test_over_tls_the_cookie_is_secure(scheme: str, headers: dict[str, str], secure: bool) -> None:
+    app = Access(inner, "correct horse battery")
+    body = b"password=correct+horse+battery"
+    status, sent, _ = ask(app, method="POST", path="/login", body=body, scheme=scheme, **headers)
+    assert status == 303
+    assert dict(sent)[b"set-cookie"].decode().endswith("; Secure") is secure
+
+
+def test_the_password_is_kept_hashed_and_sessions_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Access(inner, "correct horse battery")
+    _, sent, _ = ask(app, method="POST", path="/login", body=b"password=correct+horse+battery")
+    cookie = dict(sent)[b"set-cookie"].decode().partition(";")[0]
+    kept = repr(vars(app))
+    assert "correct horse" not in kept
+    assert cookie.partition("=")[2] not in kept, "of a session only a hash is kept"
+    assert ask(app, cookie=cookie)[0] == 200
+    now = time.time()
+    monkeypatch.setattr("sartor.web.access.time.time", lambda: now + SESSION_S + 1)
+    assert ask(app, cookie=cookie)[0] == 303
 
 
 def test_wrong_passwords_are_few() -> None:

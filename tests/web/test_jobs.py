@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,8 +19,10 @@ class Child:
     """A process that is not one."""
 
     pid = os.getpid()
+    asked: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, words: list[str], **options: Any) -> None:
+        self.asked.append(options)
         assert words[0] == sys.executable
         assert options["start_new_session"], "it must outlive the server"
 
@@ -31,6 +33,7 @@ class Child:
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     monkeypatch.setattr(queue.subprocess, "Popen", Child)
+    monkeypatch.setenv(queue.VISIBLE, "")
     return Jobs(tmp_path / "jobs", tmp_path)
 
 
@@ -42,6 +45,41 @@ def test_one_at_a_time_in_their_order(jobs: Jobs) -> None:
     first.write("ended.json", {"exit": 0})
     jobs.advance()
     assert [job.state() for job in (first, second, third)] == ["done", "stopped", "running"]
+
+
+def test_each_gpu_has_a_line_of_its_own_and_a_run_never_two_processes(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(queue.VISIBLE, "2,5")
+    assert queue.devices() == ("2", "5")
+    first, again, second, third = (jobs.add("train", name, settings="s.yaml") for name in ("a", "a", "b", "c"))
+    assert [job.state() for job in (first, again, second, third)] == ["running", "waiting", "running", "waiting"]
+    assert [(job.read("started.json") or {})["device"] for job in (first, second)] == ["2", "5"]
+    assert [options["env"][queue.VISIBLE] for options in Child.asked[-2:]] == ["2", "5"]
+    second.write("ended.json", {"exit": 0})
+    jobs.advance()
+    assert (third.read("started.json") or {})["device"] == "5"
+    assert again.state() == "waiting", "the run has a process already"
+
+
+def test_gpus_are_counted_without_loading_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(queue.VISIBLE, raising=False)
+    assert queue.devices(tmp_path / "none") == ("",)
+    for name in ("0000:1b:00.0", "0000:2c:00.0"):
+        (tmp_path / "gpus" / name).mkdir(parents=True)
+    assert queue.devices(tmp_path / "gpus") == ("0", "1")
+    monkeypatch.setenv(queue.VISIBLE, "")
+    assert queue.devices(tmp_path / "gpus") == ("",), "hidden ones are not used"
+
+
+def test_what_waits_is_started_by_the_next_server(jobs: Jobs, tmp_path: Path) -> None:
+    first, second = (jobs.add("train", name, settings="s.yaml") for name in "ab")
+    del jobs
+    first.write("ended.json", {"exit": 0})
+    other = Jobs(tmp_path / "jobs", tmp_path)
+    assert [job.state() for job in other.all()] == ["done", "waiting"]
+    other.advance()
+    assert second.state() == "running"
 
 
 def test_another_server_sees_the_same(jobs: Jobs, tmp_path: Path) -> None:

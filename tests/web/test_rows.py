@@ -9,8 +9,10 @@ import pytest
 
 from sartor import api
 from sartor.base.errors import DataError
+from sartor.base.types import Demonstration, Message
 from sartor.prompt.show import Drawing, Piece
 from sartor.web.desk import Desk
+from sartor.web.pages.chat import as_row
 from sartor.web.pages.dataset import changed, leaves
 from sartor.web.pages.judged import marked, ordered
 from sartor.web.pages.labels import coloured
@@ -67,6 +69,15 @@ def test_saved_turns_become_a_dataset(desk: Desk) -> None:
     assert len(api.load("chat", desk.data).examples) == 2
     with pytest.raises(DataError, match="another form"):
         api.add_row("d", desk.data, turn)
+
+
+def test_a_saved_turn_is_read_back_as_it_was_said(desk: Desk) -> None:
+    turns_ = [Message("user", "q"), Message("assistant", "a", reasoning="because")]
+    api.add_row("chat", desk.data, {"conversations": as_row(turns_, "S")})
+    (row,) = api.load("chat", desk.data).examples
+    assert isinstance(row, Demonstration)
+    said = [(m.role, m.text) for m in row.messages]
+    assert said == [("system", "S"), ("user", "q"), ("assistant", "<think>\nbecause\n</think>\n\na")]
 
 
 def test_a_dataset_is_loaded_again_only_when_it_changed(desk: Desk) -> None:

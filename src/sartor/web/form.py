@@ -31,6 +31,8 @@ BEGINNING: Mapping[str, Any] = {
     "per_device_train_batch_size": 8, "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "save_steps": 50,
 }  # fmt: skip
 """The form as it opens: LoRA on the embedded model."""
+MOST_YAML = 200_000
+"""Characters. A few lines that refer to each other can stand for more memory than there is: no references either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,11 @@ def typed(text: str) -> Any:
 
 def parse_yaml(text: str) -> dict[str, Any]:
     """Flat settings from the text beside the form. Raises: ConfigError with line and column."""
+    if len(text) > MOST_YAML:
+        raise ConfigError("This is too long for settings.", f"{len(text):,} characters", "Is it another file?")
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ConfigError("Settings hold no references.", "*", "Write each value out.")
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

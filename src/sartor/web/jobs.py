@@ -1,4 +1,4 @@
-"""Long work as processes of their own, one at a time, in files: it outlives the page's server; it draws nothing."""
+"""Long work as processes of their own, one a device, in files: it outlives the page's server; it draws nothing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from sartor.base.errors import RunError
 from sartor.base.system import atomic_write, locked
 
 Kind = Literal["train", "estimate", "compare", "export", "generate", "contest"]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 
 
@@ -108,24 +109,37 @@ class Jobs:
         return next((j for j in reversed(self.all()) if j.run == run and kind in (None, j.kind)), None)
 
     def advance(self) -> None:
-        """Start the oldest waiting job when none runs."""
+        """Start the oldest waiting jobs, one for each device that is free and never two about one run."""
         self.children = [child for child in self.children if child.poll() is None]
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(RunError), locked(self.folder):
             jobs = [(job, job.state()) for job in self.all()]
-            waiting = [job for job, state in jobs if state == "waiting"]
-            if waiting and not any(state == "running" for _, state in jobs):
-                self._start(waiting[0])
+            running = [job for job, state in jobs if state == "running"]
+            every, busy = devices(), {job.run for job in running}
+            taken = [(job.read("started.json") or {}).get("device", every[0]) for job in running]
+            free = [device for device in every if device not in taken]
+            for job in [job for job, state in jobs if state == "waiting"]:
+                if free and job.run not in busy:
+                    busy.add(job.run)
+                    self._start(job, free.pop(0))
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, device: str) -> None:
         with (job.path / "log.txt").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "sartor.web.worker", str(job.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.work_in,
-                start_new_session=True,
+                start_new_session=True, env={**os.environ, VISIBLE: device} if device else None,
             )  # fmt: skip
         self.children.append(child)
-        job.write("started.json", {"pid": child.pid, "born": _born(child.pid)})
+        job.write("started.json", {"pid": child.pid, "born": _born(child.pid), "device": device})
+
+
+def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
+    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them; one nameless device where there is none."""
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        named = ",".join(str(place) for place, _ in enumerate(gpus.glob("*")))
+    return tuple(part.strip() for part in named.split(",") if part.strip()) or ("",)
 
 
 def _born(pid: int) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -179,10 +180,8 @@ class Column:
             text(said or t("chat.no_weights", host=self.remote.host), tag="span")
 
     def _save(self) -> None:
-        pair = self.turns[-2:]
-        turn = [{"from": "human" if m.role == "user" else "gpt", "value": m.text} for m in pair]
         try:
-            api.add_row(SAVED, self.chat.desk.data, {"conversations": turn})
+            api.add_row(SAVED, self.chat.desk.data, {"conversations": as_row(self.turns[-2:], self.chat.system)})
             ui.notify(self.chat.t("chat.saved", name=SAVED), position="bottom")
         except SartorError as error:
             ui.notify(str(error), type="negative")
@@ -316,6 +315,15 @@ class Chatting:
                 "tools": self.tools, "columns": columns}  # fmt: skip
         made = await aside(lambda: json.dumps(told, ensure_ascii=False, indent=2))
         ui.download.content(str(made), "conversation.json")
+
+
+def as_row(turns: Sequence[Message], system: str = "") -> list[dict[str, str]]:
+    """A turn as a training row in sharegpt form, with the system text and the reasoning that led to it."""
+    row = [{"from": "system", "value": system}] if system else []
+    for turn in turns:
+        thought = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
+        row.append({"from": "human" if turn.role == "user" else "gpt", "value": thought + turn.text})
+    return row
 
 
 def label(target: Target, t: Words) -> str:

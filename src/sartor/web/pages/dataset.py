@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -15,10 +13,10 @@ from sartor import api
 from sartor.base import messages
 from sartor.base.errors import DataError, SartorError
 from sartor.base.types import Skipped
-from sartor.data.dataset_info import parse_entry, read_registry, write_entry
 from sartor.data.load import Loaded
 from sartor.web.desk import Desk
 from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
+from sartor.web.pages.entry import Entry
 from sartor.web.pages.labels import Labels
 from sartor.web.pages.linting import Linting
 from sartor.web.rows import Rows
@@ -223,54 +221,6 @@ class Browsing:
                 trouble(self.t, new)
             return
         ui.navigate.to(f"/dataset/{quote(new)}")
-
-
-class Entry:
-    """The dataset's entry in dataset_info.json, checked as one types."""
-
-    def __init__(self, desk: Desk, t: Words, name: str) -> None:
-        self.desk, self.t, self.name = desk, t, name
-
-    def draw(self) -> None:
-        try:
-            entry = read_registry(self.desk.data).entries.get(self.name)
-        except DataError:
-            return  # it has been said
-        if entry is None:
-            return
-        with card():
-            text(self.t("dataset.entry_lead"), "soft")
-            shown = json.dumps(entry, ensure_ascii=False, indent=2)
-            self.box = ui.textarea(value=shown, on_change=self._check).props("outlined autogrow debounce=200")
-            self.box.classes("w-full mono")
-            self.said = ui.element("div")
-            with line():
-                button(self.t("dataset.save_entry"), self._save, "main")
-
-    def _parsed(self) -> Any:
-        try:
-            entry = json.loads(self.box.value or "")
-        except ValueError as error:
-            raise DataError(f"The JSON is broken: {error}.", self.name, "Mend that place.") from None
-        parse_entry(self.name, entry, self.desk.data / "dataset_info.json")
-        if isinstance(entry, dict) and entry.get("file_name"):
-            self.desk.inside(str(entry["file_name"]), self.desk.data)
-        return entry
-
-    def _tell(self, work: Callable[[], Any], good: str) -> None:
-        self.said.clear()
-        with self.said:
-            try:
-                work()
-                text(good, "good")
-            except SartorError as error:
-                trouble(self.t, error)
-
-    def _check(self) -> None:
-        self._tell(self._parsed, self.t("dataset.entry_good"))
-
-    def _save(self) -> None:
-        self._tell(lambda: write_entry(self.desk.data, self.name, self._parsed()), self.t("dataset.entry_saved"))
 
 
 def leaves(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:

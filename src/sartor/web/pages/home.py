@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,11 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
-from fastapi.responses import FileResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from nicegui import app, ui
 
 from sartor import api
 from sartor.base.errors import SartorError
+from sartor.web.archive import zipped
 from sartor.web.desk import Desk
 from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
 from sartor.web.jobs import Job, Jobs
@@ -53,6 +57,18 @@ def add_to(desk: Desk, jobs: Jobs) -> None:
         if not found.is_file():
             return PlainTextResponse("Not here.", 404)
         return FileResponse(found, filename=found.name)
+
+    @app.get("/exports-zip/{name}")
+    def together(name: str) -> Response:
+        """All files of an export as one download."""
+        try:
+            found = desk.inside(name, exports)
+        except SartorError:
+            return PlainTextResponse("Not here.", 404)
+        if found.parent != exports.resolve() or not found.is_dir():
+            return PlainTextResponse("Not here.", 404)
+        said = {"content-disposition": f"attachment; filename*=UTF-8''{quote(found.name)}.zip"}
+        return StreamingResponse(zipped(found), media_type="application/zip", headers=said)
 
 
 class Taking:
@@ -156,6 +172,8 @@ class Taking:
                  size((folder / name).stat().st_size)]
                 for name in result.get("files", ()) if (folder / name).is_file()
             ]  # fmt: skip
+            with line():
+                link(t("home.download"), f"/exports-zip/{quote(self._folder())}", "btn main")
             table([(t("data.file"), "wide"), (t("data.size"), "num")], rows)
             text(t("home.lies", folder=f"exports/{self._folder()}"), "soft small")
         else:
@@ -173,29 +191,30 @@ def agreement(t: Words, check: Mapping[str, Any]) -> str:
 
 def snippets(run: str, folder: str, form: str) -> dict[str, str]:
     """Name of a program → the lines that use the model in it."""
+    place, name = shlex.quote(folder), re.sub(r"[^a-z0-9._-]+", "-", run.lower()).strip("-._") or "model"
     shown = {
-        "openai": f"sartor serve runs/{run}\n\n"
+        "openai": f"sartor serve {shlex.quote(f'runs/{run}')}\n\n"
         "from openai import OpenAI\n"
         'client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")\n'
-        f'answer = client.chat.completions.create(\n    model="{run}",\n'
+        f"answer = client.chat.completions.create(\n    model={json.dumps(run, ensure_ascii=False)},\n"
         '    messages=[{"role": "user", "content": "…"}],\n)\nprint(answer.choices[0].message.content)',
     }
     if form == "merged":
         shown["transformers"] = (
             "from transformers import pipeline\n"
-            f'ask = pipeline("text-generation", "{folder}")\n'
+            f'ask = pipeline("text-generation", {json.dumps(folder, ensure_ascii=False)})\n'
             'print(ask([{"role": "user", "content": "…"}])[0]["generated_text"][-1])'
         )
-        shown["vLLM"] = f"vllm serve {folder}"
+        shown["vLLM"] = f"vllm serve {place}"
     elif form == "adapter":
         shown["transformers + peft"] = (
             "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n"
-            f'model = AutoPeftModelForCausalLM.from_pretrained("{folder}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{folder}")'
+            f"model = AutoPeftModelForCausalLM.from_pretrained({json.dumps(folder, ensure_ascii=False)})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder, ensure_ascii=False)})"
         )
-        shown["vLLM"] = f"vllm serve BASE_MODEL --enable-lora --lora-modules {run}={folder}"
+        shown["vLLM"] = f"vllm serve BASE_MODEL --enable-lora --lora-modules {name}={place}"
     elif form == "gguf":
-        shown["llama.cpp"] = f"llama-server -m {folder}/*.gguf --jinja"
+        shown["llama.cpp"] = f"llama-server -m {place}/*.gguf --jinja"
     else:
-        shown["Ollama"] = f"cd {folder}\nollama create {run.lower()} -f Modelfile\nollama run {run.lower()}"
+        shown["Ollama"] = f"cd {place}\nollama create {name} -f Modelfile\nollama run {name}"
     return shown

@@ -17,7 +17,19 @@ from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
 from sartor.web.desk import Desk
-from sartor.web.form import BEGINNING, USUAL, Field, allow, command, fields, free_name, parse_yaml, shown, typed
+from sartor.web.form import (
+    BEGINNING,
+    MOST_YAML,
+    USUAL,
+    Field,
+    allow,
+    command,
+    fields,
+    free_name,
+    parse_yaml,
+    shown,
+    typed,
+)
 from sartor.web.frame import button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
 from sartor.web.jobs import Job, Jobs
 from sartor.web.watching import clock, duration
@@ -103,14 +115,33 @@ class Form:
     def _files(self) -> None:
         found = [p.relative_to(self.desk.folder).as_posix() for p in self.desk.folder.glob("*.y*ml")]
         found += [f"runs/{p.parent.name}/config.yaml" for p in self.desk.runs.glob("*/config.yaml")]
-        if found:
-            ui.select(found, label=self.t("train.load"), on_change=self._load).props("outlined dense").style(
-                "min-width:170px"
-            )
+        with line():
+            with ui.element("label").classes("btn file"):
+                ui.element("input").props(
+                    f'type=file data-upload accept=".yaml,.yml" aria-label="{self.t("train.bring")}"'
+                )
+                text(self.t("train.bring"), tag="span")
+            if found:
+                ui.select(found, label=self.t("train.load"), on_change=lambda e: self._load(str(e.value))).props(
+                    "outlined dense"
+                ).style("min-width:150px")
+        ui.on("sartor-uploaded", self._uploaded)
 
-    def _load(self, event: Any) -> None:
+    def _uploaded(self, event: Any) -> None:
+        answer = event.args if isinstance(event.args, dict) else {}
+        if "file" in answer:
+            self._load(str(answer["file"]))
+        else:
+            where, fix = str(answer.get("where", "")), str(answer.get("fix", ""))
+            self._tell(ConfigError(str(answer.get("error", "")), where, fix))
+
+    def _load(self, file: str) -> None:
+        """Settings from a file; whatever stands in it, `allow` sees it before anything starts."""
         try:
-            self.yaml.value = self.desk.inside(str(event.value)).read_text(encoding="utf-8-sig")
+            path = self.desk.inside(file)
+            if path.stat().st_size > 4 * MOST_YAML:
+                raise ConfigError("This is too long for settings.", file, "Is it another file?")
+            self.yaml.value = path.read_text(encoding="utf-8-sig")
         except (SartorError, OSError, UnicodeDecodeError) as error:
             self._tell(error)
 
