@@ -68,6 +68,7 @@ def make_rows(folder: Path, target: Path, times: int) -> int:
 def encode_here(data: Path, model: str, out: Path) -> None:
     """Sartor's side, and bare tokenizing of the same texts, in this process."""
     from sartor.base.settings import PromptSettings
+    from sartor.base.system import no_cycle_search
     from sartor.data.load import load
     from sartor.learn.model import load_tokenizer
     from sartor.prompt.encode import Encoder
@@ -76,8 +77,9 @@ def encode_here(data: Path, model: str, out: Path) -> None:
     tokenizer = load_tokenizer(model)
     encoder = Encoder(tokenizer, Template.of(tokenizer, "chatml"), PromptSettings(template="chatml", cutoff_len=CUTOFF))
     begin = time.perf_counter()
-    loaded = load("alpaca", data)
-    rows = encoder.encode_all(loaded.examples)
+    with no_cycle_search():  # as `train` does
+        loaded = load("alpaca", data)
+        rows = encoder.encode_all(loaded.examples)
     seconds = time.perf_counter() - begin
     texts = [encoder.template.render(example.messages) for example in loaded.examples]  # type: ignore[union-attr]
     begin = time.perf_counter()

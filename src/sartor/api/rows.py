@@ -10,7 +10,7 @@ from typing import Any
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
-from sartor.base.system import sha256_file
+from sartor.base.system import no_cycle_search, sha256_file
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
 from sartor.data.split import Split, split_loaded
@@ -106,6 +106,7 @@ def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissio
     )
 
 
+@no_cycle_search()
 def prepare_rows(
     config: RunConfig, encoder: Encoder, permissions: Permissions | None = None, progress: Progress | None = None
 ) -> PreparedRows:

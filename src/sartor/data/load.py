@@ -13,7 +13,7 @@ from typing import Any
 
 from sartor.base import registry
 from sartor.base.errors import DataError, nearest
-from sartor.base.system import sha256_file
+from sartor.base.system import no_cycle_search, sha256_file
 from sartor.base.types import Example, Ledger, Origin, Skipped
 from sartor.data import files as files_module
 from sartor.data import mixing, remote
@@ -98,6 +98,7 @@ def load_many(
     return Loaded(mixed, ledger, parts[0].spec, tuple(file for part in parts for file in part.files))
 
 
+@no_cycle_search()
 def load_spec(
     spec: DatasetSpec, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
     encoding: str | None = None, permissions: Permissions | None = None,

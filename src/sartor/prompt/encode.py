@@ -13,6 +13,7 @@ import numpy as np
 
 from sartor.base.errors import ConfigError, PromptError
 from sartor.base.settings import PromptSettings
+from sartor.base.system import no_cycle_search
 from sartor.base.types import (
     Demonstration,
     Document,
@@ -108,6 +109,7 @@ class Encoder:
             for done, tokens in under_way:
                 yield from self._finish(done, tokens.result(), split=True)
 
+    @no_cycle_search()
     def encode_all(self, examples: Iterable[Example], progress: Progress | None = None) -> EncodedRows:
         """Every example as tokens or with its reason; `progress` is told how many of how many are done."""
         total = len(examples) if isinstance(examples, Listed) else None

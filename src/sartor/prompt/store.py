@@ -16,7 +16,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from sartor.base.system import atomic_write, fsync_file, fsync_folder, sha256_file
+from sartor.base.system import atomic_write, fsync_file, fsync_folder, no_cycle_search, sha256_file
 from sartor.base.types import Encoded, Example, Judged, Note, Origin, Pair, Sequence, Skipped
 from sartor.prompt.encode import EncodedRows, Encoder
 
@@ -132,6 +132,7 @@ def _code_version() -> str:
     return digest.hexdigest()
 
 
+@no_cycle_search()
 def _write(folder: Path, encoder: Encoder, examples: Listed[Example], progress: Progress | None) -> None:
     """All files, then the manifest with their hashes."""
     made = {name: array(_CODES[kind]) for name, kind in _ARRAYS.items()}

@@ -10,7 +10,7 @@ import orjson
 
 from sartor.base.config import RunConfig
 from sartor.base.registry import plugins
-from sartor.base.system import atomic_open
+from sartor.base.system import atomic_open, no_cycle_search
 from sartor.base.types import Example, Origin, Skipped
 from sartor.prompt.check.finding import ORDER, Checked, Finding
 from sartor.prompt.check.subject import Subject, length_of, row_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 RULES = "sartor.prompt.check.rules"
 
 
+@no_cycle_search()
 def check(
     loaded: Loaded,
     encoder: Encoder,
