@@ -204,15 +204,22 @@ ENCODINGS = {
 }  # fmt: skip
 
 
+KINDS = {
+    "csv": lambda text: text, "txt": lambda text: text.replace("\n", "。\n\n").replace(",", " "),
+    "json": lambda text: json.dumps([dict([line.split(",", 1)]) for line in text.splitlines()], ensure_ascii=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_thirteen_encodings_are_read_rightly_or_asked_about(encoding: str, marked: bool) -> None:
-    text = ENCODINGS[encoding]
+def test_thirteen_encodings_are_read_rightly_or_asked_about(encoding: str, marked: bool, kind: str) -> None:
+    text = KINDS[kind](ENCODINGS[encoding])
     has_mark = marked and encoding.startswith(("utf", "gb18030"))  # the others cannot write one
     content = ("\ufeff" * has_mark + text).encode(encoding)
-    assert decode(content, "x.csv", encoding).text == text
+    assert decode(content, f"x.{kind}", encoding).text == text
     try:
-        found = decode(content, "x.csv").text
+        found = decode(content, f"x.{kind}").text
     except DataError as error:
         assert "--encoding" in error.fix  # noqa: PT017
     else:
