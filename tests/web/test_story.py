@@ -8,15 +8,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,16 +21,12 @@ from typing import Any
 
 import httpx
 import pytest
+from browsing import CHROMIUM, RESULTS, SIZES, Server, fits, snap, until, window
 
 from sartor.base import messages
 from sartor.base.rundir import RunDir
 from sartor.web.words import Words
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "test-results" / "web"
-DOCS = ROOT / "docs" / "images"
-CHROMIUM = os.environ.get("CHROMIUM", shutil.which("chromium") or shutil.which("chromium-browser") or "")
-SIZES = {"1280": (1280, 860), "390": (390, 844)}
 PAGES = {
     "data": ("/data", ".grid-table"), "rows": ("/dataset/qa-v2", ".list-row"),
     "labels": ("/dataset/qa-v2?view=labels", ".tok"), "check": ("/dataset/qa-v2?view=check", ".btn"),
@@ -45,69 +38,12 @@ PAGES = {
 }  # fmt: skip
 """Name → (address, what is there when the page is)."""
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\x1b[31m\u202e"
-WAIT_MS = int(os.environ.get("SARTOR_WAIT_MS", "60000"))
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.skipif(not CHROMIUM, reason="no chromium (apt-get install chromium, or CHROMIUM=path)"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-
-
-class Server:
-    """`sartor web` on a folder, as a process that can be killed and started again."""
-
-    def __init__(self, folder: Path, models: Path) -> None:
-        self.folder, self.models = folder, models
-        self.start()
-
-    def start(self, port: str = "0") -> None:
-        words = ["web", str(self.folder), "--port", port, "--no-open", "--model-dir", str(self.models)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from sartor.cli import main; main()", *words],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        )  # fmt: skip
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        found = re.search(r"http://[\d.]+:(\d+)", line)
-        assert found, line
-        self.address, self.port = found[0], found[1]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-
-
-@pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    from tiny import make_model, make_tokenizer
-
-    folder = tmp_path_factory.mktemp("desk")
-    models = tmp_path_factory.mktemp("models")
-    make_model(max_position_embeddings=1024).save_pretrained(models / "tiny")
-    make_tokenizer().save_pretrained(models / "tiny")
-    started = Server(folder, models)
-    yield started
-    started.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def gbk_file(folder: Path) -> Path:
@@ -126,21 +62,11 @@ class Story:
 
     def __init__(self, lang: str, server: Server, browser: Any) -> None:
         self.t, self.server, self.browser = Words(lang), server, browser
-        self.locale = {"en": "en-US", "zh": "zh-CN"}[lang]
         self.complaints: list[str] = []
         self.page = self.window()
 
     def window(self, size: str = "1280", scheme: str = "light", browser: Any = None) -> Any:
-        """A browser window of its own; what its console complains of is collected."""
-        width, height = SIZES[size]
-        context = (browser or self.browser).new_context(
-            viewport={"width": width, "height": height}, locale=self.locale, color_scheme=scheme, accept_downloads=True
-        )
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", lambda m: self.complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        return page
+        return window(browser or self.browser, self.t.lang, self.complaints, size, scheme)
 
     def press(self, key: str) -> None:
         self.page.get_by_role("button", name=self.t(key), exact=True).first.click()
@@ -180,6 +106,7 @@ class Story:
         page.goto(f"{self.server.address}/dataset/qa-v2?view=check")
         self.press("dataset.check_now")
         page.locator(".nicegui-echart").wait_for()
+        snap(page, f"checked-1280-{'light' if t.lang == 'en' else 'dark'}")
 
     def generate(self, folder: Path) -> None:
         """Pairs from a document by an endpoint: priced, agreed to, each beside its proof; one is dropped."""
@@ -247,6 +174,7 @@ class Story:
         self.state("running", second)
         self.state("running")
         other.close()
+        self.wait_in_line()
         page.goto("about:blank")
         server.kill()
         before = steps_of(run)
@@ -254,10 +182,34 @@ class Story:
         server.start(server.port)
         page.goto(f"{server.address}/runs/qa-v2")
         self.state("running")
+        page.goto(f"{server.address}/runs/qa-v2-2")
+        self.state("waiting")
+        self.press("train.stop")
+        self.state("stopped")
+        page.goto(f"{server.address}/runs/qa-v2")
         self.press("train.stop")
         self.state("stopped")
         assert run.state() == "interrupted"
         assert run.checkpoints(), "a stop makes a checkpoint"
+
+    def wait_in_line(self) -> None:
+        """A second training waits until the first is through."""
+        page = self.page
+        page.goto(f"{self.server.address}/train?run=qa-v2")
+        page.locator(".yaml textarea").wait_for()
+        self.press("train.start")
+        page.wait_for_url("**/runs/qa-v2-2")
+        self.state("waiting")
+
+    def throw_away(self, run: RunDir) -> None:
+        """To the trash, which is a folder: nothing is gone."""
+        page = self.page
+        page.goto(f"{self.server.address}/runs/{run.path.name}")
+        self.press("runs.trash")
+        page.wait_for_url("**/runs")
+        self.sees("runs.none")
+        assert not run.path.exists()
+        assert list(run.path.parent.glob(f".trash/*{run.path.name}*/config.yaml"))
 
     def resume(self, run: RunDir, steps: int) -> None:
         at = steps_of(run)
@@ -321,21 +273,52 @@ class Story:
         first, second = page.locator(".chat-col .mono").all_inner_texts()
         assert first.startswith(t("chat.weights", fingerprint=""))
         assert first != second
-        self.snap(page, f"talk-1280-{'light' if t.lang == 'en' else 'dark'}")
+        snap(page, f"talk-1280-{'light' if t.lang == 'en' else 'dark'}")
+        self.press("chat.save")
+        self.sees("chat.saved", name="chat")
+        (kept,) = json.loads((self.server.folder / "data" / "chat.json").read_text(encoding="utf-8"))
+        assert kept["conversations"][0] == {"from": "human", "value": "3 加一是多少？"}
+        self.set_up()
         with endpoint() as (address, seen):
             self.add_endpoint(address)
             self.ask("再说一遍？", 900)
             page.locator(".chat-col").nth(2).get_by_text("token 3").wait_for()
             assert seen[0]["model"] == "far"
-            page.locator(".chat-col").nth(2).get_by_role("button", name=t("train.stop"), exact=True).click()
+            assert seen[0]["messages"][0] == {"role": "system", "content": "S <b>"}
+            assert [tool["function"]["name"] for tool in seen[0]["tools"]] == ["clock"]
+            assert seen[0]["chat_template_kwargs"] == {"enable_thinking": False}
+            assert (seen[0]["seed"], seen[0]["temperature"]) == (7, 0.95)
+            assert page.locator(".chat-col [role=alert]").count() == 2, "the tiny model's template writes no tools"
+            stop = page.locator(".chat-col").nth(2).get_by_role("button", name=t("train.stop"), exact=True)
+            stop.click()
+            self.answered(1, "the endpoint was stopped")
+            page.get_by_role("textbox", name=t("chat.tools")).fill("")
+            self.ask("再说一遍？", 900)
+            page.locator(".chat-col").nth(2).get_by_text("token 3").nth(1).wait_for()
+            assert "tools" not in seen[1]
+            stop.click()
             self.sees("chat.no_weights", host=address.removeprefix("http://").partition("/")[0])
             self.press("chat.stop_all")
             self.answered(3, "all have stopped", 30)
         with page.expect_download() as download:
             self.press("chat.export")
         told = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
-        assert [len(column["messages"]) for column in told["columns"]] == [4, 4, 2]
+        assert [len(column["messages"]) for column in told["columns"]] == [5, 5, 5]
         assert len({column["fingerprint"] for column in told["columns"]}) == 3
+
+    def set_up(self) -> None:
+        """System text, tools, sampling, seed, thinking; tools that are no JSON are named and not sent."""
+        page, t = self.page, self.t
+        page.get_by_role("textbox", name=t("data.field_system")).fill("S <b>")
+        page.get_by_role("textbox", name=t("chat.tools")).fill("[{")
+        self.ask("?", 5)
+        page.get_by_role("alert").wait_for()
+        page.get_by_role("textbox", name=t("chat.tools")).fill('[{"name": "clock", "parameters": {"type": "object"}}]')
+        page.get_by_label(t("chat.drawing")).click()
+        page.get_by_role("option", name=t("chat.sample")).click()
+        page.get_by_label(t("chat.seed")).fill("7")
+        page.get_by_label(t("chat.think")).click()
+        page.get_by_role("option", name=t("chat.off"), exact=True).click()
 
     def add_endpoint(self, address: str) -> None:
         """A third column; nothing is sent before a person agrees."""
@@ -357,14 +340,11 @@ class Story:
         with page.expect_download() as download:
             page.get_by_role("link", name="model.safetensors").click()
         assert Path(download.value.path()).stat().st_size > 10_000
-
-    def snap(self, page: Any, name: str, whole: bool = False) -> None:
-        """A picture for the test results, and for docs/ where web.md shows it and SARTOR_DOCS is set."""
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=RESULTS / f"{name}.png", full_page=whole)
-        if os.environ.get("SARTOR_DOCS") and f"web-{name}.png" in (DOCS.parent / "web.md").read_text("utf-8"):
-            DOCS.mkdir(exist_ok=True)
-            shutil.copy(RESULTS / f"{name}.png", DOCS / f"web-{name}.png")
+        with page.expect_download() as download:
+            page.get_by_role("link", name=self.t("home.download")).click()
+        with zipfile.ZipFile(download.value.path()) as made:
+            assert made.testzip() is None
+            assert "qa-v2-merged-float16/model.safetensors" in made.namelist()
 
     def photograph(self, scheme: str) -> None:
         """Every page, wide and narrow; in Chinese no English sentence of ours is left."""
@@ -377,9 +357,9 @@ class Story:
                 page.locator(ready).first.wait_for()
                 page.wait_for_timeout(500)  # for the picture only
                 name = f"{shown}-{size}-{scheme}"
-                self.snap(page, name, size == "390")
-                wider = page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1")
-                assert not wider, f"{name} is wider than its window"
+                snap(page, name, size == "390")
+                assert fits(page), f"{name} is wider than its window"
+                assert page.evaluate("window.hacked") is None, name
                 if self.t.lang == "zh" and (left := page.evaluate(ENGLISH_LEFT)):
                     english[name] = left
             page.context.close()
@@ -476,6 +456,7 @@ def test_the_whole_story(server: Server, browser: Any, tmp_path: Path) -> None:
         story.take_home()
         attack(server)
         story.photograph("light")
+        story.throw_away(run)
     assert story.complaints == []
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(20) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)

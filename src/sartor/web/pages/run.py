@@ -141,7 +141,8 @@ class Running:
         job = self.jobs.of(self.name, "train")
         if job is not None and job.state() in ("waiting", "running") and state != "running":
             return job.state()
-        return "failed" if state == "new" and job is not None and job.state() == "failed" else state
+        left = job.state() if job is not None and state == "new" else ""
+        return left if left in ("failed", "stopped") else state
 
     def _redraw(self) -> None:
         version, state = self.watch.refresh(), self._state()
