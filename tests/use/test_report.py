@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_up_run import HOSTILE, make_run
+from PIL import Image
 
 from sartor.base.errors import RunError
 from sartor.base.rundir import RunDir
@@ -136,6 +137,9 @@ def test_pictures_stand_alone(run: RunDir, page: str) -> None:
         svg = (run / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
         assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         assert "var(" not in svg
+        with Image.open(run / "pictures" / f"{name}.png") as png:
+            assert png.width == 1440
+            assert len(png.convert("RGB").getcolors(1 << 20) or ()) > 8, "drawn, not blank"
 
 
 def test_out_may_lie_elsewhere(run: RunDir, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 from sartor.use.verdict import Difference
 from sartor.use.wording import number
@@ -122,6 +123,17 @@ def standing_alone(svg: str) -> str:
     start = svg.index(">") + 1
     background = f'<rect width="100%" height="100%" fill="{PAPER["paper"]}"/>'
     return svg[:start] + f"<style>{rules}</style>" + background + svg[start:] + "\n"
+
+
+def as_png(svg: str) -> bytes:
+    """A picture of its own as PNG, twice as large; matplotlib's font where the machine has none."""
+    import matplotlib
+    import resvg_py
+
+    font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return bytes(
+        resvg_py.svg_to_bytes(svg_string=svg, zoom=2, font_files=[str(font)], sans_serif_family="DejaVu Sans")
+    )  # fmt: skip
 
 
 STYLE = """

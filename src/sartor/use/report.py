@@ -62,7 +62,7 @@ class RunFiles:
 
 
 def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = True) -> Path:
-    """Write `report.html` (or `out`), and its pictures as SVG in `pictures/` beside it; returns the page's path.
+    """Write `report.html` (or `out`), and its pictures (SVG, PNG) in `pictures/` beside it; returns the page's path.
 
     Raises: RunError when a file of the run is damaged, or the disk is full.
     """
@@ -80,7 +80,9 @@ def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = T
     if pictures_too:
         for name, svg in drawn.items():
             if svg:
-                atomic_write(target.parent / "pictures" / f"{name}.svg", pictures.standing_alone(svg))
+                alone = pictures.standing_alone(svg)
+                atomic_write(target.parent / "pictures" / f"{name}.svg", alone)
+                atomic_write(target.parent / "pictures" / f"{name}.png", pictures.as_png(alone))
     return target
 
 
