@@ -288,7 +288,9 @@ class Story:
             assert [tool["function"]["name"] for tool in seen[0]["tools"]] == ["clock"]
             assert seen[0]["chat_template_kwargs"] == {"enable_thinking": False}
             assert (seen[0]["seed"], seen[0]["temperature"]) == (7, 0.95)
-            assert page.locator(".chat-col [role=alert]").count() == 2, "the tiny model's template writes no tools"
+            assert page.locator(".chat-col .notice[role=alert]").count() == 2, (
+                "the tiny model's template writes no tools"
+            )
             stop = page.locator(".chat-col").nth(2).get_by_role("button", name=t("train.stop"), exact=True)
             stop.click()
             self.answered(1, "the endpoint was stopped")
@@ -312,7 +314,7 @@ class Story:
         page.get_by_role("textbox", name=t("data.field_system")).fill("S <b>")
         page.get_by_role("textbox", name=t("chat.tools")).fill("[{")
         self.ask("?", 5)
-        page.get_by_role("alert").wait_for()
+        page.locator(".ask .notice[role=alert]").wait_for()
         page.get_by_role("textbox", name=t("chat.tools")).fill('[{"name": "clock", "parameters": {"type": "object"}}]')
         page.get_by_label(t("chat.drawing")).click()
         page.get_by_role("option", name=t("chat.sample")).click()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from string import Formatter
@@ -9,7 +10,7 @@ from string import Formatter
 import sartor.web
 from sartor.base.config import section_of
 from sartor.web.form import fields
-from sartor.web.words import Words, catalogue, explained, explanations, spoken
+from sartor.web.words import Words, catalogue, error_texts, explained, explanations, spoken
 
 SOURCE = Path(sartor.web.__file__).parent
 
@@ -50,3 +51,42 @@ def test_settings_are_explained_in_both_languages() -> None:
     assert drawn - set(explanations()) == set(), "explain them in web/texts/settings.zh.toml"
     assert explained("zh", "seed", "x") == "一切随机的种子。"
     assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
+
+
+ERRORS = ("ConfigError", "DataError", "EndpointError", "RunError", "SartorError")
+
+
+def texts_of(node: ast.expr) -> list[str]:
+    """The texts that an argument may be, `{}` where something is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip():
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)]
+    return [*texts_of(node.body), *texts_of(node.orelse)] if isinstance(node, ast.IfExp) else []
+
+
+def test_every_error_of_the_page_is_said_in_chinese_too() -> None:
+    """Every literal `what` and `fix` of an error raised in sartor.web has its Chinese text."""
+    raised = [
+        said
+        for file in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
+        for place, argument in enumerate(node.args) if place != 1
+        for said in texts_of(argument)
+    ]  # fmt: skip
+    assert len(raised) > 50
+    zh = Words("zh")
+    english = {said for said in raised if re.search("[A-Za-z]{3}", said) and zh.error(said) == said}
+    assert english == set()
+
+
+def test_an_error_is_said_with_what_it_names() -> None:
+    zh = Words("zh")
+    assert zh.error("There is no setting 'lora_rnk'.") == "没有设置项 'lora_rnk'。"
+    assert zh.error("Byte 3 (0xff) is no utf-8 text.") == "第 3 字节（0xff）不是 utf-8 文字。"
+    assert zh.error("Status 500: line\nline {} \\1") == "状态码 500：line\nline {} \\1"
+    assert zh.error("Nobody translated this.") == "Nobody translated this."
+    assert Words("en").error("The file is empty.") == "The file is empty."
+    for pattern, text in error_texts():
+        assert pattern.groups == text.count("{}"), text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ def explanations() -> Mapping[str, str]:
     return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
+@functools.cache
+def error_texts() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """(pattern of an error's English text, the same in Chinese), those with the most words of their own first."""
+    file = resources.files("sartor.web").joinpath("texts/errors.zh.toml")
+    found = tomllib.loads(file.read_text(encoding="utf-8"))
+    ordered = sorted(found.items(), key=lambda item: -len(item[0].replace("{}", "")))
+    return tuple((re.compile(re.escape(en).replace(r"\{\}", "(.*)"), re.DOTALL), zh) for en, zh in ordered)
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """The texts of one language: `words("data.import")`, `words("runs.steps", count=3)`."""
@@ -42,6 +52,16 @@ class Words:
     def get(self, key: str, default: str) -> str:
         """For keys made of data (a state, an outcome), which a newer file may hold and the catalogue not."""
         return catalogue(self.lang).get(key, default)
+
+    def error(self, said: str) -> str:
+        """A sentence of an error in this language; as it stands where nobody has put it into Chinese yet."""
+        if self.lang == "zh":
+            for pattern, text in error_texts():
+                if match := pattern.fullmatch(said):
+                    return "".join(
+                        part for pair in zip(text.split("{}"), (*match.groups(), ""), strict=True) for part in pair
+                    )
+        return said
 
     def note(self, note: Note) -> str:
         """A remark about a dataset: what it is, in how many rows, and what to do."""

@@ -1,0 +1,235 @@
+"""Visits in a browser: an empty folder, by keyboard alone, what is refused, the entry's form, behind the password."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from browsing import CHROMIUM, SIZES, Server, fits, snap, until, window
+
+from sartor import api
+from sartor.data.dataset_info import read_registry
+from sartor.web.words import Words
+
+HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\x1b[31mred\u202eevil"
+EMPTY = {
+    "data": ("/data", "data.none"), "runs": ("/runs", "runs.none"), "evaluate": ("/evaluate", "evaluate.none"),
+    "home": ("/home", "evaluate.none"), "train": ("/train", None), "chat": ("/chat", "chat.not_yet"),
+    "generate": ("/generate", None), "gone": ("/runs/gone", "runs.gone"), "nothing": ("/dataset/gone", None),
+}  # fmt: skip
+NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, textarea, [role=button], [role=combobox]")]
+  .filter((e) => e.offsetParent !== null && !e.closest("[aria-hidden=true]"))
+  .filter((e) => !(e.innerText || e.getAttribute("aria-label") || e.title || e.placeholder || e.labels?.length))
+  .map((e) => e.outerHTML.slice(0, 160))"""
+FOCUSED = """() => { const e = document.activeElement, s = getComputedStyle(e);
+  const near = e.closest(".q-field, .drop, .btn.file") || e;
+  return [e.tagName, e.innerText || e.getAttribute("aria-label") || "",
+          s.outlineStyle !== "none" || near !== e || e.matches(".q-focusable, .q-checkbox")] }"""
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium (apt-get install chromium, or CHROMIUM=path)"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
+    """A server with one dataset, one row of it hostile in every part."""
+    folder = tmp_path_factory.mktemp("visited")
+    data = folder / "data"
+    data.mkdir()
+    rows = [{"q": f"问题 {n}？", "a": f"{n}。"} for n in range(5)] + [{"q": HOSTILE, "a": HOSTILE}, {"q": "no answer"}]
+    (data / "d.json").write_text(json.dumps(rows), encoding="utf-8")
+    entry = {"file_name": "d.json", "columns": {"prompt": "q", "response": "a"}}
+    (data / "dataset_info.json").write_text(json.dumps({"d": entry}), encoding="utf-8")
+    started = Server(folder, models)
+    yield started
+    started.kill()
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_an_empty_folder_says_what_to_do_next(server: Server, browser: Any, lang: str) -> None:
+    t, complaints = Words(lang), list[str]()
+    for size in SIZES:
+        page = window(browser, lang, complaints, size, "light" if lang == "en" else "dark")
+        for name, (address, said) in EMPTY.items():
+            page.goto(server.address + address)
+            page.locator("#content").wait_for()
+            if said:
+                page.get_by_text(t(said), exact=True).first.wait_for()
+            if name == "nothing":
+                page.get_by_role("alert").wait_for()
+            snap(page, f"empty-{name}-{size}-{lang}", size == "390")
+            assert fits(page), name
+            assert page.evaluate(NAMELESS) == [], name
+        page.context.close()
+    assert complaints == []
+
+
+def tab_to(page: Any, name: str, most: int = 60) -> None:
+    """Press Tab until the element of this name has the focus."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        _, told, visible = page.evaluate(FOCUSED)
+        assert visible, f"the focus cannot be seen on {told!r}"
+        if name.casefold() in told.casefold():
+            return
+    raise AssertionError(f"{name!r} is not reached by Tab")
+
+
+def test_a_table_is_brought_by_keyboard_alone(server: Server, browser: Any) -> None:
+    t, complaints = Words("en"), list[str]()
+    page = window(browser, "en", complaints)
+    page.goto(f"{server.address}/data")
+    page.locator(".drop").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED)[1] == t("app.skip"), "the first stop skips the menu"
+    page.keyboard.press("Enter")
+    tab_to(page, t("data.paste"))
+    page.keyboard.press("Enter")
+    box = page.get_by_placeholder(t("data.paste_hint"))
+    box.wait_for()
+    reached = "document.activeElement.tagName === 'TEXTAREA'"
+    until(lambda: page.evaluate(reached) or page.keyboard.press("Tab"), "the box is reached")
+    page.keyboard.type("question,answer\nWhat is tea?,A drink.\n")
+    tab_to(page, t("data.paste_read"))
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name=t("data.import"), exact=True).wait_for()
+    tab_to(page, t("data.import"))
+    page.keyboard.press("Enter")
+    page.get_by_text(t("data.imported", name="pasted-1", learned=1, read=1)).wait_for()
+    assert [row.origin.dataset for row in api.load("pasted-1", server.folder / "data").examples] == ["pasted-1"]
+    assert complaints == []
+
+
+def test_hostile_rows_are_text_everywhere_and_can_be_dropped(desk: Server, browser: Any) -> None:
+    t, complaints = Words("en"), list[str]()
+    page = window(browser, "en", complaints)
+    page.goto(f"{desk.address}/dataset/d")
+    page.locator(".list-row").nth(5).click()
+    page.get_by_role("dialog").get_by_role("textbox").first.wait_for()
+    assert "<script>" in page.get_by_role("dialog").get_by_role("textbox").first.input_value()
+    page.get_by_role("button", name=t("dataset.drop")).click()
+    page.get_by_text(t("dataset.pending", count=1)).wait_for()
+    assert page.locator(".list-row .dropped").count() == 1
+    shown = page.locator(".list-row").nth(5).inner_text()
+    assert "␛[31m" in shown
+    assert "⟨U+202E⟩" in shown
+    for view in ("labels&row=6", "check", "entry"):
+        page.goto(f"{desk.address}/dataset/d?view={view}")
+        page.locator(".card").first.wait_for()
+        if view == "check":
+            page.get_by_role("button", name=t("dataset.check_now"), exact=True).click()
+            page.locator(".nicegui-echart").wait_for()
+        assert page.evaluate("window.hacked") is None, view
+    page.goto(f"{desk.address}/dataset/d")
+    page.locator(".list-row").nth(0).click()
+    page.get_by_role("button", name=t("dataset.drop")).click()
+    page.get_by_role("button", name=t("dataset.save_version")).click()
+    page.wait_for_url("**/dataset/d-v2")
+    assert len(api.load("d-v2", desk.folder / "data").examples) == 5
+    assert len(api.load("d", desk.folder / "data").examples) == 6, "the old one stays"
+    assert page.evaluate("window.hacked") is None
+    assert complaints == []
+
+
+def test_code_and_secrets_are_refused_by_form_yaml_and_file(desk: Server, browser: Any, tmp_path: Path) -> None:
+    t, complaints = Words("en"), list[str]()
+    (desk.folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    page = window(browser, "en", complaints)
+    refused = page.get_by_role("alert").get_by_text("This cannot be switched on from the page.")
+
+    def fresh() -> Any:
+        page.goto(f"{desk.address}/train?dataset=d")
+        found = page.locator(".yaml textarea")
+        found.wait_for()
+        return found
+
+    settings = fresh().input_value()
+    page.get_by_text(t("train.section_evaluation"), exact=True).click()
+    page.get_by_label("metrics", exact=True).fill("mine.py")
+    refused.wait_for()
+    for line in ("metrics: mine.py", "metrics: [chrf, ./mine.py]", "trust_remote_code: true",
+                 "judge_api_key: ${ANY_SECRET}"):  # fmt: skip
+        fresh().fill(f"{settings}{line}\n")
+        refused.wait_for()
+        page.get_by_role("button", name=t("train.start"), exact=True).click()
+        page.get_by_role("button", name=t("train.estimate"), exact=True).click()
+    for key in ("allow_scripts", "allow_outside"):
+        fresh().fill(f"{settings}{key}: true\n")
+        page.get_by_role("alert").get_by_text(f"There is no setting '{key}'.").wait_for()
+    file = tmp_path / "theirs.yaml"
+    file.write_text(settings + "metrics: mine.py\n", encoding="utf-8")
+    box = fresh()
+    page.locator("input[data-upload]").set_input_files(file)
+    until(lambda: "mine.py" in box.input_value(), "the file is shown")
+    refused.wait_for()
+    page.get_by_role("button", name=t("train.start"), exact=True).click()
+    refused.wait_for()
+    assert page.url.endswith("/train?dataset=d"), "nothing was started"
+    assert not list((desk.folder / ".sartor" / "jobs").glob("*/job.json"))
+    assert not (tmp_path / "ran").exists()
+    assert complaints == []
+
+
+def test_the_entry_is_the_same_as_form_and_as_json(desk: Server, browser: Any) -> None:
+    t, complaints = Words("en"), list[str]()
+    page = window(browser, "en", complaints)
+    page.goto(f"{desk.address}/dataset/d?view=entry")
+    written = page.get_by_label(t("dataset.entry"), exact=True)
+    written.wait_for()
+    page.get_by_label("num_samples").fill("3")
+    until(lambda: '"num_samples": 3' in written.input_value(), "the JSON follows the form")
+    written.fill(written.input_value().replace('"response": "a"', '"response": "answer"'))
+    until(lambda: page.get_by_label("response", exact=True).input_value() == "answer", "the form follows the JSON")
+    page.get_by_label("file_name").fill("../../etc/passwd")
+    page.get_by_role("alert").wait_for()
+    page.get_by_label("file_name").fill("d.json")
+    page.get_by_label("response", exact=True).fill("a")
+    page.get_by_text(t("dataset.entry_good")).wait_for()
+    until(lambda: '"response": "a"' in written.input_value(), "the JSON follows again")
+    page.get_by_role("button", name=t("dataset.save_entry")).click()
+    page.get_by_text(t("dataset.entry_saved")).wait_for()
+    assert read_registry(desk.folder / "data").entries["d"]["num_samples"] == 3
+    assert complaints == []
+
+
+def test_another_address_asks_for_the_password_first(browser: Any, models: Path, tmp_path: Path) -> None:
+    password = "correct horse battery"
+    server = Server(tmp_path / "desk", models, "--host", "0.0.0.0", SARTOR_WEB_PASSWORD=password)
+    address = f"http://127.0.0.1:{server.port}"
+    try:
+        complaints: list[str] = []
+        page = window(browser, "en", complaints)
+        page.goto(f"{address}/runs")
+        assert page.url.endswith("/login")
+        page.get_by_role("textbox").fill(password)
+        page.keyboard.press("Enter")
+        page.get_by_text(Words("en")("data.drop")).wait_for()
+        page.get_by_text(Words("en")("data.paste")).click()
+        page.get_by_placeholder(Words("en")("data.paste_hint")).wait_for()  # its socket is let in too
+        assert complaints == []
+        (cookie,) = [c for c in page.context.cookies() if c["name"] == "sartor-session"]
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        upgrade = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
+                   "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "origin": address}  # fmt: skip
+        socket = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+        with httpx.Client(base_url=address) as client:
+            assert client.get("/data").headers["location"] == "/login"
+            assert client.get(socket, headers=upgrade).status_code == 403
+            assert client.put("/upload?name=x.csv", content=b"a").status_code == 303
+            assert client.get("/login", headers={"host": "rebind.example"}).status_code == 403
+            assert client.post("/login", data={"password": "x"}).status_code == 401
+        assert not (tmp_path / "desk" / "uploads").exists()
+    finally:
+        server.kill()
+
+
+def test_other_addresses_need_a_long_password(tmp_path: Path, models: Path) -> None:
+    with pytest.raises(AssertionError):
+        Server(tmp_path / "desk", models, "--host", "0.0.0.0", SARTOR_WEB_PASSWORD="short")
