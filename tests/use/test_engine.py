@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,42 @@ def test_adapters_that_do_not_fit_or_are_damaged_are_named(tiny_model_dir: Path,
         Engine.load(str(tiny_model_dir), half, dtype="float32")
     with pytest.raises(ModelError, match="holds no adapter"):
         Engine.load(str(tiny_model_dir), tmp_path / "nowhere", dtype="float32")
+
+
+def test_a_tokenizer_that_does_not_match_is_refused(tiny_model_dir: Path, adapter: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from tokenizers import Tokenizer
+
+    def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+        """The tiny tokenizer's file with another vocabulary, put into a copy of the folder."""
+        shutil.copytree(folder, made := tmp_path / f"{folder.name}-{len(list(tmp_path.iterdir()))}")
+        value = json.loads((tiny_model_dir / "tokenizer.json").read_text(encoding="utf-8"))
+        change(value)
+        (made / "tokenizer.json").write_text(json.dumps(value), encoding="utf-8")
+        return made
+
+    def swap(value: dict[str, Any]) -> None:
+        vocab = value["model"]["vocab"]
+        one, two = list(vocab)[40:42]
+        vocab[one], vocab[two] = vocab[two], vocab[one]
+
+    size = Tokenizer.from_file(str(tiny_model_dir / "tokenizer.json")).get_vocab_size()
+    more = {"id": size + 5000, "content": "<more>", "single_word": False, "lstrip": False, "rstrip": False,
+            "normalized": False, "special": True}  # fmt: skip
+    wide = changed(tiny_model_dir, lambda value: [value["model"]["vocab"].update({f"w{n}": n}) for n in
+                                                  range(size, size + 5000)])  # fmt: skip
+    with pytest.raises(ModelError, match="does not match the model"):
+        Engine.load(str(wide), dtype="float32")
+    with pytest.raises(ModelError, match="another tokenizer"):
+        Engine.load(str(tiny_model_dir), changed(adapter, swap), dtype="float32")
+    Engine.load(
+        str(tiny_model_dir), changed(adapter, lambda value: value["added_tokens"].append(more)), dtype="float32"
+    )
+    damaged = changed(adapter, swap)
+    (damaged / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ModelError, match="damaged"):
+        Engine.load(str(tiny_model_dir), damaged, dtype="float32")
 
 
 def test_a_model_that_is_not_there_says_what_would_do(tmp_path: Path) -> None:

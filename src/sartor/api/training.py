@@ -169,11 +169,13 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
 
     from sartor.base import registry
     from sartor.learn.model import adapt, load_model
+    from sartor.learn.vocabulary import check_tokenizer
 
     stage = registry.plugin("sartor.learn.stages", config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
     torch.manual_seed(config.train.seed)  # a reward head is drawn
     model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
+    check_tokenizer(encoder.tokenizer, model)
     model.config.pad_token_id = pad_id(encoder.tokenizer)
     reference = None
     if config.method.ref_model:

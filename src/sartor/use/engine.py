@@ -16,6 +16,7 @@ from sartor.base.types import Sequence as Tokens
 from sartor.learn.batch import collate, micro_batches
 from sartor.learn.head import logits, token_losses
 from sartor.learn.model import load_model, load_tokenizer
+from sartor.learn.vocabulary import check_tokenizer
 from sartor.prompt.conversation import message_of, split_reasoning
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
@@ -94,6 +95,7 @@ class Engine:
         tokenizer = load_tokenizer(str(model_name_or_path), trust_remote_code=trust_remote_code)
         named = Template.of(tokenizer, template, default_system=default_system, enable_thinking=enable_thinking)
         model = load_model(settings, trust_remote_code=trust_remote_code)
+        check_tokenizer(tokenizer, model, adapter)
         model.requires_grad_(False)
         return cls(Weights(model, adapter), tokenizer, Encoder(tokenizer, named, prompt))
 
