@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,16 @@ if TYPE_CHECKING:
     from sartor.use.predict import Predictions
 
 
-def load_engine(config: RunConfig, *, trust_remote_code: bool = False) -> Engine:
-    """The engine that the settings describe: model, adapter, template, thinking."""
+def load_engine(config: RunConfig, *, trust_remote_code: bool = False, predicts: bool = False) -> Engine:
+    """The engine that the settings describe: model, adapter, template, thinking.
+
+    Raises: ModelError, PromptError; ConfigError for vLLM where it is not offered.
+    """
     from sartor.use.engine import Engine
 
     model, prompt = config.model, config.prompt
+    if model.infer_backend == "vllm" and not predicts:
+        raise ConfigError("vLLM answers predictions only.", "infer_backend: vllm", "Leave it out here.")
     return Engine.load(
         model.model_name_or_path,
         model.adapter_name_or_path[0] if model.adapter_name_or_path else None,
@@ -111,9 +117,14 @@ def predict(
     run = trained_run(config)
     own = run is not None and not config.data.eval_dataset
     folder = run.predictions / "tuned-held_out" if own and run else Path(config.train.output_dir or "predictions")
-    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    engine = load_engine(config, trust_remote_code=trust_remote_code, predicts=True)
+    vllm = None
+    if config.model.infer_backend == "vllm":
+        from sartor.use.vllm_backend import open_vllm
+
+        vllm = partial(open_vllm, model=config.model.model_name_or_path, trust_remote_code=trust_remote_code)
     return predicting.predict(
-        engine, rows, folder, generation=config.generation, learned_ids=learned,
+        engine, rows, folder, generation=config.generation, learned_ids=learned, vllm=vllm,
         metrics=config.evaluation.metrics, progress=progress, shard=Shard.parse(shard) if shard else None, merge=merge,
     )  # fmt: skip
 

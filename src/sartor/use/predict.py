@@ -6,9 +6,10 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sartor.base.errors import DataError, RunError
 from sartor.base.settings import GenerationSettings
@@ -17,7 +18,11 @@ from sartor.base.types import Demonstration, Prediction, Score
 from sartor.use.engine import BATCH_ROWS, Answer, Engine
 from sartor.use.journal import Journal, Shard, row_key
 from sartor.use.score import Scoring
+from sartor.use.vllm_backend import Agreement, VllmBackend
 from sartor.use.weights import Which
+
+OpenVllm: TypeAlias = Callable[..., AbstractContextManager[VllmBackend]]
+"""`open_vllm` with what is known before the rows are."""
 
 EXPLAINED = {
     "predict_runtime": "seconds of generating and scoring; loading the model is not in it",
@@ -46,13 +51,14 @@ def predict(
     generation: GenerationSettings | None = None, weights: Which = "tuned",
     learned_ids: frozenset[str] = frozenset(), metrics: Sequence[str] = ("all",), seed: int = 0,
     losses: Mapping[str, float] | None = None, shard: Shard | None = None, merge: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None, vllm: OpenVllm | None = None,
 ) -> Predictions:  # fmt: skip
     """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
 
     Each answer is journalled as it is finished: the same call goes on where a killed one stopped. A `shard` answers its
     rows only and leaves its journal in the folder (`rows` are then those); a call without one takes all journals there
-    together and answers what is missing, or with `merge` refuses to.
+    together and answers what is missing, or with `merge` refuses to. `vllm` opens the other backend for the prompts
+    that are to be answered; what it agreed on is kept with the results.
 
     Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
     """
@@ -61,8 +67,8 @@ def predict(
     engine.weights.use(weights)
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
-    journal, mine, resumed = _answer_rows(
-        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress
+    journal, mine, resumed, agreement = _answer_rows(
+        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress, vllm=vllm
     )
     rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
     scoring = Scoring(tuple(metrics))
@@ -73,6 +79,8 @@ def predict(
     if resumed:
         results["predict_samples_per_second"] = round((len(rows) - resumed) / max(seconds, 1e-9), 3)
     results |= {"resumed": resumed, "batch_rows": BATCH_ROWS}
+    if vllm:
+        results |= {"backend": "vllm", "agreement": asdict(agreement) if agreement else None}
     results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
     if shard is None:
         write(folder, rows, per_row, results)
@@ -83,12 +91,15 @@ def predict(
 def _answer_rows(
     engine: Engine, examples: Sequence[Demonstration], folder: Path, settings: GenerationSettings, weights: Which,
     seed: int, *, shard: Shard | None, merge: bool, progress: Callable[[int, int | None], None] | None,
-) -> tuple[Journal, range, int]:  # fmt: skip
-    """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known)."""
+    vllm: OpenVllm | None,
+) -> tuple[Journal, range, int, Agreement | None]:  # fmt: skip
+    """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known, on
+    what vLLM agreed).
+    """
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
     decided_by = {
         "fingerprint": engine.fingerprint(weights), "dtype": str(engine.model.dtype),
-        "generation": settings.model_dump(), "seed": seed,
+        "generation": settings.model_dump(), "seed": seed, **({"backend": "vllm"} if vllm else {}),
     }  # fmt: skip
     keys = [
         row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
@@ -109,9 +120,14 @@ def _answer_rows(
         if progress:
             progress(next(finished), len(mine))
 
-    wanted = [prompts[place] for place in missing]
-    engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
-    return journal, mine, len(mine) - len(missing)
+    wanted, agreement = [prompts[place] for place in missing], None
+    if vllm and wanted:
+        with vllm(engine, wanted, settings, weights=weights, seed=seed) as backend:
+            backend.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
+            agreement = backend.agreement
+    else:
+        engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
+    return journal, mine, len(mine) - len(missing), agreement
 
 
 def write(
