@@ -106,7 +106,7 @@ class Story:
         page.goto(f"{self.server.address}/dataset/qa-v2?view=check")
         self.press("dataset.check_now")
         page.locator(".nicegui-echart").wait_for()
-        snap(page, f"checked-1280-{'light' if t.lang == 'en' else 'dark'}")
+        snap(page, f"checked-1280-{t.lang}")
 
     def generate(self, folder: Path) -> None:
         """Pairs from a document by an endpoint: priced, agreed to, each beside its proof; one is dropped."""
@@ -254,6 +254,11 @@ class Story:
         page.get_by_label(t("evaluate.sort")).click()
         page.get_by_role("option", name=re.compile("rouge-l.char ↓")).first.click()
         until(lambda: page.locator("article.answer > :first-child").all_inner_texts() != before, "sorted anew")
+        page.get_by_label(t("evaluate.datasets")).click()
+        page.get_by_role("option", name="qa", exact=True).click()
+        page.keyboard.press("Escape")
+        self.press("evaluate.start")
+        self.sees("evaluate.several", count=3, rows=39)
 
     def ask(self, words: str, longest: int) -> None:
         self.page.get_by_label("max_new_tokens").fill(str(longest))
@@ -273,7 +278,7 @@ class Story:
         first, second = page.locator(".chat-col .mono").all_inner_texts()
         assert first.startswith(t("chat.weights", fingerprint=""))
         assert first != second
-        snap(page, f"talk-1280-{'light' if t.lang == 'en' else 'dark'}")
+        snap(page, f"talk-1280-{t.lang}")
         self.press("chat.save")
         self.sees("chat.saved", name="chat")
         (kept,) = json.loads((self.server.folder / "data" / "chat.json").read_text(encoding="utf-8"))

@@ -58,9 +58,8 @@ class Words:
         if self.lang == "zh":
             for pattern, text in error_texts():
                 if match := pattern.fullmatch(said):
-                    return "".join(
-                        part for pair in zip(text.split("{}"), (*match.groups(), ""), strict=True) for part in pair
-                    )
+                    pairs = zip(text.split("{}"), (*match.groups(), ""), strict=True)
+                    return "".join(part for pair in pairs for part in pair)
         return said
 
     def note(self, note: Note) -> str:

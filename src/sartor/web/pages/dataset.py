@@ -13,6 +13,7 @@ from sartor import api
 from sartor.base import messages
 from sartor.base.errors import DataError, SartorError
 from sartor.base.types import Skipped
+from sartor.data.dataset_info import REGISTRY, read_registry
 from sartor.data.load import Loaded
 from sartor.web.desk import Desk
 from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
@@ -39,6 +40,10 @@ def add_to(desk: Desk) -> None:
             title = line("spread")
             with title:
                 heading(name)
+            if not await aside(partial(known, desk, name)):
+                with card(), empty(t("dataset.gone"), t("dataset.gone_next")):
+                    link(t("nav.data"), "/data", "btn main")
+                return
             _tabs(t, name, view)
             place = ui.element("div").classes("flex flex-col gap-5 w-full")
             with place, line("soft"):
@@ -60,6 +65,14 @@ def add_to(desk: Desk) -> None:
                     link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn main")
 
             ui.timer(0.01, fill, once=True)
+
+
+def known(desk: Desk, name: str) -> bool:
+    """Whether there is such a dataset; a registry that cannot be read may hold it."""
+    try:
+        return name in read_registry(desk.data).entries
+    except DataError:
+        return (desk.data / REGISTRY).exists()
 
 
 async def _view(desk: Desk, shelf: Shelf, t: Words, name: str, loaded: Loaded, view: str, row: int) -> None:

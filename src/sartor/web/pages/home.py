@@ -193,8 +193,8 @@ def snippets(run: str, folder: str, form: str) -> dict[str, str]:
     """Name of a program → the lines that use the model in it."""
     place, name = shlex.quote(folder), re.sub(r"[^a-z0-9._-]+", "-", run.lower()).strip("-._") or "model"
     shown = {
-        "openai": f"sartor serve {shlex.quote(f'runs/{run}')}\n\n"
-        "from openai import OpenAI\n"
+        "sartor": f"sartor serve {shlex.quote(f'runs/{run}')}",
+        "openai": "from openai import OpenAI\n"
         'client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")\n'
         f"answer = client.chat.completions.create(\n    model={json.dumps(run, ensure_ascii=False)},\n"
         '    messages=[{"role": "user", "content": "…"}],\n)\nprint(answer.choices[0].message.content)',

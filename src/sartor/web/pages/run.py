@@ -25,6 +25,7 @@ from sartor.web.frame import (
     aside,
     button,
     card,
+    empty,
     facts,
     framed,
     heading,
@@ -55,7 +56,9 @@ def add_to(desk: Desk, jobs: Jobs, watches: Watches) -> None:
             watch = watches.of(run)
             await aside(watch.refresh)
             if not run.exists() and jobs.of(name) is None:
-                heading(name, t("runs.gone"))
+                heading(name)
+                with card(), empty(t("runs.gone"), t("runs.gone_next")):
+                    link(t("nav.runs"), "/runs", "btn main")
                 return
             Running(desk, jobs, t, name, run, watch).draw()
 
