@@ -23,6 +23,9 @@ import rivals
 from train import Work, prepare, roof, train_sartor
 
 NEW_TOKENS = 128
+PARAMETERS = 134.5e6
+BATCH_ROWS = 64
+"""As `sartor.use.engine` decodes together."""
 
 
 def answers(folder: Path) -> list[str]:
@@ -63,6 +66,32 @@ def predict_llama_factory(
     return json.loads((out / "predict_results.json").read_text(encoding="utf-8")), out, done
 
 
+def bandwidth() -> float:
+    """Bytes a second that reading a large tensor takes at best."""
+    import torch
+
+    tensor, best = torch.ones(1 << 28, dtype=torch.float32), 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        tensor.sum()
+        best = max(best, tensor.nbytes / (time.perf_counter() - started))
+    return best
+
+
+def show_roofs(folder: Path, seconds: float) -> None:
+    """How near the machine's limits Sartor's prediction is: products of all tokens, weights read at each step."""
+    lines = map(json.loads, (folder / "generated_predictions.jsonl").read_text(encoding="utf-8").splitlines())
+    sizes = sorted(((line["prompt_tokens"], line["tokens"]) for line in lines), reverse=True)
+    written = sum(tokens for _, tokens in sizes)
+    steps = sum(max(tokens for _, tokens in sizes[n : n + BATCH_ROWS]) for n in range(0, len(sizes), BATCH_ROWS))
+    products = 2 * PARAMETERS * sum(map(sum, sizes)) / seconds / roof()
+    weights = 2 * PARAMETERS * steps / seconds / bandwidth()
+    print(
+        f"  {written / seconds:.0f} tokens/s written; {products:.1%} of the matrix roof, {weights:.1%} of the memory roof"
+        f" ({steps} steps; {bandwidth() / 1e9:.1f} GB/s)"
+    )
+
+
 def first_token(work: Work, adapter: Path) -> float:
     """Seconds from the question to the first piece of text, median of ten, after one to warm up."""
     from sartor.use.engine import Engine
@@ -93,6 +122,7 @@ def main() -> None:
             f"{len(mine)} rows, mean {statistics.fmean(map(len, mine)):.0f} characters; roof {roof() / 1e9:.0f} GFLOP/s"
         )
         print(f"{'sartor':<26} {speed:>7.2f} samples/s, peak {our_process.peak_bytes / 1e9:.2f} GB")
+        show_roofs(our_folder, ours["predict_runtime"])
         for batch in chosen.batches if environment else []:
             theirs, folder_there, process = predict_llama_factory(work, adapter, environment, batch)
             there = answers(folder_there)

@@ -1,8 +1,8 @@
 """Many clients at one server: latency p50, p95, p99, time to first token, tokens a second, and fairness.
 
     python bench/serve.py [--clients 100] [--slow 10] [--tokens 64]                 # starts sartor serve by itself
-    python bench/serve.py --url http://127.0.0.1:8001/v1 --model any                # another server, started before:
-    # API_PORT=8001 llamafactory-cli api --model_name_or_path MODEL --template chatml
+    python bench/serve.py --beside [--clients 40] [--slow 4] [--tokens 32]       # LLaMA-Factory's API server after it
+    python bench/serve.py --url http://127.0.0.1:8001/v1 --model any                # another server, started before
 
 All clients ask at the same moment and stream their answers; the slow ones wait before each piece. Fairness is Jain's
 index over the tokens a second of the clients that are not slow: 1 when all get the same, 1/n when one gets everything.
@@ -15,14 +15,20 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import httpx
+
+import rivals
 
 QUESTIONS = (
     "What is the capital of France?", "Write two sentences about rain.", "Name three primary colours.",
@@ -114,6 +120,39 @@ def own_server(target: str) -> Iterator[tuple[str, str]]:
         process.wait()
 
 
+@contextlib.contextmanager
+def llama_factory_server() -> Iterator[tuple[str, str]]:
+    """`llamafactory-cli api` on a free port, with the same model and type: (address, model name)."""
+    from sartor.learn.model import resolve_model
+
+    folder = rivals.llama_factory()
+    if folder is None:
+        raise SystemExit("LLaMA-Factory is not here.")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--model_name_or_path", resolve_model("smollm2-135m"), "--template", "chatml", "--infer_dtype", "bfloat16"]
+    environment = {**os.environ, **rivals.llama_factory_environment(folder), "API_HOST": "127.0.0.1",
+                   "API_PORT": str(port)}  # fmt: skip
+    with tempfile.TemporaryFile() as log:
+        command = [str(folder / "bin" / "llamafactory-cli"), "api", *words]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{port}/v1"
+            for _ in range(240):
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"{url}/models", trust_env=False).is_success:
+                        break
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise SystemExit(log.read()[-2000:].decode(errors="replace"))
+                time.sleep(0.5)
+            yield url, "any"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="smollm2-135m", help="what sartor serves: a run or a model")
@@ -122,15 +161,17 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--slow", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--beside", action="store_true", help="then the same crowd at LLaMA-Factory's API server")
     options = parser.parse_args()
-    with (
-        contextlib.nullcontext((options.url, options.model)) if options.url else own_server(options.target) as (
-            url,
-            name,
-        )
-    ):
-        found, seconds = asyncio.run(crowd(url, name, options.clients, options.slow, options.tokens))
-    show(found, seconds)
+    servers = {options.url or "sartor": contextlib.nullcontext((options.url, options.model)) if options.url else (
+        own_server(options.target))}  # fmt: skip
+    if options.beside:
+        servers["LLaMA-Factory"] = llama_factory_server()
+    for title, server in servers.items():
+        with server as (url, name):
+            found, seconds = asyncio.run(crowd(url, name, options.clients, options.slow, options.tokens))
+        print(f"\n{title}")
+        show(found, seconds)
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def lengths(folder: Path, flops: float) -> None:
     for tokens in (128, 256, 512, 1024, 2048):
         make_data(folder, f"of{tokens}", 64, tokens)
         rows = max(1, 2048 // tokens)
-        line(f"rows of {tokens} tokens, {rows} a step", train(
-            folder, f"of{tokens}", cutoff_len=tokens, per_device_train_batch_size=rows, max_steps=7), flops)  # fmt: skip
+        done = train(folder, f"of{tokens}", cutoff_len=tokens, per_device_train_batch_size=rows, max_steps=7)
+        line(f"rows of {tokens} tokens, {rows} a step", done, flops)
 
 
 def by_rows(folder: Path, flops: float) -> None:
