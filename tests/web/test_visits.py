@@ -12,7 +12,10 @@ import pytest
 from browsing import CHROMIUM, SIZES, Server, fits, snap, until, window
 
 from sartor import api
+from sartor.base.config import RunConfig
+from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import read_registry
+from sartor.web.form import parse_yaml
 from sartor.web.words import Words
 
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\x1b[31mred\u202eevil"
@@ -172,6 +175,107 @@ def test_code_and_secrets_are_refused_by_form_yaml_and_file(desk: Server, browse
     assert page.url.endswith("/train?dataset=d"), "nothing was started"
     assert not list((desk.folder / ".sartor" / "jobs").glob("*/job.json"))
     assert not (tmp_path / "ran").exists()
+    assert complaints == []
+
+
+THEIRS = """### model
+model_name_or_path: {model}
+### method
+stage: sft
+do_train: true
+finetuning_type: lora
+lora_target: all
+lora_rank: 3
+### dataset
+dataset: d
+template: chatml
+cutoff_len: 256
+overwrite_cache: true
+max_skipped: 0.5
+preprocessing_num_workers: 16
+### output
+output_dir: runs/theirs
+logging_steps: 1
+plot_loss: true
+overwrite_output_dir: true
+### train
+per_device_train_batch_size: 2
+learning_rate: 1.0e-4
+num_train_epochs: 2.0
+lr_scheduler_type: cosine
+bf16: true
+"""
+"""Settings as LLaMA-Factory's users have them."""
+
+
+def test_settings_of_another_program_fill_the_form_and_their_cost_is_said_first(
+    desk: Server, browser: Any, tmp_path: Path
+) -> None:
+    t, complaints = Words("en"), list[str]()
+    page = window(browser, "en", complaints)
+    file = tmp_path / "theirs.yaml"
+    file.write_text(THEIRS.format(model=f"{desk.models}/tiny"), encoding="utf-8")
+    page.goto(f"{desk.address}/train")
+    page.locator(".yaml textarea").wait_for()
+    page.locator("input[data-upload]").set_input_files(file)
+    until(lambda: page.get_by_label("lora_rank", exact=True).input_value() == "3", "the form shows what was loaded")
+    assert page.get_by_label("learning_rate", exact=True).input_value() == "0.0001"
+    assert page.get_by_role("alert").count() == 0
+    page.get_by_role("button", name=t("train.estimate"), exact=True).click()
+    page.get_by_text(t("train.takes")).wait_for()
+    snap(page, "estimated-1280-light")
+    assert not (desk.folder / "runs" / "theirs").exists(), "nothing is trained by asking what it costs"
+    with page.expect_download() as download:
+        page.get_by_role("button", name=t("train.save"), exact=True).click()
+    saved = parse_yaml(Path(download.value.path()).read_text(encoding="utf-8"))
+    assert RunConfig.of(saved).flat() == RunConfig.of(parse_yaml(file.read_text(encoding="utf-8"))).flat()
+    assert complaints == []
+
+
+def made_run(folder: Path, name: str, loss: float) -> None:
+    """A run that ended, as its folder tells it."""
+    run = RunDir(folder / "runs" / name)
+    run.path.mkdir(parents=True)
+    run.config.write_text("model_name_or_path: tiny\ndataset: d\n", encoding="utf-8")
+    run.event("started", pid=1, total_steps=30, step=0)
+    for step in range(1, 31):
+        run.event("step", step=step, epoch=step / 10, loss=loss / step, learning_rate=1e-4, grad_norm=1.0, tokens=10,
+                  seconds=0.1, memory_bytes=2**30)  # fmt: skip
+    run.event("eval", step=30, epoch=3.0, eval_loss=loss)
+    run.event("sample", step=30, prompt="Why?", text=HOSTILE)
+    run.event("finished", step=30, total_steps=30)
+
+
+def test_runs_are_filtered_and_seen_in_one_chart(server: Server, browser: Any) -> None:
+    t, complaints = Words("en"), list[str]()
+    for name, loss in (("first", 2.0), ("second", 3.0), ("other", 4.0)):
+        made_run(server.folder, name, loss)
+    page = window(browser, "en", complaints)
+    page.goto(f"{server.address}/runs")
+    page.get_by_label(t("runs.compare_one", run="other")).wait_for()
+    page.get_by_label(t("runs.filter")).fill("seco")
+    page.get_by_label(t("runs.compare_one", run="other")).wait_for(state="detached")
+    page.get_by_label(t("runs.filter")).fill("")
+    for name in ("first", "second"):
+        page.get_by_label(t("runs.compare_one", run=name)).click()
+    page.get_by_text(t("runs.compare"), exact=True).wait_for()
+    drawn = "() => document.querySelectorAll('.nicegui-echart canvas').length"
+    until(lambda: page.evaluate(drawn) == 1, "one chart of both")
+    snap(page, "compared-1280-light")
+    page.goto(f"{server.address}/runs/first")
+    for shown, chosen in (
+        ("runs.step", "runs.epoch"),
+        ("runs.smooth_1", "runs.smooth_2"),
+        ("runs.linear", "runs.log_scale"),
+    ):
+        page.get_by_text(t(shown), exact=True).last.click()
+        page.get_by_role("option", name=t(chosen), exact=True).click()
+    page.get_by_text(t("runs.samples")).click()
+    page.get_by_text("<script>").wait_for()
+    for part in ("log", "checkpoints", "settings", "files"):
+        page.get_by_text(t(f"runs.{part}"), exact=True).click()
+    page.get_by_text("events.jsonl").wait_for()
+    assert page.evaluate("window.hacked") is None
     assert complaints == []
 
 

@@ -292,6 +292,8 @@ class Running:
             text(self.t("runs.no_samples"), "soft small")
         for event in found[-20:]:
             text(f"{self.t('runs.step')} {event.get('step')}", "who")
+            if asked := str(event.get("prompt") or ""):
+                text(asked, "say user")
             text(event.get("text", json.dumps(event, ensure_ascii=False)), "say assistant")
 
     def _log(self) -> None:

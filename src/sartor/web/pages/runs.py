@@ -41,6 +41,7 @@ class Listing:
         self.wanted = ""
         self.ticked: list[str] = []
         self.before: Any = None
+        self.chart: ui.echart | None = None
 
     async def draw(self) -> None:
         with card("flush"):
@@ -99,9 +100,7 @@ class Listing:
 
     def _chosen(self, name: str, on: bool) -> None:
         self.ticked = [other for other in self.ticked if other != name] + ([name] if on else [])
-        self.compared.clear()
-        if not self.ticked:
-            return
+        self.compared.set_visibility(bool(self.ticked))
         curves = []
         for place, run in enumerate(self.ticked):
             watch = self.watches.of(self.desk.run(run))
@@ -109,6 +108,12 @@ class Listing:
             curves.append(Curve(run, watch.line("loss", smoothing=1), colour=place))
             label = self.t("runs.held_out_of", run=run)
             curves.append(Curve(label, watch.held_out("step"), dots=True, colour=place))
-        with self.compared, card():
-            text(self.t("runs.compare"), tag="h2")
-            ui.echart(chart([c for c in curves if c.points], x_name="")).style("height:340px;width:100%")
+        options = chart([c for c in curves if c.points], x_name="")
+        if self.chart is None:
+            with self.compared, card():
+                text(self.t("runs.compare"), tag="h2")
+                self.chart = ui.echart(options).style("height:340px;width:100%")
+            return
+        self.chart.options.clear()  # one chart for all: one that goes before the browser has drawn it is an error there
+        self.chart.options.update(options)
+        self.chart.update()
