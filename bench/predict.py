@@ -87,8 +87,8 @@ def show_roofs(folder: Path, seconds: float) -> None:
     products = 2 * PARAMETERS * sum(map(sum, sizes)) / seconds / roof()
     weights = 2 * PARAMETERS * steps / seconds / bandwidth()
     print(
-        f"  {written / seconds:.0f} tokens/s written; {products:.1%} of the matrix roof, {weights:.1%} of the memory roof"
-        f" ({steps} steps; {bandwidth() / 1e9:.1f} GB/s)"
+        f"  {written / seconds:.0f} tokens/s written in {steps} steps; {products:.1%} of the matrix roof,"
+        f" {weights:.1%} of the memory roof ({bandwidth() / 1e9:.1f} GB/s)"
     )
 
 

@@ -108,6 +108,23 @@ def test_rows_named_now_go_before_those_held_out(run: api.Run, project: Path) ->
     assert all(row.startswith("new") for row in found.row_ids)
 
 
+def test_a_text_learned_under_another_name_is_left_out(run: api.Run, project: Path) -> None:
+    learned = set(run.dir.read_json("data.json")["split"]["learned"])
+    rows = json.loads((project / "data" / "chapters.json").read_text(encoding="utf-8"))
+    known = [row for number, row in enumerate(rows, 1) if f"chapters:{number}" in learned][:3]
+    turns = [{**turn, "value": f"{turn['from']} 说了谁也没有学过的一句话。"} for turn in known[0]["conversations"]]
+    new = [{**known[0], "conversations": turns}]
+    assert len(known) == 3
+    (project / "data" / "copy.json").write_text(json.dumps([*known, *new]), encoding="utf-8")
+    registry = project / "data" / "dataset_info.json"
+    entries = json.loads(registry.read_text(encoding="utf-8"))
+    entries["copy"] = {**entries["chapters"], "file_name": "copy.json"}
+    registry.write_text(json.dumps(entries), encoding="utf-8")
+    found = api.compare_several(run.path, "base", overrides=["eval_dataset=copy", *QUICK])
+    assert found.row_ids == ("copy:4",)
+    assert found.notes[0] == "3 of 4 rows are left out: one learned the same texts."
+
+
 def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="nothing to be compared"):
         api.compare_several(run.path)

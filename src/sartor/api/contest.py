@@ -14,7 +14,7 @@ from sartor.api.rows import load_named, prepare_rows
 from sartor.api.targets import config_for, run_of
 from sartor.api.using import load_engine
 from sartor.base.config import RunConfig, parse_override, read_yaml
-from sartor.base.errors import ConfigError, DataError
+from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.system import atomic_write, release_memory
 from sartor.base.types import Demonstration, Example, Prediction
@@ -118,12 +118,36 @@ def _rows(
         for name, ids in learned.items() if (count := sum(row.origin.id in ids for row in rows))
     ]  # fmt: skip
     rows = [row for row in rows if row.origin.id not in seen]
+    for run in runs:
+        same, said = _the_same(run, rows, permissions)
+        rows = [row for row in rows if row.origin.id not in same]
+        notes += said
     if not rows:
         raise DataError(
             "No row is left that all could be asked fairly.", ", ".join(map(str, learned)) or "eval_dataset",
             "Name rows that none of the runs learned from: eval_dataset=NAME.",
         )  # fmt: skip
     return rows, notes
+
+
+def _the_same(
+    run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
+) -> tuple[set[str], list[str]]:
+    """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
+    from sartor.use.leaks import leaks
+
+    config = RunConfig.of(read_yaml(run.config), str(run.config))
+    learned = set(run.read_json("data.json")["split"]["learned"])
+    try:
+        examples = load_named(config, config.data.dataset, permissions).examples
+    except SartorError as error:
+        return set(), [f"Whether {run.path.name} learned the same texts could not be looked up: {error.what}"]
+    found = leaks([example for example in examples if example.origin.id in learned], rows)
+    same = {leak.held_out for leak in found if leak.similarity == 1.0}
+    near, name = {leak.held_out for leak in found} - same, run.path.name
+    left_out = f"{len(same)} of {len(rows)} rows are left out: {name} learned the same texts."
+    alike = f"{len(near)} rows are nearly the same as rows that {name} learned from: their answers may show memory."
+    return same, [left_out] * bool(same) + [alike] * bool(near)
 
 
 def _held_out(run: RunDir) -> list[str]:
