@@ -6,13 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import pytest
 
 from sartor.web import jobs as queue
 from sartor.web import worker
 from sartor.web.jobs import Job, Jobs
+from sartor.web.pages.train import place_of
 
 
 class Child:
@@ -96,6 +97,14 @@ def test_a_process_that_died_or_whose_number_is_anothers_now_has_failed(jobs: Jo
     assert job.state() == "failed"
     job.write("started.json", {"pid": 2**22 + 5, "born": None})
     assert job.state() == "failed"
+
+
+def test_the_queue_leads_to_the_page_where_the_work_is_seen(tmp_path: Path) -> None:
+    for kind in get_args(queue.Kind):
+        place = place_of(Job(tmp_path, kind, "a b/?c", {}))
+        assert place.startswith(("/runs/", "/generate?name=", "/train?", "/evaluate?run=", "/home?run="))
+        assert place.endswith("a%20b%2F%3Fc")
+    assert place_of(Job(tmp_path, "contest", "a", {})) == "/evaluate?run=a"
 
 
 def test_the_worker_writes_how_it_ended(tmp_path: Path) -> None:

@@ -299,7 +299,9 @@ class Form:
 
 def place_of(job: Job) -> str:
     """The page that shows what a job is about."""
-    return f"/generate?name={quote(job.run)}" if job.kind == "generate" else f"/runs/{quote(job.run)}"
+    places = {"generate": "/generate?name=", "estimate": "/train?run=", "compare": "/evaluate?run=",
+              "contest": "/evaluate?run=", "export": "/home?run="}  # fmt: skip
+    return places.get(job.kind, "/runs/") + quote(job.run, safe="")
 
 
 def _listed(value: Any) -> list[Any]:
