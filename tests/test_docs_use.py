@@ -43,6 +43,7 @@ def home(tiny_model_dir: Path, tiny_tokenizer: Any, tmp_path: Path, monkeypatch:
     return tmp_path
 
 
+@pytest.mark.real
 def test_the_examples_of_export(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for language, text in blocks("export.md"):
         if language == "yaml":
@@ -111,6 +112,7 @@ def judge() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.real
 def test_the_examples_of_evaluation(
     tiny_model_dir: Path,
     tmp_path: Path,
