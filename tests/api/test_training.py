@@ -184,3 +184,10 @@ def test_llama_factorys_blank_system_and_tools_train(settings: dict[str, Any], p
     run = api.train(**{**settings, "dataset": "pride", "val_size": 2})
     assert run.state == "finished"
     assert run.dir.read_json("data.json")["ledger"]["skipped"] == []
+
+
+def test_a_saved_split_is_used_and_named(settings: dict[str, Any], project: Path) -> None:
+    saved = api.split("chapters", dataset_dir=project / "data", val_size=5, seed=3)
+    split = api.train(**settings).dir.read_json("data.json")["split"]
+    assert split["saved"] == {"chapters": "seed"}
+    assert split["held_out"] == list(saved.saved.held_out)

@@ -13,7 +13,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.system import no_cycle_search, sha256_file
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
-from sartor.data.split import Split, split_loaded
+from sartor.data.split import Split, read_saved, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
 from sartor.prompt.stream import RowStream
 from sartor.prompt.template import Template
@@ -186,7 +186,7 @@ def first_reason(ledger: Ledger) -> str:
 
 def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[str, Any]:
     """What data.json holds: files with hashes, the split's ids, the ledger, the template."""
-    source = encoder.template.source
+    source, folder = encoder.template.source, Path(config.data.dataset_dir)
     return {
         "datasets": [
             {"path": str(f.path), "sha256": f.sha256, "encoding": f.encoding, "rows": f.rows} for f in rows.files
@@ -194,6 +194,7 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
         "split": {
             "val_size": config.data.val_size,
             "seed": split_seed(config),
+            "saved": {name: there.by for name in config.data.dataset if (there := read_saved(folder, name))},
             "learned": list(rows.learned_names) or [example.origin.id for example in rows.learned],
             "held_out": [example.origin.id for example in rows.held_out],
         },
