@@ -258,7 +258,7 @@ class Story:
         page.get_by_role("option", name="qa", exact=True).click()
         page.keyboard.press("Escape")
         self.press("evaluate.start")
-        self.sees("evaluate.several", count=3, rows=39)
+        self.sees("evaluate.several", count=3, rows=9)  # what the run learned as qa-v2 is left out, told by its texts
 
     def ask(self, words: str, longest: int) -> None:
         self.page.get_by_label("max_new_tokens").fill(str(longest))
