@@ -101,14 +101,14 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     from sartor.base.config import RunConfig
     from sartor.base.rundir import RunDir
     from sartor.base.types import Origin, Sequence
-    from sartor.learn import fused, loop
+    from sartor.learn import attention, loop
     from sartor.learn.model import adapt, save_weights
     from sartor.learn.plan import Facts, make_plan
     from sartor.learn.shapes import Shape
 
     model = model_of(shape, device)
     if device == "cpu":
-        model.set_attn_implementation(fused.register_short_attention())
+        model.set_attn_implementation(attention.register())
     weights = product_weights(model)
     part = tokens // EXAMPLES_A_ROW
     examples = [

@@ -34,7 +34,7 @@ from sartor.base.system import patient_threads
 patient_threads()
 import torch
 import torch.nn.functional as F
-from sartor.learn import fused, model
+from sartor.learn import attention, fused, model
 from sartor.learn.head import causal_model
 from sartor.learn.stages import sft
 
@@ -50,7 +50,7 @@ if "lora" in off:
 if "norms" in off:
     fused.fuse_norms = lambda model: 0
 if "attention" in off:
-    fused.register_short_attention = lambda: "sdpa"
+    attention.register = lambda: "sdpa"
 if "products" in off:
     fused.SPLIT_ROWS = 1 << 40
 if "allocator" in off:

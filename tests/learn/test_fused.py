@@ -92,37 +92,6 @@ def test_what_does_not_fit_keeps_pefts_forward(tiny_model: Any, options: dict[st
     assert fused.fuse_lora(lora_model(tiny_model, **options)) == 0
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_short_attention_equals_sdpa(tiny_model: Any, padded: bool) -> None:
-    ids = torch.arange(60).view(3, 20)
-    mask = torch.ones(3, 20, dtype=torch.long)
-    if padded:
-        mask[1, 12:] = 0
-        mask[2, 5:] = 0
-    expected = tiny_model(input_ids=ids, attention_mask=mask).logits
-    tiny_model.set_attn_implementation(fused.register_short_attention())
-    got = tiny_model(input_ids=ids, attention_mask=mask).logits
-    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
-
-
-def test_short_attention_of_left_padded_rows_has_no_nan(tiny_model: Any) -> None:
-    ids, mask = torch.arange(40).view(2, 20), torch.ones(2, 20, dtype=torch.long)
-    mask[1, :13] = 0
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    expected = tiny_model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-    tiny_model.set_attn_implementation(fused.register_short_attention())
-    got = tiny_model(input_ids=ids, attention_mask=mask, position_ids=positions).logits
-    torch.testing.assert_close(got[mask.bool()], expected[mask.bool()])
-
-
-def test_long_rows_go_to_sdpa(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "SHORT_ROW_TOKENS", 8)
-    ids = torch.arange(20)[None]
-    expected = tiny_model(input_ids=ids).logits
-    tiny_model.set_attn_implementation(fused.register_short_attention())
-    assert torch.equal(tiny_model(input_ids=ids).logits, expected)
-
-
 @pytest.mark.parametrize("n", [1, 7])
 def test_head_losses_and_their_gradients_equal_cross_entropy(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "CHUNK_BYTES", 4 * 11 * 3)

@@ -1,4 +1,4 @@
-"""Exact shortcuts for training: head and loss, LoRA and RMS norms as one operation each, attention for short rows.
+"""Exact shortcuts for training: head and loss, LoRA and RMS norms as one operation each.
 
 They change memory and time, not the mathematics; a model that they do not fit is left as it is. Nothing here knows
 of data or of optimisers.
@@ -11,16 +11,11 @@ import types
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 CHUNK_BYTES = 32 << 20
 """The largest logits buffer. Blocks above 32 MiB come fresh from the kernel each time: on a virtual machine a 50 MB
 tensor cost 20–35 ms of page faults (measured 2026-11-23), more than its matrix product."""
-
-SHORT_ROW_TOKENS = 192
-"""Below this length plain attention beats torch 2.13's CPU flash kernel, whose backward is slow: 1.5 against 6.6 ms at
-8 × 64 tokens, 8.3 against 21.7 at 16 × 96, 11.5 against 10.3 at 4 × 256 (measured 2026-11-23, two cores, bf16)."""
 
 
 _kept = threading.local()
@@ -266,55 +261,3 @@ def fuse_norms(model: nn.Module) -> int:
 def _rms_norm(self: Any, x: Tensor) -> Tensor:
     normed: Tensor = _RmsNorm.apply(x, self.weight, self.variance_epsilon)  # type: ignore[no-untyped-call]
     return normed
-
-
-def short_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention by two batched products; short rows on a CPU only, everything else goes to transformers' sdpa.
-
-    Keys are not repeated for grouped queries: the queries of a group are stacked instead. Softmax is in float32.
-    query_BHTD, key_BGTD, value_BGTD → output_BTHD.
-    """
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-    t = query.shape[2]
-    causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
-    if t > SHORT_ROW_TOKENS or t != key.shape[2] or query.device.type != "cpu" or dropout or not causal:
-        result: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return result
-    b, h, _, d = query.shape
-    g = key.shape[1]
-    query_XSD = query.reshape(b * g, h // g * t, d)
-    key_XTD, value_XTD = key.reshape(b * g, t, d), value.reshape(b * g, t, d)
-    scores = (query_XSD @ key_XTD.transpose(1, 2)).float().mul_(d**-0.5 if scaling is None else scaling)
-    scores = scores.view(b, g, h // g, t, t)
-    lowest = torch.finfo(torch.float32).min  # not −inf: a padded query that sees nothing must not become NaN
-    if attention_mask is None:
-        scores = scores + torch.full((t, t), lowest, device=query.device).triu_(1)
-    elif attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask[:, :, None], lowest)
-    else:
-        scores = scores + attention_mask[:, :, None].float().clamp_min(lowest)
-    weights = F.softmax(scores, dim=-1).to(query.dtype).view(b * g, h // g * t, t)
-    return (weights @ value_XTD).view(b, h, t, d).transpose(1, 2).contiguous(), None
-
-
-def register_short_attention() -> str:
-    """Make `short_attention` known to transformers (with sdpa's masks) and return its name."""
-    from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-    name = "sartor_short"
-    AttentionInterface.register(name, short_attention)
-    AttentionMaskInterface.register(name, sdpa_mask)
-    return name

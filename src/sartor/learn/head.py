@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartor.base.types import IGNORED
+from sartor.learn import attention
 from sartor.learn.batch import Batch
 from sartor.learn.fused import head_loss, head_losses
 
@@ -18,15 +20,51 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+_PADS: WeakSet[nn.Module] = WeakSet()
+"""Models whose own code does not hand keyword arguments on to attention."""
+LEAST_WASTE = 1 / 32
+"""With a smaller share of padding than this a batch stays as it is."""
+
+
 def label_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(hidden_ND, target_N): the states that predict a label, and those labels."""
+    """(hidden_ND, target_N): the states that predict a label, and those labels.
+
+    Where the model's attention can keep examples apart by itself, it is given their tokens alone, without padding.
+    """
     causal = causal_model(model)
+    target_BT = batch.labels_BT[:, 1:]
+    wanted_BT = target_BT != IGNORED
+    if attention.hands_rows_on(causal) and causal not in _PADS and (rows := _rows(batch)):
+        real_BT = _real(batch)
+        hidden_1ND = causal.base_model(
+            input_ids=batch.ids_BT[real_BT][None], position_ids=batch.positions_BT[real_BT][None],
+            attention_mask=None, use_cache=False, rows=rows,
+        ).last_hidden_state  # fmt: skip
+        if rows.layers:
+            place_BT = (real_BT.flatten().cumsum(0) - 1).view_as(real_BT)
+            return hidden_1ND[0, place_BT[:, :-1][wanted_BT]], target_BT[wanted_BT]
+        _PADS.add(causal)
     output = causal.base_model(
         input_ids=batch.ids_BT, position_ids=batch.positions_BT, attention_mask=None, use_cache=False
     )
-    target_BT = batch.labels_BT[:, 1:]
-    wanted_BT = target_BT != IGNORED
     return output.last_hidden_state[:, :-1][wanted_BT], target_BT[wanted_BT]
+
+
+def _real(batch: Batch) -> Tensor:
+    """Which places hold a token of an example; all of packed rows, whose padding is an example of its own."""
+    if batch.lengths_B is None:
+        return torch.ones_like(batch.ids_BT, dtype=torch.bool)
+    return torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device) < batch.lengths_B[:, None]
+
+
+def _rows(batch: Batch) -> attention.Rows | None:
+    """The examples of packed rows, or of padded ones where the padding is worth leaving out."""
+    if batch.lengths_B is None:
+        starts = (batch.positions_BT.flatten() == 0).nonzero().flatten().tolist()
+        ends = [*starts[1:], batch.ids_BT.numel()]
+        return attention.Rows([end - start for start, end in zip(starts, ends)])
+    lengths: list[int] = batch.lengths_B.tolist()
+    return attention.Rows(lengths) if sum(lengths) < (1 - LEAST_WASTE) * batch.ids_BT.numel() else None
 
 
 def summed_loss(model: Any, batch: Batch) -> Tensor:

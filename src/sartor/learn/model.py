@@ -16,7 +16,7 @@ from torch import nn
 from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.base.system import calm_allocator, locked, sha256_file
-from sartor.learn import fused, stack
+from sartor.learn import attention, fused, stack
 from sartor.learn.devices import WHOLE
 from sartor.learn.guard import check_adapter, check_folder
 from sartor.learn.noise import add_noise
@@ -176,7 +176,7 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         raise _load_error("model", settings.model_name_or_path, error) from error
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(fused.register_short_attention())
+        model.set_attn_implementation(attention.register())
     if settings.quantization_bit:
         from peft import prepare_model_for_kbit_training
 

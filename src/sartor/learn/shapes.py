@@ -12,7 +12,7 @@ SLACK = 1.25
 OPTIMIZER_BYTES = {"adafactor": 0.1, "muon": 4.0, "adamw_8bit": 2.1, "adamw_bnb_8bit": 2.1}
 """State of one trained weight; AdamW's 8 otherwise (two float32 moments)."""
 SHORT_TOKENS = 192
-"""Up to this length a CPU keeps each head's attention weights (`fused.short_attention`)."""
+"""Up to this length a CPU keeps each head's attention weights (`attention.short_attention`)."""
 
 
 @dataclass(frozen=True, slots=True)
