@@ -154,3 +154,17 @@ def test_bfloat16_rows_are_as_exact_as_padded_ones(tiny_model: Any) -> None:
         return float((gradient.float() - exact).norm() / exact.norm())
 
     assert off(got) < 1.2 * off(padded)
+
+
+@pytest.mark.parametrize("lengths", [(9, 4, 17), (17, 17, 17), (240, 200)], ids=["rows", "padded", "long"])
+def test_mixed_precision_computes_in_bfloat16_and_learns_in_float32(tiny_model: Any, lengths: tuple[int, ...]) -> None:
+    sequences = rows_of(*lengths)
+    _, exact = alone(tiny_model, sequences)
+    tiny_model.set_attn_implementation(attention.register())
+    tiny_model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = summed_loss(tiny_model, collate(sequences, range(len(sequences)), 0))
+    loss.backward()  # type: ignore[no-untyped-call]
+    got = torch.cat([p.grad.flatten() for p in tiny_model.parameters() if p.grad is not None])
+    assert got.dtype == torch.float32
+    assert float((got - exact).norm() / exact.norm()) < 0.02

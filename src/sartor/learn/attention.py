@@ -91,7 +91,8 @@ class _Causal(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, s: float) -> Tensor:
         ctx.s = s
         mask_ST = _causal_mask(k.shape[1], q.dtype).repeat(q.shape[1] // k.shape[1], 1)
-        weights = torch.softmax(torch.baddbmm(mask_ST[None], q, k.transpose(1, 2), alpha=s), dim=-1)
+        with torch.autocast(q.device.type, enabled=False):
+            weights = torch.softmax(torch.baddbmm(mask_ST[None], q, k.transpose(1, 2), alpha=s), dim=-1)
         ctx.save_for_backward(q, k, v, weights)
         return weights @ v
 
@@ -130,6 +131,8 @@ def short_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
     plain = causal and not dropout and query.device.type == "cpu"
+    if torch.is_autocast_enabled(query.device.type):  # mixed precision: what its own operations would compute in
+        query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     if rows is not None:
         rows.layers += 1
         if plain and rows.longest <= (kwargs.get("sliding_window") or rows.longest):
