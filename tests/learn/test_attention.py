@@ -98,13 +98,14 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def test_padding_is_not_computed(tiny_model: Any) -> None:
+def test_no_more_padding_is_computed_than_makes_the_tokens_a_multiple(tiny_model: Any) -> None:
     tiny_model.set_attn_implementation(attention.register())
     seen: list[torch.Size] = []
     tiny_model.base_model.layers[0].mlp.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
-    summed_loss(tiny_model, collate(rows_of(20, 10, 3), range(3), 0))
+    summed_loss(tiny_model, collate(rows_of(60, 30, 12), range(3), 0))  # 102 tokens of 180
+    summed_loss(tiny_model, collate(rows_of(60, 55, 1), range(3), 0))  # 116: what is missing goes to the shortest
     summed_loss(tiny_model, collate(rows_of(20, 20, 20), range(3), 0))  # nothing to leave out
-    assert [tuple(shape[:2]) for shape in seen] == [(1, 33), (3, 20)]
+    assert [tuple(shape[:2]) for shape in seen] == [(1, 128), (1, 128), (3, 20)]
 
 
 def test_rows_longer_than_a_sliding_window_go_by_the_mask(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,30 @@ def fly(tmp_path: Path, model: Any, config: RunConfig, data: Any) -> Any:
     )  # fmt: skip
 
 
+def test_neither_a_slow_first_step_nor_the_optimizer_is_counted_at_the_end(
+    tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([9.0, 5.0, 1.0, 2.0])
+    monkeypatch.setattr(preflight, "_timed", lambda *_: (next(times), 10))
+    monkeypatch.setattr(preflight, "_mean_tokens", lambda *_: 10)
+    monkeypatch.setattr(preflight, "_saved", lambda _: preflight.Saved(8.0, 100, 3.0))
+    found, _ = fly(tmp_path, tiny_model, config_of(save_strategy="steps", save_steps=4, max_steps=12), rows(16))
+    assert found.step_seconds == 2
+    assert found.seconds == 12 * 2 + 2 * 8 + 3
+
+
+def test_what_the_weights_took_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(_: Any) -> Path:
+        (tmp_path / "model.safetensors").write_bytes(bytes(30))
+        (tmp_path / "optimizer.safetensors").write_bytes(bytes(70))
+        return tmp_path
+
+    monkeypatch.setattr(preflight.loop, "save", save)
+    saved = preflight._saved(None)  # type: ignore[arg-type]
+    assert saved.bytes == 100
+    assert saved.weights_seconds == pytest.approx(0.3 * saved.seconds)
+
+
 def test_what_does_not_fit_is_stepped_down_by_halves(
     tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

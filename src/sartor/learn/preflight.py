@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import torch
@@ -19,11 +20,12 @@ from sartor.base.rundir import RunDir
 from sartor.base.types import Encoded
 from sartor.learn import loop
 from sartor.learn.batch import global_batches
+from sartor.learn.checkpoint import OPTIMIZER
 from sartor.learn.memory import NoRoom, PeakMemory
 from sartor.learn.plan import Plan, sequences
 
 USUAL_BATCHES = 3
-"""Timed steps on usual batches, after the one on the longest (which also warms up); more would take longer to say."""
+"""Timed steps on usual batches, after the one on the longest; their median counts, because the first still warms up."""
 LOOKED_AT = 32
 """Global batches that are cut to count padded tokens."""
 SMALL_ROWS, FEW_STEPS, MANY_EPOCHS = 50, 20, 10
@@ -98,8 +100,8 @@ def _fly(
             longest = _timed(training, _longest(rows, plan.global_batch))
             usual = [_timed(training, chosen) for chosen in _usual(config, plan)]
             eval_seconds = _evaluation(training) if plan.eval_steps else 0.0
-            save_seconds, size = _saved(training)
-        return _estimate(run, config, training, longest, usual, eval_seconds, save_seconds, size, peak.bytes)
+            saved = _saved(training)
+        return _estimate(run, config, training, longest, usual, eval_seconds, saved, peak.bytes)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         training.optimizer.zero_grad(set_to_none=True)
@@ -132,17 +134,27 @@ def _evaluation(training: loop.Training) -> float:
     return (time.perf_counter() - started) * len(training.eval_rows) / len(some)
 
 
-def _saved(training: loop.Training) -> tuple[float, int]:
-    """Seconds and bytes of one checkpoint on the run's own disk."""
+class Saved(NamedTuple):
+    """One checkpoint on the run's own disk."""
+
+    seconds: float
+    bytes: int
+    weights_seconds: float
+    """The share of the seconds that the model took, as at the end, when there is no optimizer to write."""
+
+
+def _saved(training: loop.Training) -> Saved:
     started = time.perf_counter()
     path = loop.save(training)
     seconds = time.perf_counter() - started
-    return seconds, sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    sizes = {file.name: file.stat().st_size for file in path.rglob("*") if file.is_file()}
+    size = sum(sizes.values())
+    return Saved(seconds, size, seconds * (1 - sizes.get(OPTIMIZER, 0) / size))
 
 
 def _estimate(
     run: RunDir, config: RunConfig, training: loop.Training, longest: tuple[float, int],
-    usual: list[tuple[float, int]], eval_seconds: float, save_seconds: float, size: int, peak: int,
+    usual: list[tuple[float, int]], eval_seconds: float, saved: Saved, peak: int,
 ) -> tuple[Estimate, Plan]:  # fmt: skip
     plan, divisor = training.plan, training.progress.micro_divisor
     if divisor > 1:
@@ -151,12 +163,12 @@ def _estimate(
             plan, micro_rows=max(1, plan.micro_rows // divisor), micro_tokens=max(1, plan.micro_tokens // divisor),
             reasons={**plan.reasons, "micro_tokens": why},
         )  # fmt: skip
-    per_token = sum(seconds for seconds, _ in usual) / max(sum(tokens for _, tokens in usual), 1)
+    per_token = statistics.median(seconds / max(tokens, 1) for seconds, tokens in usual)
     step_seconds = per_token * _mean_tokens(training, plan)
     evaluations = math.ceil(plan.total_steps / plan.eval_steps) if plan.eval_steps else 0
     saves = (plan.total_steps - 1) // plan.save_steps if plan.save_steps else 0
     kept = min(saves, config.train.save_total_limit or saves)
-    disk = size * (kept + (1 if saves else 0)) + size
+    disk = saved.bytes * (kept + (1 if saves else 0) + 1)
     free = shutil.disk_usage(run.path).free
     if disk > free:
         raise RunError(
@@ -167,10 +179,11 @@ def _estimate(
     total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else (
         psutil.virtual_memory().total
     )  # fmt: skip
-    seconds = step_seconds * plan.total_steps + eval_seconds * evaluations + save_seconds * (saves + 1)
+    seconds = step_seconds * plan.total_steps + eval_seconds * evaluations
+    seconds += saved.seconds * saves + saved.weights_seconds
     return Estimate(
-        plan.total_steps, round(seconds, 2), round(step_seconds, 4), round(longest[0], 4), peak, total, size, disk,
-        free, round(save_seconds, 4), divisor, advise(config, plan, bool(training.eval_rows)),
+        plan.total_steps, round(seconds, 2), round(step_seconds, 4), round(longest[0], 4), peak, total, saved.bytes,
+        disk, free, round(saved.seconds, 4), divisor, advise(config, plan, bool(training.eval_rows)),
     ), plan  # fmt: skip
 
 
