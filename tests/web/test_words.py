@@ -8,9 +8,14 @@ from pathlib import Path
 from string import Formatter
 
 import sartor.web
-from sartor.base.config import section_of
+from sartor.base.config import RunConfig, section_of
+from sartor.base.errors import SartorError
+from sartor.learn.plan import Facts, make_plan
+from sartor.learn.preflight import advise
+from sartor.learn.shapes import Shape
+from sartor.learn.stages import dpo, kto, pt, rm, sft
 from sartor.web.form import fields
-from sartor.web.words import Words, catalogue, error_texts, explained, explanations, spoken
+from sartor.web.words import Words, catalogue, explained, explanations, sentences, spoken
 
 SOURCE = Path(sartor.web.__file__).parent
 
@@ -53,7 +58,9 @@ def test_settings_are_explained_in_both_languages() -> None:
     assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
 
 
-ERRORS = ("ConfigError", "DataError", "EndpointError", "RunError", "SartorError")
+ERRORS = {kind.__name__ for kind in (SartorError, *SartorError.__subclasses__())}
+NESTED = {"Stage {} {}.", "the last message is no answer"}
+"""What is filled in is a sentence with its own text below, and what is caught and told in other words."""
 
 
 def texts_of(node: ast.expr) -> list[str]:
@@ -65,28 +72,47 @@ def texts_of(node: ast.expr) -> list[str]:
     return [*texts_of(node.body), *texts_of(node.orelse)] if isinstance(node, ast.IfExp) else []
 
 
-def test_every_error_of_the_page_is_said_in_chinese_too() -> None:
-    """Every literal `what` and `fix` of an error raised in sartor.web has its Chinese text."""
+def test_every_error_is_said_in_chinese_too() -> None:
+    """Every literal `what` and `fix` of an error raised anywhere but in the command line has its Chinese text."""
     raised = [
         said
-        for file in SOURCE.rglob("*.py")
+        for file in Path(sartor.__file__).parent.rglob("*.py") if "cli" not in file.parts
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
         for place, argument in enumerate(node.args) if place != 1
         for said in texts_of(argument)
     ]  # fmt: skip
-    assert len(raised) > 50
+    stages = [f"Stage x {stage.TEXT}." for stage in (pt, sft, rm, dpo, kto)]
+    assert len(raised) > 400
     zh = Words("zh")
-    english = {said for said in raised if re.search("[A-Za-z]{3}", said) and zh.error(said) == said}
-    assert english == set()
+    english = {said for said in [*raised, *stages] if re.search("[A-Za-z]{3}", said) and zh.sentence(said) == said}
+    assert english == NESTED
+
+
+def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> None:
+    shape = Shape(30, 576, 1536, 9, 576, 192, 49152, True)
+    small, large = 2**31, 2**37
+    said: set[str] = set()
+    for device, memory, known, longest, settings in (
+        ("cpu", large, shape, 64, {}), ("cpu", large, None, 64, {"max_steps": 3}), ("cuda", small, shape, 4096, {}),
+        ("cuda", small // 8, shape, 4096, {"warmup_steps": 2, "gradient_checkpointing": False}),
+        ("cuda", large, shape, 64, {"num_train_epochs": 300}),
+        ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
+    ):  # fmt: skip
+        config = RunConfig.of({"dtype": "float32", **settings})
+        plan = make_plan(config, Facts(20, 0, longest, 1000, 500, device, memory, 1, known))
+        said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}
+    assert len(said) > 25
+    zh = Words("zh")
+    assert {text for text in said if zh.sentence(text) == text} == {"max_steps", "warmup_steps"}
 
 
 def test_an_error_is_said_with_what_it_names() -> None:
     zh = Words("zh")
-    assert zh.error("There is no setting 'lora_rnk'.") == "没有设置项 'lora_rnk'。"
-    assert zh.error("Byte 3 (0xff) is no utf-8 text.") == "第 3 字节（0xff）不是 utf-8 文字。"
-    assert zh.error("Status 500: line\nline {} \\1") == "状态码 500：line\nline {} \\1"
-    assert zh.error("Nobody translated this.") == "Nobody translated this."
-    assert Words("en").error("The file is empty.") == "The file is empty."
-    for pattern, text in error_texts():
+    assert zh.sentence("There is no setting 'lora_rnk'.") == "没有设置项 'lora_rnk'。"
+    assert zh.sentence("Byte 3 (0xff) is no utf-8 text.") == "第 3 字节（0xff）不是 utf-8 文字。"
+    assert zh.sentence("Status 500: line\nline {} \\1") == "状态码 500：line\nline {} \\1"
+    assert zh.sentence("Nobody translated this.") == "Nobody translated this."
+    assert Words("en").sentence("The file is empty.") == "The file is empty."
+    for pattern, text in sentences():
         assert pattern.groups == text.count("{}"), text

@@ -31,9 +31,9 @@ def explanations() -> Mapping[str, str]:
 
 
 @functools.cache
-def error_texts() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """(pattern of an error's English text, the same in Chinese), those with the most words of their own first."""
-    file = resources.files("sartor.web").joinpath("texts/errors.zh.toml")
+def sentences() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """(pattern of a lower layer's sentence, the same in Chinese), those with the most words of their own first."""
+    file = resources.files("sartor.web").joinpath("texts/sentences.zh.toml")
     found = tomllib.loads(file.read_text(encoding="utf-8"))
     ordered = sorted(found.items(), key=lambda item: -len(item[0].replace("{}", "")))
     return tuple((re.compile(re.escape(en).replace(r"\{\}", "(.*)"), re.DOTALL), zh) for en, zh in ordered)
@@ -53,10 +53,10 @@ class Words:
         """For keys made of data (a state, an outcome), which a newer file may hold and the catalogue not."""
         return catalogue(self.lang).get(key, default)
 
-    def error(self, said: str) -> str:
-        """A sentence of an error in this language; as it stands where nobody has put it into Chinese yet."""
+    def sentence(self, said: str) -> str:
+        """An error, reason or advice in this language; as it stands where nobody has put it into Chinese yet."""
         if self.lang == "zh":
-            for pattern, text in error_texts():
+            for pattern, text in sentences():
                 if match := pattern.fullmatch(said):
                     pairs = zip(text.split("{}"), (*match.groups(), ""), strict=True)
                     return "".join(part for pair in pairs for part in pair)

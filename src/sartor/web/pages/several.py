@@ -113,7 +113,7 @@ class Several:
                 link(t("evaluate.download"), address).props["download"] = f"{self.run}-comparison.json"
             table(head, rows)
             for note in contest.notes:
-                text(t.error(note), "soft small").style("padding:0 20px 12px")
+                text(t.sentence(note), "soft small").style("padding:0 20px 12px")
 
     def _name(self, contestant: Mapping[str, Any]) -> None:
         text(contestant["name"], tag="b")

@@ -290,11 +290,11 @@ class Form:
                 (t("train.disk"), disk),
             ])  # fmt: skip
             for advice in found["advice"]:
-                text(advice, "notice warn-n small")
+                text(t.sentence(advice), "notice warn-n small")
             with ui.expansion(t("train.reasons")).classes("w-full"):
                 for name, (value, reason) in ended["result"]["reasons"].items():
                     text(f"{name}: {value}", "who mono")
-                    text(reason, "small")
+                    text(t.sentence(reason), "small")
 
 
 def place_of(job: Job) -> str:
