@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import CHROMIUM, SIZES, Server, fits, snap, until, window
+from browsing import CHROMIUM, LOCALES, SIZES, Server, fits, snap, until, window
 
 from sartor import api
 from sartor.base.config import RunConfig
@@ -68,6 +68,7 @@ def test_an_empty_folder_says_what_to_do_next(server: Server, browser: Any, lang
             snap(page, f"empty-{name}-{size}-{lang}", size == "390")
             assert fits(page), name
             assert page.evaluate(NAMELESS) == [], name
+            assert page.evaluate("[document.documentElement.lang, Quasar.lang.props.isoName]") == [LOCALES[lang]] * 2
         page.context.close()
     assert complaints == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from urllib.parse import quote
 
 from fastapi import Request
 from nicegui import run, ui
+from nicegui.language import Language
 
 from sartor.base.errors import SartorError
 from sartor.web.desk import plain
@@ -20,6 +22,8 @@ T = TypeVar("T")
 PAGES = ("data", "train", "runs", "evaluate", "chat", "home")
 LANGUAGE, THEME = "sartor-lang", "sartor-theme"
 """Cookies: what a person chose."""
+QUASAR: dict[str, Language] = {"en": "en-US", "zh": "zh-CN"}
+"""What the components' own labels speak."""
 STATE_PILL = {"running": "run", "finished": "ok", "failed": "no", "damaged": "no", "interrupted": "wait",
               "waiting": "wait", "better": "ok", "worse": "no"}  # fmt: skip
 
@@ -28,6 +32,9 @@ STATE_PILL = {"running": "run", "finished": "ok", "failed": "no", "damaged": "no
 def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
     """A page inside the frame: `with framed(request, "data") as t: …`; `t` is its texts."""
     t = Words(spoken(request.cookies.get(LANGUAGE), request.headers.get("accept-language", "")))
+    client = ui.context.client
+    client.page = copy.copy(client.page)  # all visitors of a path share one; the language is this visitor's
+    client.page.language = QUASAR[t.lang]
     theme = request.cookies.get(THEME, "auto")
     ui.dark_mode({"dark": True, "light": False}.get(theme))
     ui.page_title(f"{title or t(f'nav.{here}')} · {t('app.title')}")
@@ -50,7 +57,6 @@ def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
         f'title="{t("app.language_hint")}">{t("app.language")}</a></div></div></header>',
         sanitize=False,
     ).style("display:contents")  # made of our own texts only
-    ui.run_javascript(f"document.documentElement.lang = {t.lang!r}")
     with ui.element("div").classes("page").props("id=content tabindex=-1"):
         yield t
 
