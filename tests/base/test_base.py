@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sartor.base import messages, registry
-from sartor.base.errors import ConfigError
+from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Sequence, Skipped
 
@@ -90,3 +90,16 @@ print([name for name in ("torch", "peft", "accelerate") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is no such run"):
+        RunDir(tmp_path / "gone").read_json("data.json")
+    with pytest.raises(RunError, match=r"The run has no data\.json"):
+        RunDir(tmp_path).read_json("data.json")
+
+
+def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'gguff' is none of the exporters") as raised:
+        registry.plugin("sartor.use.exporters", "gguff")
+    assert raised.value.fix == "Did you mean gguf?"

@@ -65,7 +65,7 @@ def test_the_encoding_given_is_used_and_its_mark_is_no_text(tmp_path: Path) -> N
 
 def test_a_wrong_encoding_names_the_first_byte_that_does_not_fit() -> None:
     content = b"ab" + "好".encode("gbk") + b"c"
-    with pytest.raises(DataError, match=r"Byte 2 \(0xba\) is no utf-8-sig text"):
+    with pytest.raises(DataError, match=r"Byte 2 \(0xba\) is no utf-8 text"):
         decode(content, "x.csv", "utf-8")
     with pytest.raises(DataError, match="There is no encoding 'gbx'"):
         decode(content, "x.csv", "gbx")

@@ -25,7 +25,7 @@ def plugin(package: str, name: str) -> ModuleType:
     """
     if name not in names(package):
         kind = package.rpartition(".")[2]
-        raise ConfigError(f"There is no {kind} plug-in named {name!r}.", package, did_you_mean(name, names(package)))
+        raise ConfigError(f"{name!r} is none of the {kind}.", "", did_you_mean(name, names(package)))
     return importlib.import_module(f"{package}.{name}")
 
 

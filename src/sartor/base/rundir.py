@@ -85,6 +85,8 @@ class RunDir:
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if not self.path.is_dir():
+                raise RunError("There is no such run.", str(self.path), "`sartor runs` lists them.") from None
             raise RunError(f"The run has no {name}.", str(self.path), "Is this the folder of a run?") from None
         except ValueError as error:
             raise RunError(f"{name} is damaged: {error}.", str(self.path / name), "Train again with --fresh.") from None

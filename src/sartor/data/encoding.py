@@ -120,7 +120,7 @@ def _as_given(opener: Opener, where: str, encoding: str) -> Found:
 def _strict(opener: Opener, encoding: str, where: str) -> None:
     if bad := _first_bad(opener, encoding):
         raise DataError(
-            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding} text.", where,
+            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding.removesuffix('-sig')} text.", where,
             "Leave the encoding out to have it found, or name another one.",
         )  # fmt: skip
 

@@ -147,9 +147,10 @@ def _saved(training: loop.Training) -> Saved:
     started = time.perf_counter()
     path = loop.save(training)
     seconds = time.perf_counter() - started
-    sizes = {file.name: file.stat().st_size for file in path.rglob("*") if file.is_file()}
-    size = sum(sizes.values())
-    return Saved(seconds, size, seconds * (1 - sizes.get(OPTIMIZER, 0) / size))
+    sizes = [(file.name, file.stat().st_size) for file in path.rglob("*") if file.is_file()]
+    size = sum(bytes_ for _, bytes_ in sizes)
+    weights = sum(bytes_ for name, bytes_ in sizes if name != OPTIMIZER)
+    return Saved(seconds, size, seconds * weights / size)
 
 
 def _estimate(

@@ -53,7 +53,7 @@ def _beginning(desk: Desk, dataset: str, run: str) -> dict[str, Any]:
             asked = parse_yaml(desk.run(run).config.read_text(encoding="utf-8"))
             return {**asked, "output_dir": free_name(desk, run)}
         except SartorError:
-            pass
+            pass  # what was only estimated has no run yet: the usual settings
     names = _datasets(desk)
     chosen = dataset if dataset in names else (names[0] if names else "")
     place = {"dataset_dir": "."} if desk.data == desk.folder else {}
