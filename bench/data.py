@@ -86,19 +86,33 @@ def encode_here(data: Path, model: str, out: Path) -> None:
     tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     bare = time.perf_counter() - begin
     np.savez(
-        out, seconds=seconds, bare=bare, rows=[row.origin.row for row in rows.encoded],
-        lengths=[len(row) for row in rows.encoded], ids=np.concatenate([row.ids for row in rows.encoded]),
+        out,
+        seconds=seconds,
+        bare=bare,
+        rows=[row.origin.row for row in rows.encoded],
+        lengths=[len(row) for row in rows.encoded],
+        ids=np.concatenate([row.ids for row in rows.encoded]),
         labels=np.concatenate([row.labels for row in rows.encoded]),
-    )  # fmt: skip
+    )
 
 
 def encode_there(data: Path, model: str, out: Path, environment: Path, workers: int | None) -> None:
     """LLaMA-Factory's side, in its own environment, with nothing cached."""
     settings = {
-        "model_name_or_path": model, "stage": "sft", "do_train": True, "finetuning_type": "lora", "dataset": "alpaca",
-        "dataset_dir": str(data), "template": "chatml", "cutoff_len": CUTOFF, "output_dir": str(out.parent / "unused"),
-        "overwrite_cache": True, "preprocessing_num_workers": workers, "report_to": "none", "use_cpu": True,
-    }  # fmt: skip
+        "model_name_or_path": model,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "dataset": "alpaca",
+        "dataset_dir": str(data),
+        "template": "chatml",
+        "cutoff_len": CUTOFF,
+        "output_dir": str(out.parent / "unused"),
+        "overwrite_cache": True,
+        "preprocessing_num_workers": workers,
+        "report_to": "none",
+        "use_cpu": True,
+    }
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         folder = Path(name)
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -234,8 +248,9 @@ def stream_time(folder: Path, size: int) -> None:
     first, thousand, peak = done.output.split()[-3:]
     print(
         f"stream {size:>10,} rows: first batch after {float(first):.2f} s (target 5), a thousand after "
-        f"{float(thousand):.2f} s, {int(peak) >> 10:,} MiB", flush=True,
-    )  # fmt: skip
+        f"{float(thousand):.2f} s, {int(peak) >> 10:,} MiB",
+        flush=True,
+    )
 
 
 def beside(folder: Path, data: Path, times: int) -> None:
@@ -277,10 +292,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sartor-bench-") as name:
         folder, data = Path(name), asked.folder.resolve()
         parts = {
-            "beside": lambda: beside(folder, data, asked.times), "growth": lambda: growth(folder, asked.sizes),
+            "beside": lambda: beside(folder, data, asked.times),
+            "growth": lambda: growth(folder, asked.sizes),
             "check": lambda: check_time(folder, data, asked.check),
             "stream": lambda: stream_time(folder, max(asked.sizes)),
-        }  # fmt: skip
+        }
         for part, measure in parts.items():
             if asked.only in (None, part):
                 measure()

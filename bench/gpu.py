@@ -31,22 +31,53 @@ SHAPES: dict[str, dict[str, Any]] = {
     "0.6b": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16},
     "1.7b": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16},
     "4b": {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36, "num_attention_heads": 32},
-    "8b": {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
-           "tie_word_embeddings": False},
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512},
-}  # fmt: skip
+    "8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "tie_word_embeddings": False,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 512,
+    },
+}
 """Qwen3's own numbers (Yang et al. 2025, table 1); the rest is the same in all sizes."""
 RANK, ROWS_A_STEP, EXAMPLES_A_ROW, WARM_UP = 16, 8, 4, 3
-COLUMNS = ("date", "machine", "torch", "transformers", "shape", "tool", "rows_at_once", "tokens_per_second",
-           "share_of_roof", "peak_gib", "roof_tflops", "loss", "note")  # fmt: skip
+COLUMNS = (
+    "date",
+    "machine",
+    "torch",
+    "transformers",
+    "shape",
+    "tool",
+    "rows_at_once",
+    "tokens_per_second",
+    "share_of_roof",
+    "peak_gib",
+    "roof_tflops",
+    "loss",
+    "note",
+)
 
 
 def config_of(shape: str) -> Any:
     from transformers import Qwen3Config
 
-    usual = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
-             "rope_theta": 1e6, "max_position_embeddings": 40960}  # fmt: skip
+    usual = {
+        "vocab_size": 151936,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "tie_word_embeddings": True,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 40960,
+    }
     return Qwen3Config(**{**usual, **SHAPES[shape]})
 
 
@@ -116,26 +147,43 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
         for number, row in enumerate(ids_of(shape, ROWS_A_STEP * steps, tokens), start=1)
         for start in range(0, tokens, part)
     ]
-    config = RunConfig.of({
-        "lora_rank": RANK, "packing": True, "max_steps": steps, "use_cpu": device == "cpu", "plot_loss": False,
-        "per_device_train_batch_size": ROWS_A_STEP * EXAMPLES_A_ROW, "save_strategy": "no", "dtype": "bfloat16",
-        "cutoff_len": tokens,
-    })  # fmt: skip
+    config = RunConfig.of(
+        {
+            "lora_rank": RANK,
+            "packing": True,
+            "max_steps": steps,
+            "use_cpu": device == "cpu",
+            "plot_loss": False,
+            "per_device_train_batch_size": ROWS_A_STEP * EXAMPLES_A_ROW,
+            "save_strategy": "no",
+            "dtype": "bfloat16",
+            "cutoff_len": tokens,
+        }
+    )
     plan = make_plan(config, Facts.of(examples, [], device, Shape.of(model.config)))
     tuned = adapt(model, config.method)
     heard = Heard()
     with tempfile.TemporaryDirectory() as folder:
         results = loop.train(
-            RunDir(Path(folder)), config, plan, tuned, examples, [], pad_id=0, callbacks=[heard],
+            RunDir(Path(folder)),
+            config,
+            plan,
+            tuned,
+            examples,
+            [],
+            pad_id=0,
+            callbacks=[heard],
             write_model=lambda to: save_weights(tuned, to),
-        )  # fmt: skip
+        )
     measured = heard.steps[min(WARM_UP, steps - 1) :]
     return {
         "tokens_per_second": sum(e["tokens"] for e in measured) / sum(e["seconds"] for e in measured),
-        "peak_bytes": results["peak_memory_bytes"], "loss": heard.steps[-1]["loss"], "weights": weights,
+        "peak_bytes": results["peak_memory_bytes"],
+        "loss": heard.steps[-1]["loss"],
+        "weights": weights,
         "rows_at_once": min(ROWS_A_STEP, plan.micro_tokens // tokens),
         "note": "recomputed" * plan.recompute,
-    }  # fmt: skip
+    }
 
 
 class Heard:
@@ -162,7 +210,7 @@ def run_trainer(shape: str, device: str, steps: int, tokens: int, rows_at_once: 
     weights, targets = product_weights(model), lora_targets(model, ("all",))
     model = get_peft_model(
         model, LoraConfig(task_type="CAUSAL_LM", r=RANK, lora_alpha=2 * RANK, target_modules=targets)
-    )  # fmt: skip
+    )
     ids = [torch.from_numpy(row.astype("int64")) for row in ids_of(shape, ROWS_A_STEP * steps, tokens)]
     moments: list[float] = []
 
@@ -173,21 +221,32 @@ def run_trainer(shape: str, device: str, steps: int, tokens: int, rows_at_once: 
 
     with tempfile.TemporaryDirectory() as folder, PeakMemory(torch.device(device)) as peak:
         arguments = TrainingArguments(
-            output_dir=folder, max_steps=steps, bf16=True, use_cpu=device == "cpu", report_to="none",
-            save_strategy="no", per_device_train_batch_size=rows_at_once, disable_tqdm=True,
+            output_dir=folder,
+            max_steps=steps,
+            bf16=True,
+            use_cpu=device == "cpu",
+            report_to="none",
+            save_strategy="no",
+            per_device_train_batch_size=rows_at_once,
+            disable_tqdm=True,
             gradient_accumulation_steps=ROWS_A_STEP // rows_at_once,
-        )  # fmt: skip
+        )
         trainer = Trainer(
-            model=model, args=arguments, train_dataset=[{"input_ids": row, "labels": row} for row in ids],
+            model=model,
+            args=arguments,
+            train_dataset=[{"input_ids": row, "labels": row} for row in ids],
             callbacks=[Clock()],
-        )  # fmt: skip
+        )
         results = trainer.train()
     first = min(WARM_UP, steps - 1) - 1
     seconds = (moments[-1] - moments[first]) / (len(moments) - 1 - first)
     return {
-        "tokens_per_second": ROWS_A_STEP * tokens / seconds, "peak_bytes": peak.bytes, "loss": results.training_loss,
-        "weights": weights, "rows_at_once": rows_at_once,
-    }  # fmt: skip
+        "tokens_per_second": ROWS_A_STEP * tokens / seconds,
+        "peak_bytes": peak.bytes,
+        "loss": results.training_loss,
+        "weights": weights,
+        "rows_at_once": rows_at_once,
+    }
 
 
 def measure(tool: str, shape: str, device: str, steps: int, tokens: int, rows_at_once: int) -> dict[str, Any]:
@@ -195,7 +254,7 @@ def measure(tool: str, shape: str, device: str, steps: int, tokens: int, rows_at
     words = [tool, shape, device, str(steps), str(tokens), str(rows_at_once)]
     done = subprocess.run(
         [sys.executable, __file__, "--one", *words], capture_output=True, text=True, encoding="utf-8", check=False
-    )  # fmt: skip
+    )
     if done.returncode == 0:
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -219,14 +278,25 @@ def line(shape: str, tool: str, found: dict[str, Any], flops: float, machine: st
     import torch
     import transformers
 
-    made = {"date": date.today().isoformat(), "machine": machine, "torch": torch.__version__,
-            "transformers": transformers.__version__, "shape": shape, "tool": tool,
-            "roof_tflops": round(flops / 1e12, 2), "rows_at_once": found.get("rows_at_once", ""),
-            "note": found.get("note", "")}  # fmt: skip
+    made = {
+        "date": date.today().isoformat(),
+        "machine": machine,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "shape": shape,
+        "tool": tool,
+        "roof_tflops": round(flops / 1e12, 2),
+        "rows_at_once": found.get("rows_at_once", ""),
+        "note": found.get("note", ""),
+    }
     if "tokens_per_second" in found:
         rate = found["tokens_per_second"]
-        made |= {"tokens_per_second": round(rate, 1), "share_of_roof": round(4 * found["weights"] * rate / flops, 4),
-                 "peak_gib": round(found["peak_bytes"] / 2**30, 3), "loss": round(found["loss"], 4)}  # fmt: skip
+        made |= {
+            "tokens_per_second": round(rate, 1),
+            "share_of_roof": round(4 * found["weights"] * rate / flops, 4),
+            "peak_gib": round(found["peak_bytes"] / 2**30, 3),
+            "loss": round(found["loss"], 4),
+        }
     return made
 
 

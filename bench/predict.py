@@ -38,10 +38,15 @@ def predict_sartor(work: Work, adapter: Path) -> tuple[dict[str, Any], Path, riv
     """`sartor predict` with its own batching."""
     out = work.folder / "predicted-sartor"
     settings = {
-        "model_name_or_path": work.model, "adapter_name_or_path": adapter, "eval_dataset": "learned",
-        "dataset_dir": work.folder / "data", "template": "chatml", "max_new_tokens": NEW_TOKENS, "output_dir": out,
+        "model_name_or_path": work.model,
+        "adapter_name_or_path": adapter,
+        "eval_dataset": "learned",
+        "dataset_dir": work.folder / "data",
+        "template": "chatml",
+        "max_new_tokens": NEW_TOKENS,
+        "output_dir": out,
         "metrics": "bleu-4,rouge-1,rouge-2,rouge-l",
-    }  # fmt: skip
+    }
     words = [f"{key}={value}" for key, value in settings.items()]
     done = rivals.run([sys.executable, "-m", "sartor", "predict", *words], work.folder)
     return json.loads((out / "predict_results.json").read_text(encoding="utf-8")), out, done
@@ -53,12 +58,25 @@ def predict_llama_factory(
     """`llamafactory-cli train` with do_predict."""
     out = work.folder / f"predicted-llama-factory-{batch}"
     settings = {
-        "model_name_or_path": work.model, "adapter_name_or_path": str(adapter), "stage": "sft", "do_predict": True,
-        "finetuning_type": "lora", "eval_dataset": "learned", "dataset_dir": str(work.folder / "data"),
-        "template": "chatml", "cutoff_len": 512, "output_dir": str(out), "overwrite_output_dir": True,
-        "per_device_eval_batch_size": batch, "predict_with_generate": True, "max_new_tokens": NEW_TOKENS,
-        "do_sample": False, "report_to": "none", "bf16": True, "use_cpu": True,
-    }  # fmt: skip
+        "model_name_or_path": work.model,
+        "adapter_name_or_path": str(adapter),
+        "stage": "sft",
+        "do_predict": True,
+        "finetuning_type": "lora",
+        "eval_dataset": "learned",
+        "dataset_dir": str(work.folder / "data"),
+        "template": "chatml",
+        "cutoff_len": 512,
+        "output_dir": str(out),
+        "overwrite_output_dir": True,
+        "per_device_eval_batch_size": batch,
+        "predict_with_generate": True,
+        "max_new_tokens": NEW_TOKENS,
+        "do_sample": False,
+        "report_to": "none",
+        "bf16": True,
+        "use_cpu": True,
+    }
     file = work.folder / f"predict-{batch}.yaml"
     file.write_text(json.dumps(settings), encoding="utf-8")
     command = [str(environment / "bin" / "llamafactory-cli"), "train", str(file)]

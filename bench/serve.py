@@ -31,9 +31,13 @@ import httpx
 import rivals
 
 QUESTIONS = (
-    "What is the capital of France?", "Write two sentences about rain.", "Name three primary colours.",
-    "Why is the sky blue?", "Who wrote Pride and Prejudice?", "How do I boil an egg?",
-)  # fmt: skip
+    "What is the capital of France?",
+    "Write two sentences about rain.",
+    "Name three primary colours.",
+    "Why is the sky blue?",
+    "Who wrote Pride and Prejudice?",
+    "How do I boil an egg?",
+)
 PAUSE_S = 0.2
 
 
@@ -49,9 +53,13 @@ class Served:
 
 async def client(http: httpx.AsyncClient, url: str, model: str, number: int, slow: bool, tokens: int) -> Served:
     body = {
-        "model": model, "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}], "stream": True,
-        "max_tokens": tokens, "temperature": 0, "stream_options": {"include_usage": True},
-    }  # fmt: skip
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
+        "stream": True,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream_options": {"include_usage": True},
+    }
     began, first, written, pieces = time.perf_counter(), 0.0, 0, 0
     async with http.stream("POST", f"{url}/chat/completions", json=body) as response:
         response.raise_for_status()
@@ -100,8 +108,10 @@ def show(found: list[Served | BaseException], seconds: float) -> None:
     print(f"first token     {percentiles([each.first_s for each in quick])}")
     print(f"throughput      {sum(each.tokens for each in served) / seconds:.1f} tokens/s over {seconds:.1f} s")
     rates = [each.tokens / each.whole_s for each in quick]
-    print(f"fairness        {jain(rates):.3f} (Jain), slowest/median answer "
-          f"{max(e.whole_s for e in quick) / statistics.median(e.whole_s for e in quick):.2f}")  # fmt: skip
+    print(
+        f"fairness        {jain(rates):.3f} (Jain), slowest/median answer "
+        f"{max(e.whole_s for e in quick) / statistics.median(e.whole_s for e in quick):.2f}"
+    )
     for error in {str(each) for each in found if isinstance(each, BaseException)}:
         print(f"failed          {error}")
 
@@ -132,8 +142,12 @@ def llama_factory_server() -> Iterator[tuple[str, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = ["--model_name_or_path", resolve_model("smollm2-135m"), "--template", "chatml", "--infer_dtype", "bfloat16"]
-    environment = {**os.environ, **rivals.llama_factory_environment(folder), "API_HOST": "127.0.0.1",
-                   "API_PORT": str(port)}  # fmt: skip
+    environment = {
+        **os.environ,
+        **rivals.llama_factory_environment(folder),
+        "API_HOST": "127.0.0.1",
+        "API_PORT": str(port),
+    }
     with tempfile.TemporaryFile() as log:
         command = [str(folder / "bin" / "llamafactory-cli"), "api", *words]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -163,8 +177,11 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--beside", action="store_true", help="then the same crowd at LLaMA-Factory's API server")
     options = parser.parse_args()
-    servers = {options.url or "sartor": contextlib.nullcontext((options.url, options.model)) if options.url else (
-        own_server(options.target))}  # fmt: skip
+    servers = {
+        options.url or "sartor": contextlib.nullcontext((options.url, options.model))
+        if options.url
+        else (own_server(options.target))
+    }
     if options.beside:
         servers["LLaMA-Factory"] = llama_factory_server()
     for title, server in servers.items():

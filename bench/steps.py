@@ -24,9 +24,13 @@ from train import PRIDE, roof
 
 PARAMETERS = 134.5e6
 TRICKS = {
-    "head": "loss at label positions, in chunks", "lora": "LoRA as one operation", "attention": "short attention",
-    "norms": "norms as one operation", "products": "wide products in parts", "allocator": "fixed allocator threshold",
-}  # fmt: skip
+    "head": "loss at label positions, in chunks",
+    "lora": "LoRA as one operation",
+    "attention": "short attention",
+    "norms": "norms as one operation",
+    "products": "wide products in parts",
+    "allocator": "fixed allocator threshold",
+}
 TRAIN = """
 import json, sys
 job = json.loads(sys.argv[1])
@@ -90,11 +94,22 @@ def train(folder: Path, name: str, off: tuple[str, ...] = (), preflight: bool = 
     """One training in its own process."""
     out = folder / f"run-{len(list(folder.glob('run-*')))}"
     given = {
-        "model_name_or_path": "smollm2-135m", "dataset": name, "dataset_dir": str(folder), "template": "chatml",
-        "lora_rank": 8, "learning_rate": 3e-4, "overlong": "truncate", "output_dir": str(out), "plot_loss": False,
-        "save_strategy": "no", "bf16": True, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
-        "max_steps": 8, **settings,
-    }  # fmt: skip
+        "model_name_or_path": "smollm2-135m",
+        "dataset": name,
+        "dataset_dir": str(folder),
+        "template": "chatml",
+        "lora_rank": 8,
+        "learning_rate": 3e-4,
+        "overlong": "truncate",
+        "output_dir": str(out),
+        "plot_loss": False,
+        "save_strategy": "no",
+        "bf16": True,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "max_steps": 8,
+        **settings,
+    }
     job = {"settings": given, "off": list(off), "preflight": preflight}
     done = rivals.run([sys.executable, "-c", TRAIN, json.dumps(job)], folder)
     lines = (out / "events.jsonl").read_text(encoding="utf-8").splitlines()
@@ -108,8 +123,9 @@ def line(name: str, steps: Steps, flops: float) -> None:
     share = 4 * PARAMETERS * steps.tokens_per_s / flops
     print(
         f"{name:<46} {steps.tokens_per_s:7.0f} tokens/s {share:6.1%} of the roof"
-        f" {steps.peak_bytes / 1e9:6.2f} GB  loss {steps.loss:.4f}", flush=True,
-    )  # fmt: skip
+        f" {steps.peak_bytes / 1e9:6.2f} GB  loss {steps.loss:.4f}",
+        flush=True,
+    )
 
 
 def lengths(folder: Path, flops: float) -> None:
@@ -159,8 +175,9 @@ def estimates(folder: Path, flops: float) -> None:
         off = compared(said, happened)
         print(
             f"{text:<28} {happened['total_seconds']:6.1f} s ({off['seconds']:+.0%})"
-            f" {happened['peak_memory_bytes'] / 1e9:5.2f} GB ({off['peak_memory_bytes']:+.0%})", flush=True,
-        )  # fmt: skip
+            f" {happened['peak_memory_bytes'] / 1e9:5.2f} GB ({off['peak_memory_bytes']:+.0%})",
+            flush=True,
+        )
 
 
 def main() -> None:

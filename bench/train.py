@@ -25,9 +25,13 @@ import rivals
 ROOT = Path(__file__).parents[1]
 PRIDE = ROOT / "examples" / "pride" / "pride_qa_en.csv"
 SETTINGS: dict[str, Any] = {
-    "lora_rank": 8, "learning_rate": 3e-4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 4,
-    "lr_scheduler_type": "cosine", "cutoff_len": 512,
-}  # fmt: skip
+    "lora_rank": 8,
+    "learning_rate": 3e-4,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 4,
+    "lr_scheduler_type": "cosine",
+    "cutoff_len": 512,
+}
 SYSTEM = "You are a helpful assistant."
 
 
@@ -61,8 +65,10 @@ def prepare(folder: Path, rows: int, epochs: float) -> Work:
     from sartor.learn.model import resolve_model
 
     with PRIDE.open(encoding="utf-8", newline="") as file:
-        pairs = [{"instruction": r["question"], "input": "", "output": r["answer"], "system": SYSTEM}
-                 for r in csv.DictReader(file)]  # fmt: skip
+        pairs = [
+            {"instruction": r["question"], "input": "", "output": r["answer"], "system": SYSTEM}
+            for r in csv.DictReader(file)
+        ]
     data = folder / "data"
     data.mkdir(parents=True)
     learned, held_out = pairs[:rows], pairs[rows:]
@@ -79,10 +85,17 @@ def train_sartor(work: Work, number: int) -> Trained:
     """`sartor train` in a process of its own."""
     out = work.folder / f"sartor-{number}"
     settings = {
-        **SETTINGS, "model_name_or_path": work.model, "dataset": "learned", "dataset_dir": work.folder / "data",
-        "template": "chatml", "num_train_epochs": work.epochs, "output_dir": out, "plot_loss": "false",
-        "save_strategy": "no", "bf16": "true",
-    }  # fmt: skip
+        **SETTINGS,
+        "model_name_or_path": work.model,
+        "dataset": "learned",
+        "dataset_dir": work.folder / "data",
+        "template": "chatml",
+        "num_train_epochs": work.epochs,
+        "output_dir": out,
+        "plot_loss": "false",
+        "save_strategy": "no",
+        "bf16": "true",
+    }
     command = [sys.executable, "-m", "sartor", "train", *(f"{k}={v}" for k, v in settings.items())]
     done = rivals.run(command, work.folder)
     results = json.loads((out / "train_results.json").read_text(encoding="utf-8"))
@@ -93,11 +106,24 @@ def train_llama_factory(work: Work, number: int, environment: Path) -> Trained:
     """`llamafactory-cli train` with the same settings, else its defaults (recomputation on)."""
     out = work.folder / f"llama-factory-{number}"
     settings = {
-        **SETTINGS, "model_name_or_path": work.model, "stage": "sft", "do_train": True, "finetuning_type": "lora",
-        "lora_target": "all", "dataset": "learned", "dataset_dir": str(work.folder / "data"), "template": "chatml",
-        "num_train_epochs": work.epochs, "output_dir": str(out), "logging_steps": 1, "save_strategy": "no",
-        "overwrite_output_dir": True, "report_to": "none", "bf16": True, "use_cpu": True,
-    }  # fmt: skip
+        **SETTINGS,
+        "model_name_or_path": work.model,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_target": "all",
+        "dataset": "learned",
+        "dataset_dir": str(work.folder / "data"),
+        "template": "chatml",
+        "num_train_epochs": work.epochs,
+        "output_dir": str(out),
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "overwrite_output_dir": True,
+        "report_to": "none",
+        "bf16": True,
+        "use_cpu": True,
+    }
     file = work.folder / f"llama-factory-{number}.yaml"
     file.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
     command = [str(environment / "bin" / "llamafactory-cli"), "train", str(file)]
@@ -110,8 +136,14 @@ def train_trl(work: Work, number: int, tuned: bool) -> Trained:
     """TRL's SFTTrainer in a process of its own: its defaults, or packed and without recomputation."""
     name = "trl-tuned" if tuned else "trl"
     out = work.folder / f"{name}-{number}"
-    job = {"model": work.model, "data": str(work.folder / "data" / "learned.json"), "out": str(out),
-           "epochs": work.epochs, "tuned": tuned, "system": SYSTEM}  # fmt: skip
+    job = {
+        "model": work.model,
+        "data": str(work.folder / "data" / "learned.json"),
+        "out": str(out),
+        "epochs": work.epochs,
+        "tuned": tuned,
+        "system": SYSTEM,
+    }
     done = rivals.run([sys.executable, str(Path(__file__).with_name("train_trl.py")), json.dumps(job)], work.folder)
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     return Trained(name, results["train_runtime"], results["train_loss"], out, done.seconds, done.peak_bytes)
@@ -137,9 +169,11 @@ def count_tokens(work: Work) -> tuple[int, int]:
     from sartor.prompt.template import Template
 
     tokenizer = load_tokenizer(work.model)
-    rows = Encoder(tokenizer, Template.of(tokenizer, "chatml")).encode_all(
-        load("learned", work.folder / "data").examples
-    ).encoded  # fmt: skip
+    rows = (
+        Encoder(tokenizer, Template.of(tokenizer, "chatml"))
+        .encode_all(load("learned", work.folder / "data").examples)
+        .encoded
+    )
     return sum(len(row) for row in rows), sum(row.label_tokens for row in rows)  # type: ignore[arg-type, union-attr]
 
 
@@ -207,8 +241,9 @@ def show(work: Work, done: list[Trained]) -> None:
             f"{tool:<14} {total / seconds:>9.0f} {seconds:>8.1f} {seconds / ours:>9.2f}x {share:>8.1%} "
             f"{max(t.peak_bytes for t in mine) / 1e9:>8.2f} {statistics.median(t.wall for t in mine):>10.1f}"
         )
-    print(f"roof: {flops / 1e9:.0f} GFLOP/s in bf16; all seconds: "
-          + ", ".join(f"{t.tool} {t.seconds:.1f}" for t in done))  # fmt: skip
+    print(
+        f"roof: {flops / 1e9:.0f} GFLOP/s in bf16; all seconds: " + ", ".join(f"{t.tool} {t.seconds:.1f}" for t in done)
+    )
 
 
 if __name__ == "__main__":

@@ -36,12 +36,22 @@ def main(job: dict[str, Any]) -> None:
     )
     tuned: dict[str, Any] = {"packing": True, "gradient_checkpointing": False} if job["tuned"] else {}
     arguments = SFTConfig(
-        output_dir=job["out"], num_train_epochs=job["epochs"], max_length=SETTINGS["cutoff_len"], use_cpu=True,
-        bf16=True, learning_rate=SETTINGS["learning_rate"], lr_scheduler_type="cosine", save_strategy="no",
-        per_device_train_batch_size=SETTINGS["per_device_train_batch_size"], report_to="none", logging_steps=1,
-        gradient_accumulation_steps=SETTINGS["gradient_accumulation_steps"], disable_tqdm=True,
-        model_init_kwargs={"dtype": torch.bfloat16}, **tuned,
-    )  # fmt: skip
+        output_dir=job["out"],
+        num_train_epochs=job["epochs"],
+        max_length=SETTINGS["cutoff_len"],
+        use_cpu=True,
+        bf16=True,
+        learning_rate=SETTINGS["learning_rate"],
+        lr_scheduler_type="cosine",
+        save_strategy="no",
+        per_device_train_batch_size=SETTINGS["per_device_train_batch_size"],
+        report_to="none",
+        logging_steps=1,
+        gradient_accumulation_steps=SETTINGS["gradient_accumulation_steps"],
+        disable_tqdm=True,
+        model_init_kwargs={"dtype": torch.bfloat16},
+        **tuned,
+    )
     lora = LoraConfig(
         r=SETTINGS["lora_rank"],
         lora_alpha=2 * SETTINGS["lora_rank"],

@@ -124,9 +124,18 @@ def points(folder: Path) -> None:
         file.write(json.dumps({"time": 0.0, "kind": "started", "pid": 1, "total_steps": POINTS}) + "\n")
         for step in range(1, POINTS + 1):
             loss = 99.0 if step == 54_321 else 3.0 + (step * 7919 % 1000) / 1000
-            told = {"time": step / 10, "kind": "step", "step": step, "loss": loss, "epoch": step / POINTS,
-                    "learning_rate": 1e-4, "grad_norm": 1.0, "tokens": 100, "seconds": 0.1,
-                    "memory_bytes": 2**30}  # fmt: skip
+            told = {
+                "time": step / 10,
+                "kind": "step",
+                "step": step,
+                "loss": loss,
+                "epoch": step / POINTS,
+                "learning_rate": 1e-4,
+                "grad_norm": 1.0,
+                "tokens": 100,
+                "seconds": 0.1,
+                "memory_bytes": 2**30,
+            }
             file.write(json.dumps(told) + "\n")
         file.write(json.dumps({"time": POINTS / 10, "kind": "finished"}) + "\n")
     watch = Watch(RunDir(run))
@@ -168,16 +177,28 @@ def token(folder: Path) -> None:
         shown = page.evaluate("window.shown")
     spoken = [float(line) for line in told.read_text().split()]
     late = [1000 * (a - b) for a, b in zip(shown, spoken, strict=True)]
-    print(f"{'first token on the screen after the engine':<42} median {statistics.median(late):.0f} ms, "
-          f"worst {max(late):.0f} ms of {len(late)}")  # fmt: skip
+    print(
+        f"{'first token on the screen after the engine':<42} median {statistics.median(late):.0f} ms, "
+        f"worst {max(late):.0f} ms of {len(late)}"
+    )
 
 
 def windows(folder: Path) -> None:
     """Ten socket clients on a run's page, in turn with none; what a step takes in each phase."""
-    config = {"model_name_or_path": "smollm2-135m", "dataset": "qa", "dataset_dir": str(folder / "data"),
-              "output_dir": str(folder / "runs" / "watched"), "max_steps": 100_000, "val_size": 0, "lora_rank": 8,
-              "finetuning_type": "lora", "per_device_train_batch_size": 1, "cutoff_len": 128, "logging_steps": 1,
-              "save_strategy": "no"}  # fmt: skip
+    config = {
+        "model_name_or_path": "smollm2-135m",
+        "dataset": "qa",
+        "dataset_dir": str(folder / "data"),
+        "output_dir": str(folder / "runs" / "watched"),
+        "max_steps": 100_000,
+        "val_size": 0,
+        "lora_rank": 8,
+        "finetuning_type": "lora",
+        "per_device_train_batch_size": 1,
+        "cutoff_len": 128,
+        "logging_steps": 1,
+        "save_strategy": "no",
+    }
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     told = [{"instruction": f"Question {n}", "output": f"Answer {n} " * 8} for n in range(64)]
@@ -222,8 +243,10 @@ async def _phases(address: str, phases: list[tuple[bool, float, float]], spent: 
         before = spent()
         await _phase(phases, watched=True)
         heard = [len(client.heard) for client in clients]
-        print(f"{'the server, with ten windows':<42} {100 * (spent() - before) / (PHASE_S + 2):.1f} % of a core, "
-              f"{statistics.median(heard) / (PHASE_S + 2):.1f} messages a window and second")  # fmt: skip
+        print(
+            f"{'the server, with ten windows':<42} {100 * (spent() - before) / (PHASE_S + 2):.1f} % of a core, "
+            f"{statistics.median(heard) / (PHASE_S + 2):.1f} messages a window and second"
+        )
         assert min(heard) > 0, f"a window heard nothing: {heard}"
         for client in clients:
             await client.disconnect()
@@ -244,8 +267,13 @@ async def _client(address: str) -> Any:
         page = (await http.get(f"{address}/runs/watched")).text
     found = re.search(r"query: (\{.*?\})", page)
     assert found
-    query = {**ast.literal_eval(found[1]), "tab_id": os.urandom(8).hex(), "old_tab_id": "",
-             "document_id": os.urandom(8).hex(), "implicit_handshake": "true"}  # fmt: skip
+    query = {
+        **ast.literal_eval(found[1]),
+        "tab_id": os.urandom(8).hex(),
+        "old_tab_id": "",
+        "document_id": os.urandom(8).hex(),
+        "implicit_handshake": "true",
+    }
     client = socketio.AsyncClient(reconnection=False)
     client.heard = []
     client.on("*", lambda event, *_: client.heard.append(event))

@@ -30,8 +30,10 @@ class Model(BaseHTTPRequestHandler):
         passage = text.split("Passage from")[1].split("\n", 1)[1]
         quotes = re.findall(r"(?:^|(?<=\. ))[A-Z]\w+ \w+ \w+ \w+", passage, re.MULTILINE)[-2:]
         rows = [{"question": f"What of “{q}”?", "answer": f"This: {q}.", "quote": q} for q in quotes]
-        answer = {"choices": [{"message": {"content": json.dumps(rows)}}],
-                  "usage": {"prompt_tokens": 200, "completion_tokens": 80}}  # fmt: skip
+        answer = {
+            "choices": [{"message": {"content": json.dumps(rows)}}],
+            "usage": {"prompt_tokens": 200, "completion_tokens": 80},
+        }
         sent = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(sent)))

@@ -125,9 +125,18 @@ def test_the_examples_of_evaluation(
     pairs = DOCS.parent / "examples" / "pride" / "pride_qa_en.csv"
     api.import_file(pairs, "pride_en", dataset_dir=tmp_path / "data")
     api.train(
-        model_name_or_path=str(tiny_model_dir), dataset="pride_en", val_size=20, output_dir="runs/pride", max_steps=6,
-        save_strategy="steps", save_steps=4, learning_rate=1e-2, use_cpu=True, dtype="float32", plot_loss=False,
-    )  # fmt: skip
+        model_name_or_path=str(tiny_model_dir),
+        dataset="pride_en",
+        val_size=20,
+        output_dir="runs/pride",
+        max_steps=6,
+        save_strategy="steps",
+        save_steps=4,
+        learning_rate=1e-2,
+        use_cpu=True,
+        dtype="float32",
+        plot_loss=False,
+    )
     for language, text in blocks("evaluation.md"):
         here = text.replace("http://127.0.0.1:8000", judge)
         if here.startswith("# covers.py"):

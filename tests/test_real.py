@@ -22,8 +22,14 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1)
 def sartor(folder: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sartor", *words]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=ENVIRONMENT, check=False, **options,  # type: ignore[call-overload]
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
 
 
 def test_the_demo_ends_with_a_verdict_and_a_report(tmp_path: Path) -> None:

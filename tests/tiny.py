@@ -37,8 +37,16 @@ def make_model(seed: int = 0, **config: Any) -> Any:
 
     torch.manual_seed(seed)
     settings = {
-        "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512,
-        "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 256, "pad_token_id": 257,
-    }  # fmt: skip
+        "vocab_size": 264,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 256,
+        "pad_token_id": 257,
+    }
     return LlamaForCausalLM(LlamaConfig(**{**settings, **config})).eval()

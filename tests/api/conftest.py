@@ -22,8 +22,18 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def settings(project: Path, tiny_model_dir: Path) -> dict[str, Any]:
     return {
-        "model_name_or_path": str(tiny_model_dir), "dataset": "chapters", "dataset_dir": str(project / "data"),
-        "val_size": 8, "output_dir": str(project / "runs" / "one"), "max_steps": 4, "lora_rank": 4,
-        "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "dtype": "float32",
-        "plot_loss": False, "max_new_tokens": 8, "metrics": ["rouge-l.char", "exact-match"],
-    }  # fmt: skip
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset": "chapters",
+        "dataset_dir": str(project / "data"),
+        "val_size": 8,
+        "output_dir": str(project / "runs" / "one"),
+        "max_steps": 4,
+        "lora_rank": 4,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "dtype": "float32",
+        "plot_loss": False,
+        "max_new_tokens": 8,
+        "metrics": ["rouge-l.char", "exact-match"],
+    }

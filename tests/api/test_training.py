@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from sartor import api
+from sartor.base.config import read_yaml
 from sartor.base.errors import ConfigError, DataError, Interrupted, RunError
 from sartor.base.rundir import RunDir
 
@@ -41,8 +42,18 @@ def test_a_gbk_csv_with_only_a_name_trains(settings: dict[str, Any]) -> None:
     assert not set(data["split"]["learned"]) & set(data["split"]["held_out"])
     assert run.state == "finished"
     assert run.results["eval_loss"] > 0
-    for name in ("config.yaml", "plan.json", "env.json", "events.jsonl", "trainer_log.jsonl", "train_results.json",
-                 "all_results.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"):  # fmt: skip
+    for name in (
+        "config.yaml",
+        "plan.json",
+        "env.json",
+        "events.jsonl",
+        "trainer_log.jsonl",
+        "train_results.json",
+        "all_results.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ):
         assert (run.path / name).exists(), name
 
 
@@ -91,6 +102,17 @@ def test_other_settings_for_a_begun_run_are_refused_by_name(settings: dict[str, 
         api.train(**{**settings, "learning_rate": 2e-2})
     fresh = api.train(**{**settings, "learning_rate": 2e-2}, fresh=True)
     assert steps(fresh.dir) == [1, 2, 3, 4]
+
+
+def test_what_failed_before_its_first_step_may_be_mended(settings: dict[str, Any]) -> None:
+    """A mistyped dataset leaves a folder of settings alone: the corrected command begins there."""
+    with pytest.raises(DataError, match="There is no dataset 'chaptrs'"):
+        api.train(**{**settings, "dataset": "chaptrs"})
+    run = api.train(**settings)
+    assert steps(run.dir) == [1, 2, 3, 4]
+    assert read_yaml(run.dir.config)["dataset"] == settings["dataset"]
+    with pytest.raises(RunError, match="other settings"):
+        api.train(**{**settings, "learning_rate": 2e-2})
 
 
 def test_changed_data_is_refused_on_resume(settings: dict[str, Any], project: Path) -> None:
@@ -177,8 +199,11 @@ def test_llama_factorys_blank_system_and_tools_train(settings: dict[str, Any], p
     turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Darcy."}]
     rows = [{"conversations": turns, "system": " ", "tools": " "} for _ in range(12)]
     (project / "data" / "pride_conversations.json").write_text(json.dumps(rows), encoding="utf-8")
-    entry = {"file_name": "pride_conversations.json", "formatting": "sharegpt",
-             "columns": {"messages": "conversations", "system": "system", "tools": "tools"}}  # fmt: skip
+    entry = {
+        "file_name": "pride_conversations.json",
+        "formatting": "sharegpt",
+        "columns": {"messages": "conversations", "system": "system", "tools": "tools"},
+    }
     info = project / "data" / "dataset_info.json"
     info.write_text(json.dumps({"pride": entry}), encoding="utf-8")
     run = api.train(**{**settings, "dataset": "pride", "val_size": 2})

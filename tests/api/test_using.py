@@ -102,8 +102,12 @@ def test_predict_answers_the_rows_held_out(run: api.Run) -> None:
     assert rows[0]["question"] in rows[0]["prompt"]
     assert all(row["tokens"] <= 8 for row in rows)
     results = json.loads((predictions.folder / "predict_results.json").read_text(encoding="utf-8"))
-    for name in ("predict_runtime", "predict_samples_per_second", "predict_steps_per_second",
-                 "predict_model_preparation_time"):  # fmt: skip
+    for name in (
+        "predict_runtime",
+        "predict_samples_per_second",
+        "predict_steps_per_second",
+        "predict_model_preparation_time",
+    ):
         assert results[name] >= 0
         assert len(results["explained"][name]) > 10
     assert "warning" not in results
@@ -136,8 +140,12 @@ def test_compare_measures_both_on_the_same_rows_and_writes_the_verdict(run: api.
     base, tuned = (lines(run.dir.predictions / f"{which}-held_out") for which in ("base", "tuned"))
     assert [row["id"] for row in base] == [row["id"] for row in tuned]
     assert base[0]["loss"] != tuned[0]["loss"]
-    marks = [json.loads((run.dir.predictions / f"{which}-held_out" / "predict_results.json").read_text("utf-8"))
-             ["fingerprint"] for which in ("base", "tuned")]  # fmt: skip
+    marks = [
+        json.loads((run.dir.predictions / f"{which}-held_out" / "predict_results.json").read_text("utf-8"))[
+            "fingerprint"
+        ]
+        for which in ("base", "tuned")
+    ]
     assert marks[0] != marks[1]
     page = api.report(run.path).read_text(encoding="utf-8")
     assert "第" in page

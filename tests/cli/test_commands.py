@@ -47,8 +47,17 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     model = f"model_name_or_path={tiny_model_dir}"
     assert run("show", "chapters", model) == 0
     assert "learned" in capsys.readouterr().out
-    settings = [model, "dataset=chapters", "val_size=8", "max_steps=3", "use_cpu=true", "output_dir=runs/one",
-                "plot_loss=false", "max_new_tokens=4", "lora_rank=4"]  # fmt: skip
+    settings = [
+        model,
+        "dataset=chapters",
+        "val_size=8",
+        "max_steps=3",
+        "use_cpu=true",
+        "output_dir=runs/one",
+        "plot_loss=false",
+        "max_new_tokens=4",
+        "lora_rank=4",
+    ]
     assert run("train", *settings) == 0
     out = capsys.readouterr()
     assert "sartor compare runs/one" in out.out
@@ -94,18 +103,25 @@ def test_registry_faults(here: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("learnin_rate=1", "learning_rate"), ("learning_rate=fast", "learning_rate"), ("stage=sfd", "sft"),
-        ("dataset=", "dataset"), ("no.yaml", "no.yaml"), ("val_size=40", "val_size"), ("fp16=true", "bf16"),
+        ("learnin_rate=1", "learning_rate"),
+        ("learning_rate=fast", "learning_rate"),
+        ("stage=sfd", "sft"),
+        ("dataset=", "dataset"),
+        ("no.yaml", "no.yaml"),
+        ("val_size=40", "val_size"),
+        ("fp16=true", "bf16"),
     ],
-)  # fmt: skip
+)
 def test_settings_faults(
     here: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str], word: str, expected: str
 ) -> None:
     run("import", "qa.csv", "--name", "chapters")
     capsys.readouterr()
-    words: list[Any] = [word] if word.endswith(".yaml") else [
-        f"model_name_or_path={tiny_model_dir}", "dataset=chapters", "use_cpu=true", word
-    ]  # fmt: skip
+    words: list[Any] = (
+        [word]
+        if word.endswith(".yaml")
+        else [f"model_name_or_path={tiny_model_dir}", "dataset=chapters", "use_cpu=true", word]
+    )
     assert expected in bad(capsys, "train", *words)
 
 
@@ -131,8 +147,12 @@ def test_check_names_faults_and_writes_rejects_and_a_mended_copy(
         {"instruction": "No answer", "output": ""},
     ]
     (here / "mine.json").write_text(json.dumps(rows), encoding="utf-8")
-    entry = {"mine": {"file_name": "mine.json", "columns": {"prompt": "instruction", "response": "output",
-                                                            "system": "system"}}}  # fmt: skip
+    entry = {
+        "mine": {
+            "file_name": "mine.json",
+            "columns": {"prompt": "instruction", "response": "output", "system": "system"},
+        }
+    }
     (here / "dataset_info.json").write_text(json.dumps(entry), encoding="utf-8")
     words = ["check", "mine", f"model_name_or_path={tiny_model_dir}", "--dataset-dir", "."]
     assert run(*words, "--json", "--rejects", "bad.jsonl", "--fix", "good.json") == 1

@@ -17,8 +17,15 @@ def test_estimate_then_train_with_and_without_it(
     rows = [{"instruction": f"{i} and 1?", "output": f"{i + 1}."} for i in range(12)]
     (tmp_path / "data" / "sums.json").write_text(json.dumps(rows), encoding="utf-8")
     (tmp_path / "data" / "dataset_info.json").write_text('{"sums": {"file_name": "sums.json"}}', encoding="utf-8")
-    settings = [f"model_name_or_path={tiny_model_dir}", "dataset=sums", "max_steps=3", "use_cpu=true", "dtype=float32",
-                "plot_loss=false", "output_dir=runs/one"]  # fmt: skip
+    settings = [
+        f"model_name_or_path={tiny_model_dir}",
+        "dataset=sums",
+        "max_steps=3",
+        "use_cpu=true",
+        "dtype=float32",
+        "plot_loss=false",
+        "output_dir=runs/one",
+    ]
     assert run("estimate", *settings) == 0
     shown = capsys.readouterr().out
     for words in ("pre-flight  3 steps", "12 rows are few", "No rows are held out", "global_batch"):

@@ -26,8 +26,16 @@ def test_each_command_asks_for_the_same_permission(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "dataset_info.json").write_text('{"far": {"file_name": "../outside.json"}}', encoding="utf-8")
     model, run = f"model_name_or_path={tiny_model_dir}", "runs/far"
-    settings = [model, "dataset=far", "val_size=4", f"output_dir={run}", "max_steps=1", "dtype=float32", "use_cpu=true",
-                "plot_loss=false"]  # fmt: skip
+    settings = [
+        model,
+        "dataset=far",
+        "val_size=4",
+        f"output_dir={run}",
+        "max_steps=1",
+        "dtype=float32",
+        "use_cpu=true",
+        "plot_loss=false",
+    ]
     for words in (
         ["show", "far", model],
         ["check", "far", model],

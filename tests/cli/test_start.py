@@ -20,8 +20,20 @@ def run(*words: str) -> int:
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     shown = capsys.readouterr().out
-    for command in ("demo", "import", "show", "train", "predict", "score", "compare",
-                    "report", "chat", "runs", "rerun", "env"):  # fmt: skip
+    for command in (
+        "demo",
+        "import",
+        "show",
+        "train",
+        "predict",
+        "score",
+        "compare",
+        "report",
+        "chat",
+        "runs",
+        "rerun",
+        "env",
+    ):
         assert command in shown
 
 

@@ -62,9 +62,15 @@ class Hub(BaseHTTPRequestHandler):
     def _modelscope(self, parts: list[str], query: Mapping[str, list[str]]) -> None:
         if parts == ["repo", "tree"]:
             files = [
-                {"Path": path, "Name": path.rpartition("/")[2], "Type": "blob", "Size": len(content),
-                 "Sha256": hashlib.sha256(content).hexdigest()} for path, content in FILES.items()
-            ]  # fmt: skip
+                {
+                    "Path": path,
+                    "Name": path.rpartition("/")[2],
+                    "Type": "blob",
+                    "Size": len(content),
+                    "Sha256": hashlib.sha256(content).hexdigest(),
+                }
+                for path, content in FILES.items()
+            ]
             self._json({"Code": 200, "Success": True, "Data": {"Files": files, "TotalCount": len(files)}})
         elif parts == ["repo"]:
             content = FILES[query["FilePath"][0]]

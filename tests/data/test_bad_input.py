@@ -198,16 +198,27 @@ CHINESE = "问题,答案\n《傲慢与偏见》是谁写的?,简奥斯丁,一位
 JAPANESE = "質問,答え\n高慢と偏見は誰が書きましたか,ジェーン・オースティンというイギリスの作家です。\n" * 6
 KOREAN = "질문,답변\n오만과 편견은 누가 썼나요,제인 오스틴이라는 영국의 작가입니다.\n" * 6
 ENCODINGS = {
-    "utf-8": CHINESE, "gb2312": CHINESE, "gbk": CHINESE, "gb18030": CHINESE, "utf-16-le": CHINESE,
-    "utf-16-be": CHINESE, "utf-32-le": CHINESE, "utf-32-be": CHINESE, "shift_jis": JAPANESE, "euc_jp": JAPANESE,
-    "iso2022_jp": JAPANESE, "euc_kr": KOREAN, "cp949": KOREAN,
-}  # fmt: skip
+    "utf-8": CHINESE,
+    "gb2312": CHINESE,
+    "gbk": CHINESE,
+    "gb18030": CHINESE,
+    "utf-16-le": CHINESE,
+    "utf-16-be": CHINESE,
+    "utf-32-le": CHINESE,
+    "utf-32-be": CHINESE,
+    "shift_jis": JAPANESE,
+    "euc_jp": JAPANESE,
+    "iso2022_jp": JAPANESE,
+    "euc_kr": KOREAN,
+    "cp949": KOREAN,
+}
 
 
 KINDS = {
-    "csv": lambda text: text, "txt": lambda text: text.replace("\n", "。\n\n").replace(",", " "),
+    "csv": lambda text: text,
+    "txt": lambda text: text.replace("\n", "。\n\n").replace(",", " "),
     "json": lambda text: json.dumps([dict([line.split(",", 1)]) for line in text.splitlines()], ensure_ascii=False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,16 +243,33 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-WORDS = ["instruction", "input", "output", "history", "system", "tools", "conversations", "messages", "from", "value",
-         "role", "content", "tool_calls", "loss", "weight"]  # fmt: skip
+WORDS = [
+    "instruction",
+    "input",
+    "output",
+    "history",
+    "system",
+    "tools",
+    "conversations",
+    "messages",
+    "from",
+    "value",
+    "role",
+    "content",
+    "tool_calls",
+    "loss",
+    "weight",
+]
 TURNS = st.lists(
     st.dictionaries(st.sampled_from(WORDS), VALUES | st.sampled_from(["human", "gpt", "user", "tool"])), max_size=4
 )
 
 
 @FUZZ
-@given(rows=st.lists(st.dictionaries(st.sampled_from(WORDS), VALUES | TURNS) | VALUES, max_size=6),
-       formatting=st.sampled_from(["alpaca", "sharegpt", "openai"]))  # fmt: skip
+@given(
+    rows=st.lists(st.dictionaries(st.sampled_from(WORDS), VALUES | TURNS) | VALUES, max_size=6),
+    formatting=st.sampled_from(["alpaca", "sharegpt", "openai"]),
+)
 def test_any_json_becomes_rows_or_reasons(rows: list[Any], formatting: str, tmp_path: Path) -> None:
     try:
         loaded = read(
@@ -258,9 +286,12 @@ def test_any_json_becomes_rows_or_reasons(rows: list[Any], formatting: str, tmp_
 
 
 @FUZZ
-@given(content=st.binary(max_size=400), name=st.sampled_from(
-    ["json", "jsonl", "csv", "tsv", "txt", "parquet", "arrow", "xlsx", "json.gz", "csv.zst", "jsonl.xz", "csv.zip"]
-))  # fmt: skip
+@given(
+    content=st.binary(max_size=400),
+    name=st.sampled_from(
+        ["json", "jsonl", "csv", "tsv", "txt", "parquet", "arrow", "xlsx", "json.gz", "csv.zst", "jsonl.xz", "csv.zip"]
+    ),
+)
 def test_any_bytes_are_read_or_refused(content: bytes, name: str, tmp_path: Path) -> None:
     try:
         assert read(tmp_path, content, f"x.{name}").ledger.balanced
@@ -270,9 +301,13 @@ def test_any_bytes_are_read_or_refused(content: bytes, name: str, tmp_path: Path
 
 
 @FUZZ
-@given(entry=st.dictionaries(st.sampled_from(sorted(KEYS)) | st.text(max_size=9), VALUES | st.dictionaries(
-    st.sampled_from([*COLUMNS, *TAGS]), VALUES
-)) | VALUES)  # fmt: skip
+@given(
+    entry=st.dictionaries(
+        st.sampled_from(sorted(KEYS)) | st.text(max_size=9),
+        VALUES | st.dictionaries(st.sampled_from([*COLUMNS, *TAGS]), VALUES),
+    )
+    | VALUES
+)
 def test_any_entry_is_understood_or_refused(entry: Any, tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text(json.dumps({"x": entry}), encoding="utf-8")
     try:

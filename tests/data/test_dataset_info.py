@@ -80,8 +80,9 @@ def test_writing_an_entry_keeps_the_others_and_leaves_a_broken_registry_alone(tm
     registry(tmp_path, {"old": {"file_name": "o.json", "unknown_to_us": 1}})
     write_entry(tmp_path, "new", {"file_name": "n.json"})
     assert json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8")) == {
-        "old": {"file_name": "o.json", "unknown_to_us": 1}, "new": {"file_name": "n.json"},
-    }  # fmt: skip
+        "old": {"file_name": "o.json", "unknown_to_us": 1},
+        "new": {"file_name": "n.json"},
+    }
     registry(tmp_path, "{ broken")
     with pytest.raises(DataError):
         write_entry(tmp_path, "newer", {"file_name": "n.json"})

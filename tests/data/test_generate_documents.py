@@ -71,8 +71,14 @@ def test_docx(tmp_path: Path) -> None:
 
 def make_epub(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("META-INF/container.xml", '<container><rootfiles><rootfile full-path="o/b.opf"/></rootfiles></container>')  # fmt: skip  # noqa: E501
-        archive.writestr("o/b.opf", '<package><manifest><item id="a" href="p%201.xhtml"/></manifest><spine><itemref idref="a"/></spine></package>')  # fmt: skip  # noqa: E501
+        archive.writestr(
+            "META-INF/container.xml", '<container><rootfiles><rootfile full-path="o/b.opf"/></rootfiles></container>'
+        )
+        archive.writestr(
+            "o/b.opf",
+            '<package><manifest><item id="a" href="p%201.xhtml"/></manifest>'
+            '<spine><itemref idref="a"/></spine></package>',
+        )
         archive.writestr("o/p 1.xhtml", PAGE)
 
 
@@ -84,11 +90,12 @@ def test_epub(tmp_path: Path) -> None:
 def test_pdf(tmp_path: Path) -> None:
     stream = b"BT /F1 12 Tf 20 100 Td (Hello there.) Tj ET"
     bodies = [
-        b"<</Type/Catalog/Pages 2 0 R>>", b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
         b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
         b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream),
         b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
-    ]  # fmt: skip
+    ]
     out = b"%PDF-1.4\n"
     for number, body in enumerate(bodies, 1):
         out += b"%d 0 obj%s endobj\n" % (number, body)

@@ -94,8 +94,19 @@ def test_the_command_writes_a_dataset_and_pays_once(server: Server, tmp_path: Pa
     (tmp_path / "d.txt").write_text("Chapter 1\n\nThe door was red.\n", encoding="utf-8")
     content = json.dumps([{"question": "Which?", "answer": "Red.", "quote": "door was\nred"}])
     server.answers = [(200, {}, json.dumps({"choices": [{"message": {"content": content}}]}))]
-    words = ["generate", str(tmp_path / "d.txt"), "--name", "made", "--endpoint", url(server), "--model", "m",
-             "--dataset-dir", str(tmp_path / "data"), "--json"]  # fmt: skip
+    words = [
+        "generate",
+        str(tmp_path / "d.txt"),
+        "--name",
+        "made",
+        "--endpoint",
+        url(server),
+        "--model",
+        "m",
+        "--dataset-dir",
+        str(tmp_path / "data"),
+        "--json",
+    ]
     for reused in (0, 1):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output

@@ -172,8 +172,10 @@ def test_a_quote_is_found_whatever_its_white_space() -> None:
     assert locate("  ", text) is None
 
 
-TURNS = [{"question": "Which?", "answer": "=Red.", "quote": "door was red"},
-         {"question": "Which one?", "answer": "The 0th.", "quote": "The 0th door"}]  # fmt: skip
+TURNS = [
+    {"question": "Which?", "answer": "=Red.", "quote": "door was red"},
+    {"question": "Which one?", "answer": "The 0th.", "quote": "The 0th door"},
+]
 
 
 def test_conversations_keep_a_quote_for_each_turn() -> None:

@@ -17,8 +17,20 @@ from sartor.data.generate.pairs import Passage
 from sartor.data.generate.prompting import Prompt, read_prompt
 from sartor.data.generate.run import GIVE_UP, CapReached, Completion, Generated, generate
 
-NAMES = ("Netherfield", "Longbourn", "Pemberley", "Rosings", "Hunsford", "Meryton", "Lambton", "Brighton", "Derby",
-         "Kympton", "Ramsgate", "Gracechurch")  # fmt: skip
+NAMES = (
+    "Netherfield",
+    "Longbourn",
+    "Pemberley",
+    "Rosings",
+    "Hunsford",
+    "Meryton",
+    "Lambton",
+    "Brighton",
+    "Derby",
+    "Kympton",
+    "Ramsgate",
+    "Gracechurch",
+)
 COUNT = len(NAMES)
 SENTENCE = "The door of {name} was painted red by Mary."
 PASSAGES = [Passage("a.txt", "00", "One", n * 60, n * 60 + 50, SENTENCE.format(name=NAMES[n])) for n in range(COUNT)]
@@ -134,8 +146,10 @@ def test_a_run_that_breaks_keeps_the_answers_that_were_paid_for(tmp_path: Path) 
 
 
 def test_a_small_models_questions_on_one_passage_become_a_conversation(tmp_path: Path) -> None:
-    text = " ".join(f"The {name} was painted {colour} by Mary in spring." for name, colour in
-                    (("old door", "red"), ("tall tower", "blue"), ("wide bridge", "green")))  # fmt: skip
+    text = " ".join(
+        f"The {name} was painted {colour} by Mary in spring."
+        for name, colour in (("old door", "red"), ("tall tower", "blue"), ("wide bridge", "green"))
+    )
     passage = Passage("a.txt", "00", "One", 0, len(text), text)
 
     def small(messages: Sequence[Message]) -> Completion:
@@ -172,8 +186,11 @@ def test_several_documents_are_told_apart_by_their_sections(tmp_path: Path) -> N
         (tmp_path / f"{name}.txt").write_text(text)
     found = passages_of([read_document(tmp_path / f"{name}.txt") for name in ("a", "b")], 400)
     assert [passage.section for passage in found] == [
-        "a.txt: Chapter 1", "a.txt: Chapter 2", "b.txt: Chapter 1", "b.txt: Chapter 2",
-    ]  # fmt: skip
+        "a.txt: Chapter 1",
+        "a.txt: Chapter 2",
+        "b.txt: Chapter 1",
+        "b.txt: Chapter 2",
+    ]
 
 
 def test_the_pace_grows_until_the_server_is_busy_then_halves_once() -> None:

@@ -28,10 +28,20 @@ except SartorError as error:
 def load(name: str, home: Path, **environment: str) -> Any:
     """What a fresh process loads: the clients read their environment when they are imported."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK, name, str(home / "data")], capture_output=True, text=True,
-        env={**os.environ, "HF_HOME": str(home / "hf"), "MODELSCOPE_CACHE": str(home / "ms"), "HOME": str(home),
-             "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0", **environment}, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-W", "ignore", "-c", ASK, name, str(home / "data")],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "HF_HOME": str(home / "hf"),
+            "MODELSCOPE_CACHE": str(home / "ms"),
+            "HOME": str(home),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "0",
+            **environment,
+        },
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -29,8 +29,10 @@ def test_a_gbk_csv_needs_only_a_name(tmp_path: Path) -> None:
     assert imported.understood.encoding == "gb18030"
     assert imported.understood.mapping == {"question": "问题", "answer": "答案"}
     assert [row["conversations"][0]["value"] for row in json.loads((data / "pride.json").read_text("utf-8"))] == [
-        "《傲慢与偏见》是谁写的?", "彭伯里的主人是谁?", "伊丽莎白有几个姐妹?",
-    ]  # fmt: skip
+        "《傲慢与偏见》是谁写的?",
+        "彭伯里的主人是谁?",
+        "伊丽莎白有几个姐妹?",
+    ]
     assert json.loads((data / "dataset_info.json").read_text("utf-8"))["pride"]["formatting"] == "sharegpt"
     assert len(load("pride", data).examples) == 3
 
@@ -96,8 +98,12 @@ def test_a_bad_name_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_messages_with_tool_calls_are_imported_as_they_stand(tmp_path: Path) -> None:
     call = {"function": {"name": "f", "arguments": "{}"}}
-    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": None, "tool_calls": [call]},
-             {"role": "tool", "content": "1"}, {"role": "assistant", "content": "A"}]  # fmt: skip
+    turns = [
+        {"role": "user", "content": "Q"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "1"},
+        {"role": "assistant", "content": "A"},
+    ]
     path = csv_file(tmp_path, json.dumps({"messages": turns}) + "\n", "utf-8", "calls.jsonl")
     imported = import_file(path, "calls", dataset_dir=tmp_path / "data")
     assert imported.entry["formatting"] == "openai"

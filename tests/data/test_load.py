@@ -44,15 +44,25 @@ def test_each_format_reads_its_own_examples(name: str) -> None:
 def test_damaged_rows_are_named_and_nothing_else_is_lost(tmp_path: Path) -> None:
     good = {"instruction": "Q", "output": "A"}
     rows: list[Any] = [
-        good, {"instruction": "no answer", "output": " "}, {"instruction": "none", "output": None},
-        {"output": "no question"}, {"instruction": "list", "output": ["A"]}, "text", 7,
-        {"instruction": "a number", "output": 42}, good,
-    ]  # fmt: skip
+        good,
+        {"instruction": "no answer", "output": " "},
+        {"instruction": "none", "output": None},
+        {"output": "no question"},
+        {"instruction": "list", "output": ["A"]},
+        "text",
+        7,
+        {"instruction": "a number", "output": 42},
+        good,
+    ]
     loaded = load("mine", dataset(tmp_path, rows))
     assert codes(loaded) == [
-        (2, "answer-missing", "output"), (3, "answer-missing", "output"), (4, "prompt-missing", "instruction"),
-        (5, "cell-not-text", "output"), (6, "row-not-object", None), (7, "row-not-object", None),
-    ]  # fmt: skip
+        (2, "answer-missing", "output"),
+        (3, "answer-missing", "output"),
+        (4, "prompt-missing", "instruction"),
+        (5, "cell-not-text", "output"),
+        (6, "row-not-object", None),
+        (7, "row-not-object", None),
+    ]
     assert [turns(e)[-1] for e in loaded.examples] == ["assistant: A", "assistant: 42", "assistant: A"]
     assert loaded.ledger.read == 9
     assert loaded.ledger.balanced
@@ -88,8 +98,9 @@ def test_jsonl_and_csv_rows_carry_their_line(tmp_path: Path) -> None:
     text = 'instruction,output\n"two\nlines",A\nQ,"with, comma and ""quotes"""\n'
     loaded = load("mine", dataset(tmp_path, text, file="mine.csv"))
     assert [turns(e) for e in loaded.examples] == [
-        ("user: two\nlines", "assistant: A"), ("user: Q", 'assistant: with, comma and "quotes"'),
-    ]  # fmt: skip
+        ("user: two\nlines", "assistant: A"),
+        ("user: Q", 'assistant: with, comma and "quotes"'),
+    ]
 
 
 def test_a_missing_column_names_those_there_are_and_the_nearest(tmp_path: Path) -> None:

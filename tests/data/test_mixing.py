@@ -42,9 +42,16 @@ def account(loaded: Loaded) -> tuple[int, int, int, int, int]:
 
 @pytest.mark.parametrize(
     ("split", "expected"),
-    [("train", range(10)), ("train[:30%]", range(3)), ("train[2:4]", range(2, 4)), ("train[-2:]", range(8, 10)),
-     ("train[25%:75%]", range(2, 8)), ("test[ :1]", range(1)), ("train[20:]", range(0))],
-)  # fmt: skip
+    [
+        ("train", range(10)),
+        ("train[:30%]", range(3)),
+        ("train[2:4]", range(2, 4)),
+        ("train[-2:]", range(8, 10)),
+        ("train[25%:75%]", range(2, 8)),
+        ("test[ :1]", range(1)),
+        ("train[20:]", range(0)),
+    ],
+)
 def test_a_slice_names_rows(split: str, expected: range) -> None:
     assert list(mixing.rows_of(split, 10, "x")) == list(expected)
 

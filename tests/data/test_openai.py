@@ -44,8 +44,13 @@ def test_reasoning_is_kept_apart_and_weight_says_what_is_learned() -> None:
 
 def test_a_tool_may_answer_nothing_and_a_developer_is_the_system() -> None:
     call = {"function": {"name": "f", "arguments": ""}}
-    row = [{"role": "developer", "content": "S"}, ASK, {"role": "assistant", "tool_calls": [call]},
-           {"role": "tool", "content": ""}, SAY]  # fmt: skip
+    row = [
+        {"role": "developer", "content": "S"},
+        ASK,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": ""},
+        SAY,
+    ]
     assert [m.role for m in read({"messages": row}).messages] == ["system", "user", "assistant", "tool", "assistant"]
 
 

@@ -128,8 +128,15 @@ def test_media_are_refused_with_a_reason(media: str, tmp_path: Path) -> None:
 
 
 def test_formatting_messages_and_every_tag(tmp_path: Path) -> None:
-    tags = {"role_tag": "r", "content_tag": "c", "user_tag": "U", "assistant_tag": "B", "observation_tag": "O",
-            "function_tag": "F", "system_tag": "S"}  # fmt: skip
+    tags = {
+        "role_tag": "r",
+        "content_tag": "c",
+        "user_tag": "U",
+        "assistant_tag": "B",
+        "observation_tag": "O",
+        "function_tag": "F",
+        "system_tag": "S",
+    }
     turns = [("S", "sys"), ("U", "q"), ("F", '{"name": "f", "arguments": {"n": 1}}'), ("O", "one"), ("B", "a")]
     row = {"m": [{"r": role, "c": text} for role, text in turns]}
     (example,) = read(tmp_path, [row], formatting="sharegpt", columns={"messages": "m"}, tags=tags).examples

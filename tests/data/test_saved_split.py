@@ -86,10 +86,15 @@ def test_a_damaged_split_is_named(text: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"by": "sektion"}, "No row has the column"), ({"by": "section", "held_out": ["ch9"]}, "no group 'ch9'"),
-     ({"by": "section", "held_out": [f"ch{n}" for n in range(8)]}, "All 8 groups"), ({"val_size": 40}, "all 40 rows"),
-     ({"held_out": ["ch1"]}, "values of a column"), ({"val_size": 0}, "val_size is 0")],
-)  # fmt: skip
+    [
+        ({"by": "sektion"}, "No row has the column"),
+        ({"by": "section", "held_out": ["ch9"]}, "no group 'ch9'"),
+        ({"by": "section", "held_out": [f"ch{n}" for n in range(8)]}, "All 8 groups"),
+        ({"val_size": 40}, "all 40 rows"),
+        ({"held_out": ["ch1"]}, "values of a column"),
+        ({"val_size": 0}, "val_size is 0"),
+    ],
+)
 def test_what_cannot_be_split_is_refused_and_nothing_is_written(
     options: dict[str, Any], said: str, folder: Path
 ) -> None:

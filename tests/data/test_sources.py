@@ -125,8 +125,12 @@ def zipped(content: bytes, name: str = "inner") -> bytes:
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
-    "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zst": zstandard.compress, "zip": zipped,
-}  # fmt: skip
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.compress,
+    "zip": zipped,
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,8 +186,9 @@ def test_cells_of_a_spreadsheet_are_the_text_they_show(tmp_path: Path) -> None:
         as_xlsx([["问题", "n", "d", "b"], ["q", 7, date(2026, 11, 23), True], ["r", 0.5, "007", False]], [])
     )
     assert values(path) == [
-        {"问题": "q", "n": "7", "d": "2026-11-23", "b": "true"}, {"问题": "r", "n": "0.5", "d": "007", "b": "false"},
-    ]  # fmt: skip
+        {"问题": "q", "n": "7", "d": "2026-11-23", "b": "true"},
+        {"问题": "r", "n": "0.5", "d": "007", "b": "false"},
+    ]
     path.write_bytes(as_xlsx([["a"], ["1"]], [["a"], ["2"]]))
     assert values(path) == [{"a": "1"}, {"a": "2"}]
     path.write_bytes(as_xlsx([["a"], ["1"]], [["b"], ["2"]]))
@@ -242,8 +247,10 @@ def test_raw_rows_of_a_dataset_come_one_at_a_time_with_their_faults(tmp_path: Pa
     (tmp_path / "x.jsonl").write_text('{"a": 1}\nbroken\n{"a": 1, "a": 2}\n', encoding="utf-8")
     rows = list(read_raw(parse_entry("x", {"file_name": "x.jsonl"}, tmp_path / "dataset_info.json")))
     assert [(origin.id, raw.line, raw.value) for origin, raw in rows] == [
-        ("x:1", 1, {"a": 1}), ("x:2", 2, None), ("x:3", 3, None),
-    ]  # fmt: skip
+        ("x:1", 1, {"a": 1}),
+        ("x:2", 2, None),
+        ("x:3", 3, None),
+    ]
     assert rows[2][1].fault == "the key 'a' stands twice"
 
 

@@ -63,9 +63,13 @@ class Server:
         self.log = folder / "log.txt"
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
             encoding="utf-8",
-        )  # fmt: skip
+        )
 
     def start(self, settings: dict[str, Any], limit: int | None = None) -> int:
         assert self.process.stdin
@@ -106,11 +110,22 @@ def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
     (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
     (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
     return {
-        "model_name_or_path": str(tiny_model_dir), "dataset": "sums", "dataset_dir": str(data), "val_size": 4,
-        "output_dir": str(tmp_path / "straight"), "max_steps": 16, "lora_rank": 4, "lora_dropout": 0.1,
-        "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "dtype": "float32",
-        "plot_loss": False, "save_steps": 2, "save_total_limit": 2,
-    }  # fmt: skip
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset": "sums",
+        "dataset_dir": str(data),
+        "val_size": 4,
+        "output_dir": str(tmp_path / "straight"),
+        "max_steps": 16,
+        "lora_rank": 4,
+        "lora_dropout": 0.1,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "dtype": "float32",
+        "plot_loss": False,
+        "save_steps": 2,
+        "save_total_limit": 2,
+    }
 
 
 def losses_of(folder: Path) -> list[tuple[int, float]]:
@@ -242,8 +257,11 @@ class Shortage:
     def __call__(self, model: Any, batch: Any) -> Any:
         if len(batch.ids_BT) > self.most:
             torch.rand(3)  # it got as far as a dropout
-            raise self.error("CUDA out of memory" if self.error is torch.OutOfMemoryError else
-                             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")  # fmt: skip
+            raise self.error(
+                "CUDA out of memory"
+                if self.error is torch.OutOfMemoryError
+                else "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+            )
         self.seen = max(self.seen, len(batch.ids_BT))
         return self.real(model, batch)
 

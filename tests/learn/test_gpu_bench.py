@@ -20,18 +20,41 @@ def find_spec(cls, name, path=None, target=None):
 PathFinder.find_spec = classmethod(find_spec)
 """
 UNNEEDED = {
-    "pyarrow", "orjson", "python_calamine", "chardet", "rapidfuzz", "sacrebleu", "jieba", "rjieba", "datasketch",
-    "matplotlib", "gguf", "zstandard", "nicegui", "fastapi", "datasets", "bitsandbytes", "trl", "pandas", "xllamacpp",
-}  # fmt: skip
+    "pyarrow",
+    "orjson",
+    "python_calamine",
+    "chardet",
+    "rapidfuzz",
+    "sacrebleu",
+    "jieba",
+    "rjieba",
+    "datasketch",
+    "matplotlib",
+    "gguf",
+    "zstandard",
+    "nicegui",
+    "fastapi",
+    "datasets",
+    "bitsandbytes",
+    "trl",
+    "pandas",
+    "xllamacpp",
+}
 
 
 def run(words: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
     (tmp_path / "sitecustomize.py").write_text(BLOCKER.replace("{names}", repr(UNNEEDED)), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, encoding="utf-8", env=environment, cwd=tmp_path,
-        check=False, timeout=200,
-    )  # fmt: skip
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        cwd=tmp_path,
+        check=False,
+        timeout=200,
+    )
 
 
 @pytest.mark.real

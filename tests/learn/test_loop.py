@@ -35,9 +35,17 @@ def rows(n: int, seed: int = 0) -> list[Sequence]:
 
 
 def config_of(**settings: Any) -> RunConfig:
-    base = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "num_train_epochs": 2.0, "bf16": False,
-            "use_cpu": True, "plot_loss": False, "save_strategy": "no", "lr_scheduler_type": "cosine",
-            "warmup_ratio": 0.1}  # fmt: skip
+    base = {
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 2.0,
+        "bf16": False,
+        "use_cpu": True,
+        "plot_loss": False,
+        "save_strategy": "no",
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.1,
+    }
     return RunConfig.of({**base, **settings})
 
 
@@ -49,9 +57,16 @@ def run_training(folder: Path, model: Any, config: RunConfig, learn: list[Sequen
     held_out = options.pop("held_out", [])
     model = adapt(model, config.method)
     loop.train(
-        RunDir(folder), config, options.pop("plan", None) or plan_of(config, learn, held_out), model, learn, held_out,
-        pad_id=257, write_model=lambda to: model.save_pretrained(to), **options,
-    )  # fmt: skip
+        RunDir(folder),
+        config,
+        options.pop("plan", None) or plan_of(config, learn, held_out),
+        model,
+        learn,
+        held_out,
+        pad_id=257,
+        write_model=lambda to: model.save_pretrained(to),
+        **options,
+    )
     return model
 
 
@@ -142,8 +157,16 @@ def test_a_run_leaves_the_files_that_people_know(tmp_path: Path, tiny_model: Any
     run_training(tmp_path, tiny_model, config_of(plot_loss=True, save_strategy="epoch"), data, held_out=held_out)
     log = list(read_json_lines(tmp_path / "trainer_log.jsonl"))
     assert [line["current_steps"] for line in log] == [1, 2, 3, 4, 5, 6]
-    assert set(log[0]) == {"current_steps", "total_steps", "loss", "lr", "epoch", "percentage", "elapsed_time",
-                           "remaining_time"}  # fmt: skip
+    assert set(log[0]) == {
+        "current_steps",
+        "total_steps",
+        "loss",
+        "lr",
+        "epoch",
+        "percentage",
+        "elapsed_time",
+        "remaining_time",
+    }
     results = json.loads((tmp_path / "all_results.json").read_text(encoding="utf-8"))
     assert results["train_loss"] == pytest.approx(sum(line["loss"] for line in log) / 6)
     assert results["eval_loss"] == events(tmp_path, "eval")[-1]["eval_loss"]

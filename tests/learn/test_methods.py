@@ -30,16 +30,32 @@ def moving(model: Any) -> set[str]:
 
 
 def run(folder: Path, model: Any, *, adapters: tuple[str, ...] = (), **options: Any) -> Any:
-    settings = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "max_steps": 5, "bf16": False, "use_cpu": True,
-                "plot_loss": False, "save_strategy": "no", "lora_rank": 4}  # fmt: skip
+    settings = {
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "max_steps": 5,
+        "bf16": False,
+        "use_cpu": True,
+        "plot_loss": False,
+        "save_strategy": "no",
+        "lora_rank": 4,
+    }
     callbacks, resume = options.pop("callbacks", ()), options.pop("resume", None)
     held_out = options.pop("held_out", [])
     config = RunConfig.of({**settings, **options})
     model = adapt(model, config.method, adapters=adapters)
     loop.train(
-        RunDir(folder), config, make_plan(config, Facts.of(rows(12), held_out, "cpu")), model, rows(12), held_out,
-        pad_id=257, write_model=lambda to: save_weights(model, to), callbacks=callbacks, resume=resume,
-    )  # fmt: skip
+        RunDir(folder),
+        config,
+        make_plan(config, Facts.of(rows(12), held_out, "cpu")),
+        model,
+        rows(12),
+        held_out,
+        pad_id=257,
+        write_model=lambda to: save_weights(model, to),
+        callbacks=callbacks,
+        resume=resume,
+    )
     return model
 
 
@@ -180,14 +196,24 @@ def test_muon_moves_matrices_only_and_eight_bits_need_bitsandbytes(
         make_optimizer(tiny_model, TrainSettings(optim="adamw_8bit"))
 
 
-SCHEDULES = ["linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr",
-             "cosine_with_restarts", "warmup_stable_decay"]  # fmt: skip
+SCHEDULES = [
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_min_lr",
+    "cosine_with_restarts",
+    "warmup_stable_decay",
+]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_of_transformers_begins_and_ends_as_named(name: Any, tiny_model: Any) -> None:
-    config = RunConfig.of({"lr_scheduler_type": name, "max_steps": 20, "warmup_steps": 4, "learning_rate": 1e-3,
-                           "use_cpu": True})  # fmt: skip
+    config = RunConfig.of(
+        {"lr_scheduler_type": name, "max_steps": 20, "warmup_steps": 4, "learning_rate": 1e-3, "use_cpu": True}
+    )
     plan = make_plan(config, Facts.of(rows(8), [], "cpu"))
     optimizer = make_optimizer(tiny_model, config.train)
     scheduler = make_scheduler(optimizer, config.train, plan)
@@ -210,9 +236,15 @@ def test_a_schedule_with_wrong_options_is_refused(tiny_model: Any) -> None:
 
 def test_the_best_weights_come_back_at_the_end_and_training_stops_early(tmp_path: Path, tiny_model: Any) -> None:
     options: dict[str, Any] = {
-        "max_steps": 30, "eval_strategy": "steps", "eval_steps": 2, "learning_rate": 5e-2, "save_total_limit": 1,
-        "load_best_model_at_end": True, "early_stopping_steps": 2, "held_out": rows(6, seed=3),
-    }  # fmt: skip
+        "max_steps": 30,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "learning_rate": 5e-2,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "early_stopping_steps": 2,
+        "held_out": rows(6, seed=3),
+    }
     model = run(tmp_path, tiny_model, **options)
     measured = {event["step"]: event["eval_loss"] for event in events(tmp_path, "eval")}
     best = min(measured, key=lambda step: measured[step])

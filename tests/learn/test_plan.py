@@ -165,10 +165,17 @@ def test_the_last_rung_of_the_pre_flight_is_recomputation(
 
 def test_compiling_is_asked_for_or_pays() -> None:
     long = {"num_train_epochs": 20.0}
-    assert [plan(140, device=d, **more).compiled for d, more in (
-        ("cuda", {}), ("cuda", long), ("cpu", long), ("cpu", {"torch_compile": True}),
-        ("cuda", {**long, "torch_compile": False}), ("cuda", {**long, "quantization_bit": 4}),
-    )] == [False, True, False, True, False, False]  # fmt: skip
+    assert [
+        plan(140, device=d, **more).compiled
+        for d, more in (
+            ("cuda", {}),
+            ("cuda", long),
+            ("cpu", long),
+            ("cpu", {"torch_compile": True}),
+            ("cuda", {**long, "torch_compile": False}),
+            ("cuda", {**long, "quantization_bit": 4}),
+        )
+    ] == [False, True, False, True, False, False]
     assert "2500 steps" in plan(140, **long).reasons["compiled"]
 
 

@@ -29,11 +29,21 @@ def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
     (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
     (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
     return {
-        "model_name_or_path": str(tiny_model_dir), "dataset": "sums", "dataset_dir": str(data), "val_size": 4,
-        "output_dir": str(tmp_path / "runs" / "one"), "max_steps": 12, "lora_rank": 4, "lora_dropout": 0.1,
-        "per_device_train_batch_size": 4, "learning_rate": 1e-2, "use_cpu": True, "dtype": "float32",
-        "plot_loss": False, "save_steps": 4,
-    }  # fmt: skip
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset": "sums",
+        "dataset_dir": str(data),
+        "val_size": 4,
+        "output_dir": str(tmp_path / "runs" / "one"),
+        "max_steps": 12,
+        "lora_rank": 4,
+        "lora_dropout": 0.1,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "dtype": "float32",
+        "plot_loss": False,
+        "save_steps": 4,
+    }
 
 
 @pytest.mark.parametrize(
@@ -80,9 +90,15 @@ def test_estimate_begins_no_run_and_says_its_reasons(settings: dict[str, Any], t
 def fly(tmp_path: Path, model: Any, config: RunConfig, data: Any) -> Any:
     model = adapt(model, config.method)
     return preflight.preflight(
-        RunDir(tmp_path), config, plan_of(config, data, []), model, data, [], pad_id=257,
+        RunDir(tmp_path),
+        config,
+        plan_of(config, data, []),
+        model,
+        data,
+        [],
+        pad_id=257,
         write_model=lambda to: save_weights(model, to),
-    )  # fmt: skip
+    )
 
 
 def test_neither_a_slow_first_step_nor_the_optimizer_is_counted_at_the_end(

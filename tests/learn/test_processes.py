@@ -87,10 +87,20 @@ def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
     (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
     (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
     return {
-        "model_name_or_path": str(tiny_model_dir), "dataset": "sums", "dataset_dir": str(data), "val_size": 3,
-        "output_dir": str(tmp_path / "one"), "max_steps": 6, "lora_rank": 4, "learning_rate": 1e-2, "use_cpu": True,
-        "dtype": "float32", "plot_loss": False, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
-    }  # fmt: skip
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset": "sums",
+        "dataset_dir": str(data),
+        "val_size": 3,
+        "output_dir": str(tmp_path / "one"),
+        "max_steps": 6,
+        "lora_rank": 4,
+        "learning_rate": 1e-2,
+        "use_cpu": True,
+        "dtype": "float32",
+        "plot_loss": False,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+    }
 
 
 @pytest.mark.parametrize("ways", [{}, {"fsdp": True}, {"fsdp": True, "finetuning_type": "full", "learning_rate": 1e-3}])
@@ -114,8 +124,10 @@ def each_process_wrote_its_own(checkpoint_dir: Path) -> None:
     index = json.loads((checkpoint_dir / "sartor_shards.json").read_text(encoding="utf-8"))
     files = [f"shard-{rank:05d}-of-00002.safetensors" for rank in (0, 1)]
     assert sorted(f.name for f in checkpoint_dir.glob("*.safetensors")) == files
-    held = [sum(t.numel() for name, t in load_file(checkpoint_dir / file).items() if "random/" not in name)
-            for file in files]  # fmt: skip
+    held = [
+        sum(t.numel() for name, t in load_file(checkpoint_dir / file).items() if "random/" not in name)
+        for file in files
+    ]
     assert min(held) > 0.4 * sum(held)
     kinds = {key.partition("/")[0] for key in index["tensors"]}
     assert kinds == {"weight", "optimizer"}

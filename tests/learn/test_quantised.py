@@ -34,9 +34,17 @@ def learn(run: Path, folder: Path, **options: Any) -> Any:
     config = config_of(model_name_or_path=str(folder), lora_rank=4, max_steps=6, dtype="float32", **options)
     model = adapt(load_model(config.model), config.method, seed=1)
     loop.train(
-        RunDir(run), config, plan_of(config, rows(12), []), model, rows(12), [], pad_id=257, callbacks=callbacks,
-        write_model=lambda to: save_weights(model, to), resume=resume,
-    )  # fmt: skip
+        RunDir(run),
+        config,
+        plan_of(config, rows(12), []),
+        model,
+        rows(12),
+        [],
+        pad_id=257,
+        callbacks=callbacks,
+        write_model=lambda to: save_weights(model, to),
+        resume=resume,
+    )
     return model
 
 

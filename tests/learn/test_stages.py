@@ -43,23 +43,39 @@ def rows_of(stage: str, n: int, seed: int = 0) -> list[Encoded]:
     for number in range(1, n + 1):
         one, other = sequence(random, number), sequence(random, number)
         row: dict[str, Encoded] = {
-            "sft": one, "rm": Pair(one, other, one.origin), "dpo": Pair(one, other, one.origin),
+            "sft": one,
+            "rm": Pair(one, other, one.origin),
+            "dpo": Pair(one, other, one.origin),
             "kto": Judged(one, number % 3 > 0, one.origin),
             "pt": Sequence(one.ids, ((0, len(one)),), one.origin),
-        }  # fmt: skip
+        }
         rows.append(row[stage])
     return rows
 
 
 def trained(folder: Path, model: Any, rows: list[Encoded], **settings: Any) -> tuple[torch.Tensor, list[float]]:
-    base = {"learning_rate": 1e-2, "per_device_train_batch_size": 4, "max_steps": 6, "bf16": False, "use_cpu": True,
-            "plot_loss": False, "save_strategy": "no", "lora_rank": 4}  # fmt: skip
+    base = {
+        "learning_rate": 1e-2,
+        "per_device_train_batch_size": 4,
+        "max_steps": 6,
+        "bf16": False,
+        "use_cpu": True,
+        "plot_loss": False,
+        "save_strategy": "no",
+        "lora_rank": 4,
+    }
     config = RunConfig.of({**base, **settings})
     model = adapt(model, config.method)
     loop.train(
-        RunDir(folder), config, make_plan(config, Facts.of(rows, [], "cpu")), model, rows, [], pad_id=257,
+        RunDir(folder),
+        config,
+        make_plan(config, Facts.of(rows, [], "cpu")),
+        model,
+        rows,
+        [],
+        pad_id=257,
         write_model=lambda to: None,
-    )  # fmt: skip
+    )
     losses = [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["kind"] == "step"]
     return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]), losses
 
@@ -108,10 +124,12 @@ BY_HAND = {
         (2 - sigma(0.5 * (1 - 0.25)) - sigma(0.5 * (0.25 + 0.5))) / 2,
         (2 - sigma(0.5 * (-0.5 - 0.25)) - sigma(0.5 * (0.25 - 1))) / 2,
     ],
-    "orpo": [2 - 0.5 * math.log(sigma(math.log(odds(-2) / odds(-3)))),
-             2 - 0.5 * math.log(sigma(math.log(odds(-2) / odds(-1))))],
+    "orpo": [
+        2 - 0.5 * math.log(sigma(math.log(odds(-2) / odds(-3)))),
+        2 - 0.5 * math.log(sigma(math.log(odds(-2) / odds(-1)))),
+    ],
     "simpo": [-math.log(sigma(0.5 * (-2 + 3) - 0.25)), -math.log(sigma(0.5 * (-2 + 1) - 0.25))],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", LOSSES)
@@ -188,9 +206,15 @@ class Fixed:
     def __call__(self, **inputs: Any) -> Any:
         zeros = torch.zeros_like(self.per_token)
         return SimpleNamespace(
-            log_probs=self.per_token, entropy=zeros, mean_logits=zeros, logits=self.per_token[..., None],
-            argmax_logits=zeros, is_top1=zeros.bool(), token_accuracy=zeros, aux_loss=None,
-        )  # fmt: skip
+            log_probs=self.per_token,
+            entropy=zeros,
+            mean_logits=zeros,
+            logits=self.per_token[..., None],
+            argmax_logits=zeros,
+            is_top1=zeros.bool(),
+            token_accuracy=zeros,
+            aux_loss=None,
+        )
 
 
 class Anything(SimpleNamespace):
@@ -215,9 +239,14 @@ def trl_trainer(**fields: Any) -> Any:
     metrics: dict[str, Any] = {"train": defaultdict(list), "eval": defaultdict(list)}
     args = SimpleNamespace(gradient_checkpointing_kwargs=None, center_rewards_coefficient=None)
     return Anything(
-        accelerator=Accelerator(cpu=True), _metrics=metrics, args=args, _total_train_tokens=0, _tp_size=1,
-        ld_alpha=None, **fields,
-    )  # fmt: skip
+        accelerator=Accelerator(cpu=True),
+        _metrics=metrics,
+        args=args,
+        _total_train_tokens=0,
+        _tp_size=1,
+        ld_alpha=None,
+        **fields,
+    )
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "hinge", "ipo"])
@@ -233,9 +262,14 @@ def test_dpo_equals_trls_trainer(kind: Any, monkeypatch: pytest.MonkeyPatch) -> 
     policy, before = (Fixed(spread(values, count, 6)) for values in (logp, torch.cat(reference)))
     policy.training = True  # type: ignore[attr-defined]
     trainer = trl_trainer(
-        ref_model=before, model=TRAINED, loss_types=[kind], loss_weights=[1.0], beta=0.5,
-        f_divergence_type="reverse_kl", label_smoothing=0.0,
-    )  # fmt: skip
+        ref_model=before,
+        model=TRAINED,
+        loss_types=[kind],
+        loss_weights=[1.0],
+        beta=0.5,
+        f_divergence_type="reverse_kl",
+        label_smoothing=0.0,
+    )
     inputs = {
         "input_ids": torch.ones(4, 7, dtype=torch.long),
         "attention_mask": torch.ones(4, 7),
@@ -257,10 +291,15 @@ def test_kto_equals_trls_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, reference = Fixed(spread(logp, count, 5)), Fixed(spread(before, count, 5))
     policy.training = True  # type: ignore[attr-defined]
     trainer = trl_trainer(
-        ref_model=reference, model=TRAINED, calculate_KL=True, loss_type="kto", beta=0.5,
-        desirable_weight=2.0, undesirable_weight=3.0,
+        ref_model=reference,
+        model=TRAINED,
+        calculate_KL=True,
+        loss_type="kto",
+        beta=0.5,
+        desirable_weight=2.0,
+        undesirable_weight=3.0,
         _compute_kl_logps=lambda model, batch: drift_logp if model is policy else drift_before,
-    )  # fmt: skip
+    )
     mask = torch.ones(3, 6, dtype=torch.long)
     inputs = {"input_ids": mask, "attention_mask": mask, "completion_mask": mask, "label": good}
     theirs = kto_trainer.KTOTrainer._compute_loss(trainer, policy, inputs, False)

@@ -20,14 +20,16 @@ JUDGED = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i}.", "t
 TEXTS = [{"text": f"Chapter {i}. " + "It is a truth universally acknowledged. " * (1 + i % 4)} for i in range(12)]
 ENTRIES = {
     "pairs": {
-        "file_name": "pairs.json", "ranking": True,
+        "file_name": "pairs.json",
+        "ranking": True,
         "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
     },
     "judged": {
-        "file_name": "judged.json", "columns": {"prompt": "instruction", "response": "output", "kto_tag": "tag"},
+        "file_name": "judged.json",
+        "columns": {"prompt": "instruction", "response": "output", "kto_tag": "tag"},
     },
     "novel": {"file_name": "novel.json", "columns": {"prompt": "text"}},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -38,10 +40,18 @@ def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
         (data / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
     (data / "dataset_info.json").write_text(json.dumps(ENTRIES), encoding="utf-8")
     return {
-        "model_name_or_path": str(tiny_model_dir), "dataset_dir": str(data), "val_size": 4, "use_cpu": True,
-        "output_dir": str(tmp_path / "runs" / "one"), "num_train_epochs": 3, "lora_rank": 4, "dtype": "float32",
-        "per_device_train_batch_size": 4, "learning_rate": 1e-2, "plot_loss": False,
-    }  # fmt: skip
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset_dir": str(data),
+        "val_size": 4,
+        "use_cpu": True,
+        "output_dir": str(tmp_path / "runs" / "one"),
+        "num_train_epochs": 3,
+        "lora_rank": 4,
+        "dtype": "float32",
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "plot_loss": False,
+    }
 
 
 STAGES = [

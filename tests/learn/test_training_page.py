@@ -38,9 +38,15 @@ def test_every_block_trains(block: dict[str, Any], tmp_path: Path, tiny_model_di
         info[name] = {"file_name": f"{name}.json", **entry}
     (tmp_path / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
     settings = {
-        **block, "model_name_or_path": str(tiny_model_dir), "dataset_dir": str(tmp_path), "use_cpu": True,
-        "output_dir": str(tmp_path / "run"), "max_steps": 2, "dtype": "float32", "plot_loss": False,
-    }  # fmt: skip
+        **block,
+        "model_name_or_path": str(tiny_model_dir),
+        "dataset_dir": str(tmp_path),
+        "use_cpu": True,
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 2,
+        "dtype": "float32",
+        "plot_loss": False,
+    }
     if "quantization_bit" in block or block.get("optim") == "adamw_8bit":
         pytest.importorskip("bitsandbytes")
     run = api.train(**settings)
@@ -51,6 +57,21 @@ def test_every_block_trains(block: dict[str, Any], tmp_path: Path, tiny_model_di
 def test_the_page_has_every_stage_and_method() -> None:
     assert {block["stage"] for block in BLOCKS if "stage" in block} == set(registry.names("sartor.learn.stages"))
     methods = {key for block in BLOCKS for key in block} | {str(value) for block in BLOCKS for value in block.values()}
-    assert methods >= {"full", "freeze", "lora", "use_dora", "use_rslora", "pissa_init", "loraplus_lr_ratio",
-                       "lora_target", "additional_target", "quantization_bit", "neftune_noise_alpha", "packing",
-                       "muon", "adafactor", "load_best_model_at_end", "early_stopping_steps"}  # fmt: skip
+    assert methods >= {
+        "full",
+        "freeze",
+        "lora",
+        "use_dora",
+        "use_rslora",
+        "pissa_init",
+        "loraplus_lr_ratio",
+        "lora_target",
+        "additional_target",
+        "quantization_bit",
+        "neftune_noise_alpha",
+        "packing",
+        "muon",
+        "adafactor",
+        "load_best_model_at_end",
+        "early_stopping_steps",
+    }

@@ -160,10 +160,17 @@ def test_a_second_training_reads_the_store_and_learns_the_same(
             file = tmp_path / "data" / "d.json"
             file.write_text(file.read_text(encoding="utf-8").replace('"a', '"so '), encoding="utf-8")
         run = api.train(
-            model_name_or_path=str(tiny_model_dir), dataset="d", dataset_dir=str(tmp_path / "data"), val_size=4,
-            output_dir=str(tmp_path / name), max_steps=3, use_cpu=True, dtype="float32", plot_loss=False,
+            model_name_or_path=str(tiny_model_dir),
+            dataset="d",
+            dataset_dir=str(tmp_path / "data"),
+            val_size=4,
+            output_dir=str(tmp_path / name),
+            max_steps=3,
+            use_cpu=True,
+            dtype="float32",
+            plot_loss=False,
             callbacks=[Hear()],
-        )  # fmt: skip
+        )
         losses.append(run.results["train_loss"])
     assert heard == [False, True, False]
     assert losses[0] == losses[1]

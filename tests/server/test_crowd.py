@@ -28,8 +28,14 @@ def question(number: int) -> list[Any]:
 
 def slow_reader(address: str, number: int) -> socket.socket:
     """A client that asks for a long stream and then does not read."""
-    body = {"model": "tiny", "messages": question(number), "stream": True, "max_tokens": 200, "logprobs": True,
-            "top_logprobs": 20}  # fmt: skip
+    body = {
+        "model": "tiny",
+        "messages": question(number),
+        "stream": True,
+        "max_tokens": 200,
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
     content = json.dumps(body).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -97,9 +103,13 @@ def test_schemathesis_finds_no_5xx(engine: Engine, trials: int) -> None:
 
 def fuzz(operation: Any, seen: list[tuple[str, int]], trials: int) -> None:
     @hypothesis.settings(
-        max_examples=6 * trials, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        max_examples=6 * trials,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     @hypothesis.given(case=operation.as_strategy())
     def run(case: Any) -> None:
         if isinstance(case.body, dict) and len(seen) % 4:  # else all end at the unknown model

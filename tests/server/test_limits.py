@@ -53,14 +53,22 @@ def until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
         ({"model": "tiny", "messages": HELLO, "chat_template": "{{ 7*7 }}"}, 400, "chat_template"),
         ({"model": "tiny", "messages": HELLO, "chat_template_kwargs": {}}, 400, "chat_template_kwargs"),
         ({"model": "tiny", "messages": HELLO, "adapter": "/etc"}, 400, "adapter"),
-        ({"model": "tiny", "messages": [{"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": "http://localhost/x.png"}}]}]}, 400, "content"),
+        (
+            {
+                "model": "tiny",
+                "messages": [
+                    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://localhost/x.png"}}]}
+                ],
+            },
+            400,
+            "content",
+        ),
         ({"model": "tiny", "messages": HELLO, "top_logprobs": 2}, 400, "logprobs"),
         ({"model": "tiny", "messages": HELLO, "response_format": {"type": "json_object"}}, 400, "response_format"),
         ({"model": "tiny", "messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "20000 bytes"),
         (b'{"model":"tiny","messages":[{"role":"user","content":"\\ud800"}]}', 400, ""),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_served_is_refused_by_name(served: Served, body: Any, status: int, says: str) -> None:
     response = post(served, body)
     assert response.status_code == status, response.text

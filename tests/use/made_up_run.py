@@ -43,19 +43,56 @@ def _write_settings(run: RunDir, learned_rows: int, held_out: int) -> None:
         encoding="utf-8",
     )
     skipped = [
-        {"id": "pride_en:17", "file": "pride_qa_en.csv", "row": 17, "line": 18, "code": "answer-missing",
-         "field": "answer", "reason": f"The row has no answer. {HOSTILE}", "fix": "Fill in answer, or delete it."},
-        {"id": "pride_en:58", "file": "pride_qa_en.csv", "row": 58, "line": 59, "code": "overlong", "field": None,
-         "reason": "The row has 713 tokens; cutoff_len is 512.", "fix": "Raise cutoff_len, or shorten the row."},
-    ]  # fmt: skip
-    ledger = {"read": learned_rows + held_out + 2, "learned": learned_rows, "held_out": held_out, "left_out": 0,
-              "repeats": 0, "skipped": skipped, "notes": ["The unnamed first column is not mapped."]}  # fmt: skip
+        {
+            "id": "pride_en:17",
+            "file": "pride_qa_en.csv",
+            "row": 17,
+            "line": 18,
+            "code": "answer-missing",
+            "field": "answer",
+            "reason": f"The row has no answer. {HOSTILE}",
+            "fix": "Fill in answer, or delete it.",
+        },
+        {
+            "id": "pride_en:58",
+            "file": "pride_qa_en.csv",
+            "row": 58,
+            "line": 59,
+            "code": "overlong",
+            "field": None,
+            "reason": "The row has 713 tokens; cutoff_len is 512.",
+            "fix": "Raise cutoff_len, or shorten the row.",
+        },
+    ]
+    ledger = {
+        "read": learned_rows + held_out + 2,
+        "learned": learned_rows,
+        "held_out": held_out,
+        "left_out": 0,
+        "repeats": 0,
+        "skipped": skipped,
+        "notes": ["The unnamed first column is not mapped."],
+    }
     file = {"path": "data/pride_qa_en.csv", "sha256": "3f" * 32, "encoding": "utf-8", "rows": 102}
-    run.write_json("data.json", {"datasets": [{"name": "pride_en", "files": [file]}], "ledger": ledger,
-                                 "split": {"val_size": held_out, "seed": 42}})  # fmt: skip
-    run.write_json("plan.json", {"total_steps": 60, "global_batch": 8, "dtype": "bfloat16", "device": "cpu",
-                                 "reasons": {"total_steps": "80 rows / 8 a step = 10 steps × 6 epochs"},
-                                 "accepted": {"overwrite_cache": "The token store is keyed by content."}})  # fmt: skip
+    run.write_json(
+        "data.json",
+        {
+            "datasets": [{"name": "pride_en", "files": [file]}],
+            "ledger": ledger,
+            "split": {"val_size": held_out, "seed": 42},
+        },
+    )
+    run.write_json(
+        "plan.json",
+        {
+            "total_steps": 60,
+            "global_batch": 8,
+            "dtype": "bfloat16",
+            "device": "cpu",
+            "reasons": {"total_steps": "80 rows / 8 a step = 10 steps × 6 epochs"},
+            "accepted": {"overwrite_cache": "The token store is keyed by content."},
+        },
+    )
     run.write_json("env.json", {"sartor": "0.1.0", "torch": "2.13.0", "python": "3.11", "cores": 2, "devices": []})
     run.write_json(
         "all_results.json", {"train_runtime": 171.0, "train_tokens_per_second": 702.3, "peak_memory_bytes": 2 << 30}
@@ -95,12 +132,20 @@ def _write_answers(
         folder = run.predictions / f"{who}-{name}"
         folder.mkdir(parents=True)
         lines = [
-            {"prompt": f"<|im_start|>user\n{question}<|im_end|>\n", "question": question, "predict": texts[i],
-             "label": reference, "id": f"pride_en:{i + 1}", "loss": losses[i], "tokens": len(texts[i]) // 4,
-             "prompt_tokens": 30, "stop_reason": "length" if i % 5 == 0 and who == "tuned" else "stop",
-             "scores": {n: s.per_row[i] for n, s in scores.items() if s.per_row}}
+            {
+                "prompt": f"<|im_start|>user\n{question}<|im_end|>\n",
+                "question": question,
+                "predict": texts[i],
+                "label": reference,
+                "id": f"pride_en:{i + 1}",
+                "loss": losses[i],
+                "tokens": len(texts[i]) // 4,
+                "prompt_tokens": 30,
+                "stop_reason": "length" if i % 5 == 0 and who == "tuned" else "stop",
+                "scores": {n: s.per_row[i] for n, s in scores.items() if s.per_row},
+            }
             for i, (question, reference) in enumerate(pairs)
-        ]  # fmt: skip
+        ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / "generated_predictions.jsonl").write_text(text, encoding="utf-8")
         sides[who] = {**scores, **score_losses(losses, [1] * len(losses))}

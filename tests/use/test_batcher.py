@@ -192,10 +192,20 @@ def test_a_model_with_sliding_windows_is_served_batch_by_batch(tiny_tokenizer: A
 
     torch.manual_seed(0)
     config = Gemma3TextConfig(
-        vocab_size=264, hidden_size=64, intermediate_size=96, num_hidden_layers=7, num_attention_heads=4, head_dim=16,
-        num_key_value_heads=2, max_position_embeddings=512, sliding_window=16, query_pre_attn_scalar=16,
-        eos_token_id=256, pad_token_id=257, bos_token_id=None,
-    )  # fmt: skip
+        vocab_size=264,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=7,
+        num_attention_heads=4,
+        head_dim=16,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=16,
+        query_pre_attn_scalar=16,
+        eos_token_id=256,
+        pad_token_id=257,
+        bos_token_id=None,
+    )
     Gemma3ForCausalLM(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     engine = Engine.load(str(tmp_path), dtype="float32", device="cpu")

@@ -173,10 +173,18 @@ def test_a_tokenizer_that_does_not_match_is_refused(tiny_model_dir: Path, adapte
         vocab[one], vocab[two] = vocab[two], vocab[one]
 
     size = Tokenizer.from_file(str(tiny_model_dir / "tokenizer.json")).get_vocab_size()
-    more = {"id": size + 5000, "content": "<more>", "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": True}  # fmt: skip
-    wide = changed(tiny_model_dir, lambda value: [value["model"]["vocab"].update({f"w{n}": n}) for n in
-                                                  range(size, size + 5000)])  # fmt: skip
+    more = {
+        "id": size + 5000,
+        "content": "<more>",
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+    wide = changed(
+        tiny_model_dir, lambda value: [value["model"]["vocab"].update({f"w{n}": n}) for n in range(size, size + 5000)]
+    )
     with pytest.raises(ModelError, match="does not match the model"):
         Engine.load(str(wide), dtype="float32")
     with pytest.raises(ModelError, match="another tokenizer"):

@@ -20,12 +20,26 @@ from tiny import make_model
 from tiny_adapter import save_adapter
 
 SIZES = {
-    "vocab_size": 264, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "eos_token_id": 256, "pad_token_id": 257,
-    "bos_token_id": None, "head_dim": 16,
-}  # fmt: skip
-LLAMA_3_ROPE = {"rope_theta": 10000.0, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+    "vocab_size": 264,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": 256,
+    "pad_token_id": 257,
+    "bos_token_id": None,
+    "head_dim": 16,
+}
+LLAMA_3_ROPE = {
+    "rope_theta": 10000.0,
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"attention_bias": True, "tie_word_embeddings": False},
     "Llama 3.1": {"rope_parameters": LLAMA_3_ROPE, "tie_word_embeddings": True},

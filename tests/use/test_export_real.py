@@ -20,11 +20,19 @@ QUESTIONS = ["Who is Mr Darcy?", "Where do the Bennets live?", "What is the capi
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     api.import_file(ROOT / "examples" / "pride" / "pride_qa_en.csv", "pride", dataset_dir=folder / "data")
-    config = RunConfig.of({
-        "model_name_or_path": "smollm2-135m", "dataset": "pride", "dataset_dir": str(folder / "data"), "max_steps": 8,
-        "learning_rate": 5e-4, "per_device_train_batch_size": 4, "cutoff_len": 256, "plot_loss": False,
-        "output_dir": str(folder / "run"),
-    })  # fmt: skip
+    config = RunConfig.of(
+        {
+            "model_name_or_path": "smollm2-135m",
+            "dataset": "pride",
+            "dataset_dir": str(folder / "data"),
+            "max_steps": 8,
+            "learning_rate": 5e-4,
+            "per_device_train_batch_size": 4,
+            "cutoff_len": 256,
+            "plot_loss": False,
+            "output_dir": str(folder / "run"),
+        }
+    )
     api.train(config)
     return folder / "run"
 

@@ -29,10 +29,21 @@ CORPUS = [
     "def add(a, b):\n\treturn a + b\n\n\n# 3.14   159 \r\n",
 ] * 3
 HARD = [
-    *CORPUS[:3], " leading", "trailing  ", "\n \n\n \t x", "I'LL 'tis it'S", "12 345 6789", "３４ ½ ①", "café naïve",
+    *CORPUS[:3],
+    " leading",
+    "trailing  ",
+    "\n \n\n \t x",
+    "I'LL 'tis it'S",
+    "12 345 6789",
+    "３４ ½ ①",
+    "café naïve",
     "🙂👩‍👩‍👧 ok",
-    "<|im_start|>user\nhi<|im_end|>\n", "a<|im_end|>b", "x\u00a0y\u3000z", "…——“”", "",
-]  # fmt: skip
+    "<|im_start|>user\nhi<|im_end|>\n",
+    "a<|im_end|>b",
+    "x\u00a0y\u3000z",
+    "…——“”",
+    "",
+]
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
 

@@ -80,8 +80,13 @@ def endpoint(handle: Callable[[httpx.Request], httpx.Response], waits: list[floa
 
 def test_a_busy_endpoint_is_waited_for_as_long_as_it_says() -> None:
     waits: list[float] = []
-    replies = iter([httpx.Response(429, headers={"retry-after": "7"}), httpx.Response(503), httpx.Response(
-        200, json={"choices": [{"message": {"content": "2"}}]})])  # fmt: skip
+    replies = iter(
+        [
+            httpx.Response(429, headers={"retry-after": "7"}),
+            httpx.Response(503),
+            httpx.Response(200, json={"choices": [{"message": {"content": "2"}}]}),
+        ]
+    )
     assert endpoint(lambda request: next(replies), waits)("x") == "2"
     assert waits == [7.0, 14.0]
 

@@ -177,9 +177,13 @@ def test_loss_curve_draws_every_point() -> None:
 
 def run_figures(**changes: object) -> RunFigures:
     values: dict[str, object] = {
-        "verdict": None, "steps": [(s, 2.0) for s in range(1, 61)], "evals": [], "tuned_answers": [], "settings": {},
+        "verdict": None,
+        "steps": [(s, 2.0) for s in range(1, 61)],
+        "evals": [],
+        "tuned_answers": [],
+        "settings": {},
         "ledger": {},
-    }  # fmt: skip
+    }
     return RunFigures(**{**values, **changes})  # type: ignore[arg-type]
 
 

@@ -86,9 +86,13 @@ def test_it_answers_as_the_engine_does(
     module = StandIn(hands_out_stops=hands_out_stops)
     monkeypatch.setitem(sys.modules, "vllm", module)
     theirs = predict(
-        tuned, EXAMPLES, tmp_path / "theirs", generation=GENERATION, metrics=("rouge-l.char",),
+        tuned,
+        EXAMPLES,
+        tmp_path / "theirs",
+        generation=GENERATION,
+        metrics=("rouge-l.char",),
         vllm=opened(tiny_model_dir),
-    )  # fmt: skip
+    )
     assert [(r.text, r.stop_reason) for r in theirs.rows] == [(r.text, r.stop_reason) for r in ours.rows]
     assert theirs.results["backend"] == "vllm"
     assert theirs.results["agreement"]["rows"] == 8

@@ -32,9 +32,11 @@ class Server:
     def start(self, port: str = "0") -> None:
         words = ["web", str(self.folder), "--port", port, "--no-open", "--model-dir", str(self.models), *self.words]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from sartor.cli import main; main()", *words], stdout=subprocess.PIPE, text=True,
+            [sys.executable, "-c", "from sartor.cli import main; main()", *words],
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **self.environment},
-        )  # fmt: skip
+        )
         assert self.process.stdout
         line = self.process.stdout.readline()
         found = re.search(r"http://[\d.]+:(\d+)", line)

@@ -60,10 +60,15 @@ def test_an_answer_grows_token_by_token_and_says_why_it_ended() -> None:
     assert (reply.text, reply.answer.reasoning, reply.answer.stop_reason) == ("你好", "hm", "length")
     assert reply.answer.fingerprint == ""
     assert json.loads(request.content) == {
-        "model": "m", "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "你好"}],
-        "stream": True, "max_tokens": 7, "temperature": 0, "seed": 3,
-        "tools": [{"type": "function", "function": {"name": "f"}}], "chat_template_kwargs": {"enable_thinking": False},
-    }  # fmt: skip
+        "model": "m",
+        "messages": [{"role": "system", "content": "S"}, {"role": "user", "content": "你好"}],
+        "stream": True,
+        "max_tokens": 7,
+        "temperature": 0,
+        "seed": 3,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
     assert "authorization" not in request.headers
 
 

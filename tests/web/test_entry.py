@@ -37,19 +37,38 @@ def test_what_is_typed_in_a_box_stands_in_the_entry_and_goes_out_again() -> None
 
 def test_entries_made_in_the_form_are_read_as_any_other(tmp_path: Path) -> None:
     entry: dict[str, object] = {}
-    for place, value in ((("file_name",), "a.json"), (("formatting",), "sharegpt"), (("num_samples",), 3),
-                         (("columns", "messages"), "talk"), (("tags", "role_tag"), "who")):  # fmt: skip
+    for place, value in (
+        (("file_name",), "a.json"),
+        (("formatting",), "sharegpt"),
+        (("num_samples",), 3),
+        (("columns", "messages"), "talk"),
+        (("tags", "role_tag"), "who"),
+    ):
         entry = with_value(entry, place, value)
     spec = parse_entry("a", entry, tmp_path / "dataset_info.json")
     assert (spec.formatting, spec.num_samples, spec.columns["messages"], spec.tags["role_tag"]) == (
-        "sharegpt", 3, "talk", "who",
-    )  # fmt: skip
+        "sharegpt",
+        3,
+        "talk",
+        "who",
+    )
 
 
-@pytest.mark.parametrize("shown", [
-    "", "[1", "[]", "{}", '{"file_name": "../x.json"}', '{"file_name": "/etc/passwd"}', '{"file_nam": "a.json"}',
-    '{"file_name": "a.json", "ranking": 1}', '{"file_name": "a.json", "columns": {"q": "a"}}',
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "",
+        "[1",
+        "[]",
+        "{}",
+        '{"file_name": "../x.json"}',
+        '{"file_name": "/etc/passwd"}',
+        '{"file_nam": "a.json"}',
+        '{"file_name": "a.json", "ranking": 1}',
+        '{"file_name": "a.json", "columns": {"q": "a"}}',
+    ],
+    ids=str,
+)
 def test_what_is_no_entry_is_named_as_one_types(tmp_path: Path, shown: str) -> None:
     with pytest.raises(DataError):
         parsed(Desk(tmp_path), "a", shown)

@@ -65,23 +65,41 @@ def test_a_small_file_that_stands_for_a_huge_one_is_refused() -> None:
         parse_yaml("a: " + "x" * 300_000)
 
 
-@pytest.mark.parametrize("settings", [
-    {"trust_remote_code": True}, {"dataset_dir": "/etc"}, {"dataset_dir": "../x"},
-    {"output_dir": "/tmp/x"}, {"output_dir": "runs/../../x"}, {"output_dir": "data"}, {"output_dir": "runs/.trash"},
-    {"model_name_or_path": "/etc"}, {"model_name_or_path": "../models/m"}, {"adapter_name_or_path": "/etc"},
-    {"ref_model": "/etc"}, {"deepspeed": "/etc/x.json"}, {"export_dir": "/tmp/x"}, {"model_name_or_path": "~/m"},
-    {"judge_labels": "/etc/passwd"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"trust_remote_code": True},
+        {"dataset_dir": "/etc"},
+        {"dataset_dir": "../x"},
+        {"output_dir": "/tmp/x"},
+        {"output_dir": "runs/../../x"},
+        {"output_dir": "data"},
+        {"output_dir": "runs/.trash"},
+        {"model_name_or_path": "/etc"},
+        {"model_name_or_path": "../models/m"},
+        {"adapter_name_or_path": "/etc"},
+        {"ref_model": "/etc"},
+        {"deepspeed": "/etc/x.json"},
+        {"export_dir": "/tmp/x"},
+        {"model_name_or_path": "~/m"},
+        {"judge_labels": "/etc/passwd"},
+    ],
+    ids=str,
+)
 def test_the_page_lets_nothing_out_of_the_folder(tmp_path: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         allow(Desk(tmp_path), RunConfig.of(settings))
 
 
 CODE = [
-    {"metrics": "mine.py"}, {"metrics": "rouge-l, data/mine.PY "}, {"metrics": ["all", "runs/a/mine.py"]},
-    {"primary_metric": "mine.py"}, {"metrics": "/tmp/x.py"}, {"trust_remote_code": True},
+    {"metrics": "mine.py"},
+    {"metrics": "rouge-l, data/mine.PY "},
+    {"metrics": ["all", "runs/a/mine.py"]},
+    {"primary_metric": "mine.py"},
+    {"metrics": "/tmp/x.py"},
+    {"trust_remote_code": True},
     {"judge_api_key": "${HOME_SECRET}"},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("settings", CODE, ids=str)
@@ -109,8 +127,9 @@ def test_what_lies_in_the_folders_is_allowed(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "desk", (tmp_path / "models",))
     for settings in (
         {"model_name_or_path": "org/name", "dataset_dir": "data", "output_dir": "runs/a"},
-        {"model_name_or_path": str(tmp_path / "models" / "m")}, {"adapter_name_or_path": "runs/a"},
-    ):  # fmt: skip
+        {"model_name_or_path": str(tmp_path / "models" / "m")},
+        {"adapter_name_or_path": "runs/a"},
+    ):
         allow(desk, RunConfig.of(settings))
 
 

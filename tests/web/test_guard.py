@@ -69,10 +69,17 @@ def test_other_pages_are_refused(kind: str, headers: dict[str, str]) -> None:
     assert b"secret" not in body
 
 
-@pytest.mark.parametrize("headers", [
-    OURS, {"host": "localhost"}, {"host": "[::1]:8080"}, {**OURS, "origin": "http://127.0.0.1:8080"},
-    {**OURS, "sec_fetch_site": "same-origin"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "headers",
+    [
+        OURS,
+        {"host": "localhost"},
+        {"host": "[::1]:8080"},
+        {**OURS, "origin": "http://127.0.0.1:8080"},
+        {**OURS, "sec_fetch_site": "same-origin"},
+    ],
+    ids=str,
+)
 def test_the_page_itself_is_let_in(headers: dict[str, str]) -> None:
     status, sent, body = ask(Guard(inner), **headers)
     assert (status, body) == (200, b"secret")
@@ -120,9 +127,14 @@ def test_nothing_is_shown_without_the_password() -> None:
     assert ask(app, path="/data", cookie="sartor-session=")[0] == 303
 
 
-@pytest.mark.parametrize(("scheme", "headers", "secure"), [
-    ("http", {}, False), ("https", {}, True), ("http", {"x_forwarded_proto": "https"}, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheme", "headers", "secure"),
+    [
+        ("http", {}, False),
+        ("https", {}, True),
+        ("http", {"x_forwarded_proto": "https"}, True),
+    ],
+)
 def test_over_tls_the_cookie_is_secure(scheme: str, headers: dict[str, str], secure: bool) -> None:
     app = Access(inner, "correct horse battery")
     body = b"password=correct+horse+battery"

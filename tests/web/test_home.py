@@ -35,10 +35,15 @@ def test_every_snippet_is_code_that_names_this_model(run: str, form: str) -> Non
             assert any(folder in word for word in words), "quoted as one word for the shell"
 
 
-@pytest.mark.parametrize(("form", "programs"), [
-    ("merged", {"transformers", "vLLM"}), ("adapter", {"transformers + peft", "vLLM"}),
-    ("gguf", {"llama.cpp"}), ("ollama", {"Ollama"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("form", "programs"),
+    [
+        ("merged", {"transformers", "vLLM"}),
+        ("adapter", {"transformers + peft", "vLLM"}),
+        ("gguf", {"llama.cpp"}),
+        ("ollama", {"Ollama"}),
+    ],
+)
 def test_each_form_has_the_programs_that_read_it(form: str, programs: set[str]) -> None:
     assert set(snippets("a", "exports/a", form)) == {"sartor", "openai", *programs}
 

@@ -47,10 +47,12 @@ def test_the_price_is_told_before_any_model_is_asked(tmp_path: Path, monkeypatch
 def test_nothing_outside_and_nothing_without_consent_is_asked(tmp_path: Path) -> None:
     desk = Desk(document(tmp_path).parent.parent)
     for asked in (
-        Asked([], "tea"), Asked(["../../etc/passwd"], "tea"), Asked(["uploads/tea.txt"], "tea", model="/etc"),
+        Asked([], "tea"),
+        Asked(["../../etc/passwd"], "tea"),
+        Asked(["uploads/tea.txt"], "tea", model="/etc"),
         Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://127.0.0.1:9/v1"),
         Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://a/v1", key_env="HOME", consent=True),
-    ):  # fmt: skip
+    ):
         with pytest.raises(SartorError):
             asked.arguments(desk)
 
@@ -67,8 +69,12 @@ def test_a_job_leaves_its_pairs_and_registers_nothing(tmp_path: Path, monkeypatc
         return complete
 
     monkeypatch.setattr(generating, "_embedded", model)
-    job = Job(tmp_path / ".sartor" / "jobs" / "1", "generate", "tea",
-              {"documents": [str(document(tmp_path))], "name": "tea", "model": "m"})  # fmt: skip
+    job = Job(
+        tmp_path / ".sartor" / "jobs" / "1",
+        "generate",
+        "tea",
+        {"documents": [str(document(tmp_path))], "name": "tea", "model": "m"},
+    )
     job.path.mkdir(parents=True)
     told = work(job)
     assert (told["pairs"], told["refused"], told["failed"]) == (1, {"quote-not-found": 1}, 0)

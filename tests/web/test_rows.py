@@ -44,7 +44,11 @@ def test_texts_of_a_row_are_changed_in_their_places() -> None:
 def desk(tmp_path: Path) -> Desk:
     data = tmp_path / "data"
     data.mkdir()
-    rows = [{"instruction": "q1", "output": "a1"}, {"instruction": "q2", "output": ""}, {"instruction": HOSTILE, "output": "x"}]  # fmt: skip  # noqa: E501
+    rows = [
+        {"instruction": "q1", "output": "a1"},
+        {"instruction": "q2", "output": ""},
+        {"instruction": HOSTILE, "output": "x"},
+    ]
     (data / "d.json").write_text(json.dumps(rows), encoding="utf-8")
     (data / "dataset_info.json").write_text('{"d": {"file_name": "d.json", "file_sha1": null}}', encoding="utf-8")
     return Desk(tmp_path)

@@ -30,13 +30,24 @@ def contestant(name: str, worse: float) -> Contestant:
 
 def finished(folder: Path) -> Job:
     """A job of three models whose files are there."""
-    made = make_comparison([contestant(name, worse) for name, worse in (("a", 0.0), ("b", 0.5), ("c", 1.0))],
-                           [str(n) for n in range(ROWS)])  # fmt: skip
+    made = make_comparison(
+        [contestant(name, worse) for name, worse in (("a", 0.0), ("b", 0.5), ("c", 1.0))], [str(n) for n in range(ROWS)]
+    )
     out = folder / "runs" / "a" / "comparisons" / "x"
     for place, one in enumerate(made.contestants, 1):
         (out / f"{place}-{one.name}").mkdir(parents=True)
-        lines = [{"id": str(n), "predict": f"{one.name}{n}", "label": "l", "question": f"q{n}", "loss": one.losses[n],
-                  "scores": {"rouge-l.char": float(n)}} for n in range(ROWS) if one.losses]  # fmt: skip
+        lines = [
+            {
+                "id": str(n),
+                "predict": f"{one.name}{n}",
+                "label": "l",
+                "question": f"q{n}",
+                "loss": one.losses[n],
+                "scores": {"rouge-l.char": float(n)},
+            }
+            for n in range(ROWS)
+            if one.losses
+        ]
         (out / f"{place}-{one.name}" / "generated_predictions.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
         )

@@ -28,14 +28,20 @@ from sartor.base.rundir import RunDir
 from sartor.web.words import Words
 
 PAGES = {
-    "data": ("/data", ".grid-table"), "rows": ("/dataset/qa-v2", ".list-row"),
-    "labels": ("/dataset/qa-v2?view=labels", ".tok"), "check": ("/dataset/qa-v2?view=check", ".btn"),
-    "generate": ("/generate", "mark"), "entry": ("/dataset/qa-v2?view=entry", "textarea"),
-    "train": ("/train", ".yaml"), "runs": ("/runs", ".grid-table"),
-    "run": ("/runs/qa-v2", ".facts"), "evaluate": ("/evaluate?run=qa-v2&against=", "article.answer"),
+    "data": ("/data", ".grid-table"),
+    "rows": ("/dataset/qa-v2", ".list-row"),
+    "labels": ("/dataset/qa-v2?view=labels", ".tok"),
+    "check": ("/dataset/qa-v2?view=check", ".btn"),
+    "generate": ("/generate", "mark"),
+    "entry": ("/dataset/qa-v2?view=entry", "textarea"),
+    "train": ("/train", ".yaml"),
+    "runs": ("/runs", ".grid-table"),
+    "run": ("/runs/qa-v2", ".facts"),
+    "evaluate": ("/evaluate?run=qa-v2&against=", "article.answer"),
     "several": ("/evaluate?run=qa-v2", "article.answer"),
-    "chat": ("/chat?run=qa-v2", ".chat-col"), "home": ("/home?run=qa-v2", "pre.code"),
-}  # fmt: skip
+    "chat": ("/chat?run=qa-v2", ".chat-col"),
+    "home": ("/home?run=qa-v2", "pre.code"),
+}
 """Name → (address, what is there when the page is)."""
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\x1b[31m\u202e"
 
@@ -113,8 +119,10 @@ class Story:
         page, t = self.page, self.t
         book = folder / "茶.txt"
         book.write_text("茶树原产于中国西南。\n\n饮茶在唐代传遍全国。\n", encoding="utf-8")
-        made = [{"question": "茶树原产于哪里？", "answer": "中国西南。", "quote": "茶树原产于中国西南"},
-                {"question": "饮茶何时传遍全国？", "answer": "唐代。", "quote": "饮茶在唐代传遍全国"}]  # fmt: skip
+        made = [
+            {"question": "茶树原产于哪里？", "answer": "中国西南。", "quote": "茶树原产于中国西南"},
+            {"question": "饮茶何时传遍全国？", "answer": "唐代。", "quote": "饮茶在唐代传遍全国"},
+        ]
         with endpoint(json.dumps(made, ensure_ascii=False)) as (address, seen):
             page.goto(f"{self.server.address}/generate")
             page.locator("input[data-upload]").set_input_files(book)
@@ -422,8 +430,12 @@ def steps_of(run: RunDir) -> int:
 def attack(server: Server) -> None:
     """What another page in the same browser could try."""
     socket = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
-    upgrade = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
-               "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ=="}  # fmt: skip
+    upgrade = {
+        "upgrade": "websocket",
+        "connection": "Upgrade",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
     with httpx.Client(base_url=server.address) as client:
         assert client.get("/data").status_code == 200
         assert client.get("/data", headers={"host": "evil.example"}).status_code == 403

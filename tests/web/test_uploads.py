@@ -36,12 +36,20 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize(("given", "kept"), [
-    ("../../etc/passwd", "passwd"), ("C:\\Users\\x\\a.csv", "a.csv"), (".bashrc", "bashrc"), ("a\x00b\n.csv", "ab.csv"),
-    ("\u202egnp.csv", "gnp.csv"), ("问题.csv", "问题.csv"), ("con.csv", "con_.csv"),
-    ("a" * 400 + ".csv", "a" * 180 + ".csv"),
-    ("<b>.csv", "b.csv"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\x\\a.csv", "a.csv"),
+        (".bashrc", "bashrc"),
+        ("a\x00b\n.csv", "ab.csv"),
+        ("\u202egnp.csv", "gnp.csv"),
+        ("问题.csv", "问题.csv"),
+        ("con.csv", "con_.csv"),
+        ("a" * 400 + ".csv", "a" * 180 + ".csv"),
+        ("<b>.csv", "b.csv"),
+    ],
+)
 def test_names_are_made_harmless(given: str, kept: str) -> None:
     assert clean_name(given) == kept
 
@@ -76,5 +84,8 @@ def test_hostile_text_is_shown_as_text() -> None:
 
 def test_pasted_text_is_taken_for_what_it_is() -> None:
     assert [pasted_suffix(text) for text in ("a,b\n1,2", ' [{"a": 1}]', '{"a": 1}\n{"a": 2}', '{"a":\n 1}')] == [
-        ".csv", ".json", ".jsonl", ".json",
-    ]  # fmt: skip
+        ".csv",
+        ".json",
+        ".jsonl",
+        ".json",
+    ]

@@ -20,10 +20,16 @@ from sartor.web.words import Words
 
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\x1b[31mred\u202eevil"
 EMPTY = {
-    "data": ("/data", "data.none"), "runs": ("/runs", "runs.none"), "evaluate": ("/evaluate", "evaluate.none"),
-    "home": ("/home", "evaluate.none"), "train": ("/train", None), "chat": ("/chat", "chat.not_yet"),
-    "generate": ("/generate", None), "gone": ("/runs/gone", "runs.gone"), "nothing": ("/dataset/gone", "dataset.gone"),
-}  # fmt: skip
+    "data": ("/data", "data.none"),
+    "runs": ("/runs", "runs.none"),
+    "evaluate": ("/evaluate", "evaluate.none"),
+    "home": ("/home", "evaluate.none"),
+    "train": ("/train", None),
+    "chat": ("/chat", "chat.not_yet"),
+    "generate": ("/generate", None),
+    "gone": ("/runs/gone", "runs.gone"),
+    "nothing": ("/dataset/gone", "dataset.gone"),
+}
 NAMELESS = """() => [...document.querySelectorAll("a[href], button, input, textarea, [role=button], [role=combobox]")]
   .filter((e) => e.offsetParent !== null && !e.closest("[aria-hidden=true]"))
   .filter((e) => !(e.innerText || e.getAttribute("aria-label") || e.title || e.placeholder || e.labels?.length))
@@ -156,8 +162,12 @@ def test_code_and_secrets_are_refused_by_form_yaml_and_file(desk: Server, browse
     page.get_by_text(t("train.section_evaluation"), exact=True).click()
     page.get_by_label("metrics", exact=True).fill("mine.py")
     refused.wait_for()
-    for line in ("metrics: mine.py", "metrics: [chrf, ./mine.py]", "trust_remote_code: true",
-                 "judge_api_key: ${ANY_SECRET}"):  # fmt: skip
+    for line in (
+        "metrics: mine.py",
+        "metrics: [chrf, ./mine.py]",
+        "trust_remote_code: true",
+        "judge_api_key: ${ANY_SECRET}",
+    ):
         fresh().fill(f"{settings}{line}\n")
         refused.wait_for()
         page.get_by_role("button", name=t("train.start"), exact=True).click()
@@ -240,8 +250,17 @@ def made_run(folder: Path, name: str, loss: float) -> None:
     run.config.write_text("model_name_or_path: tiny\ndataset: d\n", encoding="utf-8")
     run.event("started", pid=1, total_steps=30, step=0)
     for step in range(1, 31):
-        run.event("step", step=step, epoch=step / 10, loss=loss / step, learning_rate=1e-4, grad_norm=1.0, tokens=10,
-                  seconds=0.1, memory_bytes=2**30)  # fmt: skip
+        run.event(
+            "step",
+            step=step,
+            epoch=step / 10,
+            loss=loss / step,
+            learning_rate=1e-4,
+            grad_norm=1.0,
+            tokens=10,
+            seconds=0.1,
+            memory_bytes=2**30,
+        )
     run.event("eval", step=30, epoch=3.0, eval_loss=loss)
     run.event("sample", step=30, prompt="Why?", text=HOSTILE)
     run.event("finished", step=30, total_steps=30)
@@ -319,8 +338,13 @@ def test_another_address_asks_for_the_password_first(browser: Any, models: Path,
         assert complaints == []
         (cookie,) = [c for c in page.context.cookies() if c["name"] == "sartor-session"]
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
-        upgrade = {"upgrade": "websocket", "connection": "Upgrade", "sec-websocket-version": "13",
-                   "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==", "origin": address}  # fmt: skip
+        upgrade = {
+            "upgrade": "websocket",
+            "connection": "Upgrade",
+            "sec-websocket-version": "13",
+            "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "origin": address,
+        }
         socket = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
         with httpx.Client(base_url=address) as client:
             assert client.get("/data").headers["location"] == "/login"

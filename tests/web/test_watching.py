@@ -21,8 +21,17 @@ def a_run(folder: Path) -> RunDir:
 
 
 def step(run: RunDir, number: int, loss: float = 1.0) -> None:
-    run.event("step", step=number, epoch=number / 5, loss=loss, learning_rate=1e-4, grad_norm=1.0, tokens=100,
-              seconds=0.5, memory_bytes=2**30)  # fmt: skip
+    run.event(
+        "step",
+        step=number,
+        epoch=number / 5,
+        loss=loss,
+        learning_rate=1e-4,
+        grad_norm=1.0,
+        tokens=100,
+        seconds=0.5,
+        memory_bytes=2**30,
+    )
 
 
 def test_only_what_is_new_is_read(tmp_path: Path) -> None:

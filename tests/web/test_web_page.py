@@ -20,8 +20,11 @@ def test_every_picture_is_there_and_none_is_left_over() -> None:
 
 
 def test_links_and_tests_that_are_named_exist() -> None:
-    headings = {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-                for line in TEXT.splitlines() if line.startswith("#")}  # fmt: skip
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in TEXT.splitlines()
+        if line.startswith("#")
+    }
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= headings
     for file in re.findall(r"\]\(([a-z]+\.md)\)", TEXT):
         assert (ROOT / "docs" / file).is_file()

@@ -58,13 +58,18 @@ def test_settings_are_explained_in_both_languages() -> None:
     assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
 
 
-TREES = [ast.parse(file.read_text(encoding="utf-8"))
-         for file in Path(sartor.__file__).parent.rglob("*.py") if "cli" not in file.parts]  # fmt: skip
+TREES = [
+    ast.parse(file.read_text(encoding="utf-8"))
+    for file in Path(sartor.__file__).parent.rglob("*.py")
+    if "cli" not in file.parts
+]
 OUR_OWN = {name for name in vars(errors) if name.endswith("Error")}
 ERRORS = OUR_OWN | {
-    node.name for tree in TREES for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
-    and OUR_OWN & {base.id for base in node.bases if isinstance(base, ast.Name)}
-}  # fmt: skip
+    node.name
+    for tree in TREES
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef) and OUR_OWN & {base.id for base in node.bases if isinstance(base, ast.Name)}
+}
 NESTED = {"Stage {} {}.", "the last message is no answer"}
 """What is filled in is a sentence with its own text below, and what is caught and told in other words."""
 
@@ -82,11 +87,13 @@ def test_every_error_is_said_in_chinese_too() -> None:
     """Every literal `what` and `fix` of an error raised anywhere but in the command line has its Chinese text."""
     raised = [
         said
-        for tree in TREES for node in ast.walk(tree)
+        for tree in TREES
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
-        for place, argument in enumerate(node.args) if place != 1
+        for place, argument in enumerate(node.args)
+        if place != 1
         for said in texts_of(argument)
-    ]  # fmt: skip
+    ]
     stages = [f"Stage x {stage.TEXT}." for stage in (pt, sft, rm, dpo, kto)]
     assert len(raised) > 400
     zh = Words("zh")
@@ -99,11 +106,13 @@ def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> Non
     small, large = 2**31, 2**37
     said: set[str] = set()
     for device, memory, known, longest, settings in (
-        ("cpu", large, shape, 64, {}), ("cpu", large, None, 64, {"max_steps": 3}), ("cuda", small, shape, 4096, {}),
+        ("cpu", large, shape, 64, {}),
+        ("cpu", large, None, 64, {"max_steps": 3}),
+        ("cuda", small, shape, 4096, {}),
         ("cuda", small // 8, shape, 4096, {"warmup_steps": 2, "gradient_checkpointing": False}),
         ("cuda", large, shape, 64, {"num_train_epochs": 300}),
         ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
-    ):  # fmt: skip
+    ):
         config = RunConfig.of({"dtype": "float32", **settings})
         plan = make_plan(config, Facts(20, 0, longest, 1000, 500, device, memory, 1, known))
         said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}

@@ -24,10 +24,35 @@ if TYPE_CHECKING:
     from sartor.use.engine import Engine
 
 __all__ = [
-    "Engine", "Permissions", "Run", "add_row", "chat", "check", "compare", "compare_several", "encode", "estimate",
-    "estimate_generation", "export", "generate", "import_file", "is_endpoint", "ledger_json", "load", "predict",
-    "report", "rerun", "rows_as_they_stand", "runs", "save_version", "score", "score_file", "show", "split", "train",
-]  # fmt: skip
+    "Engine",
+    "Permissions",
+    "Run",
+    "add_row",
+    "chat",
+    "check",
+    "compare",
+    "compare_several",
+    "encode",
+    "estimate",
+    "estimate_generation",
+    "export",
+    "generate",
+    "import_file",
+    "is_endpoint",
+    "ledger_json",
+    "load",
+    "predict",
+    "report",
+    "rerun",
+    "rows_as_they_stand",
+    "runs",
+    "save_version",
+    "score",
+    "score_file",
+    "show",
+    "split",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,9 +28,15 @@ class Inspection:
 
 
 def check(
-    name: str, config: RunConfig | None = None, *, rejects: str | Path | None = None, fix: str | Path | None = None,
-    progress: Progress | None = None, permissions: Permissions | None = None, **settings: object,
-) -> Inspection:  # fmt: skip
+    name: str,
+    config: RunConfig | None = None,
+    *,
+    rejects: str | Path | None = None,
+    fix: str | Path | None = None,
+    progress: Progress | None = None,
+    permissions: Permissions | None = None,
+    **settings: object,
+) -> Inspection:
     """Find what is wrong or odd in a dataset; writes the skipped rows to `rejects`, a mended copy to `fix`.
 
     Raises: DataError when the dataset cannot be read, or a file to write is one of its own.

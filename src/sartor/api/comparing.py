@@ -32,10 +32,15 @@ Progress = Callable[[int, int | None], None]
 
 
 def compare(
-    run: str | Path | Run, overrides: Iterable[str] = (), *, seeds: int = 1, trust_remote_code: bool = False,
-    progress: Progress | None = None, on_ledger: Callable[[Ledger], None] | None = None,
+    run: str | Path | Run,
+    overrides: Iterable[str] = (),
+    *,
+    seeds: int = 1,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    on_ledger: Callable[[Ledger], None] | None = None,
     permissions: Permissions | None = None,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
 
     `seeds` above 1 repeats the training with so many seeds in all, on the same split, and shows the spread.
@@ -50,9 +55,10 @@ def compare(
     data = folder.read_json("data.json")
     if not data["split"]["held_out"]:
         raise RunError(
-            "The run held no rows out, so nothing can be proved.", str(folder.path),
+            "The run held no rows out, so nothing can be proved.",
+            str(folder.path),
             "Train again with val_size=0.1 (or a count), or name eval_dataset.",
-        )  # fmt: skip
+        )
     engine = load_engine(config, trust_remote_code=trust_remote_code)
     training = _training_view(folder, config)
     base = engine if engine.weights.has_both else load_engine(training, trust_remote_code=trust_remote_code)
@@ -61,8 +67,11 @@ def compare(
     if on_ledger:
         on_ledger(rows.ledger)
     if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
-        raise DataError("The data is not the one that the run was trained on.", str(folder.data),
-                        "Put the files back as they were; data.json holds their hashes.")  # fmt: skip
+        raise DataError(
+            "The data is not the one that the run was trained on.",
+            str(folder.data),
+            "Put the files back as they were; data.json holds their hashes.",
+        )
     config = with_limit(config, rows.held_out_ids)
     probe = _probe(rows.learned, config.train.seed)
     by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
@@ -73,16 +82,23 @@ def compare(
     )
     primary, *others = held_out.differences
     memory = memorisation(
-        learned.differences[0], primary,
-        verbatim_learned=learned.verbatim, verbatim_held_out=held_out.verbatim,
-    )  # fmt: skip
+        learned.differences[0],
+        primary,
+        verbatim_learned=learned.verbatim,
+        verbatim_held_out=held_out.verbatim,
+    )
     forgotten = _forgetting(engines, progress) if config.evaluation.forgetting_probe else None
     judged = judge_run(folder, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None
     verdict = make_verdict(
-        primary, others, memorisation=memory, forgetting=forgotten, leaks=leaks(rows.learned, rows.held_out),
+        primary,
+        others,
+        memorisation=memory,
+        forgetting=forgotten,
+        leaks=leaks(rows.learned, rows.held_out),
         judge=judged,
-        base_name=config.model.model_name_or_path, tuned_name=folder.name,
-    )  # fmt: skip
+        base_name=config.model.model_name_or_path,
+        tuned_name=folder.name,
+    )
     folder.write_json("verdict.json", verdict.to_json())
     if seeds < 2:
         return verdict
@@ -117,9 +133,15 @@ class _Measured:
 
 
 def _measure(
-    engines: Mapping[Which, Engine], run: RunDir, part: str, examples: Sequence[Example], encoded: Sequence[Any],
-    config: RunConfig, learned: frozenset[str], progress: Progress | None,
-) -> _Measured:  # fmt: skip
+    engines: Mapping[Which, Engine],
+    run: RunDir,
+    part: str,
+    examples: Sequence[Example],
+    encoded: Sequence[Any],
+    config: RunConfig,
+    learned: frozenset[str],
+    progress: Progress | None,
+) -> _Measured:
     from sartor.use.predict import predict
     from sartor.use.verdict import compare_rows
 
@@ -130,10 +152,16 @@ def _measure(
     for which, engine in engines.items():  # base first
         losses = engine.losses(tokens, weights=which)
         done = predict(
-            engine, rows, run.predictions / f"{which}-{part}", generation=config.generation, weights=which,
-            learned_ids=learned, metrics=config.evaluation.metrics, losses={loss.id: loss.per_token for loss in losses},
+            engine,
+            rows,
+            run.predictions / f"{which}-{part}",
+            generation=config.generation,
+            weights=which,
+            learned_ids=learned,
+            metrics=config.evaluation.metrics,
+            losses={loss.id: loss.per_token for loss in losses},
             progress=progress,
-        )  # fmt: skip
+        )
         values[which] = {"loss": [loss.per_token for loss in losses]}
         values[which] |= {name: score.per_row for name, score in done.scores.items() if score.per_row}
         better |= {name: score.higher_is_better for name, score in done.scores.items()}
@@ -141,15 +169,23 @@ def _measure(
     clusters = sections if any(sections) else None
     primary = config.evaluation.primary_metric
     if primary not in values["tuned"]:
-        raise RunError(f"There is no metric {primary!r} with a value for each row.", "primary_metric",
-                       f"There are: {', '.join(values['tuned'])}.")  # fmt: skip
+        raise RunError(
+            f"There is no metric {primary!r} with a value for each row.",
+            "primary_metric",
+            f"There are: {', '.join(values['tuned'])}.",
+        )
     names = [primary, *(name for name in values["tuned"] if name != primary)]
     differences = [
         compare_rows(
-            values["base"][name], values["tuned"][name], metric=name, higher_is_better=better[name], clusters=clusters,
+            values["base"][name],
+            values["tuned"][name],
+            metric=name,
+            higher_is_better=better[name],
+            clusters=clusters,
             seed=config.train.seed,
-        ) for name in names
-    ]  # fmt: skip
+        )
+        for name in names
+    ]
     return _Measured(differences, done)
 
 

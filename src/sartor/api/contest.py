@@ -36,9 +36,14 @@ def is_endpoint(thing: str) -> bool:
 
 
 def compare_several(
-    *things: str | Path, overrides: Iterable[str] = (), key_env: str | None = None, out: str | Path | None = None,
-    trust_remote_code: bool = False, progress: Progress | None = None, permissions: Permissions | None = None,
-) -> Comparison:  # fmt: skip
+    *things: str | Path,
+    overrides: Iterable[str] = (),
+    key_env: str | None = None,
+    out: str | Path | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    permissions: Permissions | None = None,
+) -> Comparison:
     """Each thing against the first, over the same held-out rows; writes comparison.json and each one's predictions.
 
     A thing is a run's folder, a checkpoint or adapter, a model, `base` (the first run's base model), or an
@@ -70,9 +75,13 @@ def compare_several(
         release_memory()
     sections = [row.origin.section for row in rows]
     comparison = make_comparison(
-        contestants, [row.origin.id for row in rows], metric=shared.evaluation.primary_metric,
-        clusters=sections if any(sections) else None, seed=shared.train.seed, notes=notes,
-    )  # fmt: skip
+        contestants,
+        [row.origin.id for row in rows],
+        metric=shared.evaluation.primary_metric,
+        clusters=sections if any(sections) else None,
+        seed=shared.train.seed,
+        notes=notes,
+    )
     atomic_write(folder / "comparison.json", json.dumps(comparison.to_json(), ensure_ascii=False, indent=2) + "\n")
     return comparison
 
@@ -115,8 +124,9 @@ def _rows(
     seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}
     notes = [
         f"{count} of {len(rows)} rows are left out: {name} learned from them."
-        for name, ids in learned.items() if (count := sum(row.origin.id in ids for row in rows))
-    ]  # fmt: skip
+        for name, ids in learned.items()
+        if (count := sum(row.origin.id in ids for row in rows))
+    ]
     rows = [row for row in rows if row.origin.id not in seen]
     for run in runs:
         same, said = _the_same(run, rows, permissions)
@@ -124,9 +134,10 @@ def _rows(
         notes += said
     if not rows:
         raise DataError(
-            "No row is left that all could be asked fairly.", ", ".join(map(str, learned)) or "eval_dataset",
+            "No row is left that all could be asked fairly.",
+            ", ".join(map(str, learned)) or "eval_dataset",
             "Name rows that none of the runs learned from: eval_dataset=NAME.",
-        )  # fmt: skip
+        )
     return rows, notes
 
 
@@ -156,9 +167,14 @@ def _held_out(run: RunDir) -> list[str]:
 
 
 def _ask_engine(
-    name: str, config: RunConfig, shared: RunConfig, rows: Sequence[Demonstration], folder: Path,
-    trust_remote_code: bool, progress: Progress | None,
-) -> Contestant:  # fmt: skip
+    name: str,
+    config: RunConfig,
+    shared: RunConfig,
+    rows: Sequence[Demonstration],
+    folder: Path,
+    trust_remote_code: bool,
+    progress: Progress | None,
+) -> Contestant:
     from sartor.use.comparison import Contestant
     from sartor.use.predict import predict
 
@@ -166,13 +182,21 @@ def _ask_engine(
     encoded = _encoded(engine.encoder, rows)
     losses = engine.losses(encoded)
     done = predict(
-        engine, rows, folder, generation=with_limit(shared, encoded).generation, metrics=shared.evaluation.metrics,
-        losses={loss.id: loss.per_token for loss in losses}, progress=progress,
-    )  # fmt: skip
+        engine,
+        rows,
+        folder,
+        generation=with_limit(shared, encoded).generation,
+        metrics=shared.evaluation.metrics,
+        losses={loss.id: loss.per_token for loss in losses},
+        progress=progress,
+    )
     return Contestant(
-        _short(name), _fingerprint(engine), done.scores, tuple(loss.per_token for loss in losses),
+        _short(name),
+        _fingerprint(engine),
+        done.scores,
+        tuple(loss.per_token for loss in losses),
         tuple(loss.label_tokens for loss in losses),
-    )  # fmt: skip
+    )
 
 
 def _fingerprint(engine: Engine) -> str:
@@ -189,9 +213,13 @@ def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[Tokens]:
 
 
 def _ask_endpoint(
-    address: str, rows: Sequence[Demonstration], folder: Path, shared: RunConfig, key_env: str | None,
+    address: str,
+    rows: Sequence[Demonstration],
+    folder: Path,
+    shared: RunConfig,
+    key_env: str | None,
     progress: Progress | None,
-) -> Contestant:  # fmt: skip
+) -> Contestant:
     """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
     from sartor.data.generate.endpoint import Endpoint
     from sartor.use.comparison import Contestant
@@ -211,11 +239,19 @@ def _ask_endpoint(
         told = ask(row.messages[:-1])
         scored.append(scoring.add(told.text, row.messages[-1].text))
         question = next((turn.text for turn in reversed(row.messages[:-1]) if turn.role == "user"), "")
-        answers.append(Prediction(
-            row.origin.id, question, question, row.messages[-1].text, told.text,
-            "length" if told.tokens >= limit else "stop", told.prompt_tokens, told.tokens,
-            section=row.origin.section,
-        ))  # fmt: skip
+        answers.append(
+            Prediction(
+                row.origin.id,
+                question,
+                question,
+                row.messages[-1].text,
+                told.text,
+                "length" if told.tokens >= limit else "stop",
+                told.prompt_tokens,
+                told.tokens,
+                section=row.origin.section,
+            )
+        )
         if progress:
             progress(number, len(rows))
     write(folder, answers, scored, {"endpoint": url, "model": model, "rows": len(rows)})

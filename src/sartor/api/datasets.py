@@ -37,9 +37,16 @@ def import_file(
     Raises: DataError naming file, place and what to do; nothing is written then.
     """
     return importing.import_file(
-        Path(path), name, dataset_dir=Path(dataset_dir), encoding=encoding, question=question, answer=answer,
-        columns=columns or {}, format=format, delimiter=delimiter,
-    )  # fmt: skip
+        Path(path),
+        name,
+        dataset_dir=Path(dataset_dir),
+        encoding=encoding,
+        question=question,
+        answer=answer,
+        columns=columns or {},
+        format=format,
+        delimiter=delimiter,
+    )
 
 
 def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
@@ -51,9 +58,14 @@ def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
 
 
 def show(
-    name: str, config: RunConfig | None = None, *, row: int = 1, on_ledger: Callable[[Ledger], None] | None = None,
-    permissions: Permissions | None = None, **settings: Any,
-) -> Shown:  # fmt: skip
+    name: str,
+    config: RunConfig | None = None,
+    *,
+    row: int = 1,
+    on_ledger: Callable[[Ledger], None] | None = None,
+    permissions: Permissions | None = None,
+    **settings: Any,
+) -> Shown:
     """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 
 def estimate(
-    config: str | Path | RunConfig | None = None, overrides: Iterable[str] = (), *,
-    permissions: Permissions | None = None, trust_remote_code: bool = False, **settings: Any,
-) -> tuple[Estimate, Plan]:  # fmt: skip
+    config: str | Path | RunConfig | None = None,
+    overrides: Iterable[str] = (),
+    *,
+    permissions: Permissions | None = None,
+    trust_remote_code: bool = False,
+    **settings: Any,
+) -> tuple[Estimate, Plan]:
     """What `train` with these settings would take here, and the plan with its reasons.
 
     Raises: ConfigError, DataError, ModelError; RunError when it fits neither memory nor disk.
@@ -44,9 +48,16 @@ def estimate(
 
     try:
         return preflight(
-            run, config, plan, model, rows.sample or rows.learned_ids, rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer), write_model=partial(save_model, model, encoder), reference=reference,
-        )  # fmt: skip
+            run,
+            config,
+            plan,
+            model,
+            rows.sample or rows.learned_ids,
+            rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer),
+            write_model=partial(save_model, model, encoder),
+            reference=reference,
+        )
     finally:
         shutil.rmtree(run.path, ignore_errors=True)
         del model, reference

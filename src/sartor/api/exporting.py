@@ -47,10 +47,15 @@ def export(
         raise ConfigError("Several adapters cannot be exported at once.", ", ".join(adapters), "Merge one by one.")
     prompt, precise = config.prompt, getattr(form, "PRECISE", False) or dtype not in (None, "bfloat16")
     engine = Engine.load(
-        model, adapters[0] if adapters else None, template=prompt.template, default_system=prompt.default_system,
-        enable_thinking=prompt.enable_thinking, device="cpu", trust_remote_code=trust_remote_code,
+        model,
+        adapters[0] if adapters else None,
+        template=prompt.template,
+        default_system=prompt.default_system,
+        enable_thinking=prompt.enable_thinking,
+        device="cpu",
+        trust_remote_code=trust_remote_code,
         dtype="bfloat16" if own_dtype(model) == "bfloat16" and not precise else "float32",
-    )  # fmt: skip
+    )
     engine.weights.keep_only("tuned")
     source = Source(engine, model, Path(adapters[0]) if adapters else None, _name(config, target), trust_remote_code)
     options: dict[str, Any] = {"check": check, "dtype": dtype} | ({"quant": quant} if quant else {})

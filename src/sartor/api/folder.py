@@ -14,9 +14,19 @@ from sartor.base.system import atomic_write, move_to_trash
 
 Opened = Literal["new", "resume", "finished"]
 NOT_COMPARED = frozenset(
-    {"overwrite_output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict", "plot_loss", "report_to",
-     "run_name", "output_dir", "max_skipped"}
-)  # fmt: skip
+    {
+        "overwrite_output_dir",
+        "resume_from_checkpoint",
+        "do_train",
+        "do_eval",
+        "do_predict",
+        "plot_loss",
+        "report_to",
+        "run_name",
+        "output_dir",
+        "max_skipped",
+    }
+)
 """Settings that do not change what is learned; a run may be gone on with another value of them."""
 
 
@@ -39,10 +49,13 @@ def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool,
     if run.exists():
         if not fresh and not (state == "finished" and config.train.overwrite_output_dir):
             changed = differences(RunConfig.of(read_yaml(run.config), str(run.config)), config)
-            if changed and not allow_changed:
+            begun = state != "new" or bool(run.checkpoints())
+            if begun and changed and not allow_changed:
                 raise _changed_error(run, changed)
-            return "finished" if state == "finished" else "resume"
-        move_to_trash(run.path)
+            if begun or not changed:
+                return "finished" if state == "finished" else "resume"
+        else:
+            move_to_trash(run.path)
     elif run.path.exists() and any(run.path.iterdir()):
         raise RunError(
             "The folder holds other things than a run.", str(run.path), "Choose another output_dir, or empty it."

@@ -53,12 +53,23 @@ class Asking:
 
 
 def estimate_generation(
-    documents: Sequence[str | Path], name: str = "generated", *, dataset_dir: str | Path = "data",
-    encoding: str | None = None, language: str | None = None, prompt: str | Path | None = None,
-    style: str | Path | None = None, per_chunk: int | None = None, pairs: int | None = None, multi_turn: bool = False,
-    model: str = EMBEDDED, endpoint: str | None = None, price_in: float = 0.0, price_out: float = 0.0,
+    documents: Sequence[str | Path],
+    name: str = "generated",
+    *,
+    dataset_dir: str | Path = "data",
+    encoding: str | None = None,
+    language: str | None = None,
+    prompt: str | Path | None = None,
+    style: str | Path | None = None,
+    per_chunk: int | None = None,
+    pairs: int | None = None,
+    multi_turn: bool = False,
+    model: str = EMBEDDED,
+    endpoint: str | None = None,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
     workers: int = WORKERS,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """Passages, requests, tokens, seconds and money that `generate` with these arguments would need; asks nothing.
 
     Raises: DataError, ConfigError.
@@ -70,14 +81,29 @@ def estimate_generation(
 
 
 def generate(
-    documents: Sequence[str | Path], name: str, *, dataset_dir: str | Path = "data", encoding: str | None = None,
-    language: str | None = None, prompt: str | Path | None = None, style: str | Path | None = None,
-    per_chunk: int | None = None, pairs: int | None = None, multi_turn: bool = False, model: str = EMBEDDED,
-    endpoint: str | None = None, key_env: str | None = None, price_in: float = 0.0, price_out: float = 0.0,
-    max_cost: float | None = None, workers: int = WORKERS, stop: threading.Event | None = None,
-    on_estimate: Callable[[Estimate], None] | None = None, on_pair: Callable[[Grounded], None] | None = None,
+    documents: Sequence[str | Path],
+    name: str,
+    *,
+    dataset_dir: str | Path = "data",
+    encoding: str | None = None,
+    language: str | None = None,
+    prompt: str | Path | None = None,
+    style: str | Path | None = None,
+    per_chunk: int | None = None,
+    pairs: int | None = None,
+    multi_turn: bool = False,
+    model: str = EMBEDDED,
+    endpoint: str | None = None,
+    key_env: str | None = None,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    max_cost: float | None = None,
+    workers: int = WORKERS,
+    stop: threading.Event | None = None,
+    on_estimate: Callable[[Estimate], None] | None = None,
+    on_pair: Callable[[Grounded], None] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Made:  # fmt: skip
+) -> Made:
     """Write `<name>.csv` and a registered dataset of grounded pairs; a killed call goes on where it was.
 
     `per_chunk` questions for each passage (two), or `pairs` in all, spread over the passages; `multi_turn` makes
@@ -109,9 +135,16 @@ def generate(
         from sartor.data.generate.endpoint import Endpoint
 
         complete = Endpoint(
-            endpoint, model, os.environ[key_env] if key_env else None, most_spent=max_cost, price_in=price_in,
-            price_out=price_out, max_tokens=asking.max_tokens, workers=asking.workers, stop=stop,
-        )  # fmt: skip
+            endpoint,
+            model,
+            os.environ[key_env] if key_env else None,
+            most_spent=max_cost,
+            price_in=price_in,
+            price_out=price_out,
+            max_tokens=asking.max_tokens,
+            workers=asking.workers,
+            stop=stop,
+        )
     else:
         complete = _embedded(model)
         if expected.calls and isinstance(complete, Local):
@@ -119,19 +152,37 @@ def generate(
     path = asking.journal.path
     with locked(path):
         found = generating.generate(
-            asking.passages, complete, _journal(folder, name), model=asking.model, prompt=asking.prompt,
-            per_chunk=per_chunk, pairs=pairs, multi_turn=multi_turn, workers=asking.workers, stop=stop, on_pair=on_pair,
-            on_measured=lambda seconds: told(expected.measured(seconds, asking.workers)), progress=progress,
-        )  # fmt: skip
+            asking.passages,
+            complete,
+            _journal(folder, name),
+            model=asking.model,
+            prompt=asking.prompt,
+            per_chunk=per_chunk,
+            pairs=pairs,
+            multi_turn=multi_turn,
+            workers=asking.workers,
+            stop=stop,
+            on_pair=on_pair,
+            on_measured=lambda seconds: told(expected.measured(seconds, asking.workers)),
+            progress=progress,
+        )
         table, rows = write(found.pairs, name, folder) if found.pairs else (None, None)
     return Made(found, table, rows, float(getattr(complete, "spent", 0.0)))
 
 
 def _asking(
-    documents: Sequence[str | Path], name: str, folder: Path, encoding: str | None, language: str | None,
-    prompt: str | Path | None, style: str | Path | None, multi_turn: bool, model: str, endpoint: str | None,
+    documents: Sequence[str | Path],
+    name: str,
+    folder: Path,
+    encoding: str | None,
+    language: str | None,
+    prompt: str | Path | None,
+    style: str | Path | None,
+    multi_turn: bool,
+    model: str,
+    endpoint: str | None,
     workers: int,
-) -> Asking:  # fmt: skip
+) -> Asking:
     if language is not None and language not in LANGUAGES:
         raise ConfigError(
             f"There is no prompt for {language!r}.", "--language", "Write en or zh, or use --prompt FILE."
@@ -140,9 +191,12 @@ def _asking(
     passages = passages_of(sources, CHARACTERS)
     language = language or language_of(passage.text for passage in passages)
     asked = read_prompt(
-        language, Path(prompt) if prompt else None, Path(style) if style else None, multi_turn=multi_turn,
+        language,
+        Path(prompt) if prompt else None,
+        Path(style) if style else None,
+        multi_turn=multi_turn,
         small=endpoint is None and model == EMBEDDED,
-    )  # fmt: skip
+    )
     limit = SMALL_TOKENS if asked.by_sentence else ANSWER_TOKENS if endpoint else ANSWER_TOKENS // 2
     return Asking(
         passages, asked, _journal(folder, name), f"{endpoint or ''} {model}", limit, workers if endpoint else 1
@@ -163,10 +217,16 @@ def _estimate(
     order = [asking.passages[n] for n in spread(len(asking.passages))] if pairs is not None else asking.passages
     wanted = pairs * each if pairs is not None and gather else pairs
     return estimate_tasks(
-        tasks_of(order, asking.prompt, each), asking.journal, model=asking.model, max_tokens=asking.max_tokens,
-        pairs=wanted, price_in=price_in, price_out=price_out, workers=asking.workers,
+        tasks_of(order, asking.prompt, each),
+        asking.journal,
+        model=asking.model,
+        max_tokens=asking.max_tokens,
+        pairs=wanted,
+        price_in=price_in,
+        price_out=price_out,
+        workers=asking.workers,
         call_s=SMALL_CALL_S if asking.prompt.by_sentence else CALL_S,
-    )  # fmt: skip
+    )
 
 
 def _embedded(model: str) -> Complete:

@@ -160,8 +160,10 @@ def _encode_learned(
     inputs = {
         "files": [file.sha256 for file in loaded.files],
         "registry": sha256_file(registry) if registry.exists() else None,
-        "data": config.data.model_dump(), "stage": config.method.stage, "seed": split_seed(config),
-    }  # fmt: skip
+        "data": config.data.model_dump(),
+        "stage": config.method.stage,
+        "seed": split_seed(config),
+    }
     return encode_stored(encoder, examples, cache_folder() / "tokens", inputs, progress)
 
 
@@ -207,12 +209,18 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
     """A ledger as JSON, its reasons in the language of the moment."""
     skipped = [
         {
-            "id": s.origin.id, "file": s.origin.file, "row": s.origin.row, "line": s.origin.line,
-            "code": s.code, "field": s.field, "reason": s.reason, "fix": s.fix,
+            "id": s.origin.id,
+            "file": s.origin.file,
+            "row": s.origin.row,
+            "line": s.origin.line,
+            "code": s.code,
+            "field": s.field,
+            "reason": s.reason,
+            "fix": s.fix,
             "params": {name: str(value) for name, value in s.params.items()},
         }
         for s in ledger.skipped
-    ]  # fmt: skip
+    ]
     counts: Mapping[str, int] = {
         name: getattr(ledger, name) for name in ("read", "learned", "held_out", "left_out", "repeats")
     }

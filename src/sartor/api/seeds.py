@@ -33,8 +33,11 @@ def with_spread(
     for seed in range(config.train.seed + 1, config.train.seed + seeds):
         target = run.path.with_name(f"{run.name}-seed-{seed}")
         asked = config.replace(
-            seed=seed, split_seed=split_seed, output_dir=str(target), overwrite_output_dir=False,
-        )  # fmt: skip
+            seed=seed,
+            split_seed=split_seed,
+            output_dir=str(target),
+            overwrite_output_dir=False,
+        )
         differences.append(judge(train(asked, permissions=permissions).dir).primary.difference)
     spread = spread_of(differences)
     notes = verdict.notes

@@ -35,10 +35,17 @@ class Divided:
 
 
 def split(
-    name: str, dataset_dir: str | Path = "data", *, val_size: float = 0.1, seed: int = 42, by: str | None = None,
-    held_out: Iterable[str] = (), stage: str = "sft", encoding: str | None = None,
+    name: str,
+    dataset_dir: str | Path = "data",
+    *,
+    val_size: float = 0.1,
+    seed: int = 42,
+    by: str | None = None,
+    held_out: Iterable[str] = (),
+    stage: str = "sft",
+    encoding: str | None = None,
     permissions: Permissions | None = None,
-) -> Divided:  # fmt: skip
+) -> Divided:
     """Split a dataset by seed, or by the values of a column (`by`; `section` is the source section of generated rows).
 
     Rows of one value stay on one side; `held_out` names the values to hold out instead of drawing them. The ids are

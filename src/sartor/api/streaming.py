@@ -45,10 +45,15 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
     check_settings(config)
     data = config.data
     source = open_stream(
-        data.dataset, Path(data.dataset_dir), stage=config.method.stage, mix_strategy=data.mix_strategy,
-        interleave_probs=data.interleave_probs, seed=split_seed(config), encoding=data.encoding,
+        data.dataset,
+        Path(data.dataset_dir),
+        stage=config.method.stage,
+        mix_strategy=data.mix_strategy,
+        interleave_probs=data.interleave_probs,
+        seed=split_seed(config),
+        encoding=data.encoding,
         permissions=permissions,
-    )  # fmt: skip
+    )
     held_out, files, other = list(islice(source.rows(_not_told), round(data.val_size))), source.files, Ledger()
     if data.eval_dataset:
         loaded = load_named(config, data.eval_dataset, permissions)
@@ -71,13 +76,22 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
     batch = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
     batch *= int(os.environ.get("WORLD_SIZE", "1"))
     stream = RowStream(
-        lambda turn: shuffled(running.rows(), data.buffer_size, seed, turn), encoder, config.train.max_steps * batch,
-        behind=batch + 1, on_skipped=running.skip,
-    )  # fmt: skip
+        lambda turn: shuffled(running.rows(), data.buffer_size, seed, turn),
+        encoder,
+        config.train.max_steps * batch,
+        behind=batch + 1,
+        on_skipped=running.skip,
+    )
     prepared = PreparedRows(
-        [], held_out, stream, held_out_rows.encoded, replace(ledger, notes=notes), files, sample=sample.encoded,
+        [],
+        held_out,
+        stream,
+        held_out_rows.encoded,
+        replace(ledger, notes=notes),
+        files,
+        sample=sample.encoded,
         known_by=_known_by(files, config),
-    )  # fmt: skip
+    )
 
     def so_far(position: int) -> PreparedRows:
         uses = stream.uses(position)
@@ -130,7 +144,8 @@ def _known_by(files: Sequence[SourceFile], config: RunConfig) -> str:
     """What decides the rows of each position: the files and the settings that order them."""
     names = {"dataset", "val_size", "mix_strategy", "interleave_probs", "buffer_size", "split_seed"}
     decided = [
-        [file.sha256 for file in files], config.data.model_dump(include=names, mode="json"),
+        [file.sha256 for file in files],
+        config.data.model_dump(include=names, mode="json"),
         [config.train.seed, config.train.data_seed, config.prompt.cutoff_len, config.prompt.overlong],
-    ]  # fmt: skip
+    ]
     return hashlib.sha256(json.dumps(decided).encode()).hexdigest()

@@ -83,17 +83,34 @@ def train(
         if opened == "finished":
             return Run(run, run.read_json("all_results.json"), already_finished=True)
         return _train(
-            run, config, resume=opened == "resume", allow_changed=allow_changed,
-            permissions=permissions, trust_remote_code=trust_remote_code, callbacks=callbacks, plan_of=plan_of,
-            preflight=preflight, first=first, one=one,
-        )  # fmt: skip
+            run,
+            config,
+            resume=opened == "resume",
+            allow_changed=allow_changed,
+            permissions=permissions,
+            trust_remote_code=trust_remote_code,
+            callbacks=callbacks,
+            plan_of=plan_of,
+            preflight=preflight,
+            first=first,
+            one=one,
+        )
 
 
 def _train(
-    run: RunDir, config: RunConfig, *, resume: bool, allow_changed: bool,
-    permissions: Permissions | None, trust_remote_code: bool, callbacks: Sequence[Any], plan_of: RunDir | None,
-    preflight: bool, first: bool, one: Callable[[Any], Any],
-) -> Run:  # fmt: skip
+    run: RunDir,
+    config: RunConfig,
+    *,
+    resume: bool,
+    allow_changed: bool,
+    permissions: Permissions | None,
+    trust_remote_code: bool,
+    callbacks: Sequence[Any],
+    plan_of: RunDir | None,
+    preflight: bool,
+    first: bool,
+    one: Callable[[Any], Any],
+) -> Run:
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = rows_to_train(config, encoder, permissions)
     for callback in callbacks:
@@ -120,19 +137,36 @@ def _train(
         from sartor.learn.preflight import preflight as fly
 
         found, plan = fly(
-            run, config, plan, model, rows.sample or rows.learned_ids, rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer), write_model=write_model, reference=reference,
-        )  # fmt: skip
+            run,
+            config,
+            plan,
+            model,
+            rows.sample or rows.learned_ids,
+            rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer),
+            write_model=write_model,
+            reference=reference,
+        )
         run.write_json("plan.json", plan.to_json())
         _tell(run.event("preflight", **found.to_json()), callbacks)
     with closing(rows):
         results = loop.train(
-            run, config, plan, model, rows.learned_ids, rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer), write_model=write_model,
-            callbacks=callbacks, fingerprint=fingerprint(rows, encoder, config), allow_changed=allow_changed,
-            resume=one(_resume_from(run, config, resume, callbacks) if first else None), reference=reference,
-            sample=make_sampler(model, encoder, config), replay=_shortages(plan_of),
-        )  # fmt: skip
+            run,
+            config,
+            plan,
+            model,
+            rows.learned_ids,
+            rows.held_out_ids,
+            pad_id=pad_id(encoder.tokenizer),
+            write_model=write_model,
+            callbacks=callbacks,
+            fingerprint=fingerprint(rows, encoder, config),
+            allow_changed=allow_changed,
+            resume=one(_resume_from(run, config, resume, callbacks) if first else None),
+            reference=reference,
+            sample=make_sampler(model, encoder, config),
+            replay=_shortages(plan_of),
+        )
         if rows.so_far and first:
             taken = rows.so_far(results["steps"] * plan.global_batch)
             run.write_json("data.json", data_json(taken, config, encoder))
@@ -182,9 +216,12 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
         other = settings.model_copy(update={"model_name_or_path": config.method.ref_model})
         reference = load_model(other, trust_remote_code=trust_remote_code)
     model = adapt(
-        model, config.method, pure_bf16=config.train.pure_bf16, seed=config.train.seed,
+        model,
+        config.method,
+        pure_bf16=config.train.pure_bf16,
+        seed=config.train.seed,
         adapters=config.model.adapter_name_or_path,
-    )  # fmt: skip
+    )
     return model, reference
 
 

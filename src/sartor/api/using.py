@@ -124,9 +124,17 @@ def predict(
 
         vllm = partial(open_vllm, model=config.model.model_name_or_path, trust_remote_code=trust_remote_code)
     return predicting.predict(
-        engine, rows, folder, generation=config.generation, learned_ids=learned, vllm=vllm,
-        metrics=config.evaluation.metrics, progress=progress, shard=Shard.parse(shard) if shard else None, merge=merge,
-    )  # fmt: skip
+        engine,
+        rows,
+        folder,
+        generation=config.generation,
+        learned_ids=learned,
+        vllm=vllm,
+        metrics=config.evaluation.metrics,
+        progress=progress,
+        shard=Shard.parse(shard) if shard else None,
+        merge=merge,
+    )
 
 
 def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[str, Score]:

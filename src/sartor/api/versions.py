@@ -15,8 +15,21 @@ from sartor.data.dataset_info import parse_entry, read_registry, write_entry
 from sartor.data.load import load_spec
 from sartor.prompt.check.mending import raw_rows
 
-OF_THE_FILE = ("file_name", "file_sha1", "file_sha256", "encoding", "folder", "split", "num_samples", "subset",
-               "script_url", "cloud_file_name", "hf_hub_url", "ms_hub_url", "om_hub_url")  # fmt: skip
+OF_THE_FILE = (
+    "file_name",
+    "file_sha1",
+    "file_sha256",
+    "encoding",
+    "folder",
+    "split",
+    "num_samples",
+    "subset",
+    "script_url",
+    "cloud_file_name",
+    "hf_hub_url",
+    "ms_hub_url",
+    "om_hub_url",
+)
 """Entry keys that speak of the old file, not of its columns."""
 
 

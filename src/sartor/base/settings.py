@@ -159,9 +159,16 @@ class TrainSettings(Section):
     gradient_accumulation_steps: Positive = Field(1, description="Micro-batches to one optimizer step.")
     learning_rate: Number = Field(5e-5, ge=0.0, description="The highest learning rate.")
     lr_scheduler_type: Literal[
-        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt", "cosine_with_min_lr",
-        "cosine_with_restarts", "warmup_stable_decay",
-    ] = Field("linear", description="How the learning rate falls.")  # fmt: skip
+        "linear",
+        "cosine",
+        "constant",
+        "constant_with_warmup",
+        "polynomial",
+        "inverse_sqrt",
+        "cosine_with_min_lr",
+        "cosine_with_restarts",
+        "warmup_stable_decay",
+    ] = Field("linear", description="How the learning rate falls.")
     lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict, description="Options of the schedule.")
     warmup_ratio: Fraction = Field(0.0, description="Warm-up as a share of all steps.")
     warmup_steps: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(

@@ -30,9 +30,16 @@ def import_(
 
     columns = dict(_field_and_column(item) for item in column or ())
     imported = api.import_file(
-        file, name, dataset_dir=dataset_dir, encoding=encoding, question=question, answer=answer,
-        columns=columns, format=format, delimiter="\t" if delimiter == "\\t" else delimiter,
-    )  # fmt: skip
+        file,
+        name,
+        dataset_dir=dataset_dir,
+        encoding=encoding,
+        question=question,
+        answer=answer,
+        columns=columns,
+        format=format,
+        delimiter="\t" if delimiter == "\\t" else delimiter,
+    )
     if json:
         facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}
         encoding, ledger = imported.understood.encoding, api.ledger_json(imported.loaded.ledger)
@@ -80,9 +87,12 @@ def show(
     asked = {"model_name_or_path": model} if model else {}
     config = config_of(settings, dataset_dir=str(dataset_dir), **asked)
     shown = api.show(
-        name, config, row=row, on_ledger=screen.ledger_printer(name, json),
+        name,
+        config,
+        row=row,
+        on_ledger=screen.ledger_printer(name, json),
         permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-    )  # fmt: skip
+    )
     if json:
         screen.print_json(shown.to_json())
         return
@@ -109,9 +119,13 @@ def check(
     config = config_of(settings, dataset_dir=str(dataset_dir))
     with screen.progress_bar("encoding", json) as progress:
         found = api.check(
-            name, config, rejects=rejects, fix=fix, progress=progress,
+            name,
+            config,
+            rejects=rejects,
+            fix=fix,
+            progress=progress,
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-        )  # fmt: skip
+        )
     if json:
         screen.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
     else:
@@ -147,9 +161,14 @@ def split(
     from sartor.cli import screen
 
     divided = api.split(
-        name, dataset_dir, val_size=val_size, seed=seed, by=by, held_out=held_out or (),
+        name,
+        dataset_dir,
+        val_size=val_size,
+        seed=seed,
+        by=by,
+        held_out=held_out or (),
         permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-    )  # fmt: skip
+    )
     saved = divided.saved
     if json:
         leaks = [

@@ -28,15 +28,25 @@ def export(
 
     config = target_or_config(target, settings)
     done = api.export(
-        config, to, out or config.export.export_dir or _beside(target, to), quant=quant, dtype=dtype, check=check,
+        config,
+        to,
+        out or config.export.export_dir or _beside(target, to),
+        quant=quant,
+        dtype=dtype,
+        check=check,
         trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    )
     if json:
-        screen.print_json({
-            "folder": str(done.folder), "files": [path.name for path in done.files],
-            "checks": [{"form": c.form, "agreement": c.agreement, "largest": c.largest, "limit": c.limit,
-                        "where": c.where} for c in done.checks],
-        })  # fmt: skip
+        screen.print_json(
+            {
+                "folder": str(done.folder),
+                "files": [path.name for path in done.files],
+                "checks": [
+                    {"form": c.form, "agreement": c.agreement, "largest": c.largest, "limit": c.limit, "where": c.where}
+                    for c in done.checks
+                ],
+            }
+        )
         return
     for found in done.checks:
         screen.line(f"  [green]✓[/] {found}")

@@ -30,8 +30,9 @@ DEMONSTRATION = "The embedded model's questions only show how it works; use --en
 
 
 def generate(
-    documents: Annotated[list[Path] | None, typer.Argument(metavar="DOC...", help="txt, md, html, pdf, docx, epub.",
-                                                           show_default=False)] = None,
+    documents: Annotated[
+        list[Path] | None, typer.Argument(metavar="DOC...", help="txt, md, html, pdf, docx, epub.", show_default=False)
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="The dataset's name; else the first document's.")] = "",
     endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible address, ending in /v1.")] = None,
     model: Annotated[str, typer.Option(help="Its model; without an endpoint a local one.")] = "smollm2-135m",
@@ -52,7 +53,7 @@ def generate(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend money without asking.")] = False,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make questions and answers from documents, each with the quote that proves it; exit 1 when passages failed."""
     from sartor.api.generating import estimate_generation
     from sartor.api.generating import generate as make
@@ -68,10 +69,20 @@ def generate(
         raise ConfigError("No document is named.", "sartor generate DOC...", "Name txt, md, html, pdf, docx or epub.")
     name = name or documents[0].stem
     given: dict[str, Any] = {
-        "dataset_dir": dataset_dir, "encoding": encoding, "language": language, "prompt": prompt, "style": style,
-        "per_chunk": per_chunk, "pairs": pairs, "multi_turn": multi_turn, "model": model, "endpoint": endpoint,
-        "price_in": price_in, "price_out": price_out, "workers": workers,
-    }  # fmt: skip
+        "dataset_dir": dataset_dir,
+        "encoding": encoding,
+        "language": language,
+        "prompt": prompt,
+        "style": style,
+        "per_chunk": per_chunk,
+        "pairs": pairs,
+        "multi_turn": multi_turn,
+        "model": model,
+        "endpoint": endpoint,
+        "price_in": price_in,
+        "price_out": price_out,
+        "workers": workers,
+    }
     expected = estimate_generation(documents, name, **given)
     if dry_run and json:
         screen.print_json(expected.to_json())
@@ -87,8 +98,16 @@ def generate(
             screen.err.print(f"  [dim]first answer measured: about {_time(found.seconds)} in all[/]")
 
     with _stopping() as stop, screen.progress_bar("asking", json) as progress:
-        made = make(documents, name, **given, key_env=key_env, max_cost=max_cost, stop=stop, on_estimate=measured,
-                    progress=progress)  # fmt: skip
+        made = make(
+            documents,
+            name,
+            **given,
+            key_env=key_env,
+            max_cost=max_cost,
+            stop=stop,
+            on_estimate=measured,
+            progress=progress,
+        )
     _report(made, json, pairs)
     found = made.generated
     if found.failed or not found.pairs or found.stopped in STOPPED:
@@ -104,8 +123,9 @@ def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
         f"{expected.passages} passages, {expected.calls} requests ({expected.reused} answers are there already); "
         f"tokens: about {expected.tokens_in:,} read and {expected.tokens_out:,} written, at most "
         f"{expected.most_tokens_in:,} and {expected.most_tokens_out:,}; about {_time(expected.seconds)}, "
-        f"assuming {expected.assumed_call_s:g} s a request until the first is measured{money}", soft_wrap=True,
-    )  # fmt: skip
+        f"assuming {expected.assumed_call_s:g} s a request until the first is measured{money}",
+        soft_wrap=True,
+    )
     if embedded:
         screen.err.print(f"  [yellow]·[/] {DEMONSTRATION}", soft_wrap=True)
 
@@ -119,11 +139,22 @@ def _report(made: Made, json: bool, wanted: int | None) -> None:
         {"document": p.document, "section": p.section, "start": p.start, "reason": why} for p, why in found.failed
     ]
     if json:
-        screen.print_json({
-            "pairs": len(found.pairs), "refused": refused, "failed": failed, "asked": found.asked,
-            "reused": found.reused, "stopped": found.stopped, "left": found.left, "tokens_in": found.tokens_in,
-            "tokens_out": found.tokens_out, "spent": made.spent, "csv": made.table, "file": made.dataset_file,
-        })  # fmt: skip
+        screen.print_json(
+            {
+                "pairs": len(found.pairs),
+                "refused": refused,
+                "failed": failed,
+                "asked": found.asked,
+                "reused": found.reused,
+                "stopped": found.stopped,
+                "left": found.left,
+                "tokens_in": found.tokens_in,
+                "tokens_out": found.tokens_out,
+                "spent": made.spent,
+                "csv": made.table,
+                "file": made.dataset_file,
+            }
+        )
         return
     spent = f"; spent {made.spent:.4g}" if made.spent else ""
     screen.line(f"[bold]{len(found.pairs)}[/] pairs; {found.asked} asked, {found.reused} from the journal{spent}")

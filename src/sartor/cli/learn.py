@@ -34,10 +34,15 @@ def train(
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
     with screen.TrainingProgress(quiet=json) as progress:
         run = api.train(
-            file, words, fresh=fresh, allow_changed=allow_changed,
+            file,
+            words,
+            fresh=fresh,
+            allow_changed=allow_changed,
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-            trust_remote_code=trust_remote_code, callbacks=[progress], preflight=not no_preflight,
-        )  # fmt: skip
+            trust_remote_code=trust_remote_code,
+            callbacks=[progress],
+            preflight=not no_preflight,
+        )
     if json:
         screen.print_json({"run": str(run.dir.path), "state": run.state, **run.results})
         return
@@ -85,8 +90,10 @@ def print_run(run: Any) -> None:
         for name, unit in (("seconds", "s"), ("peak_memory_bytes", "GB")):
             said, was = run.estimate[name], run.results["total_seconds" if unit == "s" else name]
             scale = 1 if unit == "s" else 1e9
-            screen.line(f"  {'predicted ' + ('time' if unit == 's' else 'memory'):<26} {said / scale:.3g} {unit}, "
-                        f"was {was / scale:.3g} {unit} ({said / was - 1:+.0%})")  # fmt: skip
+            screen.line(
+                f"  {'predicted ' + ('time' if unit == 's' else 'memory'):<26} {said / scale:.3g} {unit}, "
+                f"was {was / scale:.3g} {unit} ({said / was - 1:+.0%})"
+            )
     screen.line(f"  run folder                 {run.dir.path}")
     screen.line(f"  next: [bold]sartor compare {run.dir.path}[/]")
 

@@ -77,21 +77,37 @@ def print_scores(scores: Mapping[str, Score], title: str) -> None:
     """Each score with its range, how many pairs, and its signature."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
     for column in ("score", "value", "of", "rows", "signature"):
-        table.add_column(column, justify="right" if column in ("value", "of", "rows") else "left", style="dim" if
-                         column in ("of", "signature") else None, overflow="fold")  # fmt: skip
+        table.add_column(
+            column,
+            justify="right" if column in ("value", "of", "rows") else "left",
+            style="dim" if column in ("of", "signature") else None,
+            overflow="fold",
+        )
     for name, score in scores.items():
         high = score.range[1]
         top = f"{high:g}" if high != float("inf") else "↓ better" if not score.higher_is_better else "∞"
-        table.add_row(name, f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}", top,
-                      str(score.n), score.signature)  # fmt: skip
+        table.add_row(
+            name,
+            f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}",
+            top,
+            str(score.n),
+            score.signature,
+        )
     out.print(table)
 
 
 @contextmanager
 def progress_bar(description: str, quiet: bool = False) -> Iterator[Any]:
     """A bar fed by `progress(done, total)`; drawn on standard error, and not at all when quiet."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(description, total=None, note="")
 
@@ -109,8 +125,9 @@ def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
         f"{found['longest_step_seconds']:.2g} s) = [bold]{timedelta(seconds=round(found['seconds']))}[/], "
         f"until {end:%a %H:%M} · memory [bold]{found['peak_memory_bytes'] / 1e9:.2f}[/] of "
         f"{found['device_memory_bytes'] / 1e9:.1f} GB · disk {found['disk_bytes'] / 1e9:.2f} of "
-        f"{found['free_disk_bytes'] / 1e9:.1f} GB", soft_wrap=True,
-    )  # fmt: skip
+        f"{found['free_disk_bytes'] / 1e9:.1f} GB",
+        soft_wrap=True,
+    )
     if found["micro_divisor"] > 1:
         to.print(f"  [yellow]·[/] The longest batch did not fit: micro-batches of 1/{found['micro_divisor']}.")
     for advice in found["advice"]:

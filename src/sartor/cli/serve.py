@@ -28,9 +28,15 @@ def serve(
         screen.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
 
     serve_model(
-        target_or_config(target, settings), host=host, port=port, name=name, rows=rows, waiting=waiting,
-        trust_remote_code=trust_remote_code, on_ready=ready,
-    )  # fmt: skip
+        target_or_config(target, settings),
+        host=host,
+        port=port,
+        name=name,
+        rows=rows,
+        waiting=waiting,
+        trust_remote_code=trust_remote_code,
+        on_ready=ready,
+    )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -35,10 +35,14 @@ def predict(
 
     with screen.progress_bar("answering", json) as progress:
         predictions = api.predict(
-            target_or_config(target, settings), trust_remote_code=trust_remote_code, shard=shard, merge=merge,
-            progress=progress, on_ledger=screen.ledger_printer("data", json),
+            target_or_config(target, settings),
+            trust_remote_code=trust_remote_code,
+            shard=shard,
+            merge=merge,
+            progress=progress,
+            on_ledger=screen.ledger_printer("data", json),
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-        )  # fmt: skip
+        )
     if json:
         screen.print_json({"folder": str(predictions.folder), **predictions.results})
         return
@@ -63,8 +67,9 @@ def score(
 
     scores = api.score_file(file, tuple(name.strip() for name in metrics.split(",")))
     if json:
-        screen.print_json({n: {"value": s.value, "range": s.range, "n": s.n, "signature": s.signature}
-                           for n, s in scores.items()})  # fmt: skip
+        screen.print_json(
+            {n: {"value": s.value, "range": s.range, "n": s.n, "signature": s.signature} for n, s in scores.items()}
+        )
         return
     screen.print_scores(scores, str(file))
 
@@ -96,15 +101,24 @@ def compare(
     with screen.progress_bar("comparing", json) as progress:
         if len(things) > 1:
             found: Any = api.compare_several(
-                *things, overrides=settings, key_env=key_env, out=out, trust_remote_code=trust_remote_code,
-                progress=progress, permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-            )  # fmt: skip
+                *things,
+                overrides=settings,
+                key_env=key_env,
+                out=out,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+            )
         else:
             found = api.compare(
-                things[0] if things else "", settings, seeds=seeds, trust_remote_code=trust_remote_code,
-                progress=progress, on_ledger=screen.ledger_printer("data", json),
+                things[0] if things else "",
+                settings,
+                seeds=seeds,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                on_ledger=screen.ledger_printer("data", json),
                 permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-            )  # fmt: skip
+            )
     if json:
         screen.print_json(found.to_json())
         return

@@ -35,8 +35,13 @@ def web(
             webbrowser.open(address)
 
     serve(
-        folder, host=host, port=port, model_dirs=model_dir or (), hosts=allow_host or (), on_ready=ready,
-    )  # fmt: skip
+        folder,
+        host=host,
+        port=port,
+        model_dirs=model_dir or (),
+        hosts=allow_host or (),
+        on_ready=ready,
+    )
 
 
 def add_to(app: typer.Typer) -> None:

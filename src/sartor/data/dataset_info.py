@@ -15,24 +15,58 @@ from sartor.data.jsontext import Twice, parse_json
 
 REGISTRY = "dataset_info.json"
 COLUMNS: Mapping[str, str | None] = {
-    "prompt": "instruction", "query": "input", "response": "output", "messages": "conversations",
-    "history": None, "system": None, "tools": None, "chosen": None, "rejected": None, "kto_tag": None,
-    "images": None, "videos": None, "audios": None,
-}  # fmt: skip
+    "prompt": "instruction",
+    "query": "input",
+    "response": "output",
+    "messages": "conversations",
+    "history": None,
+    "system": None,
+    "tools": None,
+    "chosen": None,
+    "rejected": None,
+    "kto_tag": None,
+    "images": None,
+    "videos": None,
+    "audios": None,
+}
 """Field → the column it is read from when the entry does not say."""
 TAGS: Mapping[str, str] = {
-    "role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt",
-    "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
-}  # fmt: skip
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "observation_tag": "observation",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
 OPENAI_TAGS: Mapping[str, str] = {
-    "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
-    "observation_tag": "tool", "function_tag": "function_call", "system_tag": "system",
-}  # fmt: skip
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "observation_tag": "tool",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
 KEYS: Mapping[str, type | tuple[type, ...]] = {
-    "hf_hub_url": str, "ms_hub_url": str, "om_hub_url": str, "script_url": str, "cloud_file_name": str,
-    "file_name": str, "file_sha1": str, "file_sha256": str, "encoding": str, "subset": str, "folder": str,
-    "split": str, "num_samples": int, "ranking": bool, "formatting": str, "columns": dict, "tags": dict,
-}  # fmt: skip
+    "hf_hub_url": str,
+    "ms_hub_url": str,
+    "om_hub_url": str,
+    "script_url": str,
+    "cloud_file_name": str,
+    "file_name": str,
+    "file_sha1": str,
+    "file_sha256": str,
+    "encoding": str,
+    "subset": str,
+    "folder": str,
+    "split": str,
+    "num_samples": int,
+    "ranking": bool,
+    "formatting": str,
+    "columns": dict,
+    "tags": dict,
+}
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
 
 
@@ -83,9 +117,10 @@ def read_registry(dataset_dir: Path) -> Registry:
     path = dataset_dir / REGISTRY
     if not path.exists():
         raise DataError(
-            f"There is no {REGISTRY} in this folder.", str(dataset_dir),
+            f"There is no {REGISTRY} in this folder.",
+            str(dataset_dir),
             "Make one: sartor import FILE --name NAME --dataset-dir FOLDER; or name the right --dataset-dir.",
-        )  # fmt: skip
+        )
     entries = parse_json(read_text(path).text, str(path))
     if not isinstance(entries, dict):
         raise DataError(f"{REGISTRY} is no JSON object.", str(path), 'Write {"name": {"file_name": "…"}}.')
@@ -118,9 +153,13 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
         raise DataError("num_samples must be at least 1.", where, "Leave it out to use all rows.")
     columns, columns_given = _columns(entry.get("columns") or {}, formatting, where)
     spec = DatasetSpec(
-        name=name, folder_path=path.parent, columns=columns, columns_given=columns_given,
-        tags=_tags(entry.get("tags") or {}, formatting, where), **given,
-    )  # fmt: skip
+        name=name,
+        folder_path=path.parent,
+        columns=columns,
+        columns_given=columns_given,
+        tags=_tags(entry.get("tags") or {}, formatting, where),
+        **given,
+    )
     _need_source(spec, where)
     return spec
 

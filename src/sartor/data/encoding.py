@@ -99,9 +99,10 @@ def _find(opener: Opener, where: str, encoding: str | None) -> Found:
         return Found("utf-8", "strict UTF-8")
     if _share_of_utf8(opener) >= DAMAGED_UTF8:
         raise DataError(
-            f"The file is UTF-8, but byte {first_bad[0]} (0x{first_bad[1]:02x}) is not.", where,
+            f"The file is UTF-8, but byte {first_bad[0]} (0x{first_bad[1]:02x}) is not.",
+            where,
             "Mend that place, or name another encoding if it is none of UTF-8.",
-        )  # fmt: skip
+        )
     return _detected(opener, where)
 
 
@@ -120,9 +121,10 @@ def _as_given(opener: Opener, where: str, encoding: str) -> Found:
 def _strict(opener: Opener, encoding: str, where: str) -> None:
     if bad := _first_bad(opener, encoding):
         raise DataError(
-            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding.removesuffix('-sig')} text.", where,
+            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding.removesuffix('-sig')} text.",
+            where,
             "Leave the encoding out to have it found, or name another one.",
-        )  # fmt: skip
+        )
 
 
 def _chunks(opener: Opener) -> Iterator[bytes]:
@@ -163,9 +165,10 @@ def _wide(opener: Opener, head: bytes, where: str) -> Found:
         if _first_bad(opener, name) is None and "\0" not in head[: CHUNK // 2].decode(name, "ignore"):
             return Found(name, "detected by its NUL bytes, proved strictly")
     raise DataError(
-        "The file holds NUL bytes and no byte order mark.", where,
+        "The file holds NUL bytes and no byte order mark.",
+        where,
         "If it is text, name its encoding: --encoding utf-16-le. If not, give its name the right ending.",
-    )  # fmt: skip
+    )
 
 
 def _detected(opener: Opener, where: str) -> Found:
@@ -194,9 +197,10 @@ def _detected(opener: Opener, where: str) -> Found:
     if best and (confidence >= SURE or (confidence >= CLEAR and confidence >= TIMES * rival)):
         return best
     raise DataError(
-        "The encoding of the file cannot be found with certainty.", where,
+        "The encoding of the file cannot be found with certainty.",
+        where,
         f"Name it: --encoding gb18030 (Chinese), big5, shift_jis, cp1252 … (likely: {', '.join(tried) or 'none'}).",
-    )  # fmt: skip
+    )
 
 
 def _sample(opener: Opener) -> bytes:

@@ -103,6 +103,7 @@ def suffixes() -> tuple[str, ...]:
 
 def _unread(name: str, where: str) -> DataError:
     return DataError(
-        f"Files of kind {PurePath(name).suffix!r} are not read.", where,
+        f"Files of kind {PurePath(name).suffix!r} are not read.",
+        where,
         f"There are: {', '.join(suffixes())}; each also packed as {', '.join(unpack.PACKED)}.",
-    )  # fmt: skip
+    )

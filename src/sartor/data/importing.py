@@ -19,11 +19,42 @@ from sartor.data.load import Loaded, columns_of, load_spec, raw_rows
 from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, optional_text, parse_tools, required_text
 
-QUESTION_NAMES = ("question", "questions", "问题", "提问", "问", "q", "prompt", "instruction", "query", "input", "user",
-                  "human", "ask", "问句", "指令", "题目")  # fmt: skip
-ANSWER_NAMES = ("answer", "answers", "答案", "回答", "答", "a", "response", "output", "completion", "reply",
-                "assistant",
-                "gpt", "target", "答复", "回复", "输出")  # fmt: skip
+QUESTION_NAMES = (
+    "question",
+    "questions",
+    "问题",
+    "提问",
+    "问",
+    "q",
+    "prompt",
+    "instruction",
+    "query",
+    "input",
+    "user",
+    "human",
+    "ask",
+    "问句",
+    "指令",
+    "题目",
+)
+ANSWER_NAMES = (
+    "answer",
+    "answers",
+    "答案",
+    "回答",
+    "答",
+    "a",
+    "response",
+    "output",
+    "completion",
+    "reply",
+    "assistant",
+    "gpt",
+    "target",
+    "答复",
+    "回复",
+    "输出",
+)
 FIELDS = ("question", "answer", "input", "system", "tools")
 NAME = re.compile(r"[\w.+-]+")
 
@@ -55,9 +86,14 @@ class Imported:
 
 
 def inspect_file(
-    path: Path, *, encoding: str | None = None, question: str | None = None, answer: str | None = None,
-    columns: Mapping[str, str] | None = None, delimiter: str | None = None,
-) -> Understood:  # fmt: skip
+    path: Path,
+    *,
+    encoding: str | None = None,
+    question: str | None = None,
+    answer: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+) -> Understood:
     """Find encoding, delimiter and columns; what is given wins.
 
     Raises: DataError for a missing or empty file, a column that is not there (naming the nearest), or when question
@@ -76,9 +112,16 @@ def inspect_file(
     given = dict(columns or {}) | {k: v for k, v in (("question", question), ("answer", answer)) if v}
     entry = None if given or delimiter else known_format(names)
     return Understood(
-        path, read_as or "", how, delimiter, tuple(names), {} if entry else choose_columns(names, given, str(path)),
-        count, tuple(sample), entry,
-    )  # fmt: skip
+        path,
+        read_as or "",
+        how,
+        delimiter,
+        tuple(names),
+        {} if entry else choose_columns(names, given, str(path)),
+        count,
+        tuple(sample),
+        entry,
+    )
 
 
 def _look(rows: Iterable[Raw]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
@@ -140,17 +183,25 @@ def choose_columns(names: list[str], given: Mapping[str, str], where: str) -> di
         mapping[missing[0]] = rest[0]
     elif missing:
         raise DataError(
-            f"Which column is the {missing[0]} cannot be told.", where,
+            f"Which column is the {missing[0]} cannot be told.",
+            where,
             f"Say it: --question COLUMN --answer COLUMN. {listed}",
-        )  # fmt: skip
+        )
     return mapping
 
 
 def import_file(
-    path: Path, name: str, *, dataset_dir: Path, encoding: str | None = None, question: str | None = None,
-    answer: str | None = None, columns: Mapping[str, str] | None = None, format: str = "sharegpt",
+    path: Path,
+    name: str,
+    *,
+    dataset_dir: Path,
+    encoding: str | None = None,
+    question: str | None = None,
+    answer: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    format: str = "sharegpt",
     delimiter: str | None = None,
-) -> Imported:  # fmt: skip
+) -> Imported:
     """Write `<name>.json` beside its entry in dataset_info.json, both atomically; skipped rows are in the ledger.
 
     Raises: DataError as `inspect_file` does, for a bad name, an unknown format, or when no row can be used.

@@ -61,9 +61,15 @@ class Loaded:
 
 
 def load(
-    name: str, dataset_dir: Path, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
-    encoding: str | None = None, permissions: Permissions | None = None,
-) -> Loaded:  # fmt: skip
+    name: str,
+    dataset_dir: Path,
+    *,
+    stage: str = "sft",
+    max_samples: int | None = None,
+    seed: int = 42,
+    encoding: str | None = None,
+    permissions: Permissions | None = None,
+) -> Loaded:
     """A registered dataset. `max_samples` draws a seeded sample, which the ledger counts as left out by request.
 
     Raises: DataError for an unknown name, a bad entry, a missing or damaged file, a missing column.
@@ -73,18 +79,33 @@ def load(
 
 
 def load_many(
-    names: Iterable[str], dataset_dir: Path, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
-    mix_strategy: str = "concat", interleave_probs: Sequence[float] = (), encoding: str | None = None,
+    names: Iterable[str],
+    dataset_dir: Path,
+    *,
+    stage: str = "sft",
+    max_samples: int | None = None,
+    seed: int = 42,
+    mix_strategy: str = "concat",
+    interleave_probs: Sequence[float] = (),
+    encoding: str | None = None,
     permissions: Permissions | None = None,
-) -> Loaded:  # fmt: skip
+) -> Loaded:
     """Several datasets joined one after the other, or interleaved; what is used twice counts among the repeats.
 
     Raises: DataError as `load` does; ConfigError for probabilities that do not fit.
     """
     parts = [
-        load(name, dataset_dir, stage=stage, max_samples=max_samples, seed=seed, encoding=encoding,
-             permissions=permissions) for name in names
-    ]  # fmt: skip
+        load(
+            name,
+            dataset_dir,
+            stage=stage,
+            max_samples=max_samples,
+            seed=seed,
+            encoding=encoding,
+            permissions=permissions,
+        )
+        for name in names
+    ]
     if len(parts) == 1:
         return parts[0]
     mixed = [example for part in parts for example in part.examples]
@@ -100,9 +121,14 @@ def load_many(
 
 @no_cycle_search()
 def load_spec(
-    spec: DatasetSpec, *, stage: str = "sft", max_samples: int | None = None, seed: int = 42,
-    encoding: str | None = None, permissions: Permissions | None = None,
-) -> Loaded:  # fmt: skip
+    spec: DatasetSpec,
+    *,
+    stage: str = "sft",
+    max_samples: int | None = None,
+    seed: int = 42,
+    encoding: str | None = None,
+    permissions: Permissions | None = None,
+) -> Loaded:
     """The same for an entry that is in hand already."""
     permissions = permissions or Permissions()
     notes = Notes()
@@ -133,9 +159,13 @@ def load_spec(
     kept = mixing.sample(examples, wanted, seed)
     learned = min(len(kept), len(examples))
     ledger = Ledger(
-        read=len(parsed), learned=learned, left_out=len(parsed) - learned - len(skipped),
-        repeats=len(kept) - learned, skipped=skipped, notes=notes.all(),
-    )  # fmt: skip
+        read=len(parsed),
+        learned=learned,
+        left_out=len(parsed) - learned - len(skipped),
+        repeats=len(kept) - learned,
+        skipped=skipped,
+        notes=notes.all(),
+    )
     return Loaded(kept, ledger, spec, tuple(files))
 
 
@@ -296,9 +326,10 @@ def _verify(spec: DatasetSpec, path: Path) -> None:
             found = hashlib.file_digest(file, kind).hexdigest()
         if found != expected.strip().lower():
             raise DataError(
-                f"The file's {kind.upper()} is {found}, the entry says {expected}.", str(path),
+                f"The file's {kind.upper()} is {found}, the entry says {expected}.",
+                str(path),
                 f"Get the right file, or take file_{kind} out of the entry.",
-            )  # fmt: skip
+            )
 
 
 def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -> None:
@@ -317,9 +348,10 @@ def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -
             near = nearest(column, seen, 1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise DataError(
-                f"No row has the column {column!r} (columns.{name}).", f"dataset {spec.name!r}",
+                f"No row has the column {column!r} (columns.{name}).",
+                f"dataset {spec.name!r}",
                 f"{hint}There are: {', '.join(sorted(seen))}.",
-            )  # fmt: skip
+            )
         notes.add("column-absent", field=name, column=column)
     mapped = {column for column in spec.columns.values() if column}
     for name in ("system", "tools", "history"):
@@ -334,9 +366,10 @@ def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -
         column = spec.columns[name]
         if column and column not in seen:
             raise DataError(
-                f"No row has the column {column!r} ({name}).", f"dataset {spec.name!r}",
+                f"No row has the column {column!r} ({name}).",
+                f"dataset {spec.name!r}",
                 f'Map it: "columns": {{"{name}": …}}. There are: {", ".join(sorted(map(str, seen)))}.',
-            )  # fmt: skip
+            )
 
 
 def _fields_of(spec: DatasetSpec, stage: str) -> set[str]:

@@ -79,9 +79,10 @@ def _turns(count: int, probs: Sequence[float], seed: int) -> Iterator[int]:
         yield from cycle(range(count))
     if len(probs) != count or min(probs) <= 0 or abs(sum(probs) - 1) > 1e-6:
         raise ConfigError(
-            f"interleave_probs {list(map(float, probs))} do not fit {count} datasets.", "interleave_probs",
+            f"interleave_probs {list(map(float, probs))} do not fit {count} datasets.",
+            "interleave_probs",
             "Give each dataset one above 0; together they are 1.",
-        )  # fmt: skip
+        )
     random = np.random.default_rng(seed)
     shares = np.asarray(probs, dtype=float) / sum(probs)
     while True:

@@ -54,9 +54,10 @@ def hub_rows(spec: DatasetSpec) -> Iterator[Raw]:
     except Exception as error:  # hubs raise whatever their clients raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"The hub does not give the dataset: {reason}.", f"dataset {spec.name!r}, {place}",
+            f"The hub does not give the dataset: {reason}.",
+            f"dataset {spec.name!r}, {place}",
             "Check its name, subset and split, and the network; or download it and use file_name.",
-        ) from None  # fmt: skip
+        ) from None
     yield from numbered(found)
 
 
@@ -120,9 +121,10 @@ def _builder_rows(module: ModuleType, file: Path, spec: DatasetSpec) -> Iterator
     except ImportError:
         raise DataError("The script needs the package datasets.", str(file), "pip install 'sartor[hub]'") from None
     builders = [
-        value for value in vars(module).values()
+        value
+        for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, GeneratorBasedBuilder) and value is not GeneratorBasedBuilder
-    ]  # fmt: skip
+    ]
     if not builders:
         raise DataError("The script has no load(split) and no builder.", str(file), "Write def load(split): ….")
     with TemporaryDirectory(prefix="sartor-") as cache:
@@ -174,10 +176,15 @@ def _of_web(url: str) -> Iterator[bytes]:
         asked = httpx.URL(url)
         address = _public_address(asked, url)
         # The address that was checked is the one called: a name could lead elsewhere when it is asked again.
-        with httpx.Client(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client, client.stream(
-            "GET", asked.copy_with(host=address), headers={"Host": asked.netloc.decode("ascii")},
-            extensions={"sni_hostname": asked.host},
-        ) as answer:  # fmt: skip
+        with (
+            httpx.Client(timeout=TIMEOUT_S, trust_env=False, follow_redirects=False) as client,
+            client.stream(
+                "GET",
+                asked.copy_with(host=address),
+                headers={"Host": asked.netloc.decode("ascii")},
+                extensions={"sni_hostname": asked.host},
+            ) as answer,
+        ):
             if answer.is_redirect:
                 there = answer.headers.get("location", "nowhere")
                 raise DataError(f"The address leads on to {there}.", url, "If you trust that, write it instead.")

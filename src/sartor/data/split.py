@@ -141,9 +141,10 @@ def split_loaded(loaded: Loaded, val_size: float, seed: int) -> Split:
     for name, there in saved.items():
         if not now.issuperset(there.files):
             raise DataError(
-                f"The files of {name!r} have changed since they were split.", str(saved_path(folder, name)),
+                f"The files of {name!r} have changed since they were split.",
+                str(saved_path(folder, name)),
                 f"Run `sartor split {name}` again, or delete the saved split.",
-            )  # fmt: skip
+            )
     others = [example for example in loaded.examples if example.origin.dataset not in saved]
     drawn = split(others, val_size, seed).held_out if others else []
     held_out = {example.origin.id for example in drawn}

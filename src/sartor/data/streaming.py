@@ -49,10 +49,16 @@ class Stream:
 
 
 def open_stream(
-    names: Iterable[str], dataset_dir: Path, *, stage: str = "sft", mix_strategy: str = "concat",
-    interleave_probs: Sequence[float] = (), seed: int = 42, encoding: str | None = None,
+    names: Iterable[str],
+    dataset_dir: Path,
+    *,
+    stage: str = "sft",
+    mix_strategy: str = "concat",
+    interleave_probs: Sequence[float] = (),
+    seed: int = 42,
+    encoding: str | None = None,
     permissions: Permissions | None = None,
-) -> Stream:  # fmt: skip
+) -> Stream:
     """Find the datasets and hash their files; no row is read yet.
 
     Raises: DataError as `load` does; ConfigError for what cannot be had without knowing all rows: a sample
@@ -63,15 +69,19 @@ def open_stream(
     for spec in specs:
         where = f"dataset {spec.name!r}"
         if spec.num_samples or "[" in spec.split:
-            raise ConfigError("Samples and slices need all rows; a stream has none.", where,
-                              "Take num_samples and the slice out of the entry, or leave streaming out.")  # fmt: skip
+            raise ConfigError(
+                "Samples and slices need all rows; a stream has none.",
+                where,
+                "Take num_samples and the slice out of the entry, or leave streaming out.",
+            )
         if read_saved(dataset_dir, spec.name):
-            raise ConfigError("The saved split needs all rows; a stream has none.", where,
-                              "Hold out by eval_dataset, or leave streaming out.")  # fmt: skip
+            raise ConfigError(
+                "The saved split needs all rows; a stream has none.",
+                where,
+                "Hold out by eval_dataset, or leave streaming out.",
+            )
     files = tuple(file for spec in specs for file in _files(spec, permissions))
-    return Stream(
-        specs, stage, mix_strategy, tuple(interleave_probs), seed, encoding, permissions, files
-    )  # fmt: skip
+    return Stream(specs, stage, mix_strategy, tuple(interleave_probs), seed, encoding, permissions, files)
 
 
 def shuffled(rows: Iterable[T], size: int, seed: int, turn: int) -> Iterator[T]:

@@ -140,14 +140,23 @@ def _most(path: Path) -> int:
 
 def _bomb(where: str, most: int) -> DataError:
     return DataError(
-        f"The file unpacks to more than {most >> 20:,} MiB, far more than text does.", where,
+        f"The file unpacks to more than {most >> 20:,} MiB, far more than text does.",
+        where,
         "If you trust it, unpack it yourself and name the unpacked file.",
-    )  # fmt: skip
+    )
 
 
 def _errors() -> tuple[type[Exception], ...]:
     """What the unpackers raise at damaged files."""
     import zstandard
 
-    return (OSError, EOFError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
-            zstandard.ZstdError)  # fmt: skip
+    return (
+        OSError,
+        EOFError,
+        ValueError,
+        RuntimeError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        zstandard.ZstdError,
+    )

@@ -120,7 +120,7 @@ def _places(run: RunDir, progress: Progress) -> tuple[Path, Path]:
 
 def _write_state(
     aside: Path, progress: Progress, scheduler: Mapping[str, Any], fingerprint: Mapping[str, str], resumable: bool
-) -> None:  # fmt: skip
+) -> None:
     state = {
         "progress": {name: getattr(progress, name) for name in progress.__slots__},
         "scheduler": dict(scheduler),

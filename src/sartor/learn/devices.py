@@ -84,9 +84,10 @@ def shard(objective: nn.Module, model: Any) -> None:
         )
     if any(reference.keeps_a_copy for reference in getattr(objective, "_reference", ())):
         raise ConfigError(
-            "With fsdp the reference cannot be a copy of the weights.", "fsdp",
+            "With fsdp the reference cannot be a copy of the weights.",
+            "fsdp",
             "Use a fresh LoRA, ref_model, or pref_loss: orpo or simpo.",
-        )  # fmt: skip
+        )
     for layer in decoder_layers(model):
         fully_shard(layer)
     fully_shard(objective)

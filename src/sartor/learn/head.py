@@ -40,9 +40,12 @@ def label_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     if attention.hands_rows_on(causal) and causal not in _PADS and (rows := _rows(batch)):
         real_BT = _real(batch, rows)
         hidden_1ND = causal.base_model(
-            input_ids=batch.ids_BT[real_BT][None], position_ids=batch.positions_BT[real_BT][None],
-            attention_mask=None, use_cache=False, rows=rows,
-        ).last_hidden_state  # fmt: skip
+            input_ids=batch.ids_BT[real_BT][None],
+            position_ids=batch.positions_BT[real_BT][None],
+            attention_mask=None,
+            use_cache=False,
+            rows=rows,
+        ).last_hidden_state
         if rows.layers:
             place_BT = (real_BT.flatten().cumsum(0) - 1).view_as(real_BT)
             return hidden_1ND[0, place_BT[:, :-1][wanted_BT]], target_BT[wanted_BT]

@@ -104,8 +104,9 @@ def train(
     run.path.mkdir(parents=True, exist_ok=True)
     if resume is not None:
         _check_same(resume, fingerprint or {}, allow_changed)
-    training = set_up(run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks,
-                       reference, resume)  # fmt: skip
+    training = set_up(
+        run, config, plan, model, rows, eval_rows, pad_id, write_model, fingerprint or {}, callbacks, reference, resume
+    )
     training.sample, training.replay = sample, dict(replay or {})
     if training.accelerator.is_main_process:
         checkpoint.sweep(run)
@@ -116,9 +117,13 @@ def train(
         records.begin(training.run, training.progress.step)
     device = training.accelerator.device
     training.event(
-        "started", pid=psutil.Process().pid, total_steps=plan.total_steps, step=training.progress.step,
-        device=device.type, device_memory_bytes=device_memory_bytes(device),
-    )  # fmt: skip
+        "started",
+        pid=psutil.Process().pid,
+        total_steps=plan.total_steps,
+        step=training.progress.step,
+        device=device.type,
+        device_memory_bytes=device_memory_bytes(device),
+    )
     begun = time.perf_counter()
     peak = PeakMemory(training.accelerator.device)
     try:
@@ -138,18 +143,31 @@ def train(
     if not training.accelerator.is_main_process:
         return {}
     results = records.write_results(
-        run, plan, training.progress, config.train.plot_loss,
-        peak_memory_bytes=peak.bytes, total_seconds=round(time.perf_counter() - begun, 3),
-    )  # fmt: skip
+        run,
+        plan,
+        training.progress,
+        config.train.plot_loss,
+        peak_memory_bytes=peak.bytes,
+        total_seconds=round(time.perf_counter() - begun, 3),
+    )
     training.event("finished", **results)
     return results
 
 
 def set_up(
-    run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
-    pad_id: int, write_model: Callable[[Path], None], fingerprint: Mapping[str, str], callbacks: Sequence[Callback],
-    reference: Any, resume: Path | None = None,
-) -> Training:  # fmt: skip
+    run: RunDir,
+    config: RunConfig,
+    plan: Plan,
+    model: Any,
+    rows: Sequence[Encoded],
+    eval_rows: Sequence[Encoded],
+    pad_id: int,
+    write_model: Callable[[Path], None],
+    fingerprint: Mapping[str, str],
+    callbacks: Sequence[Callback],
+    reference: Any,
+    resume: Path | None = None,
+) -> Training:
     from accelerate.utils import set_seed
 
     set_seed(config.train.seed)
@@ -178,9 +196,23 @@ def set_up(
         objective, _ = accelerator.prepare(objective, optimizer)
         engine = zero.Engine(objective)
     training = Training(
-        run, config, plan, objective, stage, rows, eval_rows, optimizer, scheduler, accelerator, pad_id,
-        write_model, fingerprint, callbacks, Progress(), engine=engine,
-    )  # fmt: skip
+        run,
+        config,
+        plan,
+        objective,
+        stage,
+        rows,
+        eval_rows,
+        optimizer,
+        scheduler,
+        accelerator,
+        pad_id,
+        write_model,
+        fingerprint,
+        callbacks,
+        Progress(),
+        engine=engine,
+    )
     if not_compiled:
         run.path.mkdir(parents=True, exist_ok=True)
         training.event("warning", text=f"torch_compile: {not_compiled}; training goes on without it.")
@@ -206,9 +238,10 @@ def _check_same(folder: Path, fingerprint: Mapping[str, str], allow_changed: boo
     other = [name for name, value in fingerprint.items() if state["fingerprint"].get(name, value) != value]
     if other and not allow_changed:
         raise RunError(
-            f"The checkpoint was made with another {' and '.join(other)}.", str(folder),
+            f"The checkpoint was made with another {' and '.join(other)}.",
+            str(folder),
             "Put it back as it was, or add --allow-changed, or --fresh for a new run.",
-        )  # fmt: skip
+        )
 
 
 def _go_on(training: Training, folder: Path) -> None:
@@ -253,22 +286,34 @@ def step(training: Training, chosen: list[int]) -> None:
     parts = [part for row in chosen for part in sequences(training.rows[row])]
     useful, label_tokens = sum(len(part) for part in parts), sum(part.label_tokens for part in parts)
     training.progress = replace(
-        progress, step=progress.step + 1, tokens=progress.tokens + useful,
-        label_tokens=progress.label_tokens + label_tokens, loss_sum=progress.loss_sum + loss_value,
+        progress,
+        step=progress.step + 1,
+        tokens=progress.tokens + useful,
+        label_tokens=progress.label_tokens + label_tokens,
+        loss_sum=progress.loss_sum + loss_value,
         seconds=progress.seconds + seconds,
-    )  # fmt: skip
+    )
     training.event(
-        "step", step=training.progress.step, epoch=round(training.progress.step / plan.steps_per_epoch, 4),
-        loss=loss_value, learning_rate=rate, grad_norm=norm, tokens=useful, label_tokens=label_tokens,
-        padded_tokens=tokens, seconds=round(seconds, 4), memory_bytes=memory_bytes(training.accelerator.device),
-    )  # fmt: skip
+        "step",
+        step=training.progress.step,
+        epoch=round(training.progress.step / plan.steps_per_epoch, 4),
+        loss=loss_value,
+        learning_rate=rate,
+        grad_norm=norm,
+        tokens=useful,
+        label_tokens=label_tokens,
+        padded_tokens=tokens,
+        seconds=round(seconds, 4),
+        memory_bytes=memory_bytes(training.accelerator.device),
+    )
     if training.progress.step % training.config.train.logging_steps == 0 and training.accelerator.is_main_process:
         records.log_step(training.run, plan, training.progress, loss_value, rate)
     if training.progress.skipped_steps >= MOST_SKIPPED_STEPS:
         raise RunError(
-            f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.", str(training.run.path),
+            f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.",
+            str(training.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
-        )  # fmt: skip
+        )
 
 
 def _clip(training: Training) -> float:
@@ -297,9 +342,10 @@ def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int
         divisor = 2 * training.progress.micro_divisor
         if divisor > training.plan.micro_rows:
             raise NoRoom(
-                f"Out of memory with one row at a time: {reason}", str(training.run.path),
+                f"Out of memory with one row at a time: {reason}",
+                str(training.run.path),
                 "Lower cutoff_len, or use LoRA, a smaller model, or a larger machine. Checkpoints are kept.",
-            )  # fmt: skip
+            )
         training.progress = replace(training.progress, micro_divisor=divisor)
         training.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
@@ -314,9 +360,10 @@ def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, in
     weight = sum(training.stage.weight(training.rows[row]) for row in chosen)
     divisor = training.progress.micro_divisor
     plan = replace(
-        training.plan, micro_rows=max(1, training.plan.micro_rows // divisor),
+        training.plan,
+        micro_rows=max(1, training.plan.micro_rows // divisor),
         micro_tokens=max(1, training.plan.micro_tokens // divisor),
-    )  # fmt: skip
+    )
     total = torch.zeros((), device=training.accelerator.device)
     tokens = 0
     drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
@@ -352,9 +399,12 @@ def _drift(training: Training, chosen: list[int]) -> torch.Tensor:
 def _skip(training: Training, chosen: list[int], loss: float, norm: float) -> None:
     origins = [getattr(training.rows[row], "origin", None) for row in chosen]
     training.event(
-        "skipped_step", step=training.progress.step + 1, loss=str(loss), grad_norm=str(norm),
+        "skipped_step",
+        step=training.progress.step + 1,
+        loss=str(loss),
+        grad_norm=str(norm),
         rows=[origin.id for origin in origins if origin is not None],
-    )  # fmt: skip
+    )
 
 
 def _after_step(training: Training, signals: list[int]) -> bool:
@@ -371,9 +421,11 @@ def _after_step(training: Training, signals: list[int]) -> bool:
     if heard:
         path = save(training)
         raise Interrupted(
-            heard, f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
-            str(path), "The same command goes on from here.",
-        )  # fmt: skip
+            heard,
+            f"Stopped by a signal after step {step} of {plan.total_steps}; nothing is lost.",
+            str(path),
+            "The same command goes on from here.",
+        )
     if saved or (plan.save_steps and step % plan.save_steps == 0 and not last):
         save(training)
     patience = settings.early_stopping_steps
@@ -418,18 +470,25 @@ def save(training: Training) -> Path:
     state = scheduler_state(training.scheduler)
     if devices.is_sharded(model.parameters()):
         checkpoint.save_sharded(
-            training.run, training.progress, model=model, scheduler_state=state, fingerprint=training.fingerprint,
+            training.run,
+            training.progress,
+            model=model,
+            scheduler_state=state,
+            fingerprint=training.fingerprint,
             optimizer=None if settings.save_only_model else training.optimizer,
-        )  # fmt: skip
+        )
     else:
         none = settings.save_only_model or training.engine
         with _whole(training):
             if training.accelerator.is_main_process:
                 checkpoint.save(
-                    training.run, training.progress, write_model=training.write_model, scheduler_state=state,
+                    training.run,
+                    training.progress,
+                    write_model=training.write_model,
+                    scheduler_state=state,
                     optimizer=None if none else checkpoint.flat_optimizer(training.optimizer),
                     fingerprint=training.fingerprint,
-                )  # fmt: skip
+                )
     if training.accelerator.is_main_process:
         training.event("checkpoint", step=training.progress.step, path=path.name)
         checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)

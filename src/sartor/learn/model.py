@@ -145,9 +145,12 @@ def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_co
 
 
 def load_model(
-    settings: ModelSettings, *, device: str | None = None, trust_remote_code: bool = False,
+    settings: ModelSettings,
+    *,
+    device: str | None = None,
+    trust_remote_code: bool = False,
     head: Literal["text", "reward"] = "text",
-) -> Any:  # fmt: skip
+) -> Any:
     """The causal language model in evaluation mode, in the type and on the device asked for.
 
     `head="reward"` gives transformers' sequence classifier with one label, its head new if the folder has none.
@@ -164,15 +167,21 @@ def load_model(
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
     if settings.quantization_bit and device == "mps":
         raise ModelError(
-            "4- and 8-bit weights need a CUDA GPU or a CPU.", f"quantization_bit: {settings.quantization_bit}",
+            "4- and 8-bit weights need a CUDA GPU or a CPU.",
+            f"quantization_bit: {settings.quantization_bit}",
             "Leave quantization_bit out, or write device: cpu.",
-        )  # fmt: skip
+        )
     try:
         model = kind.from_pretrained(
-            path, revision=settings.model_revision, dtype=dtype_of(settings, device), **options,
+            path,
+            revision=settings.model_revision,
+            dtype=dtype_of(settings, device),
+            **options,
             attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
-            trust_remote_code=trust_remote_code, use_safetensors=True, **_quantization(settings, device),
-        )  # fmt: skip
+            trust_remote_code=trust_remote_code,
+            use_safetensors=True,
+            **_quantization(settings, device),
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
         raise _load_error("model", settings.model_name_or_path, error) from error
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
@@ -190,9 +199,10 @@ def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "4- and 8-bit weights need bitsandbytes.", f"quantization_bit: {settings.quantization_bit}",
+            "4- and 8-bit weights need bitsandbytes.",
+            f"quantization_bit: {settings.quantization_bit}",
             "Run: pip install 'sartor[quant]'",
-        )  # fmt: skip
+        )
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -369,9 +379,10 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
         raise ModelError(f"The adapter's file is damaged: {error}.", str(folder), "Use another checkpoint.") from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
-            f"The adapter does not fit this model: {str(error).splitlines()[0]}", str(folder),
+            f"The adapter does not fit this model: {str(error).splitlines()[0]}",
+            str(folder),
             "Name the base model that it was trained on.",
-        ) from error  # fmt: skip
+        ) from error
     fused.fuse_lora(tuned)
     fused.fuse_norms(tuned)
     return tuned

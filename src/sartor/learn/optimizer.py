@@ -66,9 +66,10 @@ def make_scheduler(optimizer: Any, settings: TrainSettings, plan: Plan) -> Any:
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"The schedule {settings.lr_scheduler_type} cannot be made: {error}.", "lr_scheduler_kwargs",
+            f"The schedule {settings.lr_scheduler_type} cannot be made: {error}.",
+            "lr_scheduler_kwargs",
             "transformers.get_scheduler names each schedule's options.",
-        ) from None  # fmt: skip
+        ) from None
 
 
 def _schedule_options(settings: TrainSettings, plan: Plan) -> dict[str, Any] | None:

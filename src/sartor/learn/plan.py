@@ -46,7 +46,7 @@ class Facts:
     @classmethod
     def of(
         cls, rows: Sequence[Encoded], eval_rows: Sequence[Encoded], device: str, shape: Shape | None = None
-    ) -> Facts:  # fmt: skip
+    ) -> Facts:
         """Count the encoded rows; memory is the device's total, never what is free."""
         import psutil
 
@@ -60,7 +60,7 @@ class Facts:
         world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
         return cls(
             len(rows), len(eval_rows), max(lengths, default=0), tokens, label_tokens, device, memory, world, shape
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,17 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
     if train.save_only_model and train.load_best_model_at_end:
         raise ConfigError("save_only_model keeps no state to go back to.", "load_best_model_at_end", "Drop one.")
     if train.deepspeed and (train.fsdp or train.load_best_model_at_end or config.method.stage != "sft"):
-        raise ConfigError("deepspeed goes with stage sft, and without fsdp or load_best_model_at_end.", "deepspeed",
-                          "Drop the other, or use fsdp: true.")  # fmt: skip
+        raise ConfigError(
+            "deepspeed goes with stage sft, and without fsdp or load_best_model_at_end.",
+            "deepspeed",
+            "Drop the other, or use fsdp: true.",
+        )
     if train.load_best_model_at_end and not facts.eval_rows:
-        raise ConfigError("There are no held-out rows to find the best model by.", "load_best_model_at_end",
-                          "Write val_size or eval_dataset, or leave it out.")  # fmt: skip
+        raise ConfigError(
+            "There are no held-out rows to find the best model by.",
+            "load_best_model_at_end",
+            "Write val_size or eval_dataset, or leave it out.",
+        )
     global_batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * facts.processes
     streaming = config.data.streaming
     rows = train.max_steps * global_batch if streaming else facts.rows
@@ -125,8 +131,9 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
     memory = _fit(config, facts, dtype)
     compiled, why_compiled = _compiled(config, facts, total)
     reasons = {
-        "total_steps": "max_steps" if train.max_steps > 0 else
-        f"{facts.rows} rows / {global_batch} a step = {steps_per_epoch} steps × {train.num_train_epochs:g} epochs",
+        "total_steps": "max_steps"
+        if train.max_steps > 0
+        else f"{facts.rows} rows / {global_batch} a step = {steps_per_epoch} steps × {train.num_train_epochs:g} epochs",
         "global_batch": f"{train.per_device_train_batch_size} rows × {train.gradient_accumulation_steps} × "
         f"{facts.processes} processes",
         "warmup_steps": "warmup_steps" if train.warmup_steps else f"warmup_ratio {train.warmup_ratio:g} of all steps",
@@ -135,15 +142,29 @@ def make_plan(config: RunConfig, facts: Facts) -> Plan:
         "recomputation": memory.why_recompute,
         "head_chunk_bytes": f"{memory.head_chunk_bytes >> 20} MiB of logits at once on {facts.device}",
         "compiled": why_compiled,
-    }  # fmt: skip
+    }
     micro_rows = train.per_device_train_batch_size * train.gradient_accumulation_steps
     return Plan(
-        total, steps_per_epoch, global_batch, warmup_steps, micro_rows, memory.micro_tokens,
-        train.packing or train.neat_packing, dtype, facts.device,
+        total,
+        steps_per_epoch,
+        global_batch,
+        warmup_steps,
+        micro_rows,
+        memory.micro_tokens,
+        train.packing or train.neat_packing,
+        dtype,
+        facts.device,
         _cadence(train.save_strategy, train.save_steps, total, steps_per_epoch),
-        _eval_cadence(config, facts, total, steps_per_epoch), rows, reasons, config.accepted, memory.recompute,
-        compiled, memory.head_chunk_bytes, min(memory.micro_tokens, max(PACK_TOKENS, facts.longest)), streaming,
-    )  # fmt: skip
+        _eval_cadence(config, facts, total, steps_per_epoch),
+        rows,
+        reasons,
+        config.accepted,
+        memory.recompute,
+        compiled,
+        memory.head_chunk_bytes,
+        min(memory.micro_tokens, max(PACK_TOKENS, facts.longest)),
+        streaming,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +196,7 @@ def _fit(config: RunConfig, facts: Facts, dtype: str) -> _Fit:
     width = 2 if dtype == "bfloat16" else 4
     copies = bool(config.method.ref_model) or (
         config.method.stage in ("dpo", "kto") and config.method.finetuning_type != "lora"
-    )  # fmt: skip
+    )
     share = facts.processes if train.fsdp or train.deepspeed else 1
     standing = standing_bytes(facts.shape, config, width, copies) / share + 2.5 * head
     usable = USABLE.get(facts.device, 0.7) * facts.device_memory_bytes

@@ -57,9 +57,17 @@ class Estimate:
 
 
 def preflight(
-    run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded], *,
-    pad_id: int, write_model: Callable[[Path], None], reference: Any = None,
-) -> tuple[Estimate, Plan]:  # fmt: skip
+    run: RunDir,
+    config: RunConfig,
+    plan: Plan,
+    model: Any,
+    rows: Sequence[Encoded],
+    eval_rows: Sequence[Encoded],
+    *,
+    pad_id: int,
+    write_model: Callable[[Path], None],
+    reference: Any = None,
+) -> tuple[Estimate, Plan]:
     """Try the training on this machine without changing the model; the plan comes back, stepped down where it must.
 
     The ladder: micro-batches halved down to single rows, then recomputation on, then refusal. The steps are real but
@@ -68,8 +76,15 @@ def preflight(
     """
     words = (model, rows, eval_rows, pad_id, write_model, reference)
     if plan.streaming:  # a sample of its rows, shuffled
-        found, sampled = preflight(run, config, replace(plan, rows=len(rows), streaming=False), *words[:3],
-                                   pad_id=pad_id, write_model=write_model, reference=reference)  # fmt: skip
+        found, sampled = preflight(
+            run,
+            config,
+            replace(plan, rows=len(rows), streaming=False),
+            *words[:3],
+            pad_id=pad_id,
+            write_model=write_model,
+            reference=reference,
+        )
         return found, replace(sampled, rows=plan.rows, streaming=True)
     try:
         return _fly(run, config, plan, *words)
@@ -83,14 +98,19 @@ def preflight(
 
 
 def _fly(
-    run: RunDir, config: RunConfig, plan: Plan, model: Any, rows: Sequence[Encoded], eval_rows: Sequence[Encoded],
-    pad_id: int, write_model: Callable[[Path], None], reference: Any,
-) -> tuple[Estimate, Plan]:  # fmt: skip
+    run: RunDir,
+    config: RunConfig,
+    plan: Plan,
+    model: Any,
+    rows: Sequence[Encoded],
+    eval_rows: Sequence[Encoded],
+    pad_id: int,
+    write_model: Callable[[Path], None],
+    reference: Any,
+) -> tuple[Estimate, Plan]:
     """One try with one plan. Raises: NoRoom, RunError."""
     folder = run / ".preflight.part"
-    training = loop.set_up(
-        RunDir(folder), config, plan, model, rows, eval_rows, pad_id, write_model, {}, (), reference
-    )  # fmt: skip
+    training = loop.set_up(RunDir(folder), config, plan, model, rows, eval_rows, pad_id, write_model, {}, (), reference)
     for group in training.optimizer.param_groups:
         group["lr"] = group["initial_lr"] = 0.0
     training.scheduler.base_lrs = [0.0] * len(training.optimizer.param_groups)
@@ -154,16 +174,24 @@ def _saved(training: loop.Training) -> Saved:
 
 
 def _estimate(
-    run: RunDir, config: RunConfig, training: loop.Training, longest: tuple[float, int],
-    usual: list[tuple[float, int]], eval_seconds: float, saved: Saved, peak: int,
-) -> tuple[Estimate, Plan]:  # fmt: skip
+    run: RunDir,
+    config: RunConfig,
+    training: loop.Training,
+    longest: tuple[float, int],
+    usual: list[tuple[float, int]],
+    eval_seconds: float,
+    saved: Saved,
+    peak: int,
+) -> tuple[Estimate, Plan]:
     plan, divisor = training.plan, training.progress.micro_divisor
     if divisor > 1:
         why = f"{plan.reasons['micro_tokens']}; pre-flight ran out of memory: 1/{divisor} of that"
         plan = replace(
-            plan, micro_rows=max(1, plan.micro_rows // divisor), micro_tokens=max(1, plan.micro_tokens // divisor),
+            plan,
+            micro_rows=max(1, plan.micro_rows // divisor),
+            micro_tokens=max(1, plan.micro_tokens // divisor),
             reasons={**plan.reasons, "micro_tokens": why},
-        )  # fmt: skip
+        )
     per_token = statistics.median(seconds / max(tokens, 1) for seconds, tokens in usual)
     step_seconds = per_token * _mean_tokens(training, plan)
     evaluations = math.ceil(plan.total_steps / plan.eval_steps) if plan.eval_steps else 0
@@ -173,19 +201,32 @@ def _estimate(
     free = shutil.disk_usage(run.path).free
     if disk > free:
         raise RunError(
-            f"The checkpoints need {disk / 2**30:.1f} GiB; the disk has {free / 2**30:.1f}.", str(run.path),
+            f"The checkpoints need {disk / 2**30:.1f} GiB; the disk has {free / 2**30:.1f}.",
+            str(run.path),
             "Set save_total_limit, save_only_model or another output_dir.",
-        )  # fmt: skip
+        )
     device = training.accelerator.device
-    total = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else (
-        psutil.virtual_memory().total
-    )  # fmt: skip
+    total = (
+        torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda"
+        else (psutil.virtual_memory().total)
+    )
     seconds = step_seconds * plan.total_steps + eval_seconds * evaluations
     seconds += saved.seconds * saves + saved.weights_seconds
     return Estimate(
-        plan.total_steps, round(seconds, 2), round(step_seconds, 4), round(longest[0], 4), peak, total, saved.bytes,
-        disk, free, round(saved.seconds, 4), divisor, advise(config, plan, bool(training.eval_rows)),
-    ), plan  # fmt: skip
+        plan.total_steps,
+        round(seconds, 2),
+        round(step_seconds, 4),
+        round(longest[0], 4),
+        peak,
+        total,
+        saved.bytes,
+        disk,
+        free,
+        round(saved.seconds, 4),
+        divisor,
+        advise(config, plan, bool(training.eval_rows)),
+    ), plan
 
 
 def _mean_tokens(training: loop.Training, plan: Plan) -> float:
@@ -209,8 +250,10 @@ def advise(config: RunConfig, plan: Plan, held_out: bool) -> tuple[str, ...]:
             f"(per_device_train_batch_size × gradient_accumulation_steps is {plan.global_batch})."
         )
     if plan.total_steps / plan.steps_per_epoch > MANY_EPOCHS:
-        advice.append(f"Each row is seen {plan.total_steps / plan.steps_per_epoch:.0f} times: expect it to be learned "
-                      "by heart; watch the held-out loss.")  # fmt: skip
+        advice.append(
+            f"Each row is seen {plan.total_steps / plan.steps_per_epoch:.0f} times: expect it to be learned "
+            "by heart; watch the held-out loss."
+        )
     if not held_out:
         advice.append("No rows are held out: nothing will prove the fit. Write val_size=0.1.")
     return tuple(advice)

@@ -22,9 +22,10 @@ def begin(run: RunDir, step: int) -> None:
             continue
         lines = list(read_json_lines(path))
         kept = [
-            line for line in lines
+            line
+            for line in lines
             if not ((kinds is None or line.get("kind") in kinds) and int(line.get(key, 0)) > step)
-        ]  # fmt: skip
+        ]
         if len(kept) < len(lines):
             import json
 
@@ -51,7 +52,7 @@ def log_step(run: RunDir, plan: Plan, progress: Progress, loss: float, learning_
 
 def write_results(
     run: RunDir, plan: Plan, progress: Progress, plot: bool, *, peak_memory_bytes: int, total_seconds: float
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """train_results.json and all_results.json, and training_loss.png; returns the results.
 
     `train_loss` is the mean of the steps' losses; `train_runtime` counts the steps alone, `total_seconds`

@@ -42,10 +42,16 @@ class Shape:
         active = getattr(text, "num_experts_per_tok", None) or 1
         wide = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
         return cls(
-            text.num_hidden_layers, text.hidden_size, wide * (active if experts > 1 else 1), heads, heads * head,
-            (getattr(text, "num_key_value_heads", None) or heads) * head, text.vocab_size,
-            bool(getattr(config, "tie_word_embeddings", False)), max(1, experts // active),
-        )  # fmt: skip
+            text.num_hidden_layers,
+            text.hidden_size,
+            wide * (active if experts > 1 else 1),
+            heads,
+            heads * head,
+            (getattr(text, "num_key_value_heads", None) or heads) * head,
+            text.vocab_size,
+            bool(getattr(config, "tie_word_embeddings", False)),
+            max(1, experts // active),
+        )
 
     @property
     def layer_weights(self) -> int:

@@ -29,7 +29,7 @@ Part: TypeAlias = dict[str, Any]
 
 def write_part(
     folder: Path, model: Any, states: Mapping[int, Mapping[str, Any]] | None, random: Mapping[str, Tensor]
-) -> Part:  # fmt: skip
+) -> Part:
     """Write this process's file and return what it holds. Every process must call (replicated states are collected).
 
     `states` are those of the optimizer; None leaves them out. Raises: OSError, SafetensorError when the disk is full.
@@ -84,8 +84,7 @@ class Shards:
             raise ModelError(f"The index is damaged: {error!r}.", str(folder / INDEX), FIX) from error
         for name in names:
             if Path(name).name != name or not (folder / name).is_file() or (folder / name).is_symlink():
-                raise ModelError(f"The index names {name!r}, no file of this folder.", str(folder / INDEX),
-                                 FIX)  # fmt: skip
+                raise ModelError(f"The index names {name!r}, no file of this folder.", str(folder / INDEX), FIX)
 
     def keys(self, kind: str) -> list[str]:
         """The names of one kind, without its prefix."""
@@ -97,8 +96,11 @@ class Shards:
     def fill(self, key: str, target: Tensor) -> None:
         """Copy what a whole or sharded tensor holds of `key`. Raises: ModelError when shapes or pieces do not fit."""
         if tuple(target.shape) != self.shape(key):
-            raise ModelError(f"{key} has the shape {list(self.shape(key))}, the model {list(target.shape)}.",
-                             str(self.folder), "Use the run's own model.")  # fmt: skip
+            raise ModelError(
+                f"{key} has the shape {list(self.shape(key))}, the model {list(target.shape)}.",
+                str(self.folder),
+                "Use the run's own model.",
+            )
         local, offset = _own(target, everywhere=True)
         assert local is not None
         for piece in self._tensors[key]["pieces"]:

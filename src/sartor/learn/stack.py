@@ -32,9 +32,10 @@ def parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
     config = model.peft_config["default"]
     if config.use_dora or config.modules_to_save:
         raise ModelError(
-            "An adapter with DoRA or with modules trained in full cannot lie under another.", "create_new_adapter",
+            "An adapter with DoRA or with modules trained in full cannot lie under another.",
+            "create_new_adapter",
             "Merge it first: sartor export RUN --to merged, and train on that.",
-        )  # fmt: skip
+        )
     return {
         name: (
             layer.lora_A["default"].weight.detach().float().clone(),

@@ -17,9 +17,10 @@ def check_tokenizer(tokenizer: Any, model: Any, adapter: str | Path | None = Non
     where = str(tokenizer.name_or_path)
     if highest >= rows:
         raise ModelError(
-            f"The tokenizer does not match the model: its ids go to {highest}, the model has {rows}.", where,
+            f"The tokenizer does not match the model: its ids go to {highest}, the model has {rows}.",
+            where,
             "Put the model's own tokenizer files into its folder.",
-        )  # fmt: skip
+        )
     file = Path(adapter) / "tokenizer.json" if adapter is not None else None
     if file is None or not file.is_file():
         return
@@ -35,5 +36,7 @@ def check_tokenizer(tokenizer: Any, model: Any, adapter: str | Path | None = Non
         if known.get(number, token) != token:
             raise ModelError(
                 f"The adapter was trained with another tokenizer: id {number} is {token!r} there, "
-                f"{known[number]!r} here.", str(adapter), "Use the base model that the adapter was trained on.",
-            )  # fmt: skip
+                f"{known[number]!r} here.",
+                str(adapter),
+                "Use the base model that the adapter was trained on.",
+            )

@@ -31,9 +31,10 @@ def plugin(config: RunConfig, dtype: str) -> Any:
         )
     if devices.world() == 1:
         raise ConfigError(
-            "deepspeed needs several processes.", f"deepspeed: {path}",
+            "deepspeed needs several processes.",
+            f"deepspeed: {path}",
             "Start with torchrun --nproc-per-node N -m sartor train …",
-        )  # fmt: skip
+        )
     from accelerate.utils import DeepSpeedPlugin
 
     return DeepSpeedPlugin(hf_ds_config=filled)
@@ -52,9 +53,10 @@ def read(path: str) -> dict[str, Any]:
     for section in OURS:
         if section in content:
             raise ConfigError(
-                f"The DeepSpeed config has its own {section}.", path, "Take it out: optim, learning_rate and "
-                "lr_scheduler_type say the same.",
-            )  # fmt: skip
+                f"The DeepSpeed config has its own {section}.",
+                path,
+                "Take it out: optim, learning_rate and lr_scheduler_type say the same.",
+            )
     return content
 
 

@@ -267,10 +267,24 @@ def _place(position: int, starts: Sequence[int], stops: Sequence[int]) -> Place:
 
 _HARMLESS = {"strip", "lstrip", "rstrip"}
 _UNWATCHED = {
-    "__new__", "__init__", "__str__", "__class__", "__getattribute__", "__setattr__", "__delattr__", "__doc__",
-    "__init_subclass__", "__subclasshook__", "__add__", "__dir__", "__reduce__", "__reduce_ex__", "__getnewargs__",
-    "__getstate__", "__sizeof__",
-}  # fmt: skip
+    "__new__",
+    "__init__",
+    "__str__",
+    "__class__",
+    "__getattribute__",
+    "__setattr__",
+    "__delattr__",
+    "__doc__",
+    "__init_subclass__",
+    "__subclasshook__",
+    "__add__",
+    "__dir__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__getnewargs__",
+    "__getstate__",
+    "__sizeof__",
+}
 
 
 class Watched(str):

@@ -113,9 +113,12 @@ class Shown:
 
     def _headline(self, drawing: Drawing) -> str:
         values = {
-            "id": self.id, "template": self.template, "tokens": drawing.tokens, "learned": drawing.learned,
+            "id": self.id,
+            "template": self.template,
+            "tokens": drawing.tokens,
+            "learned": drawing.learned,
             "share": f"{drawing.learned / max(drawing.tokens, 1):.0%}",
-        }  # fmt: skip
+        }
         return (f"{drawing.title}: " if drawing.title else "") + catalogue("show-tokens", "reason", values)
 
 

@@ -74,9 +74,14 @@ class StoredRows(Listed[Encoded]):
 
 
 def encode_stored(
-    encoder: Encoder, examples: Listed[Example], folder: Path, inputs: Mapping[str, Any],
-    progress: Progress | None = None, *, fewest: int = FEWEST_ROWS,
-) -> tuple[EncodedRows, bool]:  # fmt: skip
+    encoder: Encoder,
+    examples: Listed[Example],
+    folder: Path,
+    inputs: Mapping[str, Any],
+    progress: Progress | None = None,
+    *,
+    fewest: int = FEWEST_ROWS,
+) -> tuple[EncodedRows, bool]:
     """What `encoder.encode_all` gives, and whether it was read from `folder`.
 
     `inputs` names what decided the examples (hashes of files, the registry's entry, …); template, tokenizer, settings
@@ -110,9 +115,11 @@ def store_key(encoder: Encoder, examples: Listed[Example], inputs: Mapping[str, 
     template = encoder.template
     digest = hashlib.sha256()
     decided = {
-        "inputs": inputs, "template": [template.name, template.source, template.drops_reasoning],
-        "settings": encoder.settings.model_dump(), "code": _code_version(),
-    }  # fmt: skip
+        "inputs": inputs,
+        "template": [template.name, template.source, template.drops_reasoning],
+        "settings": encoder.settings.model_dump(),
+        "code": _code_version(),
+    }
     digest.update(json.dumps(decided, sort_keys=True, default=str).encode())
     digest.update(encoder.codec.backend.to_str().encode())
     digest.update(str(encoder.tokenizer.eos_token_id).encode())
@@ -187,9 +194,7 @@ def _placed(
 
 def _read(folder: Path, examples: Listed[Example]) -> EncodedRows:
     rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
-    skipped = [
-        Skipped(examples[place].origin, code, field, params) for place, code, field, params in rest["skipped"]
-    ]  # fmt: skip
+    skipped = [Skipped(examples[place].origin, code, field, params) for place, code, field, params in rest["skipped"]]
     notes = tuple(Note(code, params, count) for code, params, count in rest["notes"])
     return EncodedRows(StoredRows(folder, examples), skipped, notes)
 

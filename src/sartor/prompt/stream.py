@@ -25,9 +25,15 @@ class RowStream(Listed[Encoded]):
     """
 
     def __init__(
-        self, examples: Callable[[int], Iterable[Example]], encoder: Encoder, total: int, *, behind: int,
-        on_skipped: Callable[[Skipped], None], ahead: int = AHEAD,
-    ) -> None:  # fmt: skip
+        self,
+        examples: Callable[[int], Iterable[Example]],
+        encoder: Encoder,
+        total: int,
+        *,
+        behind: int,
+        on_skipped: Callable[[Skipped], None],
+        ahead: int = AHEAD,
+    ) -> None:
         self._examples, self._encoder, self._total = examples, encoder, total
         self._behind, self._ahead, self._on_skipped = behind, ahead, on_skipped
         self._rows: dict[int, Encoded] = {}

@@ -144,9 +144,13 @@ def _model(name: str, server: Server) -> dict[str, Any]:
 
 
 async def _steps(
-    server: Server, conversation: Conversation, queue: asyncio.Queue[tuple[int, Progress]], tickets: list[Ticket],
-    request: Request, began: float,
-) -> AsyncIterator[tuple[int, Progress]]:  # fmt: skip
+    server: Server,
+    conversation: Conversation,
+    queue: asyncio.Queue[tuple[int, Progress]],
+    tickets: list[Ticket],
+    request: Request,
+    began: float,
+) -> AsyncIterator[tuple[int, Progress]]:
     """What each choice is told, until all are answered or the client is gone; then the work stops.
 
     Raises: Failed when the batch broke down.
@@ -234,9 +238,13 @@ def _add_errors(app: FastAPI, limits: Limits) -> None:
 
 
 def _error(
-    status: int, message: str, kind: str, param: str | None = None, code: str | None = None,
+    status: int,
+    message: str,
+    kind: str,
+    param: str | None = None,
+    code: str | None = None,
     headers: Mapping[str, str] | None = None,
-) -> JSONResponse:  # fmt: skip
+) -> JSONResponse:
     clean = message.encode("utf-8", "replace").decode("utf-8")
     return JSONResponse(error(clean, kind, param, code), status, dict(headers or {}))
 
@@ -289,8 +297,13 @@ class Gate:
             return _error(403, "This server answers on loopback only.", "invalid_request_error", code="host")
         if scope["path"] != "/health" and not self.server.admits(headers.get("authorization")):
             challenge = {"WWW-Authenticate": "Bearer"}
-            return _error(401, "The API key is missing or wrong.", "authentication_error", code="invalid_api_key",
-                          headers=challenge)  # fmt: skip
+            return _error(
+                401,
+                "The API key is missing or wrong.",
+                "authentication_error",
+                code="invalid_api_key",
+                headers=challenge,
+            )
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > settings.limits.body_bytes:
             return self._too_large()

@@ -81,14 +81,21 @@ class Conversation:
         if calls:
             message["tool_calls"] = calls
         return {
-            "index": index, "message": message, "logprobs": self._logprobs(self.tokens.get(index, [])),
+            "index": index,
+            "message": message,
+            "logprobs": self._logprobs(self.tokens.get(index, [])),
             "finish_reason": _finish(answer, bool(calls)),
-        }  # fmt: skip
+        }
 
     def _chunk(
-        self, index: int, delta: Mapping[str, Any], *, told: Sequence[TokenChosen] = (), finish: str | None = None,
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        *,
+        told: Sequence[TokenChosen] = (),
+        finish: str | None = None,
         fingerprint: str | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         choice = {"index": index, "delta": dict(delta), "finish_reason": finish, "logprobs": self._logprobs(told)}
         head = self._head("chat.completion.chunk")
         return {**head, **({"system_fingerprint": f"fp_{fingerprint}"} if fingerprint else {}), "choices": [choice]}

@@ -17,10 +17,16 @@ KEY = "SARTOR_API_KEY"
 
 
 def serve(
-    config: RunConfig, *, host: str = "127.0.0.1", port: int = 8000, name: str | None = None,
-    trust_remote_code: bool = False, rows: int = 64, waiting: int = 256,
+    config: RunConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    name: str | None = None,
+    trust_remote_code: bool = False,
+    rows: int = 64,
+    waiting: int = 256,
     on_ready: Callable[[str, str], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Serve a model until SIGINT or SIGTERM. `on_ready(address, model name)` is called before the first request.
 
     Raises: ConfigError for another address than loopback without a key; RunError for a port in use; ModelError.

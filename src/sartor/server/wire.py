@@ -162,11 +162,17 @@ def batch_requests(
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     return [
         Request(
-            tuple(prompt), generation, weights, seed, number, top,
-            asked.presence_penalty or 0.0, asked.frequency_penalty or 0.0,
+            tuple(prompt),
+            generation,
+            weights,
+            seed,
+            number,
+            top,
+            asked.presence_penalty or 0.0,
+            asked.frequency_penalty or 0.0,
         )
         for number in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def _generation(

@@ -103,9 +103,13 @@ class Chat:
 
 
 def chat(
-    engine: Engine, *, generation: GenerationSettings | None = None, save_to: Path | None = None,
-    read: Callable[[str], str] = input, out: TextIO | None = None,
-) -> None:  # fmt: skip
+    engine: Engine,
+    *,
+    generation: GenerationSettings | None = None,
+    save_to: Path | None = None,
+    read: Callable[[str], str] = input,
+    out: TextIO | None = None,
+) -> None:
     """Talk until /exit or the end of input."""
     talk = Chat(engine, generation or GenerationSettings(), save_to or Path("chat_rows.json"), out or sys.stdout)
     if read is input:

@@ -57,12 +57,15 @@ class Comparison:
             "notes": list(self.notes),
             "contestants": [
                 {
-                    "name": c.name, "answered_by": c.answered_by, "loss": _mean_or_none(c.losses),
+                    "name": c.name,
+                    "answered_by": c.answered_by,
+                    "loss": _mean_or_none(c.losses),
                     "scores": {name: _finite(score.value) for name, score in c.scores.items()},
-                } for c in self.contestants
+                }
+                for c in self.contestants
             ],
             "verdicts": [{**v.to_json(), "p_holm": p} for v, p in zip(self.verdicts, self.p_holm, strict=True)],
-        }  # fmt: skip
+        }
 
     def rich(self) -> RenderableType:
         """One line a model: its value, the difference with its interval, the outcome."""
@@ -70,8 +73,11 @@ class Comparison:
 
         table = Table(
             title=f"{self.metric}, {len(self.row_ids)} rows; differences against {self.contestants[0].name}",
-            title_justify="left", box=None, pad_edge=False, title_style="bold",
-        )  # fmt: skip
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            title_style="bold",
+        )
         for column in ("model", self.metric, "difference", "95 % interval", "p (Holm)", "verdict"):
             table.add_column(column, justify="left" if column in ("model", "verdict") else "right", overflow="fold")
         first = self.verdicts[0].primary
@@ -81,15 +87,21 @@ class Comparison:
             interval = "" if d.low is None or d.high is None else f"{d.low:+.4g} … {d.high:+.4g}"
             color = {"better": "green", "worse": "red"}.get(verdict.outcome, "yellow")
             words = verdict.outcome.replace("_", " ")
-            table.add_row(contestant.name, f"{d.tuned:.4g}", f"{d.difference:+.4g}", interval, f"{p:.3g}",
-                          f"[{color}]{words}[/]")  # fmt: skip
+            table.add_row(
+                contestant.name, f"{d.tuned:.4g}", f"{d.difference:+.4g}", interval, f"{p:.3g}", f"[{color}]{words}[/]"
+            )
         return table
 
 
 def make_comparison(
-    contestants: Sequence[Contestant], row_ids: Sequence[str], *, metric: str = "loss",
-    clusters: Sequence[str | None] | None = None, seed: int = 42, notes: Sequence[str] = (),
-) -> Comparison:  # fmt: skip
+    contestants: Sequence[Contestant],
+    row_ids: Sequence[str],
+    *,
+    metric: str = "loss",
+    clusters: Sequence[str | None] | None = None,
+    seed: int = 42,
+    notes: Sequence[str] = (),
+) -> Comparison:
     """Each of the others against the first, by `metric` where all have it for each row, else by `TEXT_METRIC`.
 
     Raises: ValueError for fewer than two contestants; KeyError for a metric that was not scored.
@@ -123,9 +135,13 @@ def _difference(
 ) -> Difference:
     higher = metric != "loss" and first.scores[metric].higher_is_better
     return compare_rows(
-        first.per_row(metric), other.per_row(metric), metric=metric, higher_is_better=higher, clusters=clusters,
+        first.per_row(metric),
+        other.per_row(metric),
+        metric=metric,
+        higher_is_better=higher,
+        clusters=clusters,
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 def _mean_or_none(values: Sequence[float] | None) -> float | None:

@@ -84,10 +84,18 @@ class Engine:
 
     @classmethod
     def load(
-        cls, model_name_or_path: str, adapter: str | Path | None = None, *, template: str | None = None,
-        default_system: str | None = None, enable_thinking: bool | None = None, dtype: str = "auto",
-        device: str = "auto", trust_remote_code: bool = False, prompt: PromptSettings | None = None,
-    ) -> Engine:  # fmt: skip
+        cls,
+        model_name_or_path: str,
+        adapter: str | Path | None = None,
+        *,
+        template: str | None = None,
+        default_system: str | None = None,
+        enable_thinking: bool | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        prompt: PromptSettings | None = None,
+    ) -> Engine:
         """Load a model, and an adapter over it. Raises: ModelError, PromptError."""
         settings = ModelSettings.model_validate(
             {"model_name_or_path": str(model_name_or_path), "dtype": dtype, "device": device}
@@ -118,10 +126,15 @@ class Engine:
         return self.weights.fingerprint()
 
     def generate(
-        self, prompts: Sequence[Tokens | Conversation], generation: GenerationSettings | None = None, *,
-        weights: Which = "tuned", seed: int = 0, on_done: Callable[[int, Answer], None] | None = None,
+        self,
+        prompts: Sequence[Tokens | Conversation],
+        generation: GenerationSettings | None = None,
+        *,
+        weights: Which = "tuned",
+        seed: int = 0,
+        on_done: Callable[[int, Answer], None] | None = None,
         numbers: Sequence[int] | None = None,
-    ) -> list[Answer]:  # fmt: skip
+    ) -> list[Answer]:
         """Answer many prompts, in their order; `on_done(index, answer)` hears each as it is finished.
 
         Rows of like length are decoded together and leave when they are done. `numbers` key each row's random draws.
@@ -149,16 +162,26 @@ class Engine:
         return self.encoder.prompt(tuple(message_of(message) for message in messages), tuple(tools))
 
     def chat(
-        self, messages: Conversation, generation: GenerationSettings | None = None, *, tools: Sequence[Tool] = (),
-        weights: Which = "tuned", seed: int = 0,
-    ) -> Answer:  # fmt: skip
+        self,
+        messages: Conversation,
+        generation: GenerationSettings | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        weights: Which = "tuned",
+        seed: int = 0,
+    ) -> Answer:
         """The model's next turn. Raises: PromptError."""
         return self.generate([self.prompt(messages, tools)], generation, weights=weights, seed=seed)[0]
 
     def stream(
-        self, messages: Conversation, generation: GenerationSettings | None = None, *, tools: Sequence[Tool] = (),
-        weights: Which = "tuned", seed: int = 0,
-    ) -> Generator[str, None, Answer]:  # fmt: skip
+        self,
+        messages: Conversation,
+        generation: GenerationSettings | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        weights: Which = "tuned",
+        seed: int = 0,
+    ) -> Generator[str, None, Answer]:
         """The next turn in pieces of text as they come; never half a character. The generator's value is the Answer."""
         settings = generation or GenerationSettings()
         self.weights.use(weights)
@@ -266,9 +289,14 @@ class Engine:
         text = self.final_text(row)
         message = split_reasoning(Message("assistant", text))
         return Answer(
-            message.text, message.reasoning, tuple(row.ids), row.stop_reason, len(row.prompt), len(row.ids),
+            message.text,
+            message.reasoning,
+            tuple(row.ids),
+            row.stop_reason,
+            len(row.prompt),
+            len(row.ids),
             self.weights.fingerprint(),
-        )  # fmt: skip
+        )
 
 
 def left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -97,9 +97,15 @@ class Endpoint:
     """An OpenAI-compatible address asked with patience: a busy server is waited for, an odd one is named."""
 
     def __init__(
-        self, url: str, model: str, api_key: str | None = None, *, timeout_s: float = 60.0,
-        transport: httpx.BaseTransport | None = None, sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        model: str,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """`api_key` may be `${ENV_NAME}`. Raises: ConfigError when that variable is not set."""
         self.url, self.model, self.sleep = url.rstrip("/"), model, sleep
         headers = {"Authorization": f"Bearer {_secret(api_key)}"} if api_key else {}
@@ -107,8 +113,12 @@ class Endpoint:
 
     def __call__(self, text: str) -> str:
         """The model's reply. Raises: EndpointError after several tries."""
-        body = {"model": self.model, "messages": [{"role": "user", "content": text}], "temperature": 0,
-                "max_tokens": 512}  # fmt: skip
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": text}],
+            "temperature": 0,
+            "max_tokens": 512,
+        }
         wait, reason = 1.0, ""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -144,9 +154,14 @@ class Endpoint:
 
 
 def judge(
-    ask: Ask, rivals: Sequence[Rivals], *, labels: Mapping[str, Winner] | None = None, workers: int = 4, seed: int = 42,
+    ask: Ask,
+    rivals: Sequence[Rivals],
+    *,
+    labels: Mapping[str, Winner] | None = None,
+    workers: int = 4,
+    seed: int = 42,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Judged:  # fmt: skip
+) -> Judged:
     """Every pair in both orders; only a winner of both is a winner. `labels` are people's, by row id.
 
     Raises: EndpointError when the first comparisons all fail.
@@ -159,8 +174,11 @@ def judge(
                 if progress:
                     progress(len(rows), len(rivals))
             if rows and all(row.winner is None for row in rows):
-                raise EndpointError(f"The judge failed from the start: {rows[0].error}", "judge_endpoint",
-                                    "Mend the endpoint and run again.")  # fmt: skip
+                raise EndpointError(
+                    f"The judge failed from the start: {rows[0].error}",
+                    "judge_endpoint",
+                    "Mend the endpoint and run again.",
+                )
     values = [{"tuned": 1.0, "tie": 0.0, "base": -1.0}[row.winner] for row in rows if row.winner]
     difference = None
     if values:

@@ -18,10 +18,13 @@ def leaks(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Leak]
         if pair.first < len(learned) <= pair.second:
             found.append(
                 Leak(
-                    held_out=rows[pair.second].origin.id, learned=rows[pair.first].origin.id,
-                    similarity=pair.similarity, text=texts[pair.second], learned_text=texts[pair.first],
+                    held_out=rows[pair.second].origin.id,
+                    learned=rows[pair.first].origin.id,
+                    similarity=pair.similarity,
+                    text=texts[pair.second],
+                    learned_text=texts[pair.first],
                 )
-            )  # fmt: skip
+            )
     return found
 
 

@@ -11,9 +11,16 @@ from sartor.use.verdict import Difference
 from sartor.use.wording import number
 
 PAPER: Mapping[str, str] = {
-    "ink": "#1d2733", "dim": "#66717f", "line": "#d8d3c8", "thread": "#2b5f8c", "cloth": "#e9eef3",
-    "good": "#1f7a4d", "bad": "#b0412f", "open": "#97690c", "paper": "#ffffff",
-}  # fmt: skip
+    "ink": "#1d2733",
+    "dim": "#66717f",
+    "line": "#d8d3c8",
+    "thread": "#2b5f8c",
+    "cloth": "#e9eef3",
+    "good": "#1f7a4d",
+    "bad": "#b0412f",
+    "open": "#97690c",
+    "paper": "#ffffff",
+}
 """The light palette, for pictures that stand alone; inside the page the same names are CSS variables."""
 
 
@@ -131,9 +138,7 @@ def as_png(svg: str) -> bytes:
     import resvg_py
 
     font = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return bytes(
-        resvg_py.svg_to_bytes(svg_string=svg, zoom=2, font_files=[str(font)], sans_serif_family="DejaVu Sans")
-    )  # fmt: skip
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2, font_files=[str(font)], sans_serif_family="DejaVu Sans"))
 
 
 STYLE = """

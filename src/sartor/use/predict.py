@@ -32,8 +32,12 @@ EXPLAINED = {
     "it is not the time of loading them from disk",
 }
 """What the four numbers are that LLaMA-Factory prints without a word; they stand beside them in the file."""
-LLAMA_FACTORY = {"predict_bleu-4": "bleu-4", "predict_rouge-1": "rouge-1", "predict_rouge-2": "rouge-2",
-                 "predict_rouge-l": "rouge-l"}  # fmt: skip
+LLAMA_FACTORY = {
+    "predict_bleu-4": "bleu-4",
+    "predict_rouge-1": "rouge-1",
+    "predict_rouge-2": "rouge-2",
+    "predict_rouge-l": "rouge-l",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,21 @@ class Predictions:
 
 
 def predict(
-    engine: Engine, examples: Sequence[Demonstration], folder: Path, *,
-    generation: GenerationSettings | None = None, weights: Which = "tuned",
-    learned_ids: frozenset[str] = frozenset(), metrics: Sequence[str] = ("all",), seed: int = 0,
-    losses: Mapping[str, float] | None = None, shard: Shard | None = None, merge: bool = False,
-    progress: Callable[[int, int | None], None] | None = None, vllm: OpenVllm | None = None,
-) -> Predictions:  # fmt: skip
+    engine: Engine,
+    examples: Sequence[Demonstration],
+    folder: Path,
+    *,
+    generation: GenerationSettings | None = None,
+    weights: Which = "tuned",
+    learned_ids: frozenset[str] = frozenset(),
+    metrics: Sequence[str] = ("all",),
+    seed: int = 0,
+    losses: Mapping[str, float] | None = None,
+    shard: Shard | None = None,
+    merge: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    vllm: OpenVllm | None = None,
+) -> Predictions:
     """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
 
     Each answer is journalled as it is finished: the same call goes on where a killed one stopped. A `shard` answers its
@@ -89,18 +102,29 @@ def predict(
 
 
 def _answer_rows(
-    engine: Engine, examples: Sequence[Demonstration], folder: Path, settings: GenerationSettings, weights: Which,
-    seed: int, *, shard: Shard | None, merge: bool, progress: Callable[[int, int | None], None] | None,
+    engine: Engine,
+    examples: Sequence[Demonstration],
+    folder: Path,
+    settings: GenerationSettings,
+    weights: Which,
+    seed: int,
+    *,
+    shard: Shard | None,
+    merge: bool,
+    progress: Callable[[int, int | None], None] | None,
     vllm: OpenVllm | None,
-) -> tuple[Journal, range, int, Agreement | None]:  # fmt: skip
+) -> tuple[Journal, range, int, Agreement | None]:
     """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known, on
     what vLLM agreed).
     """
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
     decided_by = {
-        "fingerprint": engine.fingerprint(weights), "dtype": str(engine.model.dtype),
-        "generation": settings.model_dump(), "seed": seed, **({"backend": "vllm"} if vllm else {}),
-    }  # fmt: skip
+        "fingerprint": engine.fingerprint(weights),
+        "dtype": str(engine.model.dtype),
+        "generation": settings.model_dump(),
+        "seed": seed,
+        **({"backend": "vllm"} if vllm else {}),
+    }
     keys = [
         row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
         for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
@@ -110,9 +134,10 @@ def _answer_rows(
     missing = [place for place in mine if place not in journal.known]
     if merge and missing:
         raise RunError(
-            f"{len(missing)} of {len(examples)} rows have no answer yet.", str(folder),
+            f"{len(missing)} of {len(examples)} rows have no answer yet.",
+            str(folder),
             f"The first is {examples[missing[0]].origin.id}: run the shard that holds it, or leave --merge out.",
-        )  # fmt: skip
+        )
     finished = itertools.count(len(mine) - len(missing) + 1)
 
     def on_done(number: int, answer: Answer) -> None:
@@ -136,13 +161,22 @@ def write(
     """generated_predictions.jsonl and predict_results.json, each whole or not at all."""
     lines = [
         {
-            "prompt": row.prompt, "predict": row.text, "label": row.reference, "id": row.id, "question": row.question,
-            "reasoning": row.reasoning, "loss": row.loss, "scores": dict(scores),
-            "stop_reason": row.stop_reason, "prompt_tokens": row.prompt_tokens,
-            "tokens": row.tokens, "seen_in_training": row.seen_in_training, "section": row.section,
+            "prompt": row.prompt,
+            "predict": row.text,
+            "label": row.reference,
+            "id": row.id,
+            "question": row.question,
+            "reasoning": row.reasoning,
+            "loss": row.loss,
+            "scores": dict(scores),
+            "stop_reason": row.stop_reason,
+            "prompt_tokens": row.prompt_tokens,
+            "tokens": row.tokens,
+            "seen_in_training": row.seen_in_training,
+            "section": row.section,
         }
         for row, scores in zip(rows, per_row, strict=True)
-    ]  # fmt: skip
+    ]
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     atomic_write(folder / "generated_predictions.jsonl", text)
     atomic_write(folder / "predict_results.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
@@ -159,19 +193,31 @@ def _prediction(
 ) -> Prediction:
     turns = _before_answer(example)
     return Prediction(
-        id=example.origin.id, prompt=engine.template.render(turns, example.tools, generation=True),
+        id=example.origin.id,
+        prompt=engine.template.render(turns, example.tools, generation=True),
         question=next((turn.text for turn in reversed(turns) if turn.role == "user"), ""),
-        reference=example.messages[-1].text, text=answer.text,
-        stop_reason=answer.stop_reason, prompt_tokens=answer.prompt_tokens, tokens=answer.tokens,
-        reasoning=answer.reasoning, seen_in_training=example.origin.id in learned_ids, section=example.origin.section,
+        reference=example.messages[-1].text,
+        text=answer.text,
+        stop_reason=answer.stop_reason,
+        prompt_tokens=answer.prompt_tokens,
+        tokens=answer.tokens,
+        reasoning=answer.reasoning,
+        seen_in_training=example.origin.id in learned_ids,
+        section=example.origin.section,
         loss=losses.get(example.origin.id),
-    )  # fmt: skip
+    )
 
 
 def _results(
-    rows: Sequence[Prediction], scores: Mapping[str, Score], seconds: float, preparation: float,
-    settings: GenerationSettings, engine: Engine, weights: Which, fingerprint: str,
-) -> dict[str, Any]:  # fmt: skip
+    rows: Sequence[Prediction],
+    scores: Mapping[str, Score],
+    seconds: float,
+    preparation: float,
+    settings: GenerationSettings,
+    engine: Engine,
+    weights: Which,
+    fingerprint: str,
+) -> dict[str, Any]:
     seen = sum(row.seen_in_training for row in rows)
     results: dict[str, Any] = {}
     if seen:
@@ -197,9 +243,11 @@ def _results(
 
 
 def _by_dataset(
-    datasets: Sequence[str], rows: Sequence[Prediction], per_row: Sequence[Mapping[str, float]],
+    datasets: Sequence[str],
+    rows: Sequence[Prediction],
+    per_row: Sequence[Mapping[str, float]],
     metrics: Sequence[str],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The scores of each dataset by itself, where there are several."""
     parts: dict[str, Scoring] = {}
     for dataset, row, scored in zip(datasets, rows, per_row, strict=True):

@@ -70,12 +70,24 @@ def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = T
     target = out or run.report
     drawn = draw(files)
     page = _template().render(
-        name=run.name, files=files, drawn=drawn, lang=messages.language(), style=pictures.STYLE, words=wording,
-        steps=next_steps(figures(files)), scores=score_rows(files), ledger=files.data.get("ledger", {}),
-        rows=answered_rows(files), open_rows=OPEN_ROWS, most_rows=MOST_ROWS, most_skipped=MOST_SKIPPED,
-        settings=_shown_settings(files.settings), sources=_sources(files.data), tiles=tiles(files),
+        name=run.name,
+        files=files,
+        drawn=drawn,
+        lang=messages.language(),
+        style=pictures.STYLE,
+        words=wording,
+        steps=next_steps(figures(files)),
+        scores=score_rows(files),
+        ledger=files.data.get("ledger", {}),
+        rows=answered_rows(files),
+        open_rows=OPEN_ROWS,
+        most_rows=MOST_ROWS,
+        most_skipped=MOST_SKIPPED,
+        settings=_shown_settings(files.settings),
+        sources=_sources(files.data),
+        tiles=tiles(files),
         remarks={lang: wording.remarks(files.verdict, lang) for lang in messages.LANGUAGES} if files.verdict else {},
-    )  # fmt: skip
+    )
     atomic_write(target, page)
     if pictures_too:
         for name, svg in drawn.items():
@@ -100,21 +112,29 @@ def read_run(run: RunDir) -> RunFiles:
     }
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
     return RunFiles(
-        settings=settings or {}, plan=optional("plan.json"), data=optional("data.json"),
-        environment=optional("env.json"), results=optional("all_results.json"),
+        settings=settings or {},
+        plan=optional("plan.json"),
+        data=optional("data.json"),
+        environment=optional("env.json"),
+        results=optional("all_results.json"),
         steps=[(e["step"], e["loss"]) for e in events if e["kind"] == "step"],
         evals=[(e["step"], e["eval_loss"]) for e in events if e["kind"] == "eval"],
         warnings=list(dict.fromkeys(str(e["text"]) for e in events if e["kind"] == "warning")),
-        answers=answers, verdict=Verdict.from_json(optional("verdict.json")) if run.verdict.exists() else None,
-    )  # fmt: skip
+        answers=answers,
+        verdict=Verdict.from_json(optional("verdict.json")) if run.verdict.exists() else None,
+    )
 
 
 def figures(files: RunFiles) -> RunFigures:
     """What the next steps are computed from."""
     return RunFigures(
-        files.verdict, files.steps, files.evals, files.answers.get("tuned-held_out", ()), files.settings,
+        files.verdict,
+        files.steps,
+        files.evals,
+        files.answers.get("tuned-held_out", ()),
+        files.settings,
         files.data.get("ledger", {}),
-    )  # fmt: skip
+    )
 
 
 def draw(files: RunFiles) -> dict[str, str]:
@@ -168,10 +188,14 @@ def _score_row(difference: Difference, metric: metrics.Metric | None, *, folded:
     low, high = metric.range if metric else (float("-inf"), float("inf"))
     ends = (f"{low:g}" if low > float("-inf") else "−∞", f"{high:g}" if high < float("inf") else "∞")
     return ScoreRow(
-        difference, f"{ends[0]}–{ends[1]}", "↑" if difference.higher_is_better else "↓",
-        metric.meaning if metric else {}, metric.signature if metric else difference.method,
-        pictures.interval_bar(difference), folded,
-    )  # fmt: skip
+        difference,
+        f"{ends[0]}–{ends[1]}",
+        "↑" if difference.higher_is_better else "↓",
+        metric.meaning if metric else {},
+        metric.signature if metric else difference.method,
+        pictures.interval_bar(difference),
+        folded,
+    )
 
 
 def answered_rows(files: RunFiles) -> list[AnsweredRow]:
@@ -192,12 +216,15 @@ def _answered(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> AnsweredRow:
     return AnsweredRow(
         id=str(tuned.get("id", "")),
         question=str(tuned.get("question") or tuned.get("prompt") or ""),
-        base=mark(texts["base"], reference), tuned=mark(texts["tuned"], reference),
+        base=mark(texts["base"], reference),
+        tuned=mark(texts["tuned"], reference),
         reference=mark(reference, texts["tuned"]),
         gain=None if before is None or after is None else sign * (after - before),
-        base_score=before, tuned_score=after, cut=tuned.get("stop_reason") == "length",
+        base_score=before,
+        tuned_score=after,
+        cut=tuned.get("stop_reason") == "length",
         seen=bool(tuned.get("seen_in_training")),
-    )  # fmt: skip
+    )
 
 
 def _row_scores(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[float | None, float | None, float]:
@@ -235,11 +262,11 @@ def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     return {
-        str(key): "***" if SECRET_KEY.search(str(key)) and value else yaml.safe_dump(
-            value, allow_unicode=True, default_flow_style=True
-        ).removesuffix("...\n").strip()
+        str(key): "***"
+        if SECRET_KEY.search(str(key)) and value
+        else yaml.safe_dump(value, allow_unicode=True, default_flow_style=True).removesuffix("...\n").strip()
         for key, value in settings.items()
-    }  # fmt: skip
+    }
 
 
 @functools.cache

@@ -105,9 +105,7 @@ class Scoring:
             kept_pairs = [pair for p, r in self.pairs if (pair := _prepared(metric, p, r)) is not None]
             mean, signature = _over_corpus(metric, kept_pairs)
             kept, left_out = [0.0] * len(kept_pairs), len(self.pairs) - len(kept_pairs)
-        return Score(
-            metric.name, mean, metric.range, len(kept), signature, metric.higher_is_better, per_row, left_out
-        )  # fmt: skip
+        return Score(metric.name, mean, metric.range, len(kept), signature, metric.higher_is_better, per_row, left_out)
 
 
 def score_losses(nll_sums: Sequence[float], label_tokens: Sequence[int]) -> dict[str, Score]:

@@ -207,11 +207,23 @@ def compare_rows(
         found = statistics.interval_of_mean(differences, sections, level=LEVEL, seed=seed)
     signed = differences if higher_is_better else [-d for d in differences]
     return Difference(
-        metric=metric, higher_is_better=higher_is_better, base=_mean(b), tuned=_mean(t), difference=found.mean,
-        low=found.low, high=found.high, p=found.p, n=len(kept), method=found.method, detectable=found.detectable,
-        se=found.se, improved=sum(d > 0 for d in signed), worsened=sum(d < 0 for d in signed),
-        clusters=found.clusters, remark=remark,
-    )  # fmt: skip
+        metric=metric,
+        higher_is_better=higher_is_better,
+        base=_mean(b),
+        tuned=_mean(t),
+        difference=found.mean,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        n=len(kept),
+        method=found.method,
+        detectable=found.detectable,
+        se=found.se,
+        improved=sum(d > 0 for d in signed),
+        worsened=sum(d < 0 for d in signed),
+        clusters=found.clusters,
+        remark=remark,
+    )
 
 
 def make_verdict(
@@ -231,9 +243,18 @@ def make_verdict(
     adjusted = statistics.holm([other.p for other in others])
     described = tuple(replace(other, p_holm=p) for other, p in zip(others, adjusted))
     return Verdict(
-        primary.outcome, primary, described, memorisation, forgetting, tuple(leaks), spread, judge, tuple(notes),
-        base_name, tuned_name,
-    )  # fmt: skip
+        primary.outcome,
+        primary,
+        described,
+        memorisation,
+        forgetting,
+        tuple(leaks),
+        spread,
+        judge,
+        tuple(notes),
+        base_name,
+        tuned_name,
+    )
 
 
 def memorisation(
@@ -250,7 +271,7 @@ def memorisation(
         ends = (None, None) if gap.low is None or gap.high is None else (-gap.high, -gap.low)
     return Memorisation(
         learned, learned.gain - held_out.gain, ends[0], ends[1], gap.p, verbatim_learned, verbatim_held_out
-    )  # fmt: skip
+    )
 
 
 def spread_of(differences: Sequence[float]) -> Spread:

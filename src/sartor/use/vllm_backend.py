@@ -43,9 +43,15 @@ class VllmBackend:
         self.engine, self.llm, self.vllm, self.agreement = engine, llm, vllm, agreement
 
     def generate(
-        self, prompts: Sequence[Tokens], generation: GenerationSettings, *, weights: Which = "tuned", seed: int = 0,
-        on_done: Callable[[int, Answer], None] | None = None, numbers: Sequence[int] | None = None,
-    ) -> list[Answer]:  # fmt: skip
+        self,
+        prompts: Sequence[Tokens],
+        generation: GenerationSettings,
+        *,
+        weights: Which = "tuned",
+        seed: int = 0,
+        on_done: Callable[[int, Answer], None] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[Answer]:
         """As `Engine.generate`; a row's random numbers are keyed by (seed, row) here too, but are vLLM's."""
         answers: list[Answer] = []
         self.engine.weights.use(weights)
@@ -62,9 +68,15 @@ class VllmBackend:
 
 @contextmanager
 def open_vllm(
-    engine: Engine, prompts: Sequence[Tokens], generation: GenerationSettings, *, weights: Which = "tuned",
-    model: str, trust_remote_code: bool = False, seed: int = 0,
-) -> Iterator[VllmBackend]:  # fmt: skip
+    engine: Engine,
+    prompts: Sequence[Tokens],
+    generation: GenerationSettings,
+    *,
+    weights: Which = "tuned",
+    model: str,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> Iterator[VllmBackend]:
     """vLLM with the weights that the engine answers with (merged ones from a folder that is deleted afterwards).
 
     The engine's model leaves the GPU first, and has only these weights from then on.
@@ -74,9 +86,10 @@ def open_vllm(
         vllm = importlib.import_module("vllm")
     except ImportError as error:
         raise ModelError(
-            f"vLLM cannot be loaded: {error}.", "infer_backend: vllm",
+            f"vLLM cannot be loaded: {error}.",
+            "infer_backend: vllm",
             "Run: pip install 'sartor[vllm]', or leave infer_backend out.",
-        ) from None  # fmt: skip
+        ) from None
     some = list(prompts[:AGREE_ROWS])
     greedy = GenerationSettings(max_new_tokens=min(AGREE_TOKENS, generation.max_new_tokens))
     ours = engine.generate(some, greedy, weights=weights)
@@ -93,9 +106,13 @@ def open_vllm(
         longest = max((len(prompt) for prompt in prompts), default=1) + generation.max_new_tokens
         try:
             llm = vllm.LLM(
-                model=folder, skip_tokenizer_init=True, dtype=str(engine.model.dtype).removeprefix("torch."),
-                max_model_len=longest, seed=seed, trust_remote_code=trust_remote_code,
-            )  # fmt: skip
+                model=folder,
+                skip_tokenizer_init=True,
+                dtype=str(engine.model.dtype).removeprefix("torch."),
+                max_model_len=longest,
+                seed=seed,
+                trust_remote_code=trust_remote_code,
+            )
         except Exception as error:  # vLLM raises whatever its parts raise
             why = str(error).partition("\n")[0] or type(error).__name__
             raise ModelError(f"vLLM cannot load the model: {why}.", model, "Leave infer_backend out.") from error
@@ -111,13 +128,18 @@ def _written(
     drawn = generation.do_sample and generation.temperature > 0
     parameters = [
         vllm.SamplingParams(
-            max_tokens=generation.max_new_tokens, temperature=generation.temperature if drawn else 0.0,
-            top_p=generation.top_p if drawn else 1.0, top_k=(generation.top_k or -1) if drawn else -1,
-            repetition_penalty=generation.repetition_penalty, stop_token_ids=list(engine.encoder.stop_ids),
-            ignore_eos=True, detokenize=False, seed=seed,
+            max_tokens=generation.max_new_tokens,
+            temperature=generation.temperature if drawn else 0.0,
+            top_p=generation.top_p if drawn else 1.0,
+            top_k=(generation.top_k or -1) if drawn else -1,
+            repetition_penalty=generation.repetition_penalty,
+            stop_token_ids=list(engine.encoder.stop_ids),
+            ignore_eos=True,
+            detokenize=False,
+            seed=seed,
         )
         for seed in seeds
-    ]  # fmt: skip
+    ]
     texts = [{"prompt_token_ids": prompt.ids.tolist()} for prompt in prompts]
     outputs = llm.generate(texts, parameters, use_tqdm=False)
     if len(outputs) != len(prompts):
@@ -161,7 +183,9 @@ def _agree(
             said = [repr(engine.tokenizer.decode([ids[place]])) for ids in (mine, other)]
             raise ModelError(
                 f"vLLM does not agree: row {number}, token {place + 1} is {said[1]}, here {said[0]} "
-                f"({lost:.2f} nats likelier).", "infer_backend: vllm", "Leave infer_backend out.",
-            )  # fmt: skip
+                f"({lost:.2f} nats likelier).",
+                "infer_backend: vllm",
+                "Leave infer_backend out.",
+            )
         ties += 1
     return Agreement(len(ours), equal, ties)

@@ -48,10 +48,17 @@ def verdict_sentence(verdict: Verdict, lang: str) -> str:
     names = {"en": {"loss": "loss per reference token"}, "zh": {"loss": "每个参考 token 的损失"}}[lang]
     metric = names.get(d.metric, d.metric)
     values = {
-        "metric": metric, "base": number(d.base), "tuned": number(d.tuned), "n": d.n, "p": p_value(d.p),
-        "low": number(d.low, True), "high": number(d.high, True), "difference": number(d.difference, True),
-        "detectable": number(d.detectable), "improved": d.improved,
-    }  # fmt: skip
+        "metric": metric,
+        "base": number(d.base),
+        "tuned": number(d.tuned),
+        "n": d.n,
+        "p": p_value(d.p),
+        "low": number(d.low, True),
+        "high": number(d.high, True),
+        "difference": number(d.difference, True),
+        "detectable": number(d.detectable),
+        "improved": d.improved,
+    }
     if d.low is None:
         return _TOO_FEW[lang].format_map(values)
     return _SENTENCES[lang][verdict.outcome].format_map(values)
@@ -117,9 +124,14 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
         mark = " ◂ decides" if d is verdict.primary else ""
         p = p_value(d.p if d.p_holm is None else d.p_holm).removeprefix("p ").removeprefix("= ")
         table.add_row(
-            d.metric + mark, number(d.base), number(d.tuned), f"[{style}]{number(d.difference, True)}[/]" if style
-            else number(d.difference, True), interval(d), p, str(d.n),
-        )  # fmt: skip
+            d.metric + mark,
+            number(d.base),
+            number(d.tuned),
+            f"[{style}]{number(d.difference, True)}[/]" if style else number(d.difference, True),
+            interval(d),
+            p,
+            str(d.n),
+        )
     return Group(head, table, *(Text(line, style="dim") for line in remarks(verdict, lang)))
 
 
@@ -142,27 +154,33 @@ def remarks(verdict: Verdict, lang: str = "en") -> list[str]:
         before, after, p = number(d.base), number(d.tuned), p_value(d.p)
         lines.append(
             f"通用问题：微调前答对 {before} %，微调后 {after} %（{d.n} 题中丢失 {lost}，新增 {gained}；{p}）。"
-            if zh else
-            f"General questions: {before} % right before, {after} % after ({lost} lost, {gained} gained of {d.n}; {p})."
-        )  # fmt: skip
+            if zh
+            else f"General questions: {before} % right before, {after} % after "
+            f"({lost} lost, {gained} gained of {d.n}; {p})."
+        )
     if verdict.judge and "counts" in verdict.judge:
         lines.append(_judged(verdict.judge, zh))
     if count := len(verdict.leaks):
         lines.append(
-            f"有 {count} 行保留数据与学过的行几乎相同，其分数反映的是记忆。" if zh else
-            f"{count} held-out rows are nearly the same as learned ones; their scores show memory." if count > 1 else
-            "1 held-out row is nearly the same as a learned one; its score shows memory."
-        )  # fmt: skip
+            f"有 {count} 行保留数据与学过的行几乎相同，其分数反映的是记忆。"
+            if zh
+            else f"{count} held-out rows are nearly the same as learned ones; their scores show memory."
+            if count > 1
+            else "1 held-out row is nearly the same as a learned one; its score shows memory."
+        )
     if s := verdict.spread:
         low, high, mean, sd = number(s.low, True), number(s.high, True), number(s.mean, True), number(s.sd)
         lines.append(
-            f"用其他种子训练 {len(s.differences)} 次：{low} … {high}，平均 {mean}，标准差 {sd}。" if zh else
-            f"{len(s.differences)} trainings with other seeds: {low} … {high}, mean {mean}, standard deviation {sd}."
-        )  # fmt: skip
+            f"用其他种子训练 {len(s.differences)} 次：{low} … {high}，平均 {mean}，标准差 {sd}。"
+            if zh
+            else f"{len(s.differences)} trainings with other seeds: {low} … {high}, mean {mean}, "
+            f"standard deviation {sd}."
+        )
     lines.append(
-        "区间反映的是行的选取，不反映训练的随机种子。" if zh else
-        "The interval covers the choice of rows, not the seed of the training."
-    )  # fmt: skip
+        "区间反映的是行的选取，不反映训练的随机种子。"
+        if zh
+        else "The interval covers the choice of rows, not the seed of the training."
+    )
     if verdict.primary.remark:
         lines.append(verdict.primary.remark)
     return lines + list(verdict.notes)

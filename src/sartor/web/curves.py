@@ -66,27 +66,53 @@ def weight_for(level: int, points: int) -> float:
 
 def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legend: bool = True) -> dict[str, Any]:
     """The options of one chart with these lines."""
-    axis = {"axisLine": {"lineStyle": {"color": GREY}}, "axisLabel": {"color": GREY, "hideOverlap": True},
-            "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.18}}}  # fmt: skip
+    axis = {
+        "axisLine": {"lineStyle": {"color": GREY}},
+        "axisLabel": {"color": GREY, "hideOverlap": True},
+        "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.18}},
+    }
     return {
         "animation": False,
         "grid": {"left": 8, "right": 14, "top": 36 if legend else 12, "bottom": 8, "containLabel": True},
-        "legend": {"show": legend, "top": 0, "left": 0, "textStyle": {"color": GREY}, "icon": "roundRect",
-                   "itemHeight": 4, "data": [c.name for c in curves if not c.faint]},
+        "legend": {
+            "show": legend,
+            "top": 0,
+            "left": 0,
+            "textStyle": {"color": GREY},
+            "icon": "roundRect",
+            "itemHeight": 4,
+            "data": [c.name for c in curves if not c.faint],
+        },
         "tooltip": {"trigger": "axis", "renderMode": "richText", "confine": True},
-        "xAxis": {"type": "value", "name": x_name, "nameLocation": "end", **axis, "splitLine": {"show": False},
-                  "min": "dataMin", "max": "dataMax"},
+        "xAxis": {
+            "type": "value",
+            "name": x_name,
+            "nameLocation": "end",
+            **axis,
+            "splitLine": {"show": False},
+            "min": "dataMin",
+            "max": "dataMax",
+        },
         "yAxis": {"type": "log" if log else "value", "scale": True, **axis},
         "series": [_series(curve) for curve in curves],
-    }  # fmt: skip
+    }
 
 
 def _series(curve: Curve) -> dict[str, Any]:
     colour = PALETTE[curve.colour % len(PALETTE)]
     return {
-        "name": curve.name, "type": "line", "data": curve.points, "showSymbol": curve.dots,
-        "symbol": "circle", "symbolSize": 7, "color": colour, "silent": curve.faint,
-        "lineStyle": {"width": 1 if curve.faint else 2, "opacity": 0.28 if curve.faint else 1,
-                      "type": "dashed" if curve.dots else "solid"},
+        "name": curve.name,
+        "type": "line",
+        "data": curve.points,
+        "showSymbol": curve.dots,
+        "symbol": "circle",
+        "symbolSize": 7,
+        "color": colour,
+        "silent": curve.faint,
+        "lineStyle": {
+            "width": 1 if curve.faint else 2,
+            "opacity": 0.28 if curve.faint else 1,
+            "type": "dashed" if curve.dots else "solid",
+        },
         "itemStyle": {"color": colour, "opacity": 0.28 if curve.faint else 1},
-    }  # fmt: skip
+    }

@@ -82,9 +82,16 @@ def _on_this_machine(host: str) -> bool:
 
 
 async def ask(
-    remote: Remote, turns: Sequence[Message], generation: GenerationSettings, reply: Reply, *, seed: int = 0,
-    thinking: bool | None = None, tools: Sequence[Any] = (), transport: httpx.AsyncBaseTransport | None = None,
-) -> None:  # fmt: skip
+    remote: Remote,
+    turns: Sequence[Message],
+    generation: GenerationSettings,
+    reply: Reply,
+    *,
+    seed: int = 0,
+    thinking: bool | None = None,
+    tools: Sequence[Any] = (),
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> None:
     """Send the turns; `reply` grows as the answer comes. Errors are put into it; cancelling ends the request."""
     text, reasoning, calls, reason, tokens = "", "", _Calls(), "stop", 0
     try:
@@ -124,15 +131,25 @@ async def ask(
 
 
 def request(
-    model: str, turns: Sequence[Message], generation: GenerationSettings, *, seed: int = 0,
-    thinking: bool | None = None, tools: Sequence[Any] = (),
-) -> dict[str, Any]:  # fmt: skip
+    model: str,
+    turns: Sequence[Message],
+    generation: GenerationSettings,
+    *,
+    seed: int = 0,
+    thinking: bool | None = None,
+    tools: Sequence[Any] = (),
+) -> dict[str, Any]:
     """The body of a streamed chat completion; `thinking` goes in vLLM's and SGLang's way, and only when it is set."""
     drawing = {"temperature": generation.temperature, "top_p": generation.top_p} if generation.do_sample else {}
     body: dict[str, Any] = {
-        "model": model, "messages": [{"role": turn.role, "content": turn.text} for turn in turns], "stream": True,
-        "max_tokens": generation.max_new_tokens, "temperature": 0, "seed": seed, **drawing,
-    }  # fmt: skip
+        "model": model,
+        "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
+        "stream": True,
+        "max_tokens": generation.max_new_tokens,
+        "temperature": 0,
+        "seed": seed,
+        **drawing,
+    }
     if tools:
         body["tools"] = [tool if "function" in tool else {"type": "function", "function": tool} for tool in tools]
     if thinking is not None:

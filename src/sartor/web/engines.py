@@ -110,15 +110,23 @@ class Engines:
                 found += [Target(folder.name, place, part == "tuned", part) for part in ("tuned", "base")]
             elif any(folder.glob("model*.safetensors")):
                 found.append(Target(folder.name, place, True, "tuned"))
-            found += [Target(f"{folder.name} · {c.name}", f"{place}/{c.name}", True)
-                      for c in RunDir(folder).checkpoints()]  # fmt: skip
+            found += [
+                Target(f"{folder.name} · {c.name}", f"{place}/{c.name}", True) for c in RunDir(folder).checkpoints()
+            ]
         found += [Target(Path(model).name, model, True) for model in self.desk.models()]
         return [*found, Target("endpoint", "", False, remote=True)]
 
     def ask(
-        self, target: Target, turns: Sequence[Message], generation: GenerationSettings, reply: Reply, *,
-        seed: int = 0, thinking: bool | None = None, tools: Sequence[Any] = (),
-    ) -> None:  # fmt: skip
+        self,
+        target: Target,
+        turns: Sequence[Message],
+        generation: GenerationSettings,
+        reply: Reply,
+        *,
+        seed: int = 0,
+        thinking: bool | None = None,
+        tools: Sequence[Any] = (),
+    ) -> None:
         """Put a turn in line; `reply` grows from the model's thread. Errors are put into it."""
         from sartor.use.batcher import Request
 

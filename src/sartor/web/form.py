@@ -17,19 +17,47 @@ from sartor.base.settings import SECTIONS
 from sartor.web.desk import Desk
 
 USUAL = (
-    "model_name_or_path", "dataset", "val_size", "template", "finetuning_type", "lora_rank", "learning_rate",
-    "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "cutoff_len",
-    "lr_scheduler_type", "warmup_ratio", "save_steps", "output_dir",
-)  # fmt: skip
+    "model_name_or_path",
+    "dataset",
+    "val_size",
+    "template",
+    "finetuning_type",
+    "lora_rank",
+    "learning_rate",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "cutoff_len",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "save_steps",
+    "output_dir",
+)
 """Open on the page; the others are folded."""
-NOT_HERE = ("trust_remote_code", "judge_api_key", "do_train", "do_predict", "do_eval", "deepspeed",
-            "resume_from_checkpoint")  # fmt: skip
+NOT_HERE = (
+    "trust_remote_code",
+    "judge_api_key",
+    "do_train",
+    "do_predict",
+    "do_eval",
+    "deepspeed",
+    "resume_from_checkpoint",
+)
 """Not drawn. The first two cannot be switched on from the page at all."""
 BEGINNING: Mapping[str, Any] = {
-    "model_name_or_path": "smollm2-135m", "stage": "sft", "finetuning_type": "lora", "lora_rank": 16,
-    "val_size": 0.1, "cutoff_len": 1024, "learning_rate": 5e-4, "num_train_epochs": 4.0,
-    "per_device_train_batch_size": 8, "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "save_steps": 50,
-}  # fmt: skip
+    "model_name_or_path": "smollm2-135m",
+    "stage": "sft",
+    "finetuning_type": "lora",
+    "lora_rank": 16,
+    "val_size": 0.1,
+    "cutoff_len": 1024,
+    "learning_rate": 5e-4,
+    "num_train_epochs": 4.0,
+    "per_device_train_batch_size": 8,
+    "lr_scheduler_type": "cosine",
+    "warmup_ratio": 0.1,
+    "save_steps": 50,
+}
 """The form as it opens: LoRA on the embedded model."""
 MOST_YAML = 200_000
 """Characters. A few lines that refer to each other can stand for more memory than there is: no references either."""
@@ -123,9 +151,16 @@ def allow(desk: Desk, config: RunConfig) -> None:
     Raises: ConfigError for paths outside of the desk, and for settings that only a command line can switch on.
     """
     harmless(config)
-    paths = [config.data.dataset_dir, config.train.output_dir, config.export.export_dir, config.train.deepspeed,
-             config.method.ref_model, config.evaluation.judge_labels, *config.model.adapter_name_or_path,
-             config.model.model_name_or_path]  # fmt: skip
+    paths = [
+        config.data.dataset_dir,
+        config.train.output_dir,
+        config.export.export_dir,
+        config.train.deepspeed,
+        config.method.ref_model,
+        config.evaluation.judge_labels,
+        *config.model.adapter_name_or_path,
+        config.model.model_name_or_path,
+    ]
     if isinstance(config.train.resume_from_checkpoint, str):
         paths.append(config.train.resume_from_checkpoint)
     roots = (desk.folder, *desk.model_dirs)
@@ -133,8 +168,11 @@ def allow(desk: Desk, config: RunConfig) -> None:
         place = (desk.folder / path).resolve()
         is_path = path.startswith(("/", "~", ".")) or "\\" in path or place.exists()
         if path.startswith("~") or (is_path and not any(place.is_relative_to(root.resolve()) for root in roots)):
-            raise ConfigError("This lies outside the folder of the page.", path,
-                              "Choose something in it, or start the page with --model-dir.")  # fmt: skip
+            raise ConfigError(
+                "This lies outside the folder of the page.",
+                path,
+                "Choose something in it, or start the page with --model-dir.",
+            )
     if config.train.output_dir and not _in_runs(desk, config.train.output_dir):
         raise ConfigError("A run of the page lies directly in runs/.", config.train.output_dir, "Write runs/NAME.")
 

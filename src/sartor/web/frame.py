@@ -24,8 +24,16 @@ LANGUAGE, THEME = "sartor-lang", "sartor-theme"
 """Cookies: what a person chose."""
 QUASAR: dict[str, Language] = {"en": "en-US", "zh": "zh-CN"}
 """What the components' own labels speak."""
-STATE_PILL = {"running": "run", "finished": "ok", "failed": "no", "damaged": "no", "interrupted": "wait",
-              "waiting": "wait", "better": "ok", "worse": "no"}  # fmt: skip
+STATE_PILL = {
+    "running": "run",
+    "finished": "ok",
+    "failed": "no",
+    "damaged": "no",
+    "interrupted": "wait",
+    "waiting": "wait",
+    "better": "ok",
+    "worse": "no",
+}
 
 
 @contextmanager

@@ -127,9 +127,13 @@ class Jobs:
         with (job.path / "log.txt").open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "sartor.web.worker", str(job.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.work_in,
-                start_new_session=True, env={**os.environ, VISIBLE: device} if device else None,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.work_in,
+                start_new_session=True,
+                env={**os.environ, VISIBLE: device} if device else None,
+            )
         self.children.append(child)
         job.write("started.json", {"pid": child.pid, "born": _born(child.pid), "device": device})
 

@@ -43,8 +43,16 @@ class Pair:
     @classmethod
     def of(cls, made: Grounded) -> Pair:
         place = made.passage
-        return cls([asdict(turn) for turn in made.turns], list(made.spans), place.document, place.sha256, place.section,
-                   place.start, place.stop, place.text)  # fmt: skip
+        return cls(
+            [asdict(turn) for turn in made.turns],
+            list(made.spans),
+            place.document,
+            place.sha256,
+            place.section,
+            place.start,
+            place.stop,
+            place.text,
+        )
 
     @property
     def usable(self) -> bool:
@@ -87,14 +95,23 @@ def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str,
 
     staged = job.path.parent.parent / "generated"
     made = generating.generate(
-        **{**job.arguments, "dataset_dir": staged}, stop=stop, on_pair=take, progress=progress,
+        **{**job.arguments, "dataset_dir": staged},
+        stop=stop,
+        on_pair=take,
+        progress=progress,
         on_estimate=lambda found: job.write("estimate.json", found.to_json()),
-    )  # fmt: skip
+    )
     found = made.generated
     save(job, [Pair.of(one) for one in found.pairs])
     refused = dict(Counter(one.reason for one in found.refused))
-    return {"pairs": len(found.pairs), "refused": refused, "failed": len(found.failed), "stopped": found.stopped,
-            "spent": made.spent, "reused": found.reused}  # fmt: skip
+    return {
+        "pairs": len(found.pairs),
+        "refused": refused,
+        "failed": len(found.failed),
+        "stopped": found.stopped,
+        "spent": made.spent,
+        "reused": found.reused,
+    }
 
 
 def save(job: Job, pairs: Sequence[Pair]) -> None:

@@ -22,9 +22,13 @@ class Rows:
         self.first = -1
         with ui.element("div").classes("list").style(f"max-height:{SIGHT_PX}px").props("tabindex=0") as self.outer:
             self.inner = ui.element("div").style("position:relative")
-        self.outer.on("scroll", self._scrolled, throttle=0.08, trailing_events=True, js_handler=(
-            "(e) => { if (e.target === e.currentTarget || true) emit(e.target.scrollTop) }"
-        ))  # fmt: skip
+        self.outer.on(
+            "scroll",
+            self._scrolled,
+            throttle=0.08,
+            trailing_events=True,
+            js_handler=("(e) => { if (e.target === e.currentTarget || true) emit(e.target.scrollTop) }"),
+        )
         self.reset(count)
 
     def reset(self, count: int) -> None:

@@ -14,9 +14,14 @@ PASSWORD = "SARTOR_WEB_PASSWORD"
 
 
 def serve(
-    folder: Path, *, host: str = "127.0.0.1", port: int = 8080, model_dirs: Sequence[Path] = (),
-    hosts: Sequence[str] = (), on_ready: Callable[[str], None] | None = None,
-) -> None:  # fmt: skip
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    model_dirs: Sequence[Path] = (),
+    hosts: Sequence[str] = (),
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
     """Serve the page of a folder until SIGINT or SIGTERM; `on_ready(address)` is called before the first request.
 
     Works in the folder as if one had gone there (`cd`), so that paths in settings mean the same on the command line.

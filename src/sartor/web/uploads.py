@@ -39,8 +39,11 @@ async def keep(body: AsyncIterator[bytes], name: str, folder: Path, most_bytes: 
             async for block in body:
                 count += len(block)
                 if count > most_bytes:
-                    raise DataError(f"The file is too large (more than {most_bytes:,} bytes).", name,
-                                    "Put it into the folder by other means and choose it there.")  # fmt: skip
+                    raise DataError(
+                        f"The file is too large (more than {most_bytes:,} bytes).",
+                        name,
+                        "Put it into the folder by other means and choose it there.",
+                    )
                 file.write(block)
         if not count:
             raise DataError("The file is empty.", name, "Choose another file.")

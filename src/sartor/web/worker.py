@@ -27,9 +27,10 @@ def work(job: Job) -> Any:
             return {"run": run.path.name, "already_finished": run.already_finished}
         case "estimate":
             found, plan = api.estimate(Path(arguments["settings"]))
-            return {"estimate": found.to_json(), "reasons": {
-                name: [getattr(plan, name, None), reason] for name, reason in plan.reasons.items()
-            }}  # fmt: skip
+            return {
+                "estimate": found.to_json(),
+                "reasons": {name: [getattr(plan, name, None), reason] for name, reason in plan.reasons.items()},
+            }
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
@@ -44,11 +45,17 @@ def work(job: Job) -> Any:
             return pairs.generate(job, progress)
         case "export":
             done = api.export(
-                arguments["run"], arguments["to"], arguments["out"], quant=arguments.get("quant"),
+                arguments["run"],
+                arguments["to"],
+                arguments["out"],
+                quant=arguments.get("quant"),
                 dtype=arguments.get("dtype"),
-            )  # fmt: skip
-            return {"folder": str(done.folder), "files": [file.name for file in done.files],
-                    "checks": [asdict(check) for check in done.checks]}  # fmt: skip
+            )
+            return {
+                "folder": str(done.folder),
+                "files": [file.name for file in done.files],
+                "checks": [asdict(check) for check in done.checks],
+            }
 
 
 def _writer(job: Job) -> Callable[[int, int | None], None]:

@@ -58,8 +58,10 @@ def _history(row: Mapping[str, Any], column: str | None, notes: Notes) -> tuple[
     for pair in value if isinstance(value, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2:
             raise Unusable("history-malformed", column, field=column)
-        turns += [Message("user", text_of(pair[0], str(column), notes)),
-                  Message("assistant", text_of(pair[1], str(column), notes))]  # fmt: skip
+        turns += [
+            Message("user", text_of(pair[0], str(column), notes)),
+            Message("assistant", text_of(pair[1], str(column), notes)),
+        ]
     return tuple(turns)
 
 

@@ -74,14 +74,28 @@ def _learn(turn: Mapping[str, Any], number: int, column: str) -> bool:
 
 EXAMPLES: tuple[Any, ...] = (
     (
-        {"messages": [
-            {"role": "developer", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "text", "text": "Weather in "}, {"type": "text", "text": "Bath?"}]},
-            {"role": "assistant", "content": None, "tool_calls": [
-                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Bath"}'}}]},
-            {"role": "tool", "tool_call_id": "c1", "content": "rain"},
-            {"role": "assistant", "content": "Rain.", "reasoning_content": "The tool said so."},
-        ]},
+        {
+            "messages": [
+                {"role": "developer", "content": "Be brief."},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "Weather in "}, {"type": "text", "text": "Bath?"}],
+                },
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {
+                            "id": "c1",
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": '{"city": "Bath"}'},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+                {"role": "assistant", "content": "Rain.", "reasoning_content": "The tool said so."},
+            ]
+        },
         {},
         ("system: Be brief.", "user: Weather in Bath?", "assistant: ", "tool: rain", "assistant: Rain."),
     ),
@@ -90,5 +104,5 @@ EXAMPLES: tuple[Any, ...] = (
         {"columns": {"system": "system"}},
         ("user: Hi", "assistant: Hello"),
     ),
-)  # fmt: skip
+)
 """(row, keys of the registry entry, the turns it becomes)"""

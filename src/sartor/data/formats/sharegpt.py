@@ -12,9 +12,15 @@ from sartor.data.formats.alpaca import good_of
 from sartor.data.validate import Notes, Unusable, is_missing, optional_text, parse_tools, required_text, text_of
 
 SYNONYMS: Mapping[str, Role] = {
-    "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant", "system": "system", "tool": "tool",
-    "observation": "tool", "developer": "system",
-}  # fmt: skip
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "system": "system",
+    "tool": "tool",
+    "observation": "tool",
+    "developer": "system",
+}
 """Role words understood beside the entry's own tags, so that a half-written `tags` reads the usual words too."""
 
 ReadTurn: TypeAlias = Callable[[Any, int, DatasetSpec, str, Notes], Message]
@@ -66,9 +72,11 @@ def _turn(row: Mapping[str, Any], column: str, spec: DatasetSpec, notes: Notes, 
         raise Unusable("answer-missing", column, field=column)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    return read_turn(value, 1, spec, column, notes) if isinstance(value, dict) else Message(
-        "assistant", text_of(value, column, notes)
-    )  # fmt: skip
+    return (
+        read_turn(value, 1, spec, column, notes)
+        if isinstance(value, dict)
+        else Message("assistant", text_of(value, column, notes))
+    )
 
 
 def message_of(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:
@@ -100,8 +108,12 @@ def learn_of(turn: Mapping[str, Any], number: int, column: str) -> bool:
 
 def role_of(word: str, tags: Mapping[str, str]) -> Role | None:
     """The role that a row's word means, by the entry's tags first."""
-    own: dict[str, Role] = {tags["user_tag"]: "user", tags["assistant_tag"]: "assistant", tags["system_tag"]: "system",
-           tags["observation_tag"]: "tool"}  # fmt: skip
+    own: dict[str, Role] = {
+        tags["user_tag"]: "user",
+        tags["assistant_tag"]: "assistant",
+        tags["system_tag"]: "system",
+        tags["observation_tag"]: "tool",
+    }
     return own.get(word) or SYNONYMS.get(word)
 
 

@@ -105,9 +105,12 @@ def spread(count: int) -> list[int]:
 
 
 def tasks_of(
-    passages: Sequence[Passage], prompt: Prompt, each: int, turn: int = 0,
+    passages: Sequence[Passage],
+    prompt: Prompt,
+    each: int,
+    turn: int = 0,
     asked: Mapping[Passage, list[str]] | None = None,
-) -> list[Task]:  # fmt: skip
+) -> list[Task]:
     """The requests of one round in the order of the passages; `asked` are the questions that were written before."""
     found: list[Task] = []
     for passage in passages:
@@ -126,10 +129,17 @@ def tasks_of(
 
 
 def estimate(
-    tasks: Iterable[Task], journal: Journal, *, model: str, max_tokens: int, pairs: int | None = None,
-    price_in: float = 0.0, price_out: float = 0.0, workers: int = 1,
+    tasks: Iterable[Task],
+    journal: Journal,
+    *,
+    model: str,
+    max_tokens: int,
+    pairs: int | None = None,
+    price_in: float = 0.0,
+    price_out: float = 0.0,
+    workers: int = 1,
     call_s: float = CALL_S,
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """Count what is to be asked still; with `pairs` wanted, no more than these need if every answer is used."""
     passages: set[Passage] = set()
     calls = reused = tokens_in = tokens_out = most_in = likely = 0
@@ -150,9 +160,18 @@ def estimate(
         for inside, outside in ((tokens_in, tokens_out), (most_in, calls * max_tokens))
     )
     return Estimate(
-        len(passages), calls, reused, tokens_in, tokens_out, most_in, calls * max_tokens, money, most_money,
-        call_s * math.ceil(calls / workers), assumed_call_s=call_s,
-    )  # fmt: skip
+        len(passages),
+        calls,
+        reused,
+        tokens_in,
+        tokens_out,
+        most_in,
+        calls * max_tokens,
+        money,
+        most_money,
+        call_s * math.ceil(calls / workers),
+        assumed_call_s=call_s,
+    )
 
 
 def tokens_in_text(text: str) -> int:

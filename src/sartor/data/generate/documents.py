@@ -181,6 +181,13 @@ def _epub(path: Path, encoding: str | None) -> str:
 
 
 READERS: Mapping[str, Callable[[Path, str | None], str]] = {
-    ".txt": _plain, ".md": _plain, ".markdown": _plain, ".html": _html, ".htm": _html, ".xhtml": _html,
-    ".pdf": _pdf, ".docx": _docx, ".epub": _epub,
-}  # fmt: skip
+    ".txt": _plain,
+    ".md": _plain,
+    ".markdown": _plain,
+    ".html": _html,
+    ".htm": _html,
+    ".xhtml": _html,
+    ".pdf": _pdf,
+    ".docx": _docx,
+    ".epub": _epub,
+}

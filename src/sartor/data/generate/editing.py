@@ -17,9 +17,7 @@ def is_ours(columns: Iterable[str]) -> bool:
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """Cells without the apostrophe that kept Excel from taking them for formulas."""
-    return {
-        name: cell[1:] if isinstance(cell, str) and ESCAPED.match(cell) else cell for name, cell in row.items()
-    }  # fmt: skip
+    return {name: cell[1:] if isinstance(cell, str) and ESCAPED.match(cell) else cell for name, cell in row.items()}
 
 
 def with_provenance(rows: Sequence[dict[str, Any]], cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

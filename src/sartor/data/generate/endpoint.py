@@ -30,11 +30,21 @@ class Endpoint:
     """
 
     def __init__(
-        self, url: str, model: str, key: str | None = None, *, most_spent: float | None = None, price_in: float = 0.0,
-        price_out: float = 0.0, max_tokens: int = 1024, timeout_s: float = 120.0, workers: int = 1,
-        stop: threading.Event | None = None, sleep: Callable[[float], None] | None = None,
+        self,
+        url: str,
+        model: str,
+        key: str | None = None,
+        *,
+        most_spent: float | None = None,
+        price_in: float = 0.0,
+        price_out: float = 0.0,
+        max_tokens: int = 1024,
+        timeout_s: float = 120.0,
+        workers: int = 1,
+        stop: threading.Event | None = None,
+        sleep: Callable[[float], None] | None = None,
         transport: httpx.BaseTransport | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.url, self.model, self.max_tokens = url.rstrip("/"), model, max_tokens
         self.most_spent, self.price_in, self.price_out = most_spent, price_in, price_out
         self.spent, self.retries, self.pace = 0.0, 0, Pace(workers)
@@ -111,9 +121,10 @@ class Endpoint:
             self._money.wait_for(lambda: self.spent + self._reserved + worst <= most or not self._reserved)
             if self.spent + worst > most:
                 raise CapReached(
-                    f"The next request could pass the cap of {most:g}; {self.spent:.4g} is spent.", self.url,
+                    f"The next request could pass the cap of {most:g}; {self.spent:.4g} is spent.",
+                    self.url,
                     "Answers so far are kept: run the same command with a higher --max-cost to go on.",
-                )  # fmt: skip
+                )
             self._reserved += worst
 
     def _settle(self, worst: float, cost: float) -> None:

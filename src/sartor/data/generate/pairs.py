@@ -16,14 +16,27 @@ GROUNDED = 0.7
 PLAIN = re.compile(
     r"^[ \t*#\d.]*(?P<kind>Q|A|Question|Answer|Quote|问|答|问题|答案|引文)[ \t*]*[:：][ \t*]*", re.MULTILINE | re.I
 )
-KIND = {"q": "question", "question": "question", "问": "question", "问题": "question", "a": "answer",
-        "answer": "answer", "答": "answer", "答案": "answer", "quote": "quote", "引文": "quote"}  # fmt: skip
+KIND = {
+    "q": "question",
+    "question": "question",
+    "问": "question",
+    "问题": "question",
+    "a": "answer",
+    "answer": "answer",
+    "答": "answer",
+    "答案": "answer",
+    "quote": "quote",
+    "引文": "quote",
+}
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
-LITTLE = frozenset(re.findall(
-    r"\w+",
-    "a an the is are was were be been it its he she they them his her their this that of in on at to for by with and "
-    "or as from did does do had has have not no yes there who what when where which 的 了 是 在 和 他 她 它 这 那 也",
-))  # fmt: skip
+LITTLE = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the is are was were be been it its he she they them his her their this that of in on at to for by "
+        "with and or as from did does do had has have not no yes there who what when where which "
+        "的 了 是 在 和 他 她 它 这 那 也",
+    )
+)
 """Words that prove nothing."""
 NEAR, SHORTEST = 0.85, 8
 """Questions with so like sets of neighbouring characters repeat each other; shorter ones must be equal."""

@@ -37,8 +37,13 @@ class Prompt:
         self, passage: str, *, section: str = "", pairs: int = 1, sentence: str = "", asked: Iterable[str] = ()
     ) -> tuple[Message, ...]:
         """What a model is sent; `asked` are questions on the passage that should not come again."""
-        filled = {"passage": passage, "sentence": sentence, "pairs": str(pairs), "section": section,
-                  "style": self.style}  # fmt: skip
+        filled = {
+            "passage": passage,
+            "sentence": sentence,
+            "pairs": str(pairs),
+            "section": section,
+            "style": self.style,
+        }
         turns = [Message(role, fill(text, filled)) for role, text in self.turns]
         last = turns[-1].text
         if self.style and not any("{style}" in text for _, text in self.turns):
@@ -54,9 +59,13 @@ def prompt_file(language: str, *, multi_turn: bool = False, small: bool = False)
 
 
 def read_prompt(
-    language: str, file: Path | None = None, style: Path | None = None, *, multi_turn: bool = False,
+    language: str,
+    file: Path | None = None,
+    style: Path | None = None,
+    *,
+    multi_turn: bool = False,
     small: bool = False,
-) -> Prompt:  # fmt: skip
+) -> Prompt:
     """The user's file or ours, with the style's text. Raises: DataError when it names no {passage} or {sentence}, or
     a place that there is not, or when a file is not there.
     """
@@ -66,14 +75,16 @@ def read_prompt(
         for found in PLACE.finditer(text):
             if found[1] is not None and found[1] not in PLACES:
                 raise DataError(
-                    f"The prompt file does not fit: there is no {{{found[1]}}}.", str(path),
+                    f"The prompt file does not fit: there is no {{{found[1]}}}.",
+                    str(path),
                     f"{did_you_mean(found[1], PLACES)} Other braces are doubled: {{{{ }}}}.",
-                )  # fmt: skip
+                )
     if turns[-1][0] != "user" or not any(place in text for _, text in turns for place in ("{passage}", "{sentence}")):
         raise DataError(
-            "The prompt file does not fit: it asks about nothing.", str(path),
+            "The prompt file does not fit: it asks about nothing.",
+            str(path),
             "Its last turn is the user's, and it names {passage} or {sentence}.",
-        )  # fmt: skip
+        )
     return Prompt(turns, _text(style).strip() if style else "", language)
 
 

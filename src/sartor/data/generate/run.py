@@ -130,11 +130,21 @@ class _Work:
 
 
 def generate(
-    passages: Sequence[Passage], complete: Complete, journal: Journal, *, model: str, prompt: Prompt,
-    per_chunk: int | None = None, pairs: int | None = None, multi_turn: bool = False, workers: int = 1,
-    stop: threading.Event | None = None, on_pair: Callable[[Grounded], None] | None = None,
-    on_measured: Callable[[float], None] | None = None, progress: Callable[[int, int | None], None] | None = None,
-) -> Generated:  # fmt: skip
+    passages: Sequence[Passage],
+    complete: Complete,
+    journal: Journal,
+    *,
+    model: str,
+    prompt: Prompt,
+    per_chunk: int | None = None,
+    pairs: int | None = None,
+    multi_turn: bool = False,
+    workers: int = 1,
+    stop: threading.Event | None = None,
+    on_pair: Callable[[Grounded], None] | None = None,
+    on_measured: Callable[[float], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Generated:
     """Ask for each passage, or until there are `pairs`, spread over the passages; `workers` requests at once.
 
     The pairs come in one order, whichever answer comes first. An EndpointError fails its request alone and is never
@@ -158,15 +168,26 @@ def generate(
             stop.set()
             raise
     return Generated(
-        tuple(work.pairs), tuple(work.refused), tuple(work.failed), work.asked, work.reused, work.stopped, work.left,
-        work.tokens_in, work.tokens_out,
-    )  # fmt: skip
+        tuple(work.pairs),
+        tuple(work.refused),
+        tuple(work.failed),
+        work.asked,
+        work.reused,
+        work.stopped,
+        work.left,
+        work.tokens_in,
+        work.tokens_out,
+    )
 
 
 def _round(
-    work: _Work, tasks: Sequence[Task], complete: Complete, workers: int, stop: threading.Event,
+    work: _Work,
+    tasks: Sequence[Task],
+    complete: Complete,
+    workers: int,
+    stop: threading.Event,
     progress: Callable[[int, int | None], None] | None,
-) -> None:  # fmt: skip
+) -> None:
     """All tasks of a round: at most `workers` are in flight, and no more than the pairs still wanted need."""
     line: deque[tuple[Task, str | Future[Timed]]] = deque()
     flying: dict[Future[Timed], Task] = {}

@@ -51,8 +51,13 @@ def row_of(pair: Grounded) -> dict[str, Any]:
     for turn in pair.turns:
         turns += [{"from": "human", "value": turn.question}, {"from": "gpt", "value": turn.answer}]
     place = pair.passage
-    source: dict[str, Any] = {"document": place.document, "sha256": place.sha256, "start": place.start,
-                              "stop": place.stop, "quote": pair.quote}  # fmt: skip
+    source: dict[str, Any] = {
+        "document": place.document,
+        "sha256": place.sha256,
+        "start": place.start,
+        "stop": place.stop,
+        "quote": pair.quote,
+    }
     if pair.later:
         source["quotes"] = [turn.quote for turn in pair.turns]
     return {"conversations": turns, "section": place.section, "source": source}

@@ -49,8 +49,10 @@ def _has_blank_lines(path: Path, encoding: str) -> bool:
 
 
 EXAMPLES = (
-    ("It is a truth\nuniversally acknowledged.\n\n\nHowever little known.\n",
-     [{"text": "It is a truth\nuniversally acknowledged."}, {"text": "However little known."}]),
+    (
+        "It is a truth\nuniversally acknowledged.\n\n\nHowever little known.\n",
+        [{"text": "It is a truth\nuniversally acknowledged."}, {"text": "However little known."}],
+    ),
     ("one\ntwo\n", [{"text": "one"}, {"text": "two"}]),
-)  # fmt: skip
+)
 """(text, rows)"""

@@ -33,9 +33,11 @@ def needs_reference(method: MethodSettings) -> bool:
 
 
 def pair_losses(
-    method: MethodSettings, chosen: tuple[Tensor, Tensor], rejected: tuple[Tensor, Tensor],
+    method: MethodSettings,
+    chosen: tuple[Tensor, Tensor],
+    rejected: tuple[Tensor, Tensor],
     reference: tuple[Tensor, Tensor] | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Loss of each pair, loss_P, from (logp_P, count_P) of the chosen and of the rejected answers.
 
     `reference` holds logp_P of both under the reference; orpo and simpo have none. β is `pref_beta`. With

@@ -80,8 +80,17 @@ def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[O
             if (skip := reasons.get(origin.id)) is None:
                 continue
             count += 1
-            told = {"id": origin.id, "file": origin.file, "row": origin.row, "line": origin.line, "code": skip.code,
-                    "field": skip.field, "reason": skip.reason, "fix": skip.fix, "data": row}  # fmt: skip
+            told = {
+                "id": origin.id,
+                "file": origin.file,
+                "row": origin.row,
+                "line": origin.line,
+                "code": skip.code,
+                "field": skip.field,
+                "reason": skip.reason,
+                "fix": skip.fix,
+                "data": row,
+            }
             file.write(orjson.dumps(told, default=str) + b"\n")
     return count
 

@@ -19,11 +19,22 @@ if TYPE_CHECKING:
     from sartor.data.load import Permissions
 
 ROLES = {
-    "human": "user_tag", "user": "user_tag", "question": "user_tag", "gpt": "assistant_tag",
-    "assistant": "assistant_tag", "bot": "assistant_tag", "model": "assistant_tag", "ai": "assistant_tag",
-    "chatgpt": "assistant_tag", "answer": "assistant_tag", "system": "system_tag", "developer": "system_tag",
-    "tool": "observation_tag", "observation": "observation_tag", "tool_response": "observation_tag",
-}  # fmt: skip
+    "human": "user_tag",
+    "user": "user_tag",
+    "question": "user_tag",
+    "gpt": "assistant_tag",
+    "assistant": "assistant_tag",
+    "bot": "assistant_tag",
+    "model": "assistant_tag",
+    "ai": "assistant_tag",
+    "chatgpt": "assistant_tag",
+    "answer": "assistant_tag",
+    "system": "system_tag",
+    "developer": "system_tag",
+    "tool": "observation_tag",
+    "observation": "observation_tag",
+    "tool_response": "observation_tag",
+}
 """Role synonyms (lower case) → the tag whose word is written instead."""
 BLANK_MEANS_NONE = ("system", "tools")
 Change: TypeAlias = tuple[Origin, str, str]

@@ -83,9 +83,10 @@ class Reference:
         check = Check(form, len(self.prompts), positions, same / max(positions, 1), largest, limit, least, where)
         if not check.holds:
             raise ExportError(
-                f"The {form} export answers differently: {check}.", where,
+                f"The {form} export answers differently: {check}.",
+                where,
                 f"Nothing was written. {fix}",
-            )  # fmt: skip
+            )
         return check
 
 

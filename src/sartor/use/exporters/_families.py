@@ -39,9 +39,10 @@ def family_of(config: Any) -> Family:
     """Raises: ExportError naming the families there are."""
     if config.model_type not in FAMILIES:
         raise ExportError(
-            f"There is no GGUF export for models of type {config.model_type!r}.", "config.json",
+            f"There is no GGUF export for models of type {config.model_type!r}.",
+            "config.json",
             f"There is for: {', '.join(sorted(FAMILIES))}. Others: --to merged, then llama.cpp's own converter.",
-        )  # fmt: skip
+        )
     return FAMILIES[config.model_type]
 
 
@@ -111,9 +112,9 @@ def _gemma_3(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window)
     local = config.rope_parameters.get("sliding_attention", config.rope_parameters)
     writer.add_rope_freq_base_swa(local["rope_theta"])
-    if config.layer_types != ["full_attention" if n % 6 == 5 else "sliding_attention" for n in range(
-        config.num_hidden_layers
-    )]:  # fmt: skip
+    if config.layer_types != [
+        "full_attention" if n % 6 == 5 else "sliding_attention" for n in range(config.num_hidden_layers)
+    ]:
         raise ExportError("llama.cpp wants every sixth layer of Gemma 3 global.", "layer_types", "Export merged.")
 
 

@@ -37,9 +37,13 @@ class GoTemplate:
         without_system, _ = _around(bare, _FIRST, _ANSWER)
         before_answer = _between(whole, _FIRST, _ANSWER)
         made = cls(
-            before_system, after_system, without_system, before_answer, _between(whole, _ANSWER, _SECOND),
+            before_system,
+            after_system,
+            without_system,
+            before_answer,
+            _between(whole, _ANSWER, _SECOND),
             whole.rpartition(_SECOND)[2],
-        )  # fmt: skip
+        )
         made._prove(template, skip)
         return made
 
@@ -71,8 +75,13 @@ class GoTemplate:
         pieces = "".join((self.before_system, self.after_system, self.without_system, self.before_answer, self.end))
         if "{{" in pieces or '"""' in pieces:
             raise ExportError("The template's own text is syntax in a Modelfile.", template.name, _HELP)
-        turns = [Message("user", "One?"), Message("assistant", "Two."), Message("user", "三？"),
-                 Message("assistant", "Four"), Message("user", "Five\nsix")]  # fmt: skip
+        turns = [
+            Message("user", "One?"),
+            Message("assistant", "Two."),
+            Message("user", "三？"),
+            Message("assistant", "Four"),
+            Message("user", "Five\nsix"),
+        ]
         for head in ([], [Message("system", "Be brief.")]):
             for count in (1, 3, 5):
                 talk = [*head, *turns[:count]]

@@ -24,9 +24,10 @@ class LlamaCpp:
     def __init__(self, path: Path, vocabulary: int, context: int = 1024) -> None:
         if find_spec("xllamacpp") is None:
             raise ExportError(
-                "A GGUF file is checked through llama.cpp, which is not installed.", "xllamacpp",
+                "A GGUF file is checked through llama.cpp, which is not installed.",
+                "xllamacpp",
                 "Run: pip install xllamacpp (a wheel; it needs no compiler). Or add --no-check.",
-            )  # fmt: skip
+            )
         import xllamacpp
 
         parameters = xllamacpp.CommonParams()
@@ -76,8 +77,14 @@ class LlamaCpp:
 
     def _next(self, ids: list[int]) -> Tensor:
         # Probabilities are reported before the bias, but not at all with half a character: so a letter is forced.
-        request = {"prompt": ids, "n_predict": 1, "n_probs": min(LISTED, self.vocabulary), "temperature": 0.0,
-                   "logit_bias": [[self._letter, 1e4]], "cache_prompt": True}  # fmt: skip
+        request = {
+            "prompt": ids,
+            "n_predict": 1,
+            "n_probs": min(LISTED, self.vocabulary),
+            "temperature": 0.0,
+            "logit_bias": [[self._letter, 1e4]],
+            "cache_prompt": True,
+        }
         listed = self._post("/completion", request)["completion_probabilities"][0]["top_logprobs"]
         values = torch.full((self.vocabulary,), listed[-1]["logprob"])
         values[[entry["id"] for entry in listed]] = torch.tensor([entry["logprob"] for entry in listed])

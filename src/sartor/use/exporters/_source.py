@@ -107,11 +107,20 @@ def write_record(folder: Path, form: str, source: Source, checks: tuple[Check, .
         "template": source.engine.template.name,
         **more,
         "checks": [
-            {"form": c.form, "prompts": c.prompts, "positions": c.positions, "agreement": round(c.agreement, 6),
-             "largest": round(c.largest, 6), "limit": c.limit, "least": c.least, "where": c.where} for c in checks
+            {
+                "form": c.form,
+                "prompts": c.prompts,
+                "positions": c.positions,
+                "agreement": round(c.agreement, 6),
+                "largest": round(c.largest, 6),
+                "limit": c.limit,
+                "least": c.least,
+                "where": c.where,
+            }
+            for c in checks
         ],
         "files": {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file()},
-    }  # fmt: skip
+    }
     atomic_write(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=2) + "\n")
 
 

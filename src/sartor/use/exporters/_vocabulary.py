@@ -82,9 +82,10 @@ class Vocabulary:
         if len(stop_ids) > 1:
             writer.add_eot_token_id(stop_ids[1])
         known = {
-            writer.add_bos_token_id: tokenizer.bos_token_id, writer.add_unk_token_id: tokenizer.unk_token_id,
+            writer.add_bos_token_id: tokenizer.bos_token_id,
+            writer.add_unk_token_id: tokenizer.unk_token_id,
             writer.add_pad_token_id: tokenizer.pad_token_id,
-        }  # fmt: skip
+        }
         for add, id in known.items():
             if id is not None:
                 add(id)

@@ -66,9 +66,12 @@ def write(source: Source, path: Path, quant: str) -> None:
         shape = gguf.quant_shape_to_byte_shape(tuple(tensor.shape), kinds[name])
         plain = {"F32": np.float32, "F16": np.float16}.get(kinds[name].name)
         writer.add_tensor_info(
-            name, tuple(tensor.shape) if plain else shape, np.dtype(plain or np.uint8), int(np.prod(shape)),
+            name,
+            tuple(tensor.shape) if plain else shape,
+            np.dtype(plain or np.uint8),
+            int(np.prod(shape)),
             None if plain else kinds[name],
-        )  # fmt: skip
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
@@ -96,8 +99,9 @@ def _same(what: str, ours: Any, theirs: Any) -> None:
         place = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
         raise ExportError(
             f"llama.cpp reads {what} differently: {theirs[place : place + 8]!r}, not {ours[place : place + 8]!r}.",
-            f"place {place}", "Nothing was written. Export --to merged instead, and please report the model.",
-        )  # fmt: skip
+            f"place {place}",
+            "Nothing was written. Export --to merged instead, and please report the model.",
+        )
 
 
 def _tensors(model: Any, config: Any, family: Family) -> dict[str, Tensor]:

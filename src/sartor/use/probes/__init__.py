@@ -52,9 +52,11 @@ def questions(name: str = "general") -> tuple[Question, ...]:
 
 
 def ask(
-    engine: Engine, probe: Sequence[Question], weights: Which = "tuned",
+    engine: Engine,
+    probe: Sequence[Question],
+    weights: Which = "tuned",
     progress: Callable[[int, int | None], None] | None = None,
-) -> list[Reply]:  # fmt: skip
+) -> list[Reply]:
     """Greedy answers, in order. Raises: PromptError when the template refuses a lone question."""
     done = 0
 

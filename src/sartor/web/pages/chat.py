@@ -57,8 +57,9 @@ class Column:
         with self.root:
             labels = {place: label(target, t) for place, target in enumerate(self.chat.targets)}
             with line().style("flex-wrap:nowrap"):
-                ui.select(labels, value=self.chat.targets.index(self.target), label=t("chat.model"),
-                          on_change=self._choose).props("outlined dense").classes("grow")  # fmt: skip
+                ui.select(
+                    labels, value=self.chat.targets.index(self.target), label=t("chat.model"), on_change=self._choose
+                ).props("outlined dense").classes("grow")
                 button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("chat.remove")}"')
             self.address = ui.element("div").classes("flex flex-col gap-2 w-full")
             self.head = ui.element("div").classes("small soft mono")
@@ -233,17 +234,29 @@ class Chatting:
             "outlined dense autogrow"
         ).classes("w-full mono").style("margin:10px 0")
         with ui.element("div").classes("fields"):
-            ui.select({False: t("chat.greedy"), True: t("chat.sample")}, value=False, label=t("chat.drawing"),
-                      on_change=partial(self._set, "do_sample")).props("outlined dense")  # fmt: skip
+            ui.select(
+                {False: t("chat.greedy"), True: t("chat.sample")},
+                value=False,
+                label=t("chat.drawing"),
+                on_change=partial(self._set, "do_sample"),
+            ).props("outlined dense")
             for key in ("max_new_tokens", "temperature", "top_p"):
                 ui.number(key, value=self.settings[key], min=0, on_change=partial(self._set, key)).props(
                     "outlined dense"
                 )
-            ui.number(t("chat.seed"), value=0, min=0, precision=0,
-                      on_change=lambda e: setattr(self, "seed", int(e.value or 0))).props("outlined dense")  # fmt: skip
-            ui.select({None: t("chat.as_template"), True: t("chat.on"), False: t("chat.off")}, value=None,
-                      label=t("chat.think"), on_change=lambda e: setattr(self, "thinking", e.value),
-                      ).props("outlined dense")  # fmt: skip
+            ui.number(
+                t("chat.seed"),
+                value=0,
+                min=0,
+                precision=0,
+                on_change=lambda e: setattr(self, "seed", int(e.value or 0)),
+            ).props("outlined dense")
+            ui.select(
+                {None: t("chat.as_template"), True: t("chat.on"), False: t("chat.off")},
+                value=None,
+                label=t("chat.think"),
+                on_change=lambda e: setattr(self, "thinking", e.value),
+            ).props("outlined dense")
 
     def _set(self, key: str, event: Any) -> None:
         value = event.value
@@ -305,14 +318,20 @@ class Chatting:
     async def _export(self) -> None:
         system = [{"role": "system", "content": self.system}] if self.system else []
         columns = [
-            {"model": f"{column.remote.url} {column.remote.model}" if column.target.remote
-             else label(column.target, self.t),
-             "fingerprint": column.fingerprint or None,
-             "messages": system + [{"role": m.role, "content": m.text} for m in column.turns]}
+            {
+                "model": f"{column.remote.url} {column.remote.model}"
+                if column.target.remote
+                else label(column.target, self.t),
+                "fingerprint": column.fingerprint or None,
+                "messages": system + [{"role": m.role, "content": m.text} for m in column.turns],
+            }
             for column in self.columns
-        ]  # fmt: skip
-        told = {"settings": {**self.settings, "seed": self.seed, "enable_thinking": self.thinking},
-                "tools": self.tools, "columns": columns}  # fmt: skip
+        ]
+        told = {
+            "settings": {**self.settings, "seed": self.seed, "enable_thinking": self.thinking},
+            "tools": self.tools,
+            "columns": columns,
+        }
         made = await aside(lambda: json.dumps(told, ensure_ascii=False, indent=2))
         ui.download.content(str(made), "conversation.json")
 

@@ -60,8 +60,9 @@ class Importing:
                 text(t("data.bring"), tag="h2")
                 link(t("generate.title") + " →", "/generate", "")
             with ui.element("label").classes("drop"):
-                ui.element("input").props(f'type=file data-upload accept="{",".join(readable())}" '
-                                          f'aria-label="{t("data.bring")}"')  # fmt: skip
+                ui.element("input").props(
+                    f'type=file data-upload accept="{",".join(readable())}" aria-label="{t("data.bring")}"'
+                )
                 text(t("data.drop"), tag="b")
                 text(t("data.drop_kinds"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
@@ -166,9 +167,11 @@ class Importing:
                 for field in FIELDS:
                     value = self.columns.get(field) or (found.mapping.get(field) if found else None)
                     ui.select(
-                        {None: "–", **shown}, value=value if value in shown else None, label=t(f"data.field_{field}"),
+                        {None: "–", **shown},
+                        value=value if value in shown else None,
+                        label=t(f"data.field_{field}"),
                         on_change=lambda event, field=field: self._set_column(field, event.value),
-                    ).props("outlined dense")  # fmt: skip
+                    ).props("outlined dense")
 
     def _has_cells(self) -> bool:
         """Whether a file that could not be understood is one that a delimiter parts."""
@@ -207,8 +210,9 @@ class Importing:
             return
         text(self.t("data.first_rows"), "soft small")
         used = {column: field for field, column in mapping.items()}
-        head = [(f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide raw")
-                for name in columns]  # fmt: skip
+        head = [
+            (f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide raw") for name in columns
+        ]
         rows = [[_cell(row.get(name)) for name in columns] for row in sample[:3]]
         table(head, rows)
 
@@ -248,9 +252,13 @@ class Importing:
 
     def _imported(self) -> Imported:
         return api.import_file(
-            self.desk.inside(self.file or ""), self.name, dataset_dir=self.desk.data, encoding=self.encoding,
-            columns=self.columns, delimiter=self.delimiter,
-        )  # fmt: skip
+            self.desk.inside(self.file or ""),
+            self.name,
+            dataset_dir=self.desk.data,
+            encoding=self.encoding,
+            columns=self.columns,
+            delimiter=self.delimiter,
+        )
 
     def _skipped(self, done: Imported) -> None:
         """The rows that could not be taken, each with a way to mend it into a new version."""
@@ -271,15 +279,17 @@ class Importing:
         with ui.dialog() as dialog, ui.element("div").classes("card").style("width:min(640px,92vw)"):
             text(t("data.mend_row", row=number), tag="h2")
             inputs = {
-                field: ui.textarea(
-                    t(f"data.field_{field}"), value=_cell(raw.get(found.mapping.get(field, ""), ""))
-                ).props("outlined autogrow").classes("w-full")
+                field: ui.textarea(t(f"data.field_{field}"), value=_cell(raw.get(found.mapping.get(field, ""), "")))
+                .props("outlined autogrow")
+                .classes("w-full")
                 for field in ("question", "answer")
-            }  # fmt: skip
+            }
 
             def save() -> None:
-                turn = [{"from": "human", "value": inputs["question"].value},
-                        {"from": "gpt", "value": inputs["answer"].value}]  # fmt: skip
+                turn = [
+                    {"from": "human", "value": inputs["question"].value},
+                    {"from": "gpt", "value": inputs["answer"].value},
+                ]
                 try:
                     new = api.save_version(self.name, self.desk.data, changes={}, added=[{"conversations": turn}])
                 except SartorError as error:
@@ -332,10 +342,22 @@ def datasets(desk: Desk, t: Words) -> None:
             known = entry if isinstance(entry, dict) else {}
             file = desk.data / str(known.get("file_name", ""))
             bytes_ = size(file.stat().st_size) if file.is_file() else "–"
-            rows.append([
-                lambda name=name: link(name, f"/dataset/{quote(name)}", ""), str(known.get("file_name", "–")),
-                str(known.get("formatting", "alpaca")), bytes_,
-                lambda name=name: link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn quiet"),
-            ])  # fmt: skip
-        table([(t("data.dataset"), "wide"), (t("data.file"), ""), (t("data.form"), ""), (t("data.size"), "num"),
-               ("", "act")], rows)  # fmt: skip
+            rows.append(
+                [
+                    lambda name=name: link(name, f"/dataset/{quote(name)}", ""),
+                    str(known.get("file_name", "–")),
+                    str(known.get("formatting", "alpaca")),
+                    bytes_,
+                    lambda name=name: link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn quiet"),
+                ]
+            )
+        table(
+            [
+                (t("data.dataset"), "wide"),
+                (t("data.file"), ""),
+                (t("data.form"), ""),
+                (t("data.size"), "num"),
+                ("", "act"),
+            ],
+            rows,
+        )

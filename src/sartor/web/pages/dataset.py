@@ -26,8 +26,16 @@ from sartor.web.words import Words
 
 VIEWS = ("rows", "labels", "check", "entry")
 MOST_SKIPPED = 200
-FIELD_OF = {"human": "question", "user": "question", "instruction": "question", "gpt": "answer",
-            "assistant": "answer", "output": "answer", "system": "system", "input": "input"}  # fmt: skip
+FIELD_OF = {
+    "human": "question",
+    "user": "question",
+    "instruction": "question",
+    "gpt": "answer",
+    "assistant": "answer",
+    "output": "answer",
+    "system": "system",
+    "input": "input",
+}
 """Who speaks, or the column, as the page calls it."""
 
 
@@ -146,11 +154,15 @@ class Browsing:
     def _ledger(self) -> None:
         ledger, t = self.loaded.ledger, self.t
         with card():
-            facts([
-                (t("dataset.read"), f"{ledger.read:,}"), (t("dataset.usable"), f"{ledger.learned:,}"),
-                (t("dataset.skipped"), f"{len(ledger.skipped):,}"), (t("dataset.left_out"), f"{ledger.left_out:,}"),
-                (t("data.encoding"), ", ".join(dict.fromkeys(str(f.encoding or "–") for f in self.loaded.files))),
-            ])  # fmt: skip
+            facts(
+                [
+                    (t("dataset.read"), f"{ledger.read:,}"),
+                    (t("dataset.usable"), f"{ledger.learned:,}"),
+                    (t("dataset.skipped"), f"{len(ledger.skipped):,}"),
+                    (t("dataset.left_out"), f"{ledger.left_out:,}"),
+                    (t("data.encoding"), ", ".join(dict.fromkeys(str(f.encoding or "–") for f in self.loaded.files))),
+                ]
+            )
             by_code: dict[str, list[Skipped]] = {}
             for skipped in ledger.skipped:
                 by_code.setdefault(skipped.code, []).append(skipped)
@@ -164,11 +176,14 @@ class Browsing:
     def _skipped(self, rows: list[Skipped]) -> None:
         t = self.t
         lines: list[list[Any]] = [
-            [str(s.origin), messages.text(s.code, "reason", s.params, t.lang),
-             messages.text(s.code, "fix", s.params, t.lang),
-             partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet")]
+            [
+                str(s.origin),
+                messages.text(s.code, "reason", s.params, t.lang),
+                messages.text(s.code, "fix", s.params, t.lang),
+                partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet"),
+            ]
             for s in rows[:MOST_SKIPPED]
-        ]  # fmt: skip
+        ]
         table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], lines)
 
     async def open(self, row_id: str, index: int | None) -> None:

@@ -59,14 +59,22 @@ class Choice:
     def overrides(self) -> list[str]:
         """As `api.compare` takes them. The metrics are always named, so that no Python file of a run's settings is."""
         wanted = [*self.metrics, *([self.metric] if self.metric not in (*self.metrics, "loss") else [])]
-        found = [f"primary_metric={self.metric}", f"max_new_tokens={self.longest}",
-                 f"metrics={','.join(wanted) if self.metrics else 'all'}"]  # fmt: skip
+        found = [
+            f"primary_metric={self.metric}",
+            f"max_new_tokens={self.longest}",
+            f"metrics={','.join(wanted) if self.metrics else 'all'}",
+        ]
         return found + ([f"eval_dataset={','.join(self.datasets)}"] if self.datasets else [])
 
     def told(self) -> dict[str, Any]:
         """As a job keeps it."""
-        return {"against": self.against, "datasets": self.datasets, "metric": self.metric, "metrics": self.metrics,
-                "longest": self.longest}  # fmt: skip
+        return {
+            "against": self.against,
+            "datasets": self.datasets,
+            "metric": self.metric,
+            "metrics": self.metrics,
+            "longest": self.longest,
+        }
 
     def asked_by(self, job: Job) -> bool:
         """Whether a job measures the same things on the same rows; by what may differ."""
@@ -115,11 +123,16 @@ class Evaluating:
                 ui.select(self.names, value=choice.run, label=t("runs.run"), on_change=self._run).props(
                     "outlined dense"
                 )
-                ui.select(list(deciding), value=choice.metric, label=t("evaluate.decides"),
-                          on_change=partial(self._set, "metric")).props("outlined dense")  # fmt: skip
+                ui.select(
+                    list(deciding),
+                    value=choice.metric,
+                    label=t("evaluate.decides"),
+                    on_change=partial(self._set, "metric"),
+                ).props("outlined dense")
                 self._several("metrics", dict.fromkeys(metrics))
-                ui.number("max_new_tokens", value=choice.longest, min=1, precision=0,
-                          on_change=partial(self._set, "longest")).props("outlined dense")  # fmt: skip
+                ui.number(
+                    "max_new_tokens", value=choice.longest, min=1, precision=0, on_change=partial(self._set, "longest")
+                ).props("outlined dense")
             with ui.element("div").classes("pair"):
                 self._several("against", self._things())
                 self._several("datasets", dict.fromkeys(self._datasets()))
@@ -127,9 +140,12 @@ class Evaluating:
     def _several(self, name: str, options: Mapping[str, str | None]) -> None:
         """A list of which any number may be chosen."""
         box = ui.select(
-            {key: shown or key for key, shown in options.items()}, value=getattr(self.choice, name), multiple=True,
-            label=self.t(f"evaluate.{name}"), on_change=partial(self._set, name),
-        )  # fmt: skip
+            {key: shown or key for key, shown in options.items()},
+            value=getattr(self.choice, name),
+            multiple=True,
+            label=self.t(f"evaluate.{name}"),
+            on_change=partial(self._set, name),
+        )
         box.props("outlined dense use-chips options-dense").classes("w-full")
         box.props["hint"] = self.t(f"evaluate.{name}_none")
 

@@ -63,9 +63,14 @@ class Asked:
         if not self.documents:
             raise DataError("No document is chosen.", "documents", "Bring a file, or choose one.")
         documents = [str(desk.inside(document)) for document in self.documents]
-        found: dict[str, Any] = {"documents": documents, "name": self.name, "language": self.language or None,
-                                 "per_chunk": self.per_chunk, "pairs": self.pairs or None,
-                                 "multi_turn": self.multi_turn}  # fmt: skip
+        found: dict[str, Any] = {
+            "documents": documents,
+            "name": self.name,
+            "language": self.language or None,
+            "per_chunk": self.per_chunk,
+            "pairs": self.pairs or None,
+            "multi_turn": self.multi_turn,
+        }
         if not self.remote:
             if self.model not in desk.models():
                 raise ConfigError("There is no such model.", self.model, "Choose one of the list.")
@@ -73,8 +78,15 @@ class Asked:
         if not self.consent:
             raise ConfigError("Nothing is sent: you have not agreed to it.", self.endpoint, "Tick the box first.")
         key_of(self.endpoint, self.key_env)
-        return {**found, "model": self.far_model, "endpoint": self.endpoint, "key_env": self.key_env or None,
-                "price_in": self.price_in, "price_out": self.price_out, "max_cost": self.max_cost or None}  # fmt: skip
+        return {
+            **found,
+            "model": self.far_model,
+            "endpoint": self.endpoint,
+            "key_env": self.key_env or None,
+            "price_in": self.price_in,
+            "price_out": self.price_out,
+            "max_cost": self.max_cost or None,
+        }
 
 
 class Generating:
@@ -93,13 +105,16 @@ class Generating:
         with card():
             text(t("generate.documents"), tag="h2")
             with ui.element("label").classes("drop"):
-                ui.element("input").props(f'type=file multiple data-upload accept="{",".join(READERS)}" '
-                                          f'aria-label="{t("generate.documents")}"')  # fmt: skip
+                ui.element("input").props(
+                    f'type=file multiple data-upload accept="{",".join(READERS)}" '
+                    f'aria-label="{t("generate.documents")}"'
+                )
                 text(t("data.drop"), tag="b")
                 text(t("generate.kinds"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
-            self.files = ui.select(self._there(), multiple=True, value=[], label=t("generate.chosen"),
-                                   on_change=self._chosen)  # fmt: skip
+            self.files = ui.select(
+                self._there(), multiple=True, value=[], label=t("generate.chosen"), on_change=self._chosen
+            )
             self.files.props("outlined dense use-chips").classes("w-full")
             self._settings()
             with line():
@@ -128,18 +143,30 @@ class Generating:
             self.name = ui.input(t("data.name"), value=self.asked.name).props("outlined dense")
             self.name.on_value_change(partial(self._set, "name"))
             languages = {"": t("generate.as_documents"), "en": "English", "zh": "中文"}
-            ui.select(languages, value=self.asked.language, label=t("generate.language"),
-                      on_change=partial(self._set, "language")).props("outlined dense")  # fmt: skip
-            ui.number(t("generate.per_chunk"), value=2, min=1, max=20, precision=0,
-                      on_change=partial(self._set, "per_chunk")).props("outlined dense")  # fmt: skip
+            ui.select(
+                languages,
+                value=self.asked.language,
+                label=t("generate.language"),
+                on_change=partial(self._set, "language"),
+            ).props("outlined dense")
+            ui.number(
+                t("generate.per_chunk"), value=2, min=1, max=20, precision=0, on_change=partial(self._set, "per_chunk")
+            ).props("outlined dense")
             ui.number(t("generate.pairs"), min=1, precision=0, on_change=partial(self._set, "pairs")).props(
                 "outlined dense"
             )
-            ui.select({False: t("generate.single"), True: t("generate.multi")}, value=False,
-                      label=t("generate.kind"), on_change=partial(self._set, "multi_turn"),
-                      ).props("outlined dense")  # fmt: skip
-            ui.select({False: t("generate.here"), True: t("chat.endpoint")}, value=False, label=t("generate.who"),
-                      on_change=self._where).props("outlined dense")  # fmt: skip
+            ui.select(
+                {False: t("generate.single"), True: t("generate.multi")},
+                value=False,
+                label=t("generate.kind"),
+                on_change=partial(self._set, "multi_turn"),
+            ).props("outlined dense")
+            ui.select(
+                {False: t("generate.here"), True: t("chat.endpoint")},
+                value=False,
+                label=t("generate.who"),
+                on_change=self._where,
+            ).props("outlined dense")
         self.who = ui.element("div").classes("flex flex-col gap-2 w-full")
         self._asks()
 
@@ -151,15 +178,24 @@ class Generating:
             with ui.element("div").classes("fields"):
                 if not asked.remote:
                     models = self.desk.models()
-                    ui.select(models, value=asked.model, label=t("chat.model"), on_change=partial(self._set, "model"),
-                              ).props("outlined dense")  # fmt: skip
+                    ui.select(
+                        models,
+                        value=asked.model,
+                        label=t("chat.model"),
+                        on_change=partial(self._set, "model"),
+                    ).props("outlined dense")
                     return
                 for name, label in (("endpoint", "url"), ("far_model", "model"), ("key_env", "key_env")):
-                    ui.input(t(f"chat.remote_{label}"), value=getattr(asked, name),
-                             on_change=partial(self._set, name)).props("outlined dense")  # fmt: skip
+                    ui.input(
+                        t(f"chat.remote_{label}"), value=getattr(asked, name), on_change=partial(self._set, name)
+                    ).props("outlined dense")
                 for name in ("price_in", "price_out", "max_cost"):
-                    ui.number(t(f"generate.{name}"), value=getattr(asked, name) or None, min=0,
-                              on_change=partial(self._set, name)).props("outlined dense")  # fmt: skip
+                    ui.number(
+                        t(f"generate.{name}"),
+                        value=getattr(asked, name) or None,
+                        min=0,
+                        on_change=partial(self._set, name),
+                    ).props("outlined dense")
             agreed = ui.checkbox(t("generate.consent"), value=asked.consent).props("dense")
             agreed.on_value_change(partial(self._set, "consent"))
 
@@ -211,8 +247,10 @@ class Generating:
                 (t("train.takes"), "≈ " + duration(found["seconds"])),
             ]
             if self.asked.remote:
-                pairs += [(t("generate.money"), f"{found['money']:.2f}"),
-                          (t("generate.most_money"), f"{found['most_money']:.2f}")]  # fmt: skip
+                pairs += [
+                    (t("generate.money"), f"{found['money']:.2f}"),
+                    (t("generate.most_money"), f"{found['most_money']:.2f}"),
+                ]
             facts(pairs)
             if found["reused"]:
                 text(t("generate.reused", count=found["reused"]), "soft small")

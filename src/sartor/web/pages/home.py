@@ -26,9 +26,11 @@ from sartor.web.words import Words
 EVERY_S = 1.0
 FORMS = ("merged", "adapter", "gguf", "ollama")
 NUMBERS = {
-    "merged": ("float16", "bfloat16", "float32"), "adapter": (), "gguf": ("f16", "q8_0", "q4_0"),
+    "merged": ("float16", "bfloat16", "float32"),
+    "adapter": (),
+    "gguf": ("f16", "q8_0", "q4_0"),
     "ollama": ("f16", "q8_0", "q4_0"),
-}  # fmt: skip
+}
 """The number formats of a form, the first as it opens. float16 rounds eight times finer than bfloat16."""
 
 
@@ -168,10 +170,13 @@ class Taking:
                 text(f"✓ {agreement(t, check)}", "notice good-n small num")
             folder = self.exports / self._folder()
             rows: list[list[Any]] = [
-                [partial(link, name, f"/exports/{quote(self._folder())}/{quote(name)}", ""),
-                 size((folder / name).stat().st_size)]
-                for name in result.get("files", ()) if (folder / name).is_file()
-            ]  # fmt: skip
+                [
+                    partial(link, name, f"/exports/{quote(self._folder())}/{quote(name)}", ""),
+                    size((folder / name).stat().st_size),
+                ]
+                for name in result.get("files", ())
+                if (folder / name).is_file()
+            ]
             with line():
                 link(t("home.download"), f"/exports-zip/{quote(self._folder())}", "btn main")
             table([(t("data.file"), "wide"), (t("data.size"), "num")], rows)
@@ -184,9 +189,14 @@ class Taking:
 def agreement(t: Words, check: Mapping[str, Any]) -> str:
     """What the self-check of an export measured."""
     return t(
-        "home.agrees", form=check["form"], share=f"{check['agreement']:.1%}", positions=check["positions"],
-        least=f"{check['least']:.0%}", largest=f"{check['largest']:.4f}", limit=f"{check['limit']:g}",
-    )  # fmt: skip
+        "home.agrees",
+        form=check["form"],
+        share=f"{check['agreement']:.1%}",
+        positions=check["positions"],
+        least=f"{check['least']:.0%}",
+        largest=f"{check['largest']:.4f}",
+        limit=f"{check['limit']:g}",
+    )
 
 
 def snippets(run: str, folder: str, form: str) -> dict[str, str]:

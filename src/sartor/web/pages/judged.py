@@ -54,8 +54,13 @@ def read(desk: Desk, run: str, lang: str) -> Outcome | None:
     if files.verdict is None:
         return None
     rows = files.answers
-    return Outcome(files.verdict, wording.remarks(files.verdict, lang), report.score_rows(files),
-                   rows.get("base-held_out", ()), rows.get("tuned-held_out", ()))  # fmt: skip
+    return Outcome(
+        files.verdict,
+        wording.remarks(files.verdict, lang),
+        report.score_rows(files),
+        rows.get("base-held_out", ()),
+        rows.get("tuned-held_out", ()),
+    )
 
 
 class Judged:
@@ -115,8 +120,14 @@ class Judged:
             text(row.meaning.get(self.t.lang, ""), "soft small")
 
         kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
-        return [name, figure(d.base), figure(d.tuned), partial(text, figure(d.difference, True), kind, "span"),
-                interval(d), f"{row.scale} {row.direction}"]  # fmt: skip
+        return [
+            name,
+            figure(d.base),
+            figure(d.tuned),
+            partial(text, figure(d.difference, True), kind, "span"),
+            interval(d),
+            f"{row.scale} {row.direction}",
+        ]
 
     def _primary(self, row: ScoreRow) -> str:
         return row.difference.metric if row.difference.p_holm is None else ""
@@ -218,10 +229,11 @@ def marked(answer: str, reference: str) -> str:
     from sartor.use.marking import mark
 
     return "".join(
-        f"<ins>{html.escape(plain(part.text))}</ins>" if part.shared and part.text.strip()
+        f"<ins>{html.escape(plain(part.text))}</ins>"
+        if part.shared and part.text.strip()
         else html.escape(plain(part.text))
         for part in mark(answer, reference)
-    )  # fmt: skip
+    )
 
 
 def said(t: Words, answer: str, reference: str) -> None:

@@ -82,8 +82,13 @@ class Labels:
         t = self.t
         for drawing in shown.drawings:
             share = f"{drawing.learned / max(1, drawing.tokens):.0%}"
-            facts([(t("dataset.tokens"), f"{drawing.tokens:,}"), (t("dataset.learned"), f"{drawing.learned:,}"),
-                   (t("dataset.share"), share)])  # fmt: skip
+            facts(
+                [
+                    (t("dataset.tokens"), f"{drawing.tokens:,}"),
+                    (t("dataset.learned"), f"{drawing.learned:,}"),
+                    (t("dataset.share"), share),
+                ]
+            )
             if drawing.title:
                 text(drawing.title, tag="h2")
             ui.html(coloured(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")

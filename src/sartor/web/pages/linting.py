@@ -68,8 +68,14 @@ class Linting:
             histogram(self.t, lengths, self.cutoff)
 
     def _work(self) -> tuple[Checked, list[int]]:
-        config = RunConfig.of({"model_name_or_path": self.model, "dataset": self.name, "cutoff_len": self.cutoff,
-                               "dataset_dir": str(self.desk.data)})  # fmt: skip
+        config = RunConfig.of(
+            {
+                "model_name_or_path": self.model,
+                "dataset": self.name,
+                "cutoff_len": self.cutoff,
+                "dataset_dir": str(self.desk.data),
+            }
+        )
         checked = api.check(self.name, config).checked
         encoded = self.shelf.encoder(self.model, None).encode_all(self.loaded.examples)
         longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
@@ -122,10 +128,20 @@ def histogram(t: Words, lengths: Sequence[int], cutoff: int) -> None:
     counts, edges = np.histogram(lengths, bins=min(40, top), range=(0, top))
     text(t("dataset.lengths", most=f"{top:,}", cutoff=f"{cutoff:,}"), tag="h2")
     mark: dict[str, Any] = {"symbol": "none", "data": [{"xAxis": cutoff, "name": "cutoff_len"}]} if cutoff < top else {}
-    ui.echart({
-        "grid": {"left": 48, "right": 20, "top": 16, "bottom": 30}, "color": ["#0b6e66"], "animation": False,
-        "xAxis": {"type": "value", "max": top, "splitLine": {"show": False}},
-        "yAxis": {"type": "value", "splitLine": {"lineStyle": {"opacity": 0.25}}},
-        "series": [{"type": "bar", "barWidth": "80%", "markLine": mark,
-                    "data": [[float((a + b) / 2), int(n)] for a, b, n in zip(edges, edges[1:], counts, strict=False)]}],
-    }).style("height:220px;width:100%")  # fmt: skip
+    ui.echart(
+        {
+            "grid": {"left": 48, "right": 20, "top": 16, "bottom": 30},
+            "color": ["#0b6e66"],
+            "animation": False,
+            "xAxis": {"type": "value", "max": top, "splitLine": {"show": False}},
+            "yAxis": {"type": "value", "splitLine": {"lineStyle": {"opacity": 0.25}}},
+            "series": [
+                {
+                    "type": "bar",
+                    "barWidth": "80%",
+                    "markLine": mark,
+                    "data": [[float((a + b) / 2), int(n)] for a, b, n in zip(edges, edges[1:], counts, strict=False)],
+                }
+            ],
+        }
+    ).style("height:220px;width:100%")

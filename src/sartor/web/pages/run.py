@@ -218,10 +218,13 @@ class Running:
         total = watch.memory_total or psutil.virtual_memory().total
         rate = latest["learning_rate"]
         told = [
-            number(latest["loss"]), number(watch.evals[-1][3] if watch.evals else None),
-            f"{rate:.2e}" if rate is not None else "–", number(latest["grad_norm"]),
-            number(round(latest["speed"])) if latest["speed"] else "–", _of_total(memory, total) if memory else "–",
-        ]  # fmt: skip
+            number(latest["loss"]),
+            number(watch.evals[-1][3] if watch.evals else None),
+            f"{rate:.2e}" if rate is not None else "–",
+            number(latest["grad_norm"]),
+            number(round(latest["speed"])) if latest["speed"] else "–",
+            _of_total(memory, total) if memory else "–",
+        ]
         if not self.values or self.device != watch.device:
             self.device = watch.device
             where = "process" if watch.device == "cpu" else "gpu"
@@ -297,9 +300,12 @@ class Running:
             text(event.get("text", json.dumps(event, ensure_ascii=False)), "say assistant")
 
     def _log(self) -> None:
-        lines = [f"{clock(e.get('time'))}  {e['kind']:<12} " + ", ".join(
-            f"{key} {value}" for key, value in e.items() if key not in ("time", "kind", "pid", "text")
-        ) + str(e.get("text", "")) for e in self.watch.lines[-100:]]  # fmt: skip
+        lines = [
+            f"{clock(e.get('time'))}  {e['kind']:<12} "
+            + ", ".join(f"{key} {value}" for key, value in e.items() if key not in ("time", "kind", "pid", "text"))
+            + str(e.get("text", ""))
+            for e in self.watch.lines[-100:]
+        ]
         text("\n".join(lines) or "–", "code", tag="pre")
         job = self.jobs.of(self.name, "train")
         if job is not None and (printed := job.log().strip()):
@@ -318,9 +324,15 @@ class Running:
         except (SartorError, KeyError):
             return
         t = self.t
-        facts([(t("dataset.read"), number(told["read"])), (t("runs.learned_rows"), number(told["learned"])),
-               (t("runs.held_out_rows"), number(told["held_out"])), (t("dataset.left_out"), number(told["left_out"])),
-               (t("dataset.skipped"), number(len(told["skipped"])))])  # fmt: skip
+        facts(
+            [
+                (t("dataset.read"), number(told["read"])),
+                (t("runs.learned_rows"), number(told["learned"])),
+                (t("runs.held_out_rows"), number(told["held_out"])),
+                (t("dataset.left_out"), number(told["left_out"])),
+                (t("dataset.skipped"), number(len(told["skipped"]))),
+            ]
+        )
         rows: list[list[Any]] = [[str(s["id"]), *t.skipped(s)] for s in told["skipped"][:100]]
         if rows:
             table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide")], rows)

@@ -84,15 +84,35 @@ class Listing:
         for run in found:
             verdict = t.get(f"verdict.{run.verdict}", "–")
             steps = f"{number(run.step)} / {number(run.total_steps)}" if run.step is not None else "–"
-            rows.append([
-                partial(self._tick, run.name), partial(link, run.name, f"/runs/{quote(run.name)}", ""),
-                partial(pill, t.get(f"state.{run.state}", run.state), run.state), Path(run.model).name, run.data, steps,
-                number(run.loss), number(run.eval_loss),
-                partial(pill, verdict, str(run.verdict)) if run.verdict else "–", clock(run.started),
-            ])  # fmt: skip
-        table([("", ""), (t("runs.run"), "wide"), (t("train.state"), ""), (t("dataset.model"), ""), (t("nav.data"), ""),
-               (t("runs.step"), "num"), (t("runs.loss"), "num"), (t("runs.eval_loss"), "num"),
-               (t("runs.verdict"), ""), (t("runs.started"), "num")], rows)  # fmt: skip
+            rows.append(
+                [
+                    partial(self._tick, run.name),
+                    partial(link, run.name, f"/runs/{quote(run.name)}", ""),
+                    partial(pill, t.get(f"state.{run.state}", run.state), run.state),
+                    Path(run.model).name,
+                    run.data,
+                    steps,
+                    number(run.loss),
+                    number(run.eval_loss),
+                    partial(pill, verdict, str(run.verdict)) if run.verdict else "–",
+                    clock(run.started),
+                ]
+            )
+        table(
+            [
+                ("", ""),
+                (t("runs.run"), "wide"),
+                (t("train.state"), ""),
+                (t("dataset.model"), ""),
+                (t("nav.data"), ""),
+                (t("runs.step"), "num"),
+                (t("runs.loss"), "num"),
+                (t("runs.eval_loss"), "num"),
+                (t("runs.verdict"), ""),
+                (t("runs.started"), "num"),
+            ],
+            rows,
+        )
 
     def _tick(self, name: str) -> None:
         box = ui.checkbox(value=name in self.ticked, on_change=lambda e: self._chosen(name, e.value)).props("dense")

@@ -48,8 +48,9 @@ def things(desk: Desk, run: str, finished: Sequence[str]) -> list[str]:
     others = [f"runs/{name}" for name in finished if name != run]
     checkpoints = [
         f"runs/{folder.name}/{checkpoint.name}"
-        for folder in sorted(desk.runs.glob("*")) for checkpoint in RunDir(folder).checkpoints()
-    ]  # fmt: skip
+        for folder in sorted(desk.runs.glob("*"))
+        for checkpoint in RunDir(folder).checkpoints()
+    ]
     return [BASE, *others, *checkpoints, *desk.models()]
 
 
@@ -94,17 +95,37 @@ class Several:
 
         t, contest = self.t, self.contest
         first, *others = contest.contestants
-        rows: list[list[Any]] = [[partial(self._name, first), figure(contest.verdicts[0].primary.base), "–", "–", "–",
-                                  t("evaluate.yardstick")]]  # fmt: skip
+        rows: list[list[Any]] = [
+            [
+                partial(self._name, first),
+                figure(contest.verdicts[0].primary.base),
+                "–",
+                "–",
+                "–",
+                t("evaluate.yardstick"),
+            ]
+        ]
         for contestant, verdict, p in zip(others, contest.verdicts, contest.p_holm, strict=True):
             d = verdict.primary
             said = t.get(f"verdict.{verdict.outcome}", verdict.outcome)
-            rows.append([
-                partial(self._name, contestant), figure(d.tuned), figure(d.difference, True), interval(d), f"{p:.3g}",
-                partial(pill, said, verdict.outcome),
-            ])  # fmt: skip
-        head = [(t("dataset.model"), "wide"), (contest.metric, "num raw"), (t("evaluate.difference"), "num"),
-                (t("evaluate.interval"), "num"), ("p (Holm)", "num raw"), (t("runs.verdict"), "")]  # fmt: skip
+            rows.append(
+                [
+                    partial(self._name, contestant),
+                    figure(d.tuned),
+                    figure(d.difference, True),
+                    interval(d),
+                    f"{p:.3g}",
+                    partial(pill, said, verdict.outcome),
+                ]
+            )
+        head = [
+            (t("dataset.model"), "wide"),
+            (contest.metric, "num raw"),
+            (t("evaluate.difference"), "num"),
+            (t("evaluate.interval"), "num"),
+            ("p (Holm)", "num raw"),
+            (t("runs.verdict"), ""),
+        ]
         with card("flush"):
             with line("spread").style("padding:16px 20px 0"):
                 text(t("evaluate.several", count=len(contest.contestants), rows=len(contest.rows)), tag="h2")
@@ -129,7 +150,7 @@ class Several:
         rows: list[list[Any]] = [
             [name, *(figure(c["loss"] if name == "loss" else c["scores"].get(name)) for c in contestants)]
             for name in names
-        ]  # fmt: skip
+        ]
         with card("flush"), ui.expansion(self.t("evaluate.all_scores")).classes("w-full"):
             table(head, rows)
 

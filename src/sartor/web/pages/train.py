@@ -167,9 +167,12 @@ class Form:
             several = field.key == "dataset"
             box = ui.select(
                 options if isinstance(options, dict) else list(dict.fromkeys([*options, *_listed(value)])),
-                label=field.key, value=_listed(value) if several else value, multiple=several,
-                with_input=free and not several, new_value_mode="add-unique" if free and not several else None,
-            )  # fmt: skip
+                label=field.key,
+                value=_listed(value) if several else value,
+                multiple=several,
+                with_input=free and not several,
+                new_value_mode="add-unique" if free and not several else None,
+            )
             box.props("outlined dense options-dense")
         box.props["hint"] = hint
         box.classes("w-full")
@@ -283,12 +286,15 @@ class Form:
                 return
             found = ended["result"]["estimate"]
             memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"
-            facts([
-                (t("runs.step"), number(found["total_steps"])), (t("train.takes"), duration(found["seconds"])),
-                (t("train.until"), clock(time.time() + found["seconds"])),
-                (t("runs.memory"), f"{memory} / {found['device_memory_bytes'] / 2**30:.0f} GiB"),
-                (t("train.disk"), disk),
-            ])  # fmt: skip
+            facts(
+                [
+                    (t("runs.step"), number(found["total_steps"])),
+                    (t("train.takes"), duration(found["seconds"])),
+                    (t("train.until"), clock(time.time() + found["seconds"])),
+                    (t("runs.memory"), f"{memory} / {found['device_memory_bytes'] / 2**30:.0f} GiB"),
+                    (t("train.disk"), disk),
+                ]
+            )
             for advice in found["advice"]:
                 text(t.sentence(advice), "notice warn-n small")
             with ui.expansion(t("train.reasons")).classes("w-full"):
@@ -299,8 +305,13 @@ class Form:
 
 def place_of(job: Job) -> str:
     """The page that shows what a job is about."""
-    places = {"generate": "/generate?name=", "estimate": "/train?run=", "compare": "/evaluate?run=",
-              "contest": "/evaluate?run=", "export": "/home?run="}  # fmt: skip
+    places = {
+        "generate": "/generate?name=",
+        "estimate": "/train?run=",
+        "compare": "/evaluate?run=",
+        "contest": "/evaluate?run=",
+        "export": "/home?run=",
+    }
     return places.get(job.kind, "/runs/") + quote(job.run, safe="")
 
 
@@ -340,11 +351,14 @@ class Queue:
         t = self.t
         with self.place, card("flush"):
             rows: list[list[Any]] = [
-                [partial(link, job.run, place_of(job), ""), t(f"train.kind_{job.kind}"),
-                 partial(pill, t(f"state.{state}"), state),
-                 partial(button, t("train.stop"), partial(self._stop, job), "quiet danger")]
+                [
+                    partial(link, job.run, place_of(job), ""),
+                    t(f"train.kind_{job.kind}"),
+                    partial(pill, t(f"state.{state}"), state),
+                    partial(button, t("train.stop"), partial(self._stop, job), "quiet danger"),
+                ]
                 for job, state in now
-            ]  # fmt: skip
+            ]
             table([(t("train.queue"), ""), (t("train.work"), ""), (t("train.state"), ""), ("", "act")], rows)
 
     def _stop(self, job: Any) -> None:

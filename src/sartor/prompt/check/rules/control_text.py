@@ -9,11 +9,34 @@ from sartor.prompt.check.finding import Finding
 from sartor.prompt.check.subject import Subject
 
 KNOWN = (
-    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|user|>",
-    "<|assistant|>", "<|system|>", "<|end|>", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>", "<end_of_turn>", "<s>",
-    "</s>", "<bos>", "<eos>", "<pad>", "<unk>", "[gMASK]", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>",
-    "{{content}}", "{{query}}",
-)  # fmt: skip
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<|end|>",
+    "[INST]",
+    "[/INST]",
+    "<<SYS>>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "<pad>",
+    "<unk>",
+    "[gMASK]",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<｜end▁of▁sentence｜>",
+    "{{content}}",
+    "{{query}}",
+)
 """Strings that templates of well-known models write, besides those of the tokenizer in use."""
 REASONING = {"<think>", "</think>"}
 """Parsed as reasoning where they lead an answer; not reported."""
