@@ -67,10 +67,10 @@ def make_rows(folder: Path, target: Path, times: int) -> int:
 
 def encode_here(data: Path, model: str, out: Path) -> None:
     """Sartor's side, and bare tokenizing of the same texts, in this process."""
+    from sartor.base.process import no_cycle_search
     from sartor.base.settings import PromptSettings
-    from sartor.base.system import no_cycle_search
     from sartor.data.load import load
-    from sartor.learn.model import load_tokenizer
+    from sartor.model.load import load_tokenizer
     from sartor.prompt.encode import Encoder
     from sartor.prompt.template import Template
 
@@ -184,7 +184,7 @@ with contextlib.suppress(SystemExit):  # 1 for findings
 STREAM = """
 import sys, time
 from pathlib import Path
-from sartor.api.rows import make_encoder
+from sartor.api.prepare_data import make_encoder
 from sartor.api.streaming import prepare_stream
 from sartor.base.config import RunConfig
 config = RunConfig.of({"dataset": "made", "dataset_dir": sys.argv[1], "streaming": True, "max_steps": 1000})
@@ -255,7 +255,7 @@ def stream_time(folder: Path, size: int) -> None:
 
 def beside(folder: Path, data: Path, times: int) -> None:
     """Both tools on the same rows, after the proof that they do equal work."""
-    from sartor.learn.model import resolve_model
+    from sartor.model.load import resolve_model
 
     model = str(resolve_model("smollm2-135m"))
     rows = make_rows(data, folder / "data", times)

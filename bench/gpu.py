@@ -132,10 +132,11 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     from sartor.base.config import RunConfig
     from sartor.base.rundir import RunDir
     from sartor.base.types import Origin, Sequence
-    from sartor.learn import attention, loop
-    from sartor.learn.model import adapt, save_weights
-    from sartor.learn.plan import Facts, make_plan
-    from sartor.learn.shapes import Shape
+    from sartor.model import attention
+    from sartor.model.load import adapt, save_weights
+    from sartor.model.shape import Shape
+    from sartor.training import loop
+    from sartor.training.plan import Facts, make_plan
 
     model = model_of(shape, device)
     if device == "cpu":
@@ -203,8 +204,8 @@ def run_trainer(shape: str, device: str, steps: int, tokens: int, rows_at_once: 
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from sartor.learn.memory import PeakMemory
-    from sartor.learn.model import lora_targets
+    from sartor.model.load import lora_targets
+    from sartor.training.peak_memory import PeakMemory
 
     model = model_of(shape, device)
     weights, targets = product_weights(model), lora_targets(model, ("all",))

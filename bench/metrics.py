@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "use"))
-import metric_oracles as oracles
-
-from sartor.use.metrics import LLAMA_FACTORY
-from sartor.use.metrics._words import jieba_words
-from sartor.use.score import score
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from sartor.evaluation.metrics import LLAMA_FACTORY
+from sartor.evaluation.metrics._words import jieba_words
+from sartor.evaluation.score import score
+from support import metric_oracles as oracles
 
 
 def texts_of(value: Any) -> Iterator[str]:

@@ -25,7 +25,7 @@ from train import Work, prepare, roof, train_sartor
 NEW_TOKENS = 128
 PARAMETERS = 134.5e6
 BATCH_ROWS = 64
-"""As `sartor.use.engine` decodes together."""
+"""As `sartor.inference.engine` decodes together."""
 
 
 def answers(folder: Path) -> list[str]:
@@ -112,7 +112,7 @@ def show_roofs(folder: Path, seconds: float) -> None:
 
 def first_token(work: Work, adapter: Path) -> float:
     """Seconds from the question to the first piece of text, median of ten, after one to warm up."""
-    from sartor.use.engine import Engine
+    from sartor.inference.engine import Engine
 
     engine = Engine.load(work.model, adapter, template="chatml")
     seconds = []

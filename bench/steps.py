@@ -34,13 +34,13 @@ TRICKS = {
 TRAIN = """
 import json, sys
 job = json.loads(sys.argv[1])
-from sartor.base.system import patient_threads
+from sartor.base.files import patient_threads
 patient_threads()
 import torch
 import torch.nn.functional as F
-from sartor.learn import attention, fused, model
-from sartor.learn.head import causal_model
-from sartor.learn.stages import sft
+from sartor.training import attention, fused, model
+from sartor.model.head import causal_model
+from sartor.training.stages import sft
 
 def whole_loss(model, batch):
     logits = model(input_ids=batch.ids_BT, position_ids=batch.positions_BT, use_cache=False).logits[:, :-1].float()
@@ -156,7 +156,7 @@ def tricks(folder: Path, flops: float) -> None:
 
 def estimates(folder: Path, flops: float) -> None:
     """What the pre-flight said and what happened: memory within 15 %, time within 25 %."""
-    from sartor.learn.preflight import compared
+    from sartor.training.preflight import compared
 
     del flops
     make_data(folder, "short", 200, 96)

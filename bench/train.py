@@ -62,7 +62,7 @@ def prepare(folder: Path, rows: int, epochs: float) -> Work:
     """The pairs, split once; a registry that Sartor and LLaMA-Factory both read."""
     import csv
 
-    from sartor.learn.model import resolve_model
+    from sartor.model.load import resolve_model
 
     with PRIDE.open(encoding="utf-8", newline="") as file:
         pairs = [
@@ -152,7 +152,7 @@ def train_trl(work: Work, number: int, tuned: bool) -> Trained:
 def held_out_loss(work: Work, adapter: Path) -> float:
     """Nats per answer token of the held-out rows under one adapter, by one engine for all tools."""
     from sartor.data.load import load
-    from sartor.use.engine import Engine
+    from sartor.inference.engine import Engine
 
     engine = Engine.load(work.model, adapter, template="chatml")
     examples = load("held_out", work.folder / "data").examples
@@ -164,7 +164,7 @@ def held_out_loss(work: Work, adapter: Path) -> float:
 def count_tokens(work: Work) -> tuple[int, int]:
     """(tokens, label tokens) of one epoch, without padding."""
     from sartor.data.load import load
-    from sartor.learn.model import load_tokenizer
+    from sartor.model.load import load_tokenizer
     from sartor.prompt.encode import Encoder
     from sartor.prompt.template import Template
 

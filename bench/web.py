@@ -41,7 +41,7 @@ def serving(folder: Path, *, told: Path | None = None) -> Iterator[str]:
     code = "from sartor.cli import main; main()"
     if told:
         code = (
-            "import time; from sartor.web.engines import Reply; grow = Reply.grow\n"
+            "import time; from sartor.web.chat_models import Reply; grow = Reply.grow\n"
             "def first(self, text):\n"
             "    if self.first is None: open(TOLD, 'a').write(f'{time.time()}\\n')\n"
             "    grow(self, text)\n"
@@ -114,8 +114,8 @@ def rows(folder: Path) -> None:
 def points(folder: Path) -> None:
     """A run of 100,000 steps with one spike: read, thinned with the spike kept, and drawn."""
     from sartor.base.rundir import RunDir
-    from sartor.web.curves import thin
-    from sartor.web.watching import Watch
+    from sartor.web.chart_options import thin
+    from sartor.web.run_monitor import Watch
 
     run = folder / "runs" / "long"
     run.mkdir(parents=True)

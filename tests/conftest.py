@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tiny import make_model, make_tokenizer
+from support.tiny import make_model, make_tokenizer
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"

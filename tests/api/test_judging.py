@@ -11,8 +11,8 @@ from sartor.api.judging import judge_run, read_labels
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir
-from sartor.use.verdict import compare_rows, make_verdict
-from sartor.use.wording import remarks
+from sartor.evaluation.verdict import compare_rows, make_verdict
+from sartor.evaluation.verdict_text import remarks
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from sartor import api
-from sartor.api.rows import make_encoder, prepare_rows
+from sartor.api.prepare_data import make_encoder, prepare_rows
 from sartor.base.config import read_config
 from sartor.base.errors import ConfigError, DataError, Interrupted
 from sartor.base.rundir import RunDir
@@ -23,7 +23,7 @@ from sartor.base.types import Demonstration, Message, Origin
 from sartor.data import mixing
 from sartor.data.streaming import shuffled
 from sartor.prompt.encode import Encoder
-from sartor.prompt.stream import RowStream
+from sartor.prompt.row_stream import RowStream
 
 
 @pytest.fixture

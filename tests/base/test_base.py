@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sartor.base import messages, registry
+from sartor.base import i18n, registry
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Sequence, Skipped
@@ -33,7 +33,7 @@ def test_labels_are_the_learned_spans_and_the_first_token_is_never_counted() -> 
 
 
 def test_the_catalogues_hold_the_same_codes_with_the_same_parameters() -> None:
-    english, chinese = messages.catalogue("en"), messages.catalogue("zh")
+    english, chinese = i18n.catalogue("en"), i18n.catalogue("zh")
     assert set(english) == set(chinese)
 
     def fields(text: str) -> set[str]:
@@ -101,5 +101,5 @@ def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_pat
 
 def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'gguff' is none of the exporters") as raised:
-        registry.plugin("sartor.use.exporters", "gguff")
+        registry.plugin("sartor.exporters", "gguff")
     assert raised.value.fix == "Did you mean gguf?"

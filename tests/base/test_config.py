@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sartor.base import foreign_keys, settings
+from sartor.base import llamafactory_keys, settings
 from sartor.base.config import RunConfig, read_config, section_of, to_yaml
 from sartor.base.errors import ConfigError
 
@@ -121,8 +121,8 @@ def test_every_key_is_one_of_three_and_explained() -> None:
     names = [name for section in sections for name in section.model_fields]
     assert len(names) == len(set(names)) == len(section_of())
     assert all(field.description for section in sections for field in section.model_fields.values())
-    assert not set(names) & set(foreign_keys.ACCEPTED)
-    assert set(names) & set(foreign_keys.REFUSED) == {"fp16"}
+    assert not set(names) & set(llamafactory_keys.ACCEPTED)
+    assert set(names) & set(llamafactory_keys.REFUSED) == {"fp16"}
 
 
 def test_a_bare_no_is_the_word_although_yaml_reads_false(tmp_path: Path) -> None:

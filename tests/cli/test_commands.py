@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 
-from sartor.cli import main
+from support.commands import run
 
 ROWS = "".join(f"{i},第{i}章的题目是什么?,第{i}章的题目是数字{i * 7}。\n" for i in range(1, 41))
-
-
-def run(*words: object) -> int:
-    try:
-        main([str(word) for word in words])
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from test_commands import run
+
+from support.commands import run
 
 
 def test_estimate_then_train_with_and_without_it(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_server import ROWS, hub
+
+from support.hub_server import ROWS, hub
 
 pytestmark = pytest.mark.real
 ASK = """

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from sartor.base.types import Demonstration, Feedback, Message, Origin, Preference, Skipped, ToolCall
+from sartor.base.types import Demonstration, Feedback, Message, Origin, Preference, Raw, Skipped, ToolCall
 from sartor.data.dataset_info import parse_entry
 from sartor.data.load import parse_row
-from sartor.data.raw import Raw
 from sartor.data.validate import Notes
 
 ASK, SAY = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sartor import api
-from sartor.api.rows import load_named
+from sartor.api.prepare_data import load_named
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.data.load import load, load_many

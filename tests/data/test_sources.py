@@ -25,7 +25,7 @@ import zstandard
 from sartor.base import registry
 from sartor.base.errors import DataError
 from sartor.base.types import Document
-from sartor.data import jsontext, unpack
+from sartor.data import decompress, json_stream
 from sartor.data.dataset_info import parse_entry
 from sartor.data.load import load, load_spec, raw_rows, read_raw
 
@@ -165,8 +165,8 @@ def test_zst_and_gz_of_several_frames_are_read_to_the_end(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("ending", PACKERS)
 def test_a_bomb_is_stopped_and_damage_is_named(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "SMALL", 1 << 20)
-    monkeypatch.setattr(unpack, "CHUNK", 1 << 16)
+    monkeypatch.setattr(decompress, "SMALL", 1 << 20)
+    monkeypatch.setattr(decompress, "CHUNK", 1 << 16)
     pack: Callable[[bytes], bytes] = PACKERS[ending] if ending != "zip" else lambda b: zipped(b, "x.jsonl")
     path = tmp_path / f"x.jsonl.{ending}"
     path.write_bytes(pack(b" " * (16 << 20)))
@@ -197,7 +197,7 @@ def test_cells_of_a_spreadsheet_are_the_text_they_show(tmp_path: Path) -> None:
 
 
 def test_a_spreadsheet_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpack, "SMALL", 1 << 20)
+    monkeypatch.setattr(decompress, "SMALL", 1 << 20)
     path = tmp_path / "x.xlsx"
     path.write_bytes(as_xlsx([["a"], [" " * (16 << 20)]]))
     with pytest.raises(DataError, match="unpacks to more than"):
@@ -224,7 +224,7 @@ def test_a_text_file_is_paragraphs_for_pretraining(tmp_path: Path) -> None:
 def test_an_array_is_read_the_same_wherever_it_is_cut(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsontext, "CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "CHUNK", chunk)
     rows = [{"a": "x" * 60, "n": -1.5e-7}, 12345, float("inf"), None, '😀 \\ " é', [[], {}], True, 10**30, {}]
     for text in (
         json.dumps(rows),

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from byte_tokenizers import BASE, byte_ids, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from sartor.base.types import (
 )
 from sartor.prompt.encode import Encoder, encode
 from sartor.prompt.template import Template, named, template_names
+from support.byte_tokenizers import BASE, byte_ids, byte_tokenizer
 
 ORIGIN = Origin("made", "made.json", 1)
 CHATML = ("<|im_start|>", "<|im_end|>")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byte_tokenizers import byte_tokenizer
 
 from sartor.base.errors import PromptError
 from sartor.base.types import Demonstration, Message, Origin, Sequence, ToolCall
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
+from support.byte_tokenizers import byte_tokenizer
 
 FOUND = importlib.util.find_spec("trl")
 FOLDER = Path(FOUND.submodule_search_locations[0]) / "chat_templates" if FOUND else Path("none")  # type: ignore[index]

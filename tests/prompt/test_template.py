@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from byte_tokenizers import byte_tokenizer
 
 from sartor.base.errors import PromptError
 from sartor.base.types import Message, ToolCall
 from sartor.prompt.template import Template, named, template_names
+from support.byte_tokenizers import byte_tokenizer
 
 QUESTION, ANSWER = Message("user", "Who wrote Emma?"), Message("assistant", "Jane Austen.")
 STANDARD = (Message("system", "Be brief."), QUESTION, ANSWER)
@@ -235,7 +235,7 @@ def test_tools_cannot_write_control_tokens() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys, sartor.prompt.encode, sartor.prompt.show, sartor.prompt.template;"
+        "import sys, sartor.prompt.encode, sartor.prompt.label_view, sartor.prompt.template;"
         "print([m for m in ('torch', 'transformers', 'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serving import LIMITS, Served
 
 from sartor.base.settings import GenerationSettings
+from sartor.inference.engine import Engine
 from sartor.server.app import Settings
-from sartor.use.engine import Engine
-from tiny import make_model
-from tiny_adapter import save_adapter
+from support.serving import LIMITS, Served
+from support.tiny import make_model
+from support.tiny_adapter import save_adapter
 
 
 @pytest.fixture(scope="package")

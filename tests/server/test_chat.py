@@ -10,13 +10,13 @@ from typing import Any
 
 import openai
 import pytest
-from serving import Served
 
 from sartor.base.settings import GenerationSettings
+from sartor.inference.engine import Answer, Engine
 from sartor.server.app import Settings
-from sartor.server.replies import _split
+from sartor.server.responses import _split
 from sartor.server.tool_calls import read_calls
-from sartor.use.engine import Answer, Engine
+from support.serving import Served
 
 HELLO: list[Any] = [{"role": "user", "content": "Who is Mr Darcy?"}]
 TOOLS: list[Any] = [

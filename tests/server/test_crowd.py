@@ -14,12 +14,12 @@ import openai
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase
-from serving import Served
 
 from sartor.base.settings import GenerationSettings
+from sartor.inference.engine import Engine
 from sartor.server.app import Settings, create_app
-from sartor.server.wire import Limits
-from sartor.use.engine import Engine
+from sartor.server.schemas import Limits
+from support.serving import Served
 
 
 def question(number: int) -> list[Any]:

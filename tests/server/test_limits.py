@@ -10,14 +10,14 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import LIMITS, Served
 
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.settings import GenerationSettings
+from sartor.inference.engine import Engine
 from sartor.server.app import Settings
 from sartor.server.run import bound, refuse_open_door
-from sartor.server.wire import Limits
-from sartor.use.engine import Engine
+from sartor.server.schemas import Limits
+from support.serving import LIMITS, Served
 
 HELLO = [{"role": "user", "content": "Hi"}]
 

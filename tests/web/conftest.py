@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import CHROMIUM, Server
+
+from support.browsing import CHROMIUM, Server
 
 
 @pytest.fixture(scope="package")
@@ -22,7 +23,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny import make_model, make_tokenizer
+    from support.tiny import make_model, make_tokenizer
 
     folder = tmp_path_factory.mktemp("models")
     make_model(max_position_embeddings=1024).save_pretrained(folder / "tiny")

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from sartor.base.config import RunConfig, parse_override
-from sartor.use import metrics
+from sartor.evaluation import metrics
 from sartor.web import jobs as queue
 from sartor.web import worker
 from sartor.web.form import harmless
 from sartor.web.jobs import Job, Jobs
 from sartor.web.pages.evaluate import Choice, last_choice
-from sartor.web.pages.judged import metric_names
+from sartor.web.pages.verdict import metric_names
 
 
 @pytest.fixture

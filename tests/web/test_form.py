@@ -10,8 +10,8 @@ import pytest
 
 from sartor.base.config import RunConfig, parse_override, section_of, to_yaml
 from sartor.base.errors import ConfigError
-from sartor.web.desk import Desk
 from sartor.web.form import BEGINNING, NOT_HERE, USUAL, allow, command, fields, free_name, parse_yaml, shown, typed
+from sartor.web.workspace import Desk
 
 
 def test_every_setting_is_drawn_once() -> None:

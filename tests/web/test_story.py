@@ -21,11 +21,11 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import CHROMIUM, RESULTS, SIZES, Server, fits, snap, until, window
 
-from sartor.base import messages
+from sartor.base import i18n
 from sartor.base.rundir import RunDir
-from sartor.web.words import Words
+from sartor.web.i18n import Words
+from support.browsing import CHROMIUM, RESULTS, SIZES, Server, fits, snap, until, window
 
 PAGES = {
     "data": ("/data", ".grid-table"),
@@ -95,7 +95,7 @@ class Story:
         self.press("data.import")
         self.sees("data.imported", name="qa", learned=39, read=40)
         page.get_by_text(
-            messages.text("answer-missing", "reason", {"field": "答案", "column": "答案"}, t.lang)
+            i18n.text("answer-missing", "reason", {"field": "答案", "column": "答案"}, t.lang)
         ).first.wait_for()
         self.press("data.mend")
         page.get_by_label(t("data.field_answer")).last.fill("现在有了。")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sartor.base.errors import DataError
-from sartor.web.desk import Desk, clean_name, dataset_name, plain
 from sartor.web.pages.data import pasted_suffix
 from sartor.web.uploads import keep
+from sartor.web.workspace import Desk, clean_name, dataset_name, plain
 
 
 async def blocks(*parts: bytes) -> AsyncIterator[bytes]:

@@ -9,14 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from browsing import CHROMIUM, LOCALES, SIZES, Server, fits, snap, until, window
 
 from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import read_registry
 from sartor.web.form import parse_yaml
-from sartor.web.words import Words
+from sartor.web.i18n import Words
+from support.browsing import CHROMIUM, LOCALES, SIZES, Server, fits, snap, until, window
 
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\x1b[31mred\u202eevil"
 EMPTY = {

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.checking import check
+from sartor.api.compare_many import compare_several, is_endpoint
 from sartor.api.comparing import compare, report
-from sartor.api.contest import compare_several, is_endpoint
 from sartor.api.datasets import import_file, load, show
+from sartor.api.edit_dataset import add_row, rows_as_they_stand, save_version
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.generating import estimate_generation, generate
-from sartor.api.rows import ledger_json
-from sartor.api.running import rerun, runs
+from sartor.api.list_runs import rerun, runs
+from sartor.api.predicting import chat, predict, score, score_file
+from sartor.api.prepare_data import ledger_json
 from sartor.api.splitting import split
 from sartor.api.training import Run, train
-from sartor.api.using import chat, predict, score, score_file
-from sartor.api.versions import add_row, rows_as_they_stand, save_version
 from sartor.data.load import Permissions
 from sartor.prompt.encode import encode
 
 if TYPE_CHECKING:
-    from sartor.use.engine import Engine
+    from sartor.inference.engine import Engine
 
 __all__ = [
     "Engine",
@@ -58,7 +58,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Engine loads torch; it is imported when first used."""
     if name == "Engine":
-        from sartor.use.engine import Engine
+        from sartor.inference.engine import Engine
 
         return Engine
     raise AttributeError(f"module 'sartor.api' has no attribute {name!r}")

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sartor.api.rows import Progress, load_named, make_encoder
+from sartor import checks as linting
+from sartor.api.prepare_data import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.checks.autofix import raw_rows
 from sartor.data.load import Permissions
-from sartor.prompt import check as linting
-from sartor.prompt.check.mending import raw_rows
 
 if TYPE_CHECKING:
-    from sartor.prompt.check import Checked, Mended
+    from sartor.checks import Checked, Mended
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sartor.api.judging import judge_run
-from sartor.api.rows import prepare_rows
-from sartor.api.targets import config_for
+from sartor.api.predicting import load_engine
+from sartor.api.prepare_data import prepare_rows
+from sartor.api.resolve_target import config_for
 from sartor.api.training import Run
-from sartor.api.using import load_engine
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.rundir import RunDir
@@ -21,10 +21,10 @@ from sartor.base.types import Sequence as Tokens
 from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
-    from sartor.use.engine import Engine
-    from sartor.use.predict import Predictions
-    from sartor.use.verdict import Difference, Forgetting, Verdict
-    from sartor.use.weights import Which
+    from sartor.evaluation.predict import Predictions
+    from sartor.evaluation.verdict import Difference, Forgetting, Verdict
+    from sartor.inference.engine import Engine
+    from sartor.inference.weights import Which
 
 PROBE_ROWS = 20
 """Learned rows asked as well, to tell memory from skill."""
@@ -47,8 +47,8 @@ def compare(
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
-    from sartor.use.leaks import leaks
-    from sartor.use.verdict import make_verdict, memorisation
+    from sartor.evaluation.contamination import leaks
+    from sartor.evaluation.verdict import make_verdict, memorisation
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides)
@@ -102,7 +102,7 @@ def compare(
     folder.write_json("verdict.json", verdict.to_json())
     if seeds < 2:
         return verdict
-    from sartor.api.seeds import with_spread
+    from sartor.api.seed_sweep import with_spread
 
     def judge(other: RunDir) -> Verdict:
         asked = (*overrides, "forgetting_probe=false")
@@ -115,7 +115,7 @@ def compare(
 
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
     """One self-contained HTML page about a run. Raises: RunError when its files are damaged."""
-    from sartor.use.report import write_report
+    from sartor.reporting.page import write_report
 
     folder = RunDir(run.path if isinstance(run, Run) else Path(run))
     if not folder.exists():
@@ -142,8 +142,8 @@ def _measure(
     learned: frozenset[str],
     progress: Progress | None,
 ) -> _Measured:
-    from sartor.use.predict import predict
-    from sartor.use.verdict import compare_rows
+    from sartor.evaluation.predict import predict
+    from sartor.evaluation.verdict import compare_rows
 
     rows = [example for example in examples if isinstance(example, Demonstration)]
     tokens = [row for row in encoded if isinstance(row, Tokens)]
@@ -191,7 +191,7 @@ def _measure(
 
 def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> Forgetting:
     """Sixty general questions, before and after."""
-    from sartor.use.probes import ask, forgetting, questions
+    from sartor.evaluation.probes import ask, forgetting, questions
 
     probe = questions()
     replies = {which: ask(engine, probe, which, progress) for which, engine in engines.items()}

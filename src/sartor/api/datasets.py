@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sartor.api.rows import load_named, make_encoder
+from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.types import Ledger
-from sartor.data import importing
-from sartor.data.importing import Imported
+from sartor.data.import_file import Imported
+from sartor.data.import_file import import_file as write_dataset
 from sartor.data.load import Loaded, Permissions
 from sartor.data.load import load as load_dataset
-from sartor.prompt import show as drawing
+from sartor.prompt import label_view as drawing
 
 if TYPE_CHECKING:
-    from sartor.prompt.show import Shown
+    from sartor.prompt.label_view import Shown
 
 
 def import_file(
@@ -36,7 +36,7 @@ def import_file(
 
     Raises: DataError naming file, place and what to do; nothing is written then.
     """
-    return importing.import_file(
+    return write_dataset(
         Path(path),
         name,
         dataset_dir=Path(dataset_dir),

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sartor.api.folder import run_folder
-from sartor.api.rows import make_encoder
+from sartor.api.open_run import run_folder
+from sartor.api.prepare_data import make_encoder
 from sartor.api.training import build_model, pad_id, planned, rows_to_train, save_model
 from sartor.base.config import RunConfig, read_config
+from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
-from sartor.base.system import release_memory
 from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
-    from sartor.learn.plan import Plan
-    from sartor.learn.preflight import Estimate
+    from sartor.training.plan import Plan
+    from sartor.training.preflight import Estimate
 
 
 def estimate(
@@ -44,7 +44,7 @@ def estimate(
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
-    from sartor.learn.preflight import preflight
+    from sartor.training.preflight import preflight
 
     try:
         return preflight(

@@ -1,20 +1,20 @@
-"""Taking a model home: a run, an adapter, or LLaMA-Factory's merge file, to one of the forms in `use/exporters`."""
+"""Taking a model home: a run, an adapter, or LLaMA-Factory's merge file, to one of the forms in `exporters/`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sartor.api.targets import run_of
-from sartor.api.using import as_config
+from sartor.api.predicting import as_config
+from sartor.api.resolve_target import run_of
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
 from sartor.base.registry import plugin
 
 if TYPE_CHECKING:
-    from sartor.use.exporters._source import Exported
+    from sartor.exporters._source import Exported
 
-FORMS = "sartor.use.exporters"
+FORMS = "sartor.exporters"
 
 
 def export(
@@ -38,9 +38,9 @@ def export(
     form = plugin(FORMS, to)
     config = as_config(target, settings)
     folder = _folder(config, target, to, out)
-    from sartor.learn.model import resolve_model
-    from sartor.use.engine import Engine
-    from sartor.use.exporters._source import Source, own_dtype
+    from sartor.exporters._source import Source, own_dtype
+    from sartor.inference.engine import Engine
+    from sartor.model.load import resolve_model
 
     model, adapters = resolve_model(config.model.model_name_or_path), config.model.adapter_name_or_path
     if len(adapters) > 1:

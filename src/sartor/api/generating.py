@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import ConfigError
-from sartor.base.system import locked
+from sartor.base.files import locked
 from sartor.base.types import Message
-from sartor.data.generate import run as generating
-from sartor.data.generate.asking import CALL_S, SMALL_CALL_S, Estimate, each_for, passages_of, spread, tasks_of
-from sartor.data.generate.asking import estimate as estimate_tasks
-from sartor.data.generate.documents import read_document
-from sartor.data.generate.journal import Journal
-from sartor.data.generate.pairs import Grounded, Passage
-from sartor.data.generate.prompting import LANGUAGES, Prompt, language_of, read_prompt
-from sartor.data.generate.run import Complete, Completion, Generated
-from sartor.data.generate.writing import check_name, write
+from sartor.qa_generation import run as generating
+from sartor.qa_generation.documents import read_document
+from sartor.qa_generation.journal import Journal
+from sartor.qa_generation.output import check_name, write
+from sartor.qa_generation.pairs import Grounded, Passage
+from sartor.qa_generation.prompt_files import LANGUAGES, Prompt, language_of, read_prompt
+from sartor.qa_generation.requests_plan import CALL_S, SMALL_CALL_S, Estimate, each_for, passages_of, spread, tasks_of
+from sartor.qa_generation.requests_plan import estimate as estimate_tasks
+from sartor.qa_generation.run import Complete, Completion, Generated
 
 CHARACTERS = 1200
 ANSWER_TOKENS = 1024
@@ -132,7 +132,7 @@ def generate(
     stop = stop or threading.Event()
     complete: Complete
     if endpoint:
-        from sartor.data.generate.endpoint import Endpoint
+        from sartor.qa_generation.endpoint import Endpoint
 
         complete = Endpoint(
             endpoint,
@@ -244,7 +244,7 @@ class Local:
     def load(self) -> Any:
         """Load the model, once; before the first answer is timed."""
         if self._engine is None:
-            from sartor.use.engine import Engine
+            from sartor.inference.engine import Engine
 
             self._engine = Engine.load(self.model)
         return self._engine

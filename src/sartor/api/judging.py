@@ -12,14 +12,14 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir, read_json_lines
 
 if TYPE_CHECKING:
-    from sartor.use.judge import Ask, Judged, Winner
+    from sartor.evaluation.judge import Ask, Judged, Winner
 
 
 def judge_run(
     run: RunDir, config: RunConfig, *, ask: Ask | None = None, progress: Callable[[int, int | None], None] | None = None
 ) -> Judged:
     """Both orders of every held-out row. Raises: ConfigError without a model's name, DataError, EndpointError."""
-    from sartor.use.judge import Endpoint, Rivals, judge
+    from sartor.evaluation.judge import Endpoint, Rivals, judge
 
     settings = config.evaluation
     if ask is None:
@@ -38,7 +38,7 @@ def judge_run(
 
 def read_labels(path: Path) -> dict[str, Winner]:
     """People's labels: JSONL lines with `id` and `label` (base, tuned or tie). Raises: DataError naming the line."""
-    from sartor.use.judge import Winner
+    from sartor.evaluation.judge import Winner
 
     found: dict[str, Winner] = {}
     try:

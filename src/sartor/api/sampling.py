@@ -18,9 +18,9 @@ def make_sampler(model: Any, encoder: Encoder, config: RunConfig) -> Sampler | N
     prompts = config.train.sample_prompts
     if not config.train.sample_steps or not prompts or config.method.stage == "rm" or config.train.fsdp:
         return None
-    from sartor.learn.head import causal_model
-    from sartor.use.engine import Engine
-    from sartor.use.weights import Weights
+    from sartor.inference.engine import Engine
+    from sartor.inference.weights import Weights
+    from sartor.model.head import causal_model
 
     engine = Engine(Weights(causal_model(model)), encoder.tokenizer, encoder)
     conversations = [(Message("user", prompt),) for prompt in prompts]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sartor.base.errors import ConfigError, nearest
 from sartor.base.types import Origin
+from sartor.checks.lint_input import row_of
+from sartor.checks.near_duplicates import near_pairs
 from sartor.data import split as splitting
 from sartor.data.load import Loaded, Permissions, read_raw
 from sartor.data.load import load as load_dataset
 from sartor.data.split import SavedSplit
-from sartor.prompt.check.nearness import near_pairs
-from sartor.prompt.check.subject import row_of
 
 
 @dataclass(frozen=True, slots=True)

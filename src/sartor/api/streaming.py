@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from sartor.api.rows import PreparedRows, first_reason, load_named, split_seed, stop_when_too_much_is_skipped
+from sartor.api.prepare_data import PreparedRows, first_reason, load_named, split_seed, stop_when_too_much_is_skipped
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.types import Example, Ledger, Note, Skipped
 from sartor.data.load import Permissions, SourceFile
 from sartor.data.streaming import Stream, open_stream, shuffled
 from sartor.prompt.encode import Encoder
-from sartor.prompt.stream import RowStream
+from sartor.prompt.row_stream import RowStream
 
 SAMPLE = 1000
 """Rows that plan and pre-flight look at, and the fewest after which too many skipped rows stop a run."""

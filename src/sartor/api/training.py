@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.environment import environment
-from sartor.api.folder import open_run, run_folder
-from sartor.api.rows import PreparedRows, data_json, make_encoder, prepare_rows
+from sartor.api.open_run import open_run, run_folder
+from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, DataError, RunError
+from sartor.base.files import locked, sha256_file
+from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
-from sartor.base.system import locked, release_memory, sha256_file
 from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
-    from sartor.learn.plan import Plan
+    from sartor.training.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,8 @@ def _train(
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
 
-    from sartor.learn import loop
-    from sartor.learn.plan import Plan
+    from sartor.training import loop
+    from sartor.training.plan import Plan
 
     if one(resume and run.plan.exists()):
         plan = Plan.from_json(run.read_json("plan.json"))
@@ -134,7 +135,7 @@ def _train(
     write_model = partial(save_model, model, encoder)
     found = None
     if preflight and not plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        from sartor.learn.preflight import preflight as fly
+        from sartor.training.preflight import preflight as fly
 
         found, plan = fly(
             run,
@@ -186,8 +187,8 @@ def rows_to_train(config: RunConfig, encoder: Encoder, permissions: Permissions 
 
 def planned(config: RunConfig, rows: PreparedRows) -> Plan:
     """The plan for these rows on this machine. Raises: ConfigError; DataError when the stage learns from other rows."""
-    from sartor.learn.model import device_of, shape_of
-    from sartor.learn.plan import Facts, make_plan
+    from sartor.model.load import device_of, shape_of
+    from sartor.training.plan import Facts, make_plan
 
     _check_kind(rows, config)
     shape = shape_of(config.model)
@@ -202,10 +203,10 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
     import torch
 
     from sartor.base import registry
-    from sartor.learn.model import adapt, load_model
-    from sartor.learn.vocabulary import check_tokenizer
+    from sartor.model.load import adapt, load_model
+    from sartor.model.tokenizer_match import check_tokenizer
 
-    stage = registry.plugin("sartor.learn.stages", config.method.stage)
+    stage = registry.plugin("sartor.training.stages", config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
     torch.manual_seed(config.train.seed)  # a reward head is drawn
     model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
@@ -240,15 +241,15 @@ def _join(config: RunConfig) -> tuple[bool, Callable[[Any], Any]]:
     """Whether this process is the first, and what tells all processes the first one's answer."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return True, lambda value: value
-    from sartor.learn import devices
-    from sartor.learn.model import device_of
+    from sartor.model.load import device_of
+    from sartor.training.distributed import processes
 
-    devices.start(device_of(config.model), bool(config.train.deepspeed))
-    return devices.rank() == 0, devices.from_first
+    processes.start(device_of(config.model), bool(config.train.deepspeed))
+    return processes.rank() == 0, processes.from_first
 
 
 def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
-    from sartor.learn.trackers import Trackers
+    from sartor.training.trackers import Trackers
 
     names = [name for name in config.train.report_to if name != "none"]
     return [Trackers(names, config.train.run_name or run.name, run.path, config.flat())] if names else []
@@ -258,7 +259,7 @@ def _check_kind(rows: PreparedRows, config: RunConfig) -> None:
     """Raises: DataError when the rows are not what the stage learns from."""
     from sartor.base import registry
 
-    stage: Any = registry.plugin("sartor.learn.stages", config.method.stage)
+    stage: Any = registry.plugin("sartor.training.stages", config.method.stage)
     for row in (*(rows.sample or rows.learned_ids), *rows.held_out_ids):
         if not isinstance(row, stage.KIND):
             raise DataError(
@@ -275,7 +276,7 @@ def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
     """Weights, tokenizer with the template trained with, and stop tokens, as peft and transformers load them."""
     from transformers import GenerationConfig
 
-    from sartor.learn.model import save_weights
+    from sartor.model.load import save_weights
 
     save_weights(model, folder)
     tokenizer: Any = encoder.tokenizer
@@ -290,7 +291,7 @@ def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
 
 def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequence[Any]) -> Path | None:
     """The checkpoint to go on from: the one named, else the newest that verifies; those passed over are named."""
-    from sartor.learn import checkpoint
+    from sartor.training import checkpoint
 
     wanted = config.train.resume_from_checkpoint
     if isinstance(wanted, str):
@@ -323,6 +324,6 @@ def fingerprint(rows: PreparedRows, encoder: Encoder, config: RunConfig) -> dict
 
 
 def _model_path(config: RunConfig) -> str:
-    from sartor.learn.model import resolve_model
+    from sartor.model.load import resolve_model
 
     return str(resolve_model(config.model.model_name_or_path))

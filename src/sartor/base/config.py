@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sartor.base.errors import ConfigError, did_you_mean
-from sartor.base.foreign_keys import ACCEPTED, REFUSED
+from sartor.base.llamafactory_keys import ACCEPTED, REFUSED
 from sartor.base.settings import (
     SECTIONS,
     DataSettings,

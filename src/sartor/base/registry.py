@@ -13,7 +13,7 @@ from sartor.base.errors import ConfigError, did_you_mean
 
 @functools.cache
 def names(package: str) -> tuple[str, ...]:
-    """The plug-ins of a package such as `sartor.use.metrics`, sorted; files starting with `_` are not plug-ins."""
+    """The plug-ins of a package such as `sartor.evaluation.metrics`, sorted; files starting with `_` are none."""
     folder = importlib.import_module(package)
     return tuple(sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")))
 

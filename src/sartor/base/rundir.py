@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sartor.base.errors import RunError
-from sartor.base.system import atomic_write, disk_error
+from sartor.base.files import atomic_write, disk_error
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 
@@ -103,7 +103,7 @@ class RunDir:
 
     def state(self) -> State:
         """From the last started, finished, failed or interrupted event, and whether that process still lives."""
-        from sartor.base.system import process_lives
+        from sartor.base.process import process_lives
 
         last: Mapping[str, Any] | None = None
         for event in self.read_events():

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sartor.base import messages as texts
+from sartor.base import i18n as texts
 
 Role = Literal["system", "user", "assistant", "tool"]
 IntArray: TypeAlias = npt.NDArray[np.int32]
@@ -38,6 +38,16 @@ class Origin:
     def __str__(self) -> str:
         line = f", line {self.line}" if self.line is not None else ""
         return f"{self.file}, row {self.row}{line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """`row` counts from 1; `line` where the file has lines; `fault` says why `value` could not be read."""
+
+    row: int
+    line: int | None
+    value: Any
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from importlib import import_module
 import typer
 
 from sartor.base.errors import SartorError
-from sartor.base.system import patient_threads
+from sartor.base.process import patient_threads
 
 app = typer.Typer(
     name="sartor",
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in ("start", "data", "generate", "learn", "use", "export", "serve", "web"):
+for group in ("start", "data", "generate", "train", "evaluate", "export", "serve", "web"):
     import_module(f"sartor.cli.{group}").add_to(app)
 
 
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SartorError as error:
         if words[:1] == ["--debug"]:
             raise
-        from sartor.cli.screen import print_error
+        from sartor.cli.console import print_error
 
         print_error(error)
         sys.exit(error.exit_code)

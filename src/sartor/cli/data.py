@@ -26,7 +26,7 @@ def import_(
 ) -> None:
     """Make a checked dataset from a file and register it in dataset_info.json."""
     from sartor import api
-    from sartor.cli import screen
+    from sartor.cli import console
 
     columns = dict(_field_and_column(item) for item in column or ())
     imported = api.import_file(
@@ -43,28 +43,28 @@ def import_(
     if json:
         facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}
         encoding, ledger = imported.understood.encoding, api.ledger_json(imported.loaded.ledger)
-        screen.print_json({**facts, "encoding": encoding, "ledger": ledger})
+        console.print_json({**facts, "encoding": encoding, "ledger": ledger})
         return
     print_imported(imported, name, dataset_dir)
 
 
 def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
     """What was understood, three rows of it, the ledger, and what to do next."""
-    from sartor.cli import screen
+    from sartor.cli import console
 
     understood = imported.understood
     delimiter = f", separated by {understood.delimiter!r}" if getattr(understood, "delimiter", None) else ""
-    screen.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
-    screen.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
+    console.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
+    console.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
     mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
-    screen.line(f"  read as: {escape(mapping)}")
+    console.line(f"  read as: {escape(mapping)}")
     for example in imported.loaded.examples[:3]:
         for message in getattr(example, "messages", ()):
             sign = "[cyan]?[/]" if message.role == "user" else "[green]→[/]"
-            screen.line(f"  {sign} {escape(message.text)}")
-    screen.print_ledger(imported.loaded.ledger, name)
-    screen.line(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
-    screen.line(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
+            console.line(f"  {sign} {escape(message.text)}")
+    console.print_ledger(imported.loaded.ledger, name)
+    console.line(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
+    console.line(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
 
 
 def show(
@@ -82,7 +82,7 @@ def show(
 ) -> None:
     """Draw one example as the trainer sees it: the rendered prompt, and which tokens are learned."""
     from sartor import api
-    from sartor.cli import screen
+    from sartor.cli import console
 
     asked = {"model_name_or_path": model} if model else {}
     config = config_of(settings, dataset_dir=str(dataset_dir), **asked)
@@ -90,13 +90,13 @@ def show(
         name,
         config,
         row=row,
-        on_ledger=screen.ledger_printer(name, json),
+        on_ledger=console.ledger_printer(name, json),
         permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
     )
     if json:
-        screen.print_json(shown.to_json())
+        console.print_json(shown.to_json())
         return
-    screen.out.print(shown.rich())
+    console.out.print(shown.rich())
 
 
 def check(
@@ -114,10 +114,10 @@ def check(
 ) -> None:
     """Find what is wrong or odd in a dataset: faults, repeats, contradictions, residue, lengths; exit 1 on faults."""
     from sartor import api
-    from sartor.cli import screen
+    from sartor.cli import console
 
     config = config_of(settings, dataset_dir=str(dataset_dir))
-    with screen.progress_bar("encoding", json) as progress:
+    with console.progress_bar("encoding", json) as progress:
         found = api.check(
             name,
             config,
@@ -127,15 +127,15 @@ def check(
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )
     if json:
-        screen.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
+        console.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
     else:
-        screen.out.print(found.checked.rich())
+        console.out.print(found.checked.rich())
         if found.rejected is not None:
-            screen.line(f"  {found.rejected} skipped rows with reasons: {rejects}")
+            console.line(f"  {found.rejected} skipped rows with reasons: {rejects}")
         if found.mended is not None:
-            screen.line(f"  {found.mended.rows} rows, {len(found.mended.changes)} mendings: {fix}")
+            console.line(f"  {found.mended.rows} rows, {len(found.mended.changes)} mendings: {fix}")
             for said in found.mended.lines():
-                screen.line(f"    {escape(said)}")
+                console.line(f"    {escape(said)}")
     if found.checked.errors:
         raise typer.Exit(1)
 
@@ -158,7 +158,7 @@ def split(
 ) -> None:
     """Decide which rows are held out, and save it: train, predict, compare and check use the same rows from then on."""
     from sartor import api
-    from sartor.cli import screen
+    from sartor.cli import console
 
     divided = api.split(
         name,
@@ -176,13 +176,13 @@ def split(
             for leak in divided.leaks
         ]
         ids = {"learned": list(saved.learned), "held_out": list(saved.held_out)}
-        screen.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
+        console.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
         return
-    screen.line(f"[bold]{escape(name)}[/]  {len(saved.learned):,} rows to learn, {len(saved.held_out):,} held out")
-    screen.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
+    console.line(f"[bold]{escape(name)}[/]  {len(saved.learned):,} rows to learn, {len(saved.held_out):,} held out")
+    console.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
     for leak in divided.leaks[:10]:
-        screen.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.learned))}  {leak.similarity:.2f}")
-    screen.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
+        console.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.learned))}  {leak.similarity:.2f}")
+    console.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
 
 
 def _field_and_column(item: str) -> tuple[str, str]:

@@ -10,10 +10,10 @@ from typing import Any
 from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
-from sartor.cli import screen
+from sartor.cli import console
 from sartor.cli.data import print_imported
-from sartor.cli.learn import print_run
-from sartor.cli.use import print_verdict
+from sartor.cli.evaluate import print_verdict
+from sartor.cli.train import print_run
 
 SETTINGS: dict[str, Any] = {
     "model_name_or_path": "smollm2-135m",
@@ -48,22 +48,22 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
     config = RunConfig.of({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
     if max_steps:
         config = config.replace(max_steps=max_steps)
-    screen.out.print(api.show("pride_en", config, row=1).rich())
+    console.out.print(api.show("pride_en", config, row=1).rich())
     _title(3, "Fine-tuning", "80 rows to learn, 20 held out; the same command resumes a stopped run")
-    with screen.TrainingProgress() as progress:
+    with console.TrainingProgress() as progress:
         run = api.train(config, callbacks=[progress])
     print_run(run)
     _title(4, "Base against tuned, on rows it never saw", "and on rows it did see, to tell memory from skill")
-    with screen.progress_bar("comparing") as bar:
+    with console.progress_bar("comparing") as bar:
         verdict = api.compare(run.path, progress=bar)
     print_verdict(verdict)
     page = api.report(run.path)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    screen.line(f"\n[bold]Report:[/] {page}   [dim](demo took {minutes} min {seconds} s)[/]")
-    screen.line("\nTry next:")
-    screen.line(f"  sartor chat {run.path}                          [dim]# ask both models; /base[/]")
-    screen.line(f"  sartor show pride_zh --dataset-dir {data}        [dim]# tokens and labels of a row[/]")
-    screen.line("  sartor import YOUR.csv --name mine              [dim]# your own data[/]")
+    console.line(f"\n[bold]Report:[/] {page}   [dim](demo took {minutes} min {seconds} s)[/]")
+    console.line("\nTry next:")
+    console.line(f"  sartor chat {run.path}                          [dim]# ask both models; /base[/]")
+    console.line(f"  sartor show pride_zh --dataset-dir {data}        [dim]# tokens and labels of a row[/]")
+    console.line("  sartor import YOUR.csv --name mine              [dim]# your own data[/]")
 
 
 def pride_file(name: str) -> Path:
@@ -77,4 +77,4 @@ def pride_file(name: str) -> Path:
 
 
 def _title(number: int, title: str, subtitle: str) -> None:
-    screen.line(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{subtitle}[/]")
+    console.line(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{subtitle}[/]")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sartor.cli.arguments import Json, RemoteCode, Settings
-from sartor.cli.use import Target, target_or_config
+from sartor.cli.evaluate import Target, target_or_config
 
 
 def export(
@@ -24,7 +24,7 @@ def export(
 ) -> None:
     """Write a tuned model in another form, and prove that it answers the same."""
     from sartor import api
-    from sartor.cli import screen
+    from sartor.cli import console
 
     config = target_or_config(target, settings)
     done = api.export(
@@ -37,7 +37,7 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     if json:
-        screen.print_json(
+        console.print_json(
             {
                 "folder": str(done.folder),
                 "files": [path.name for path in done.files],
@@ -49,9 +49,9 @@ def export(
         )
         return
     for found in done.checks:
-        screen.line(f"  [green]✓[/] {found}")
+        console.line(f"  [green]✓[/] {found}")
     for path in done.files:
-        screen.line(f"  {path.stat().st_size / 1e6:10.1f} MB  {path}")
+        console.line(f"  {path.stat().st_size / 1e6:10.1f} MB  {path}")
 
 
 def _beside(target: str, to: str) -> Path | None:

@@ -19,7 +19,7 @@ from sartor.cli.arguments import DatasetDir, Json
 
 if TYPE_CHECKING:
     from sartor.api.generating import Made
-    from sartor.data.generate.asking import Estimate
+    from sartor.qa_generation.requests_plan import Estimate
 
 STOPPED = {
     "asked": "Stopped as asked; the same command goes on from here.",
@@ -57,10 +57,10 @@ def generate(
     """Make questions and answers from documents, each with the quote that proves it; exit 1 when passages failed."""
     from sartor.api.generating import estimate_generation
     from sartor.api.generating import generate as make
-    from sartor.cli import screen
+    from sartor.cli import console
 
     if show_prompt:
-        from sartor.data.generate.prompting import prompt_file
+        from sartor.qa_generation.prompt_files import prompt_file
 
         file = prompt_file(language or "en", multi_turn=multi_turn, small=endpoint is None and model == "smollm2-135m")
         typer.echo(file.read_text(encoding="utf-8"), nl=False)
@@ -85,7 +85,7 @@ def generate(
     }
     expected = estimate_generation(documents, name, **given)
     if dry_run and json:
-        screen.print_json(expected.to_json())
+        console.print_json(expected.to_json())
         return
     _tell(expected, endpoint is None, bool(price_in or price_out))
     if dry_run:
@@ -95,9 +95,9 @@ def generate(
 
     def measured(found: Estimate) -> None:
         if found.basis == "measured" and not json:
-            screen.err.print(f"  [dim]first answer measured: about {_time(found.seconds)} in all[/]")
+            console.err.print(f"  [dim]first answer measured: about {_time(found.seconds)} in all[/]")
 
-    with _stopping() as stop, screen.progress_bar("asking", json) as progress:
+    with _stopping() as stop, console.progress_bar("asking", json) as progress:
         made = make(
             documents,
             name,
@@ -116,10 +116,10 @@ def generate(
 
 def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
     """What it will need, off the results."""
-    from sartor.cli import screen
+    from sartor.cli import console
 
     money = f"; money: about {expected.money:.4g}, at most {expected.most_money:.4g}" if priced else ""
-    screen.err.print(
+    console.err.print(
         f"{expected.passages} passages, {expected.calls} requests ({expected.reused} answers are there already); "
         f"tokens: about {expected.tokens_in:,} read and {expected.tokens_out:,} written, at most "
         f"{expected.most_tokens_in:,} and {expected.most_tokens_out:,}; about {_time(expected.seconds)}, "
@@ -127,11 +127,11 @@ def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
         soft_wrap=True,
     )
     if embedded:
-        screen.err.print(f"  [yellow]·[/] {DEMONSTRATION}", soft_wrap=True)
+        console.err.print(f"  [yellow]·[/] {DEMONSTRATION}", soft_wrap=True)
 
 
 def _report(made: Made, json: bool, wanted: int | None) -> None:
-    from sartor.cli import screen
+    from sartor.cli import console
 
     found = made.generated
     refused = Counter(item.reason for item in found.refused)
@@ -139,7 +139,7 @@ def _report(made: Made, json: bool, wanted: int | None) -> None:
         {"document": p.document, "section": p.section, "start": p.start, "reason": why} for p, why in found.failed
     ]
     if json:
-        screen.print_json(
+        console.print_json(
             {
                 "pairs": len(found.pairs),
                 "refused": refused,
@@ -157,17 +157,17 @@ def _report(made: Made, json: bool, wanted: int | None) -> None:
         )
         return
     spent = f"; spent {made.spent:.4g}" if made.spent else ""
-    screen.line(f"[bold]{len(found.pairs)}[/] pairs; {found.asked} asked, {found.reused} from the journal{spent}")
+    console.line(f"[bold]{len(found.pairs)}[/] pairs; {found.asked} asked, {found.reused} from the journal{spent}")
     for reason, count in refused.items():
-        screen.line(f"  [red]✗[/] {reason} × {count}")
+        console.line(f"  [red]✗[/] {reason} × {count}")
     for item in failed:
-        screen.line(f"  [red]failed[/] {escape(str(item))}")
+        console.line(f"  [red]failed[/] {escape(str(item))}")
     if found.stopped in STOPPED:
-        screen.line(f"  [yellow]·[/] {STOPPED[found.stopped]} {found.left} requests were not made.")
+        console.line(f"  [yellow]·[/] {STOPPED[found.stopped]} {found.left} requests were not made.")
     elif wanted is not None and len(found.pairs) < wanted:
-        screen.line(f"  [yellow]·[/] {wanted} were wanted; the documents gave no more. Try a higher --per-chunk.")
+        console.line(f"  [yellow]·[/] {wanted} were wanted; the documents gave no more. Try a higher --per-chunk.")
     if made.table:
-        screen.line(f"  written: {escape(str(made.table))} and {escape(str(made.dataset_file))}")
+        console.line(f"  written: {escape(str(made.table))} and {escape(str(made.dataset_file))}")
 
 
 def _time(seconds: float) -> str:

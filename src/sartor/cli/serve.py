@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sartor.cli.arguments import RemoteCode, Settings
-from sartor.cli.use import Target, target_or_config
+from sartor.cli.evaluate import Target, target_or_config
 
 
 def serve(
@@ -21,11 +21,11 @@ def serve(
     trust_remote_code: RemoteCode = False,
 ) -> None:
     """Serve a run or a model as OpenAI's API: /v1/chat/completions, /v1/models, /health, /metrics."""
-    from sartor.cli import screen
+    from sartor.cli import console
     from sartor.server.run import serve as serve_model
 
     def ready(address: str, model: str) -> None:
-        screen.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
+        console.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
 
     serve_model(
         target_or_config(target, settings),

@@ -23,14 +23,14 @@ def demo(
 def env(json: Json = False) -> None:
     """Print what a bug report needs: versions, processor, memory, devices."""
     from sartor.api.environment import environment
-    from sartor.cli import screen
+    from sartor.cli import console
 
     facts = environment()
     if json:
-        screen.print_json(facts)
+        console.print_json(facts)
         return
     for key, value in facts.items():
-        screen.line(f"[dim]{key:<14}[/] {value}")
+        console.line(f"[dim]{key:<14}[/] {value}")
 
 
 def add_to(app: typer.Typer) -> None:

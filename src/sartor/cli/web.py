@@ -22,7 +22,7 @@ def web(
     import webbrowser
 
     from sartor.base.errors import ConfigError
-    from sartor.cli import screen
+    from sartor.cli import console
 
     try:
         from sartor.web.run import serve
@@ -30,7 +30,7 @@ def web(
         raise ConfigError(f"The page needs {error.name}.", "sartor web", "pip install 'sartor[web]'") from None
 
     def ready(address: str) -> None:
-        screen.line(f"Sartor is open at [bold]{address}[/]  (Ctrl-C ends; training goes on)")
+        console.line(f"Sartor is open at [bold]{address}[/]  (Ctrl-C ends; training goes on)")
         if open_browser:
             webbrowser.open(address)
 

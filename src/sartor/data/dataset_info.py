@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError, did_you_mean
-from sartor.base.system import atomic_write, locked
+from sartor.base.files import atomic_write, locked
 from sartor.data.encoding import read_text
-from sartor.data.jsontext import Twice, parse_json
+from sartor.data.json_stream import Twice, parse_json
 
 REGISTRY = "dataset_info.json"
 COLUMNS: Mapping[str, str | None] = {

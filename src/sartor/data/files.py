@@ -10,9 +10,9 @@ from types import ModuleType
 
 from sartor.base import registry
 from sartor.base.errors import DataError
+from sartor.base.types import Raw
+from sartor.data import decompress
 from sartor.data import encoding as encodings
-from sartor.data import unpack
-from sartor.data.raw import Raw
 from sartor.data.sources import csv
 
 NO_TEXT = "no text file"
@@ -67,9 +67,9 @@ def opened(path: Path, encoding: str | None = None, delimiter: str | None = None
     Raises: DataError for a suffix that no plug-in reads, a damaged packing, or an encoding that is not proved.
     """
     where = str(path)
-    if path.suffix.lower() not in (*unpack.PACKED, *suffixes()):
+    if path.suffix.lower() not in (*decompress.PACKED, *suffixes()):
         raise _unread(path.name, where)
-    with unpack.plain(path, where) as (plain, name):
+    with decompress.plain(path, where) as (plain, name):
         source = source_of(name, where)
         if delimiter is not None:
             _check_delimiter(delimiter, source, where)
@@ -105,5 +105,5 @@ def _unread(name: str, where: str) -> DataError:
     return DataError(
         f"Files of kind {PurePath(name).suffix!r} are not read.",
         where,
-        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(unpack.PACKED)}.",
+        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(decompress.PACKED)}.",
     )

@@ -13,12 +13,12 @@ from typing import Any
 
 from sartor.base import registry
 from sartor.base.errors import DataError, nearest
-from sartor.base.system import no_cycle_search, sha256_file
-from sartor.base.types import Example, Ledger, Origin, Skipped
+from sartor.base.files import sha256_file
+from sartor.base.process import no_cycle_search
+from sartor.base.types import Example, Ledger, Origin, Raw, Skipped
 from sartor.data import files as files_module
 from sartor.data import mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry
-from sartor.data.raw import Raw
 from sartor.data.validate import Notes, Unusable, is_missing
 
 REQUIRED = ("prompt", "response", "messages", "chosen", "rejected", "kto_tag")

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sartor.base.errors import DataError
+from sartor.base.types import Raw
 from sartor.data.dataset_info import DatasetSpec
-from sartor.data.raw import Raw
 from sartor.data.sources.arrow import plain
 
 CLOUDS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "r2")

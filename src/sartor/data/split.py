@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sartor.base.errors import ConfigError, DataError, did_you_mean
-from sartor.base.system import atomic_write
+from sartor.base.files import atomic_write
 from sartor.base.types import Example
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from sartor.base.errors import ConfigError
-from sartor.base.system import sha256_file
+from sartor.base.files import sha256_file
 from sartor.base.types import Example, Skipped
 from sartor.data import load, mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry

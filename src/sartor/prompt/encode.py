@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from sartor.base.errors import ConfigError, PromptError
+from sartor.base.process import no_cycle_search
 from sartor.base.settings import PromptSettings
-from sartor.base.system import no_cycle_search
 from sartor.base.types import (
     Demonstration,
     Document,
@@ -30,8 +30,8 @@ from sartor.base.types import (
     Skipped,
     Tool,
 )
-from sartor.prompt.conversation import message_of
-from sartor.prompt.spans import Job, Lost, Spans
+from sartor.prompt.label_spans import Job, Lost, Spans
+from sartor.prompt.messages import message_of
 from sartor.prompt.template import Template
 from sartor.prompt.tokenizer import Codec, Tokenizer
 

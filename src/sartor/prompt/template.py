@@ -16,8 +16,8 @@ from typing import Any
 
 from sartor.base.errors import PromptError, did_you_mean
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
-from sartor.prompt.conversation import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.layout import Layout, Render, Unjoinable, locate, neutral, probe, unbroken, with_turns
+from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 TODAY = datetime(2024, 7, 26)

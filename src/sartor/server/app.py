@@ -19,12 +19,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from sartor.base.settings import GenerationSettings
+from sartor.inference.batcher import Batcher, Progress, QueueFull, Ticket
+from sartor.inference.engine import Engine
+from sartor.inference.weights import Which
 from sartor.server.metrics import Metrics
-from sartor.server.replies import Conversation, error
-from sartor.server.wire import BadRequest, ChatRequest, Limits, batch_requests
-from sartor.use.batcher import Batcher, Progress, QueueFull, Ticket
-from sartor.use.engine import Engine
-from sartor.use.weights import Which
+from sartor.server.responses import Conversation, error
+from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_requests
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "testserver"})
 _PORT = re.compile(r":\d+$")

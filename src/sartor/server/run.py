@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 
-from sartor.api.using import load_engine, trained_run
+from sartor.api.predicting import load_engine, trained_run
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, RunError
 
@@ -34,7 +34,7 @@ def serve(
     import uvicorn
 
     from sartor.server.app import Settings, create_app
-    from sartor.server.wire import Limits
+    from sartor.server.schemas import Limits
 
     key = os.environ.get(KEY) or None
     refuse_open_door(host, key)

@@ -13,13 +13,13 @@ from nicegui import app as nicegui
 from nicegui import ui
 from starlette.staticfiles import StaticFiles
 
-from sartor.base.messages import LANGUAGES
-from sartor.web import frame, uploads
-from sartor.web.access import Access
-from sartor.web.desk import Desk
-from sartor.web.guard import LOOPBACK, App, Guard
+from sartor.base.i18n import LANGUAGES
+from sartor.web import components, uploads
+from sartor.web.auth import Access
 from sartor.web.jobs import Jobs
-from sartor.web.watching import Watches
+from sartor.web.origin_check import LOOPBACK, App, Guard
+from sartor.web.run_monitor import Watches
+from sartor.web.workspace import Desk
 
 STATIC = Path(__file__).parent / "static"
 YEAR_S = 365 * 24 * 3600
@@ -43,9 +43,9 @@ def create_app(
         inner = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
         answer = RedirectResponse(back if inner else "/", status_code=303)
         if lang in LANGUAGES:
-            answer.set_cookie(frame.LANGUAGE, lang, max_age=YEAR_S, samesite="lax", httponly=True)
+            answer.set_cookie(components.LANGUAGE, lang, max_age=YEAR_S, samesite="lax", httponly=True)
         if theme in ("light", "dark"):
-            answer.set_cookie(frame.THEME, theme, max_age=YEAR_S, samesite="lax", httponly=True)
+            answer.set_cookie(components.THEME, theme, max_age=YEAR_S, samesite="lax", httponly=True)
         return answer
 
     ui.add_head_html(
@@ -55,7 +55,7 @@ def create_app(
     jobs = Jobs(desk.jobs, desk.folder)
     nicegui.timer(1.0, jobs.advance)
     given = {"desk": desk, "jobs": jobs, "watches": Watches()}
-    for name in ("start", "dataset", "run", "generate", *frame.PAGES):
+    for name in ("start", "dataset", "run", "generate", *components.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters
         module.add_to(*(given[parameter] for parameter in wanted))

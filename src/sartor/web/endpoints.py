@@ -19,7 +19,7 @@ from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 
 if TYPE_CHECKING:
-    from sartor.web.engines import Reply
+    from sartor.web.chat_models import Reply
 
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 """Only such variables may be sent: any other secret of the environment stays where it is."""

@@ -14,7 +14,7 @@ import yaml
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.settings import SECTIONS
-from sartor.web.desk import Desk
+from sartor.web.workspace import Desk
 
 USUAL = (
     "model_name_or_path",

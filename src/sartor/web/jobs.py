@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from sartor.base.errors import RunError
-from sartor.base.system import atomic_write, locked
+from sartor.base.files import atomic_write, locked
 
 Kind = Literal["train", "estimate", "compare", "export", "generate", "contest"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"

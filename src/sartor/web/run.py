@@ -37,8 +37,8 @@ def serve(
     folders = tuple(directory.resolve() for directory in model_dirs)
     os.chdir(folder)
     from sartor.web.app import create_app
-    from sartor.web.desk import Desk
-    from sartor.web.guard import LOOPBACK
+    from sartor.web.origin_check import LOOPBACK
+    from sartor.web.workspace import Desk
 
     with bound(host, port) as listener:
         app = create_app(

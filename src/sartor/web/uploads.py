@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from sartor.base.errors import DataError, SartorError
-from sartor.web.desk import Desk, clean_name
+from sartor.web.workspace import Desk, clean_name
 
 
 def add_to(app: FastAPI, desk: Desk) -> None:

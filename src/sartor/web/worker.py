@@ -40,9 +40,9 @@ def work(job: Job) -> Any:
             )
             return {"folder": arguments["out"], **found_out.to_json()}
         case "generate":
-            from sartor.web import pairs
+            from sartor.web import generated_pairs
 
-            return pairs.generate(job, progress)
+            return generated_pairs.generate(job, progress)
         case "export":
             done = api.export(
                 arguments["run"],

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.data.raw import Raw
+from sartor.base.types import Raw
 
 SUFFIXES = (".arrow", ".feather")
 TEXT = False

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sartor.base.errors import DataError
+from sartor.base.types import Raw
 from sartor.data.encoding import open_text
-from sartor.data.raw import Raw
 
 SUFFIXES = (".csv",)
 TEXT = True

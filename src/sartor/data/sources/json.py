@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from sartor.base.types import Raw
 from sartor.data.encoding import open_text
-from sartor.data.jsontext import ArrayReader
-from sartor.data.raw import Raw
+from sartor.data.json_stream import ArrayReader
 from sartor.data.sources import jsonl
 
 SUFFIXES = (".json",)

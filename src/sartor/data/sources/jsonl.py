@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sartor.base.types import Raw
 from sartor.data.encoding import open_text
-from sartor.data.jsontext import LineReader
-from sartor.data.raw import Raw
+from sartor.data.json_stream import LineReader
 
 SUFFIXES = (".jsonl", ".ndjson")
 TEXT = True

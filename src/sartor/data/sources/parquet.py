@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sartor.data.raw import Raw
+from sartor.base.types import Raw
 from sartor.data.sources import arrow
 
 SUFFIXES = (".parquet", ".pq")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sartor.base.types import Raw
 from sartor.data.encoding import open_text
-from sartor.data.raw import Raw
 from sartor.data.sources import csv
 
 SUFFIXES = (".tsv", ".tab")

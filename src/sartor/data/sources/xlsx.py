@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.data.raw import Raw
-from sartor.data.unpack import measure_zip
+from sartor.base.types import Raw
+from sartor.data.decompress import measure_zip
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 TEXT = False

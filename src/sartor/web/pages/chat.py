@@ -17,11 +17,11 @@ from sartor.base.errors import ConfigError, SartorError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.web import endpoints
-from sartor.web.desk import Desk
+from sartor.web.chat_models import Engines, Reply, Target
+from sartor.web.components import aside, button, card, framed, heading, line, text, trouble
 from sartor.web.endpoints import Remote
-from sartor.web.engines import Engines, Reply, Target
-from sartor.web.frame import aside, button, card, framed, heading, line, text, trouble
-from sartor.web.words import Words
+from sartor.web.i18n import Words
+from sartor.web.workspace import Desk
 
 EVERY_S = 0.05
 MOST_COLUMNS = 4
@@ -355,6 +355,6 @@ def label(target: Target, t: Words) -> str:
 def _escaped(words: str) -> str:
     import html
 
-    from sartor.web.desk import plain
+    from sartor.web.workspace import plain
 
     return html.escape(plain(words))

@@ -14,16 +14,16 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor import api
-from sartor.base import messages
+from sartor.base import i18n
 from sartor.base.errors import DataError, SartorError
-from sartor.base.system import atomic_write
+from sartor.base.files import atomic_write
 from sartor.data.dataset_info import read_registry
-from sartor.data.importing import Imported, Understood, inspect_file
+from sartor.data.import_file import Imported, Understood, inspect_file
 from sartor.data.load import columns_of, raw_rows
 from sartor.data.sources import csv, tsv
-from sartor.web.desk import Desk, dataset_name, readable
-from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
-from sartor.web.words import Words
+from sartor.web.components import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
+from sartor.web.i18n import Words
+from sartor.web.workspace import Desk, dataset_name, readable
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
 DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in csv.DELIMITERS}
@@ -265,8 +265,8 @@ class Importing:
         t = self.t
         rows: list[list[Any]] = []
         for skipped in done.loaded.ledger.skipped[:50]:
-            reason = messages.text(skipped.code, "reason", skipped.params, t.lang)
-            fix = messages.text(skipped.code, "fix", skipped.params, t.lang)
+            reason = i18n.text(skipped.code, "reason", skipped.params, t.lang)
+            fix = i18n.text(skipped.code, "fix", skipped.params, t.lang)
             mend = partial(button, t("data.mend"), partial(self._mend, skipped.origin.row), "quiet")
             rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, mend])
         table([(t("data.line"), "num"), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], rows)

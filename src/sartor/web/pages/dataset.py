@@ -10,19 +10,19 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor import api
-from sartor.base import messages
+from sartor.base import i18n
 from sartor.base.errors import DataError, SartorError
 from sartor.base.types import Skipped
 from sartor.data.dataset_info import REGISTRY, read_registry
 from sartor.data.load import Loaded
-from sartor.web.desk import Desk
-from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
-from sartor.web.pages.entry import Entry
+from sartor.web.cache import Shelf, find, turns
+from sartor.web.components import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
+from sartor.web.i18n import Words
 from sartor.web.pages.labels import Labels
-from sartor.web.pages.linting import Linting
-from sartor.web.rows import Rows
-from sartor.web.shelf import Shelf, find, turns
-from sartor.web.words import Words
+from sartor.web.pages.lint import Linting
+from sartor.web.pages.registry_entry import Entry
+from sartor.web.virtual_list import Rows
+from sartor.web.workspace import Desk
 
 VIEWS = ("rows", "labels", "check", "entry")
 MOST_SKIPPED = 200
@@ -167,7 +167,7 @@ class Browsing:
             for skipped in ledger.skipped:
                 by_code.setdefault(skipped.code, []).append(skipped)
             for code, rows in by_code.items():
-                reason = messages.text(code, "reason", rows[0].params, t.lang)
+                reason = i18n.text(code, "reason", rows[0].params, t.lang)
                 with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
                     self._skipped(rows)
             for note in ledger.notes:
@@ -178,8 +178,8 @@ class Browsing:
         lines: list[list[Any]] = [
             [
                 str(s.origin),
-                messages.text(s.code, "reason", s.params, t.lang),
-                messages.text(s.code, "fix", s.params, t.lang),
+                i18n.text(s.code, "reason", s.params, t.lang),
+                i18n.text(s.code, "fix", s.params, t.lang),
                 partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet"),
             ]
             for s in rows[:MOST_SKIPPED]

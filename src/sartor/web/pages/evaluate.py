@@ -13,11 +13,11 @@ from nicegui import ui
 from sartor import api
 from sartor.base.errors import SartorError
 from sartor.data.dataset_info import read_registry
-from sartor.web.desk import Desk
-from sartor.web.frame import aside, button, card, empty, framed, heading, line, link, text, trouble
+from sartor.web.components import aside, button, card, empty, framed, heading, line, link, text, trouble
+from sartor.web.i18n import Words
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pages import judged, several
-from sartor.web.words import Words
+from sartor.web.pages import comparison, verdict
+from sartor.web.workspace import Desk
 
 EVERY_S = 0.7
 
@@ -33,7 +33,7 @@ def add_to(desk: Desk, jobs: Jobs) -> None:
                 with card(), empty(t("evaluate.none"), t("evaluate.none_next")):
                     link(t("nav.runs"), "/runs", "btn main")
                 return
-            await aside(judged.metric_names)
+            await aside(verdict.metric_names)
             await Evaluating(desk, jobs, t, names, run if run in names else names[0], against).draw()
 
 
@@ -54,7 +54,7 @@ class Choice:
         """Empty for a run against its base."""
         if not (self.against or self.datasets):
             return []
-        return [f"runs/{self.run}", *(self.against or [several.BASE])]
+        return [f"runs/{self.run}", *(self.against or [comparison.BASE])]
 
     def overrides(self) -> list[str]:
         """As `api.compare` takes them. The metrics are always named, so that no Python file of a run's settings is."""
@@ -98,7 +98,7 @@ class Evaluating:
         self.desk, self.jobs, self.t, self.names = desk, jobs, t, names
         self.choice = last_choice(jobs, run)
         if against is not None:
-            known = several.things(desk, run, names)
+            known = comparison.things(desk, run, names)
             self.choice = Choice(run, [thing for thing in against.split(",") if thing in known])
         self.seen: Any = None
 
@@ -116,7 +116,7 @@ class Evaluating:
 
     def _fields(self) -> None:
         t, choice = self.t, self.choice
-        deciding, metrics = judged.metric_names()
+        deciding, metrics = verdict.metric_names()
         self.fields.clear()
         with self.fields:
             with ui.element("div").classes("fields"):
@@ -150,8 +150,8 @@ class Evaluating:
         box.props["hint"] = self.t(f"evaluate.{name}_none")
 
     def _things(self) -> dict[str, str]:
-        found = [*several.things(self.desk, self.choice.run, self.names), *self.choice.against]
-        return {thing: several.shown_name(thing, self.t) for thing in found}
+        found = [*comparison.things(self.desk, self.choice.run, self.names), *self.choice.against]
+        return {thing: comparison.shown_name(thing, self.t) for thing in found}
 
     def _datasets(self) -> list[str]:
         try:
@@ -174,7 +174,7 @@ class Evaluating:
         if job is None or job.state() not in ("waiting", "running"):
             overrides, told = choice.overrides(), choice.told()
             if things := choice.things:
-                out = several.place(choice.run, things, overrides)
+                out = comparison.place(choice.run, things, overrides)
                 self.jobs.add("contest", choice.run, things=things, overrides=overrides, out=out, choice=told)
             else:
                 self.jobs.add("compare", choice.run, run=f"runs/{choice.run}", overrides=overrides, choice=told)
@@ -217,17 +217,17 @@ class Evaluating:
         t, run = self.t, self.choice.run
         found: Any
         if self.choice.things:
-            found = await aside(partial(several.read, self.desk, done)) if done else None
+            found = await aside(partial(comparison.read, self.desk, done)) if done else None
         else:
-            found = await aside(partial(judged.read, self.desk, run, t.lang))
+            found = await aside(partial(verdict.read, self.desk, run, t.lang))
         self.out.clear()
         with self.out:
             if isinstance(found, SartorError):
                 trouble(t, found)
-            elif isinstance(found, several.Contest):
-                several.Several(t, run, found).draw()
+            elif isinstance(found, comparison.Contest):
+                comparison.Several(t, run, found).draw()
             elif found is not None:
-                judged.Judged(t, run, found).draw()
+                verdict.Judged(t, run, found).draw()
             else:
                 with card():
                     empty(t("evaluate.not_yet"), t("evaluate.not_yet_next"))

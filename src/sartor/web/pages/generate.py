@@ -15,14 +15,14 @@ from nicegui import ui
 
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.data.dataset_info import read_registry
-from sartor.data.generate.documents import READERS
-from sartor.web.desk import Desk, dataset_name, plain
+from sartor.qa_generation.documents import READERS
+from sartor.web.components import aside, button, card, empty, facts, framed, heading, line, link, number, text, trouble
 from sartor.web.endpoints import key_of
-from sartor.web.frame import aside, button, card, empty, facts, framed, heading, line, link, number, text, trouble
+from sartor.web.generated_pairs import Pair, estimate, keep, read, save
+from sartor.web.i18n import Words
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pairs import Pair, estimate, keep, read, save
-from sartor.web.watching import duration
-from sartor.web.words import Words
+from sartor.web.run_monitor import duration
+from sartor.web.workspace import Desk, dataset_name, plain
 
 EVERY_S = 0.7
 AT_ONCE = 20

@@ -8,16 +8,16 @@ from typing import Any
 
 from nicegui import ui
 
-from sartor.base import messages
+from sartor.base import i18n
 from sartor.base.errors import SartorError
 from sartor.base.types import Example
 from sartor.data.load import Loaded
-from sartor.prompt.show import Drawing, Piece, Shown, draw
+from sartor.prompt.label_view import Drawing, Piece, Shown, draw
 from sartor.prompt.template import template_names
-from sartor.web.desk import plain
-from sartor.web.frame import aside, button, card, empty, facts, line, text, trouble
-from sartor.web.shelf import Shelf
-from sartor.web.words import Words
+from sartor.web.cache import Shelf
+from sartor.web.components import aside, button, card, empty, facts, line, text, trouble
+from sartor.web.i18n import Words
+from sartor.web.workspace import plain
 
 
 class Labels:
@@ -94,7 +94,7 @@ class Labels:
             ui.html(coloured(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
             found = shown.skipped
-            said = [messages.text(found.code, part, found.params, t.lang) for part in ("reason", "fix")]
+            said = [i18n.text(found.code, part, found.params, t.lang) for part in ("reason", "fix")]
             text(" ".join(said), "bad")
         for note in shown.notes:
             text(t.note(note), "soft small")

@@ -16,12 +16,10 @@ from nicegui import app, ui
 
 from sartor.base.config import to_yaml
 from sartor.base.errors import SartorError
+from sartor.base.files import move_to_trash
 from sartor.base.rundir import RunDir
-from sartor.base.system import move_to_trash
-from sartor.web.curves import Curve, chart
-from sartor.web.desk import Desk
-from sartor.web.form import parse_yaml
-from sartor.web.frame import (
+from sartor.web.chart_options import Curve, chart
+from sartor.web.components import (
     aside,
     button,
     card,
@@ -39,9 +37,11 @@ from sartor.web.frame import (
     text,
     trouble,
 )
+from sartor.web.form import parse_yaml
+from sartor.web.i18n import Words
 from sartor.web.jobs import Jobs
-from sartor.web.watching import Watch, Watches, clock, duration
-from sartor.web.words import Words
+from sartor.web.run_monitor import Watch, Watches, clock, duration
+from sartor.web.workspace import Desk
 
 EVERY_S = 1.0
 SMALL_POINTS = 400

@@ -11,15 +11,15 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor import api
-from sartor.api.running import RunSummary
+from sartor.api.list_runs import RunSummary
 from sartor.base.errors import SartorError
-from sartor.web.curves import Curve, chart
-from sartor.web.desk import Desk
-from sartor.web.frame import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.chart_options import Curve, chart
+from sartor.web.components import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.i18n import Words
 from sartor.web.jobs import Jobs
 from sartor.web.pages.train import Queue
-from sartor.web.watching import Watches, clock
-from sartor.web.words import Words
+from sartor.web.run_monitor import Watches, clock
+from sartor.web.workspace import Desk
 
 EVERY_S = 3.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from nicegui import ui
 
-from sartor.web.desk import Desk
+from sartor.web.workspace import Desk
 
 
 def add_to(desk: Desk) -> None:

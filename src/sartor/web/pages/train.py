@@ -12,11 +12,11 @@ from nicegui import ui
 
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError, SartorError
+from sartor.base.files import atomic_write
 from sartor.base.settings import SECTIONS
-from sartor.base.system import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
-from sartor.web.desk import Desk
+from sartor.web.components import button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
 from sartor.web.form import (
     BEGINNING,
     MOST_YAML,
@@ -30,10 +30,10 @@ from sartor.web.form import (
     shown,
     typed,
 )
-from sartor.web.frame import button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.i18n import Words, explained
 from sartor.web.jobs import Job, Jobs
-from sartor.web.watching import clock, duration
-from sartor.web.words import Words, explained
+from sartor.web.run_monitor import clock, duration
+from sartor.web.workspace import Desk
 
 
 def add_to(desk: Desk, jobs: Jobs) -> None:

@@ -1,0 +1,272 @@
+"""`compare A B …`: base models, runs, checkpoints and endpoints answer the same held-out rows, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sartor.api.comparing import with_limit
+from sartor.api.predicting import load_engine
+from sartor.api.prepare_data import load_named, prepare_rows
+from sartor.api.resolve_target import config_for, run_of
+from sartor.base.config import RunConfig, parse_override, read_yaml
+from sartor.base.errors import ConfigError, DataError, SartorError
+from sartor.base.files import atomic_write
+from sartor.base.process import release_memory
+from sartor.base.rundir import RunDir
+from sartor.base.types import Demonstration, Example, Prediction
+from sartor.base.types import Sequence as Tokens
+from sartor.data.load import Permissions
+from sartor.prompt.encode import Encoder
+
+if TYPE_CHECKING:
+    from sartor.evaluation.multi_model import Comparison, Contestant
+    from sartor.inference.engine import Engine
+
+Progress = Callable[[int, int | None], None]
+BASE = "base"
+
+
+def is_endpoint(thing: str) -> bool:
+    """Whether a thing to compare is an address: `http://host:port/v1#model`."""
+    return thing.startswith(("http://", "https://"))
+
+
+def compare_several(
+    *things: str | Path,
+    overrides: Iterable[str] = (),
+    key_env: str | None = None,
+    out: str | Path | None = None,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    permissions: Permissions | None = None,
+) -> Comparison:
+    """Each thing against the first, over the same held-out rows; writes comparison.json and each one's predictions.
+
+    A thing is a run's folder, a checkpoint or adapter, a model, `base` (the first run's base model), or an
+    OpenAI-compatible address with the model after `#`; `key_env` names the environment variable with its key. The rows
+    are those that the first run held out, or `eval_dataset`; rows that any of the runs learned from are left out.
+
+    Raises: ConfigError for fewer than two things or without rows; RunError, ModelError, DataError, EndpointError.
+    """
+    from sartor.evaluation.multi_model import make_comparison
+
+    names, overrides = [str(thing) for thing in things], tuple(overrides)
+    if len(names) < 2:
+        raise ConfigError("One thing has nothing to be compared with.", "compare", "Name two or more, or one run.")
+    runs = [run for name in names if not is_endpoint(name) and (run := run_of(Path(name)))]
+    if BASE in names and not runs:
+        raise ConfigError("There is no run whose base is meant.", BASE, "Name the model itself, or a run beside it.")
+    shared = _settings(runs[0] if runs else None, names, overrides)
+    anew = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
+    rows, notes = _rows(shared, runs, permissions, anew=anew, trust_remote_code=trust_remote_code)
+    folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
+    contestants: list[Contestant] = []
+    for place, name in enumerate(names):
+        part = folder / f"{place + 1}-{_short(name)}"
+        if is_endpoint(name):
+            contestants.append(_ask_endpoint(name, rows, part, shared, key_env, progress))
+            continue
+        config = _config(name, shared, overrides)
+        contestants.append(_ask_engine(name, config, shared, rows, part, trust_remote_code, progress))
+        release_memory()
+    sections = [row.origin.section for row in rows]
+    comparison = make_comparison(
+        contestants,
+        [row.origin.id for row in rows],
+        metric=shared.evaluation.primary_metric,
+        clusters=sections if any(sections) else None,
+        seed=shared.train.seed,
+        notes=notes,
+    )
+    atomic_write(folder / "comparison.json", json.dumps(comparison.to_json(), ensure_ascii=False, indent=2) + "\n")
+    return comparison
+
+
+def _settings(run: RunDir | None, names: Sequence[str], overrides: Iterable[str]) -> RunConfig:
+    """The settings that all share: the first run's data and decoding, and what is written over them."""
+    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked) if run else {}
+    asked = {key: value for key, value in asked.items() if not key.startswith("do_")}
+    local = next((name for name in names if not is_endpoint(name) and name != BASE), None)
+    asked.setdefault("model_name_or_path", local or "none")
+    return RunConfig.of({**asked, **dict(parse_override(item) for item in overrides)})
+
+
+def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig:
+    """One thing's own model, adapter and template."""
+    if name != BASE:
+        return config_for(name, overrides)
+    asked = {key: value for key, value in shared.asked.items() if key != "adapter_name_or_path"}
+    return RunConfig.of(asked)
+
+
+def _rows(
+    shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, anew: bool, trust_remote_code: bool
+) -> tuple[list[Demonstration], list[str]]:
+    """The rows that all answer, and what is to be said of them; `anew`: those named now, not those held out.
+
+    Raises: ConfigError, DataError when none is left.
+    """
+    from sartor.api.prepare_data import make_encoder
+
+    anew = anew or ("eval_dataset" in shared.asked and not (runs and _held_out(runs[0])))
+    if runs and not anew:
+        encoder = make_encoder(shared, trust_remote_code=trust_remote_code)
+        wanted = set(_held_out(runs[0]))
+        found: list[Example] = [e for e in prepare_rows(shared, encoder, permissions).held_out if e.origin.id in wanted]
+    else:
+        found = list(load_named(shared, shared.data.eval_dataset, permissions).examples)
+    rows = [row for row in found if isinstance(row, Demonstration)]
+    learned = {run.path.name: set(run.read_json("data.json")["split"]["learned"]) for run in runs}
+    seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}
+    notes = [
+        f"{count} of {len(rows)} rows are left out: {name} learned from them."
+        for name, ids in learned.items()
+        if (count := sum(row.origin.id in ids for row in rows))
+    ]
+    rows = [row for row in rows if row.origin.id not in seen]
+    for run in runs:
+        same, said = _the_same(run, rows, permissions)
+        rows = [row for row in rows if row.origin.id not in same]
+        notes += said
+    if not rows:
+        raise DataError(
+            "No row is left that all could be asked fairly.",
+            ", ".join(map(str, learned)) or "eval_dataset",
+            "Name rows that none of the runs learned from: eval_dataset=NAME.",
+        )
+    return rows, notes
+
+
+def _the_same(
+    run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
+) -> tuple[set[str], list[str]]:
+    """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
+    from sartor.evaluation.contamination import leaks
+
+    config = RunConfig.of(read_yaml(run.config), str(run.config))
+    learned = set(run.read_json("data.json")["split"]["learned"])
+    try:
+        examples = load_named(config, config.data.dataset, permissions).examples
+    except SartorError as error:
+        return set(), [f"Whether {run.path.name} learned the same texts could not be looked up: {error.what}"]
+    found = leaks([example for example in examples if example.origin.id in learned], rows)
+    same = {leak.held_out for leak in found if leak.similarity == 1.0}
+    near, name = {leak.held_out for leak in found} - same, run.path.name
+    left_out = f"{len(same)} of {len(rows)} rows are left out: {name} learned the same texts."
+    alike = f"{len(near)} rows are nearly the same as rows that {name} learned from: their answers may show memory."
+    return same, [left_out] * bool(same) + [alike] * bool(near)
+
+
+def _held_out(run: RunDir) -> list[str]:
+    ids: list[str] = run.read_json("data.json")["split"]["held_out"]
+    return ids
+
+
+def _ask_engine(
+    name: str,
+    config: RunConfig,
+    shared: RunConfig,
+    rows: Sequence[Demonstration],
+    folder: Path,
+    trust_remote_code: bool,
+    progress: Progress | None,
+) -> Contestant:
+    from sartor.evaluation.multi_model import Contestant
+    from sartor.evaluation.predict import predict
+
+    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    encoded = _encoded(engine.encoder, rows)
+    losses = engine.losses(encoded)
+    done = predict(
+        engine,
+        rows,
+        folder,
+        generation=with_limit(shared, encoded).generation,
+        metrics=shared.evaluation.metrics,
+        losses={loss.id: loss.per_token for loss in losses},
+        progress=progress,
+    )
+    return Contestant(
+        _short(name),
+        _fingerprint(engine),
+        done.scores,
+        tuple(loss.per_token for loss in losses),
+        tuple(loss.label_tokens for loss in losses),
+    )
+
+
+def _fingerprint(engine: Engine) -> str:
+    return engine.fingerprint("tuned")
+
+
+def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[Tokens]:
+    """The rows as this model's tokens. Raises: DataError naming the first that it cannot take."""
+    found = encoder.encode_all(list(rows))
+    if found.skipped:
+        skipped = found.skipped[0]
+        raise DataError(f"A row cannot be shown to every model: {skipped.reason}", str(skipped.origin), skipped.fix)
+    return [row for row in found.encoded if isinstance(row, Tokens)]
+
+
+def _ask_endpoint(
+    address: str,
+    rows: Sequence[Demonstration],
+    folder: Path,
+    shared: RunConfig,
+    key_env: str | None,
+    progress: Progress | None,
+) -> Contestant:
+    """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
+    from sartor.evaluation.multi_model import Contestant
+    from sartor.evaluation.predict import write
+    from sartor.evaluation.score import Scoring
+    from sartor.qa_generation.endpoint import Endpoint
+
+    url, _, model = address.partition("#")
+    if not model:
+        raise ConfigError("The address names no model.", address, "Write it after a #: http://host:port/v1#model.")
+    key = os.environ.get(key_env) if key_env else None
+    if key_env and not key:
+        raise ConfigError(f"The environment has no {key_env}.", address, f"export {key_env}=…")
+    limit = shared.generation.max_new_tokens
+    ask = Endpoint(url, model, key, max_tokens=limit)
+    scoring, answers, scored = Scoring(shared.evaluation.metrics), [], []
+    for number, row in enumerate(rows, 1):
+        told = ask(row.messages[:-1])
+        scored.append(scoring.add(told.text, row.messages[-1].text))
+        question = next((turn.text for turn in reversed(row.messages[:-1]) if turn.role == "user"), "")
+        answers.append(
+            Prediction(
+                row.origin.id,
+                question,
+                question,
+                row.messages[-1].text,
+                told.text,
+                "length" if told.tokens >= limit else "stop",
+                told.prompt_tokens,
+                told.tokens,
+                section=row.origin.section,
+            )
+        )
+        if progress:
+            progress(number, len(rows))
+    write(folder, answers, scored, {"endpoint": url, "model": model, "rows": len(rows)})
+    return Contestant(_short(address), address, scoring.result())
+
+
+def _short(name: str) -> str:
+    """A name for tables and folders: a checkpoint with its run, an endpoint with its model."""
+    if is_endpoint(name):
+        return re.sub(r"[^\w.-]+", "-", name.partition("#")[2] or name)
+    path = Path(name)
+    parts = path.resolve().parts[-2:] if path.name.startswith("checkpoint-") else (path.name,)
+    return re.sub(r"[^\w.-]+", "-", "-".join(parts))
+
+
+def _slug(names: Sequence[str]) -> str:
+    return "-vs-".join(_short(name) for name in names)[:120]

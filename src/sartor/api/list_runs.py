@@ -1,0 +1,78 @@
+"""Functions about runs as folders: list them, repeat one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sartor.api.training import Run, train
+from sartor.base.config import RunConfig, read_yaml
+from sartor.base.errors import RunError, SartorError
+from sartor.base.files import sha256_file
+from sartor.base.rundir import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One line about a run; what is not known yet is None."""
+
+    name: str
+    path: str
+    state: str
+    model: str
+    data: str
+    step: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    eval_loss: float | None = None
+    verdict: str | None = None
+    started: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def runs(folder: str | Path = "runs") -> list[RunSummary]:
+    """Every run below a folder, newest first; damaged ones are listed with state `damaged`."""
+    found = [RunDir(config.parent) for config in Path(folder).glob("**/config.yaml") if ".trash" not in config.parts]
+    return sorted((summary(run) for run in found), key=lambda s: s.started or 0.0, reverse=True)
+
+
+def summary(run: RunDir) -> RunSummary:
+    """What a list shows of one run, from its config, events and verdict."""
+    try:
+        config = RunConfig.of(read_yaml(run.config), str(run.config))
+    except SartorError:
+        return RunSummary(run.name, str(run.path), "damaged", "–", "–")
+    facts: dict[str, Any] = {}
+    for event in run.read_events():
+        if event["kind"] == "started":
+            facts.setdefault("started", event["time"])
+            facts["total_steps"] = event.get("total_steps")
+        elif event["kind"] == "step":
+            facts |= {"step": event["step"], "loss": event["loss"]}
+        elif event["kind"] == "eval":
+            facts["eval_loss"] = event["eval_loss"]
+    if run.verdict.exists():
+        facts["verdict"] = run.read_json("verdict.json")["outcome"]
+    return RunSummary(
+        run.name, str(run.path), run.state(), config.model.model_name_or_path, ",".join(config.data.dataset), **facts
+    )
+
+
+def rerun(run: str | Path, *, output_dir: str | Path | None = None, callbacks: Sequence[Any] = ()) -> Run:
+    """Repeat a run from its folder into another one.
+
+    Raises: RunError when a data file it learned from is gone or different (naming it).
+    """
+    before = RunDir(Path(run))
+    config = RunConfig.of(read_yaml(before.config), str(before.config))
+    for file in before.read_json("data.json")["datasets"]:
+        path = Path(file["path"])
+        if not path.exists() or sha256_file(path) != file["sha256"]:
+            gone = "changed" if path.exists() else "not there any more"
+            raise RunError(f"A data file of the run is {gone}.", file["path"], f"It had SHA-256 {file['sha256']}.")
+    target = Path(output_dir) if output_dir else before.path.with_name(before.name + "-rerun")
+    return train(config.replace(output_dir=str(target)), callbacks=callbacks, plan_of=before)

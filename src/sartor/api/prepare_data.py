@@ -1,0 +1,228 @@
+"""From settings to encoded rows: loads, splits, encodes, keeps the ledger, and stops when too much is skipped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sartor.base.config import RunConfig
+from sartor.base.errors import ConfigError, DataError
+from sartor.base.files import sha256_file
+from sartor.base.process import no_cycle_search
+from sartor.base.types import Encoded, Example, Ledger
+from sartor.data.load import Loaded, Permissions, SourceFile, load_many
+from sartor.data.split import Split, read_saved, split_loaded
+from sartor.prompt.encode import EncodedRows, Encoder
+from sartor.prompt.row_stream import RowStream
+from sartor.prompt.template import Template
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRows:
+    """Rows to learn from and rows held out, as examples and as tokens, and where every row went."""
+
+    learned: list[Example]
+    held_out: list[Example]
+    learned_ids: Sequence[Encoded]
+    held_out_ids: Sequence[Encoded]
+    ledger: Ledger
+    files: tuple[SourceFile, ...]
+    from_store: bool = False
+    """Whether the tokens to learn were read from the store, not made now."""
+    sample: Sequence[Encoded] = ()
+    """Of a stream: rows to plan by."""
+    known_by: str = ""
+    """Of a stream: the hash of what decides its rows."""
+    learned_names: tuple[str, ...] = ()
+    """Of a stream: the ids of the rows that were learned."""
+    so_far: Callable[[int], PreparedRows] | None = None
+    """Of a stream: the same with ids and ledger of the rows before a position."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the ids and learned spans of all rows, in order."""
+        if self.known_by:
+            return self.known_by
+        digest = hashlib.sha256()
+        for row in (*self.learned_ids, *self.held_out_ids):
+            for sequence in sequences_of(row):
+                digest.update(sequence.ids.tobytes())
+                digest.update(repr(sequence.learned).encode())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """End a stream's thread."""
+        if isinstance(self.learned_ids, RowStream):
+            self.learned_ids.close()
+
+
+def sequences_of(row: Encoded) -> tuple[Any, ...]:
+    """The one or two token sequences of an encoded row."""
+    from sartor.base.types import Judged, Pair
+
+    if isinstance(row, Pair):
+        return row.chosen, row.rejected
+    return (row.sequence,) if isinstance(row, Judged) else (row,)
+
+
+def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encoder:
+    """The tokenizer of the model asked for, its template, and the encoder that train, predict and chat share."""
+    from sartor.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(
+        config.model.model_name_or_path, revision=config.model.model_revision, trust_remote_code=trust_remote_code
+    )
+    prompt = config.prompt
+    template = Template.of(
+        tokenizer, prompt.template, default_system=prompt.default_system, enable_thinking=prompt.enable_thinking
+    )
+    return Encoder(tokenizer, template, prompt)
+
+
+def split_seed(config: RunConfig) -> int:
+    """What draws held-out rows and samples: its own seed, so that trainings with other seeds keep the same split."""
+    return config.train.seed if config.data.split_seed is None else config.data.split_seed
+
+
+def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissions | None = None) -> Loaded:
+    """The examples of some datasets as the settings say. Raises: ConfigError when no dataset is named."""
+    data = config.data
+    if not names:
+        raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
+    return load_many(
+        names,
+        Path(data.dataset_dir),
+        stage=config.method.stage,
+        max_samples=data.max_samples,
+        seed=split_seed(config),
+        mix_strategy=data.mix_strategy,
+        interleave_probs=data.interleave_probs,
+        encoding=data.encoding,
+        permissions=permissions or Permissions(),
+    )
+
+
+@no_cycle_search()
+def prepare_rows(
+    config: RunConfig, encoder: Encoder, permissions: Permissions | None = None, progress: Progress | None = None
+) -> PreparedRows:
+    """Load, split and encode what a run learns from and is measured on.
+
+    Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
+    """
+    sources = [load_named(config, config.data.dataset, permissions)]
+    parts = _parts(config, sources[0])
+    held_out = list(parts.held_out)
+    if config.data.eval_dataset:
+        sources.append(load_named(config, config.data.eval_dataset, permissions))
+        held_out += sources[1].examples
+    learned_rows, from_store = _encode_learned(config, encoder, parts.learned, sources[0], progress)
+    held_out_rows = encoder.encode_all(held_out)
+    lost = {skipped.origin.id: skipped for skipped in (*learned_rows.skipped, *held_out_rows.skipped)}
+    learned = [example for example in parts.learned if example.origin.id not in lost]
+    held_out = [example for example in held_out if example.origin.id not in lost]
+    loaded = sum((source.ledger for source in sources), Ledger())
+    ledger = replace(
+        loaded,
+        learned=len({example.origin.id for example in learned}),
+        held_out=len({example.origin.id for example in held_out}),
+        skipped=(*loaded.skipped, *lost.values()),
+    )
+    stop_when_too_much_is_skipped(ledger, config.data.max_skipped)
+    if not learned_rows.encoded:
+        raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), first_reason(ledger))
+    files = tuple(file for source in sources for file in source.files)
+    return PreparedRows(learned, held_out, learned_rows.encoded, held_out_rows.encoded, ledger, files, from_store)
+
+
+def _parts(config: RunConfig, loaded: Loaded) -> Split:
+    """A stream's held-out rows are its first ones, whoever asks for them."""
+    if config.data.streaming:
+        count = round(config.data.val_size)
+        return Split(loaded.examples[count:], loaded.examples[:count])
+    return split_loaded(loaded, config.data.val_size, split_seed(config))
+
+
+def _encode_learned(
+    config: RunConfig, encoder: Encoder, examples: Sequence[Example], loaded: Loaded, progress: Progress | None
+) -> tuple[EncodedRows, bool]:
+    """The tokens of many rows are kept in the user's cache, under the hash of files, registry, settings and code."""
+    from sartor.model.load import cache_folder
+    from sartor.prompt.token_cache import encode_stored
+
+    if not loaded.files:  # a hub's rows have no file here to know them by
+        return encoder.encode_all(examples, progress), False
+    registry = Path(config.data.dataset_dir) / "dataset_info.json"
+    inputs = {
+        "files": [file.sha256 for file in loaded.files],
+        "registry": sha256_file(registry) if registry.exists() else None,
+        "data": config.data.model_dump(),
+        "stage": config.method.stage,
+        "seed": split_seed(config),
+    }
+    return encode_stored(encoder, examples, cache_folder() / "tokens", inputs, progress)
+
+
+def stop_when_too_much_is_skipped(ledger: Ledger, max_skipped: float) -> None:
+    """Raises: DataError when the skipped rows are more than `max_skipped` (a fraction below 1, or a count)."""
+    allowed = max_skipped if max_skipped >= 1 else max_skipped * ledger.read
+    if len(ledger.skipped) <= allowed:
+        return
+    limit = f"{max_skipped:g} rows" if max_skipped >= 1 else f"{max_skipped:.0%}"
+    raise DataError(
+        f"{len(ledger.skipped):,} of {ledger.read:,} rows ({ledger.skipped_frac:.1%}) cannot be used; "
+        f"at most {limit} may be skipped.",
+        first_reason(ledger),
+        "Mend the rows (`sartor check NAME` lists them all), or raise max_skipped.",
+    )
+
+
+def first_reason(ledger: Ledger) -> str:
+    """Where the first skipped row stands and why it was skipped."""
+    return f"{ledger.skipped[0].origin}: {ledger.skipped[0].reason}" if ledger.skipped else ""
+
+
+def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[str, Any]:
+    """What data.json holds: files with hashes, the split's ids, the ledger, the template."""
+    source, folder = encoder.template.source, Path(config.data.dataset_dir)
+    return {
+        "datasets": [
+            {"path": str(f.path), "sha256": f.sha256, "encoding": f.encoding, "rows": f.rows} for f in rows.files
+        ],
+        "split": {
+            "val_size": config.data.val_size,
+            "seed": split_seed(config),
+            "saved": {name: there.by for name in config.data.dataset if (there := read_saved(folder, name))},
+            "learned": list(rows.learned_names) or [example.origin.id for example in rows.learned],
+            "held_out": [example.origin.id for example in rows.held_out],
+        },
+        "ledger": ledger_json(rows.ledger),
+        "template": {"name": encoder.template.name, "sha256": hashlib.sha256(source.encode()).hexdigest()},
+    }
+
+
+def ledger_json(ledger: Ledger) -> dict[str, Any]:
+    """A ledger as JSON, its reasons in the language of the moment."""
+    skipped = [
+        {
+            "id": s.origin.id,
+            "file": s.origin.file,
+            "row": s.origin.row,
+            "line": s.origin.line,
+            "code": s.code,
+            "field": s.field,
+            "reason": s.reason,
+            "fix": s.fix,
+            "params": {name: str(value) for name, value in s.params.items()},
+        }
+        for s in ledger.skipped
+    ]
+    counts: Mapping[str, int] = {
+        name: getattr(ledger, name) for name in ("read", "learned", "held_out", "left_out", "repeats")
+    }
+    return {**counts, "skipped": skipped, "notes": [str(note) for note in ledger.notes]}

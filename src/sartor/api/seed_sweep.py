@@ -1,0 +1,49 @@
+"""`--seeds n`: the same training with other seeds on the same split, so that luck can be told from learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sartor.api.training import train
+from sartor.base.config import RunConfig, read_yaml
+from sartor.base.rundir import RunDir
+from sartor.data.load import Permissions
+
+if TYPE_CHECKING:
+    from sartor.evaluation.verdict import Verdict
+
+Judge = Callable[[RunDir], "Verdict"]
+
+
+def with_spread(
+    run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions | None = None
+) -> Verdict:
+    """The verdict with what `seeds` trainings gave, this run among them; writes verdict.json.
+
+    The others lie beside the run as `<name>-seed-<seed>`; one that is finished is not trained again, one that was
+    interrupted goes on. `judge` gives a run's own verdict. Raises: what `train` raises.
+    """
+    from sartor.evaluation.verdict import spread_of
+
+    config = RunConfig.of(read_yaml(run.config), str(run.config))
+    split_seed = config.train.seed if config.data.split_seed is None else config.data.split_seed
+    differences = [verdict.primary.difference]
+    for seed in range(config.train.seed + 1, config.train.seed + seeds):
+        target = run.path.with_name(f"{run.name}-seed-{seed}")
+        asked = config.replace(
+            seed=seed,
+            split_seed=split_seed,
+            output_dir=str(target),
+            overwrite_output_dir=False,
+        )
+        differences.append(judge(train(asked, permissions=permissions).dir).primary.difference)
+    spread = spread_of(differences)
+    notes = verdict.notes
+    if spread.same_sign < len(differences):
+        others = len(differences) - spread.same_sign
+        notes = (*notes, f"With {others} of {len(differences)} seeds the difference has the other sign.")
+    verdict = replace(verdict, spread=spread, notes=notes)
+    run.write_json("verdict.json", verdict.to_json())
+    return verdict

@@ -1,0 +1,130 @@
+"""The operating system's corner: files whole or absent, durable renames, locks, signals; knows no formats."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from sartor.base.errors import RunError
+from sartor.base.process import process_lives
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable; a no-op where folders cannot be opened (Windows)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
+    """Open a file beside `path` for writing; on success it is fsynced and renamed over `path`, else removed.
+
+    Raises: RunError when the disk is full or not writable; the old file is untouched then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, aside)
+        else:
+            os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` (text as UTF-8), whole or not at all. Raises: RunError on a full disk."""
+    with atomic_open(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def disk_error(error: OSError, path: Path) -> RunError:
+    """The error to show for a failed write."""
+    fix = "Free some space (or choose another folder) and run the same command again."
+    return RunError(f"Writing failed: {error.strerror or error}.", str(path), fix)
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file that another library wrote to the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256, read in blocks, as lower-case hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def move_to_trash(path: Path) -> Path:
+    """Rename `path` to `.trash/<name>-<n>` beside it, and say where it went."""
+    trash = path.parent / ".trash"
+    trash.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := trash / f"{path.name}-{number}").exists():
+        number += 1
+    os.replace(path, target)
+    fsync_folder(path.parent)
+    return target
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a folder or file for this process alone, through `<path>.lock` naming the holder's process id.
+
+    Raises: RunError when another living process holds it; a dead one's lock is taken over.
+    """
+    lock = path.with_name(path.name + ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            break
+        except FileExistsError:
+            holder = _holder(lock)
+            if holder is not None and process_lives(holder):
+                raise RunError(
+                    f"Process {holder} is working here already.", str(path), "Wait for it, or stop it first."
+                ) from None
+            with contextlib.suppress(FileNotFoundError):
+                lock.unlink()
+    try:
+        os.write(descriptor, str(os.getpid()).encode())
+        os.close(descriptor)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            lock.unlink()
+
+
+def _holder(lock: Path) -> int | None:
+    try:
+        return int(lock.read_text(encoding="ascii") or "0") or None
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,79 @@
+"""What the rules look at: examples as rows of plain texts, with their tokens; parses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import ModuleType
+
+from sartor.base.config import RunConfig
+from sartor.base.types import Demonstration, Document, Encoded, Example, Judged, Message, Origin, Pair, Preference
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example's texts. `parts` are (field, text) pairs; `question` is all before the last answer."""
+
+    origin: Origin
+    parts: tuple[tuple[str, str], ...]
+    question: str
+    answer: str
+    held_out: bool = False
+
+    @property
+    def text(self) -> str:
+        return f"{self.question}\n{self.answer}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A dataset as the rules see it."""
+
+    rows: list[Row]
+    config: RunConfig = field(default_factory=RunConfig)
+    control: tuple[str, ...] = ()
+    """The strings of the tokenizer's control tokens."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Row id → tokens, of rows that fit."""
+    overlong: dict[str, int] = field(default_factory=dict)
+    """Row id → tokens, of rows beyond cutoff_len."""
+
+    @cached_property
+    def learned(self) -> list[Row]:
+        return [row for row in self.rows if not row.held_out]
+
+
+def row_of(example: Example, held_out: bool = False) -> Row:
+    """An example's texts."""
+    if isinstance(example, Document):
+        return Row(example.origin, (("text", example.text),), "", example.text, held_out)
+    rejected: tuple[tuple[str, str], ...] = ()
+    if isinstance(example, Preference):
+        messages: tuple[Message, ...] = (*example.prompt, example.chosen)
+        rejected = (("rejected", example.rejected.text),)
+    else:
+        messages = example.messages
+    last = max((n for n, message in enumerate(messages) if message.role == "assistant"), default=len(messages))
+    parts = tuple((f"{message.role} ({n})", message.text) for n, message in enumerate(messages, 1))
+    question = "\n".join(message.text for message in messages[:last])
+    answer = messages[last].text if last < len(messages) else ""
+    return Row(example.origin, (*parts, *rejected), question, answer, held_out)
+
+
+def length_of(encoded: Encoded) -> int:
+    """Tokens of an encoded row; of a pair the longer."""
+    if isinstance(encoded, Pair):
+        return max(len(encoded.chosen), len(encoded.rejected))
+    return len(encoded.sequence if isinstance(encoded, Judged) else encoded)
+
+
+def codes_found(rule: ModuleType, texts: tuple[tuple[str, str], ...]) -> Iterator[str]:
+    """The codes a rule finds in (question, answer) pairs, as its EXAMPLES are tried."""
+    origins = (Origin("example", "example", n) for n in range(1, len(texts) + 1))
+    examples = (
+        Demonstration((Message("user", question), Message("assistant", answer)), origin)
+        for origin, (question, answer) in zip(origins, texts)
+    )
+    for finding in rule.find(Subject([row_of(example) for example in examples], control=("<|im_end|>",))):
+        yield finding.code

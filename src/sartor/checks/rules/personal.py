@@ -1,0 +1,73 @@
+"""Personal data that a model could learn by heart: e-mail addresses, telephone and identity numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sartor.checks.finding import Finding
+from sartor.checks.lint_input import Subject
+
+EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}")
+EXAMPLE_MAIL = re.compile(r"@(?:[\w.-]*\.)?example\.|@(?:email|domain|company|abc|xyz)\.com$", re.IGNORECASE)
+"""Addresses that belong to nobody."""
+MOBILE = re.compile(r"(?<![\d.-])(?:\+?86[- ]?)?1[3-9]\d(?:[- ]?\d{4}){2}(?![\d.])")
+INTERNATIONAL = re.compile(
+    r"(?<![\w.])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}|\(\d{3}\) ?\d{3}-\d{4})(?!\d)"
+)
+IDENTITY = re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}[\dXx](?![\dXx])")
+WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
+DIGITS = re.compile(r"\d{3}")
+
+
+def find(subject: Subject) -> Iterator[Finding]:
+    """A warning for each text and kind; the number itself is shown in part only."""
+    for row in subject.rows:
+        for name, text in row.parts:
+            for code, found in _kinds(text):
+                yield Finding(code, "warning", row.origin, name, {"found": _hidden(found)})
+
+
+def _kinds(text: str) -> Iterator[tuple[str, str]]:
+    if "@" in text:
+        for found in EMAIL.finditer(text):
+            if not EXAMPLE_MAIL.search(found[0]):
+                yield "personal-email", found[0]
+                break
+    if not DIGITS.search(text):
+        return
+    identity = next((m[0] for m in IDENTITY.finditer(text) if _checks(m[0])), None) or _first(SOCIAL, text)
+    if identity:
+        yield "personal-id", identity
+    telephone = _first(MOBILE, text) or _first(INTERNATIONAL, text)
+    if telephone:
+        yield "personal-phone", telephone
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str | None:
+    found = pattern.search(text)
+    return found[0] if found else None
+
+
+def _checks(number: str) -> bool:
+    """Whether the last character of a Chinese identity number is its check digit (GB 11643-1999)."""
+    total = sum(int(digit) * weight for digit, weight in zip(number, WEIGHTS))
+    return "10X98765432"[total % 11] == number[-1].upper()
+
+
+def _hidden(found: str) -> str:
+    """Enough of it to find it again, not enough to leak it."""
+    return f"{found[:3]}…{found[-2:]}"
+
+
+EXAMPLES = (
+    ((("Mail?", "Write to fitz.darcy@pemberley.co.uk today."),), ("personal-email",)),
+    (
+        (("电话？", "请拨 13800138000。"), ("Call?", "+44 20 7946 0958"), ("US?", "(212) 555-0199")),
+        ("personal-phone",) * 3,
+    ),
+    ((("身份证？", "11010519491231002X"), ("SSN?", "078-05-1120")), ("personal-id",) * 2),
+    ((("Mail?", "user@example.com"), ("π?", "3.14159265358979323846"), ("身份证？", "110105194912310021")), ()),
+    ((("Sum?", "12345678901234567890 and 1.3800138000"), ("Date?", "2024-11-05 10:30")), ()),
+)

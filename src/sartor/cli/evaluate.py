@@ -1,0 +1,174 @@
+"""Commands about a tuned model: predict, score, compare, report, chat, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sartor.base.config import RunConfig
+from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings, config_of
+
+if TYPE_CHECKING:
+    from sartor.evaluation.verdict import Verdict
+
+Target = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL|FILE.yaml", help="A run's folder, a model, or a settings file.")
+]
+
+
+def predict(
+    target: Target,
+    settings: Settings = None,
+    shard: Annotated[str | None, typer.Option(help="Answer part i of n only: i/n.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Join the parts; refuse when a row is missing.")] = False,
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """Answer the held-out rows (of a run), or eval_dataset (of a settings file), and score the answers."""
+    from sartor import api
+    from sartor.cli import console
+
+    with console.progress_bar("answering", json) as progress:
+        predictions = api.predict(
+            target_or_config(target, settings),
+            trust_remote_code=trust_remote_code,
+            shard=shard,
+            merge=merge,
+            progress=progress,
+            on_ledger=console.ledger_printer("data", json),
+            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+        )
+    if json:
+        console.print_json({"folder": str(predictions.folder), **predictions.results})
+        return
+    seen = sum(row.seen_in_training for row in predictions.rows)
+    if seen:
+        console.line(
+            f"[bold yellow]{seen} of {len(predictions.rows)} rows were learned from:[/] "
+            "their scores show memory, not skill."
+        )
+    console.print_scores(predictions.scores, f"{len(predictions.rows)} answers")
+    console.line(f"  written: {predictions.folder}")
+
+
+def score(
+    file: Annotated[Path, typer.Argument(help="A JSONL file with `predict` and `label` in each line.")],
+    metrics: Annotated[str, typer.Option(help="Metric names, comma-separated, or all.")] = "all",
+    json: Json = False,
+) -> None:
+    """Score predictions that were made anywhere."""
+    from sartor import api
+    from sartor.cli import console
+
+    scores = api.score_file(file, tuple(name.strip() for name in metrics.split(",")))
+    if json:
+        console.print_json(
+            {n: {"value": s.value, "range": s.range, "n": s.n, "signature": s.signature} for n, s in scores.items()}
+        )
+        return
+    console.print_scores(scores, str(file))
+
+
+def compare(
+    things: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN | A B… [KEY=VALUE]...",
+            help="One run: base against tuned. Several runs, checkpoints, models, `base` or http://…/v1#MODEL: each "
+            "against the first.",
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="Train so many seeds in all and show the spread (one run).", min=1)] = 1,
+    key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where a comparison of several is written.")] = None,
+    allow_outside: AllowOutside = False,
+    allow_scripts: AllowScripts = False,
+    allow_network: AllowNetwork = False,
+    trust_remote_code: RemoteCode = False,
+    json: Json = False,
+) -> None:
+    """On the held-out rows: is the tuned model better, and how sure is that? Or several models against the first."""
+    from sartor import api
+    from sartor.cli import console
+
+    settings = [word for word in things if "=" in word and not api.is_endpoint(word)]
+    things = [word for word in things if word not in settings]
+    with console.progress_bar("comparing", json) as progress:
+        if len(things) > 1:
+            found: Any = api.compare_several(
+                *things,
+                overrides=settings,
+                key_env=key_env,
+                out=out,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+            )
+        else:
+            found = api.compare(
+                things[0] if things else "",
+                settings,
+                seeds=seeds,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+                on_ledger=console.ledger_printer("data", json),
+                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+            )
+    if json:
+        console.print_json(found.to_json())
+        return
+    console.out.print(found.rich())
+    if len(things) > 1:
+        for note in found.notes:
+            console.line(f"  [yellow]·[/] {note}")
+    else:
+        console.line(f"  report: [bold]{api.report(things[0])}[/]")
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """The answer first, then each difference with its interval."""
+    from sartor.cli import console
+
+    console.out.print(verdict.rich())
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: the run's report.html.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    from sartor import api
+    from sartor.cli import console
+
+    console.out.print(str(api.report(run, out)))
+
+
+def chat(
+    target: Target,
+    settings: Settings = None,
+    save_to: Annotated[Path | None, typer.Option(help="Where /save appends turns (JSON, sharegpt).")] = None,
+    trust_remote_code: RemoteCode = False,
+) -> None:
+    """Talk to a model or a run in the terminal; /base asks the untuned model the same."""
+    from sartor import api
+
+    api.chat(target_or_config(target, settings), save_to=save_to, trust_remote_code=trust_remote_code)
+
+
+def target_or_config(target: str, settings: list[str] | None) -> RunConfig:
+    """A settings file as it stands; a run's folder as `adapter_name_or_path`; else a model's name or path."""
+    from sartor.api.resolve_target import config_for
+
+    if target.endswith((".yaml", ".yml")) or "=" in target:
+        return config_of([target, *(settings or ())])
+    return config_for(target, settings or ())
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (predict, score, compare, report, chat):
+        app.command()(command)

@@ -1,1 +1,0 @@
-"""Documents become grounded questions and answers."""

@@ -1,0 +1,1 @@
+"""Answers become scores, differences and a verdict."""

@@ -1,0 +1,94 @@
+"""Questions with checkable answers, asked before and after training: what was forgotten; the questions lie beside."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from sartor.base.settings import GenerationSettings
+from sartor.evaluation.verdict import Forgetting, compare_rows
+from sartor.inference.engine import Engine
+from sartor.inference.weights import Which
+
+ANSWER_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; an answer that holds one of `accepts` is right."""
+
+    id: str
+    topic: str
+    question: str
+    accepts: tuple[str, ...]
+
+    def is_right(self, answer: str) -> bool:
+        """Whether an accepted text stands in the answer: as a whole word or number; Chinese anywhere."""
+        said = _plain(answer)
+        return any(_stands_in(_plain(accepted), said) for accepted in self.accepts)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered to a question."""
+
+    question: Question
+    text: str
+
+    @property
+    def right(self) -> bool:
+        return self.question.is_right(self.text)
+
+
+def questions(name: str = "general") -> tuple[Question, ...]:
+    """The probe in `<name>.jsonl` of this folder."""
+    text = (resources.files(__name__) / f"{name}.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return tuple(Question(row["id"], row["topic"], row["question"], tuple(row["accepts"])) for row in rows)
+
+
+def ask(
+    engine: Engine,
+    probe: Sequence[Question],
+    weights: Which = "tuned",
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[Reply]:
+    """Greedy answers, in order. Raises: PromptError when the template refuses a lone question."""
+    done = 0
+
+    def on_done(number: int, answer: object) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(probe))
+
+    turns = [[{"role": "user", "content": question.question}] for question in probe]
+    answers = engine.generate(turns, GenerationSettings(max_new_tokens=ANSWER_TOKENS), weights=weights, on_done=on_done)
+    return [Reply(question, answer.text) for question, answer in zip(probe, answers, strict=True)]
+
+
+def forgetting(base: Sequence[Reply], tuned: Sequence[Reply], seed: int = 42) -> Forgetting:
+    """What the base knew and the tuned model does not, and the other way about; in per cent, with interval and p."""
+    before, after = ([100.0 * reply.right for reply in replies] for replies in (base, tuned))
+    difference = compare_rows(before, after, metric="general-probe", higher_is_better=True, seed=seed)
+    pairs = list(zip(base, tuned, strict=True))
+    return Forgetting(
+        difference,
+        lost=tuple(b.question.id for b, t in pairs if b.right and not t.right),
+        gained=tuple(b.question.id for b, t in pairs if t.right and not b.right),
+    )
+
+
+def _plain(text: str) -> str:
+    """Full-width as half-width (and ₂ as 2), one case, no thousands of spaces."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold()
+
+
+def _stands_in(accepted: str, said: str) -> bool:
+    if not accepted.isascii():
+        return accepted in said
+    return re.search(rf"(?<![a-z0-9])(?<![0-9][.,]){re.escape(accepted)}(?![a-z0-9]|[.,][0-9])", said) is not None

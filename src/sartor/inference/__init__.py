@@ -1,0 +1,1 @@
+"""A loaded model answers: engine, batcher, KV cache, sampling, chat session."""

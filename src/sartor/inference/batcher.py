@@ -1,0 +1,320 @@
+"""One thread that answers many people at once: requests join a running batch and leave it; knows no network."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sartor.base.errors import SartorError
+from sartor.base.settings import GenerationSettings
+from sartor.inference.engine import Answer, Engine, Row, left_padded
+from sartor.inference.kv_cache import RoomyLayer, roomy_cache
+from sartor.inference.sampling import next_tokens
+from sartor.inference.weights import Which
+from sartor.model.head import logits
+
+TRIM = 64
+"""Padding positions that are worth cutting off at the front of a batch."""
+
+
+class QueueFull(SartorError):
+    """More is waiting than may wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer wanted. `number` and `seed` key its random draws; nothing else does."""
+
+    prompt: tuple[int, ...]
+    generation: GenerationSettings
+    weights: Which = "tuned"
+    seed: int = 0
+    number: int = 0
+    top_logprobs: int | None = None
+    """How many likeliest tokens are told beside each token; None: no log-probabilities at all."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChosen:
+    """A token, its log-probability before sampling, and the likeliest ones, each (id, log-probability)."""
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a step brought one request: all text that is certain, the tokens so far told; at the end the answer."""
+
+    text: str
+    token: TokenChosen | None = None
+    answer: Answer | None = None
+    error: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request under way. `cancel` may be called from any thread."""
+
+    request: Request
+    on_progress: Callable[[Progress], None]
+    row: Row
+    cancelled: bool = False
+    padding: int = 0
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass(slots=True)
+class _Live:
+    """The batch on its way: tickets, cache, and the next inputs (ids_B1, mask_BT, positions_B1)."""
+
+    tickets: list[Ticket] = field(default_factory=list)
+    cache: Any = None
+    ids: Any = None
+    mask: Any = None
+    positions: Any = None
+
+
+class Batcher:
+    """Requests wait in line; those at its head join the batch as long as they want the weights that it runs with.
+
+    The first in line that wants other weights holds all behind it back until the batch has run dry: nobody starves,
+    and a batch never mixes weights.
+    """
+
+    def __init__(self, engine: Engine, *, most_rows: int = 64, most_tokens: int = 131072, most_waiting: int = 256):
+        self.engine = engine
+        self.most_rows, self.most_tokens, self.most_waiting = most_rows, most_tokens, most_waiting
+        self._waiting: deque[Ticket] = deque()
+        self._live = _Live()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="sartor-batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        return len(self._live.tickets)
+
+    def submit(self, requests: Sequence[Request], on_progress: Callable[[int, Progress], None]) -> list[Ticket]:
+        """Put requests in line, all or none; `on_progress(index, …)` is called from the batcher's thread.
+
+        Raises: QueueFull.
+        """
+        tickets = []
+        for index, request in enumerate(requests):
+            row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
+            tickets.append(Ticket(request, lambda told, index=index: on_progress(index, told), row))  # type: ignore[misc]
+        with self._changed:
+            if self._closed or len(self._waiting) + len(requests) > self.most_waiting:
+                raise QueueFull(f"{len(self._waiting)} requests are waiting already.", "server", "Try again later.")
+            self._waiting.extend(tickets)
+            self._changed.notify()
+        return tickets
+
+    def close(self) -> None:
+        """Cancel what waits and runs, and end the thread."""
+        with self._changed:
+            self._closed = True
+            for ticket in (*self._waiting, *self._live.tickets):
+                ticket.cancel()
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._live.tickets or self._closed):
+                    self._changed.wait()
+                if self._closed and not (self._waiting or self._live.tickets):
+                    return
+                joining = self._take_from_line()
+            try:
+                self._leave([ticket for ticket in self._live.tickets if ticket.cancelled], "cancelled")
+                if joining:
+                    self._join(joining)
+                elif self._live.tickets:
+                    self._step()
+            except Exception as error:  # the thread must outlive a failed batch: its people are told, others go on
+                self._fail([*joining, *self._live.tickets], error)
+
+    def _take_from_line(self) -> list[Ticket]:
+        """The tickets at the head of the line that may join now; cancelled ones leave it."""
+        joining: list[Ticket] = []
+        live = self._live.tickets
+        longest = max((len(t.row.prompt) + t.row.limit for t in live), default=0)
+        can_join = not live or all(isinstance(layer, RoomyLayer) for layer in self._live.cache.layers)
+        while self._waiting:
+            ticket = self._waiting[0]
+            first = (joining or live or [ticket])[0]
+            longest = max(longest, len(ticket.row.prompt) + ticket.row.limit)
+            rows = len(live) + len(joining) + 1
+            if not ticket.cancelled and (
+                not can_join
+                or ticket.request.weights != first.request.weights
+                or (rows > 1 and (rows > self.most_rows or rows * longest > self.most_tokens))
+            ):
+                break
+            self._waiting.popleft()
+            if ticket.cancelled:
+                self._tell(ticket, "cancelled")
+            else:
+                joining.append(ticket)
+        return joining
+
+    @torch.inference_mode()
+    def _join(self, joining: list[Ticket]) -> None:
+        """Read the prompts of the new rows and put them below those that run."""
+        engine, live = self.engine, self._live
+        engine.weights.use(joining[0].request.weights)
+        cache = roomy_cache(engine.model)
+        ids_BT, mask_BT = left_padded([ticket.row.prompt for ticket in joining], engine.pad_id, engine.device)
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
+        output = self._forward(ids_BT, mask_BT, positions_BT, cache)
+        if live.tickets:
+            for mine, theirs in zip(live.cache.layers, cache.layers, strict=True):
+                mine.join(theirs)
+            # The running rows' next input is not in the cache yet: their mask is one longer than it.
+            old, length = live.mask[:, :-1], max(live.mask.shape[1] - 1, mask_BT.shape[1])
+            mask = mask_BT.new_zeros(len(live.tickets) + len(joining), length)
+            mask[: len(live.tickets), length - old.shape[1] :] = old
+            mask[len(live.tickets) :, length - mask_BT.shape[1] :] = mask_BT
+        else:
+            live.cache, mask = cache, mask_BT
+            live.ids = live.positions = mask_BT.new_empty(0, 1)
+        chosen = self._choose(joining, logits(engine.model, output.last_hidden_state[:, -1]))
+        live.tickets = [*live.tickets, *joining]
+        live.ids = torch.cat([live.ids, chosen[:, None]])
+        live.positions = torch.cat([live.positions, positions_BT[:, -1:] + 1])
+        live.mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+        self._leave([ticket for ticket in joining if _finished(ticket)])
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        """One token for every row."""
+        live = self._live
+        output = self._forward(live.ids, live.mask, live.positions, live.cache)
+        chosen = self._choose(live.tickets, logits(self.engine.model, output.last_hidden_state[:, -1]))
+        live.ids = chosen[:, None]
+        live.mask = torch.cat([live.mask, live.mask.new_ones(live.mask.shape[0], 1)], dim=1)
+        live.positions = live.positions + 1
+        self._leave([ticket for ticket in live.tickets if _finished(ticket)])
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Any:
+        return self.engine.model.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+
+    def _choose(self, tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
+        """Each row's next token by its own settings; tells each what came."""
+        chosen = torch.empty(len(tickets), dtype=torch.long, device=logits_BV.device)
+        groups: dict[Any, list[int]] = {}
+        for place, ticket in enumerate(tickets):
+            groups.setdefault(_sampling(ticket.request.generation), []).append(place)
+        penalised = _with_penalties(tickets, logits_BV)
+        for places in groups.values():
+            members = [tickets[place] for place in places]
+            settings = members[0].request.generation
+            keys = [(m.request.seed, m.request.number, len(m.row.ids)) for m in members]
+            seen = [m.row.prompt + m.row.ids for m in members] if settings.repetition_penalty != 1.0 else []
+            chosen[places] = next_tokens(penalised[places], settings, seen, keys)
+        wanted = [place for place, ticket in enumerate(tickets) if ticket.request.top_logprobs is not None]
+        told = _logprobs(logits_BV[wanted], chosen[wanted], [tickets[place] for place in wanted]) if wanted else {}
+        for ticket, token in zip(tickets, chosen.tolist(), strict=True):
+            self.engine.take(ticket.row, token, ticket.request.generation)
+            if not _finished(ticket):
+                text, safe = self.engine.safe_text(ticket.row, ticket.request.generation)
+                _say(ticket, Progress(text[:safe], told.get(ticket)))
+            elif (last := told.get(ticket)) is not None:
+                _say(ticket, Progress("", last))
+        return chosen
+
+    def _leave(self, leaving: list[Ticket], reason: str = "") -> None:
+        """Tell these their answers and close the ranks; padding that no row needs any more is cut off."""
+        live = self._live
+        for ticket in leaving:
+            self._tell(ticket, reason)
+        if not leaving:
+            return
+        gone = set(map(id, leaving))
+        kept = [place for place, ticket in enumerate(live.tickets) if id(ticket) not in gone]
+        live.tickets = [live.tickets[place] for place in kept]
+        if not kept:
+            self._live = _Live()
+            return
+        index = torch.tensor(kept, device=live.mask.device)
+        live.cache.batch_select_indices(index)
+        live.ids, live.mask, live.positions = live.ids[index], live.mask[index], live.positions[index]
+        spare = live.mask.shape[1] - 1 - int(live.positions.max())
+        if spare >= TRIM and all(isinstance(layer, RoomyLayer) for layer in live.cache.layers):
+            for layer in live.cache.layers:
+                layer.forget(spare)
+            live.mask = live.mask[:, spare:]
+
+    def _tell(self, ticket: Ticket, reason: str) -> None:
+        if reason == "cancelled" and not _finished(ticket):
+            ticket.row.stop_reason = "cancelled"
+        answer = self.engine.answer_of(ticket.row, ticket.request.generation)
+        _say(ticket, Progress(self.engine.final_text(ticket.row), answer=answer))
+
+    def _fail(self, tickets: list[Ticket], error: Exception) -> None:
+        self._live = _Live()
+        for ticket in {id(ticket): ticket for ticket in tickets}.values():
+            _say(ticket, Progress("", error=f"{type(error).__name__}: {error}"))
+
+
+def _finished(ticket: Ticket) -> bool:
+    return ticket.row.stop_reason == "stop" or len(ticket.row.ids) >= ticket.row.limit
+
+
+def _say(ticket: Ticket, progress: Progress) -> None:
+    try:
+        ticket.on_progress(progress)
+    except Exception:  # its listener is gone (a closed event loop): the others' batch goes on
+        ticket.cancel()
+
+
+def _sampling(settings: GenerationSettings) -> tuple[Any, ...]:
+    if not settings.do_sample or settings.temperature == 0:
+        return (False, settings.repetition_penalty)
+    return (True, settings.repetition_penalty, settings.temperature, settings.top_p, settings.top_k)
+
+
+def _with_penalties(tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
+    """OpenAI's two: each answer token's logit − presence − frequency · how often it stands there."""
+    wanted = [p for p, t in enumerate(tickets) if t.request.presence_penalty or t.request.frequency_penalty]
+    if not wanted:
+        return logits_BV
+    scores = logits_BV.float().clone()
+    for place in wanted:
+        request, ids = tickets[place].request, tickets[place].row.ids
+        counts = torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=scores.shape[1]).to(scores.device)
+        scores[place] -= request.presence_penalty * (counts > 0) + request.frequency_penalty * counts
+    return scores
+
+
+def _logprobs(logits_BV: Tensor, chosen: Tensor, tickets: list[Ticket]) -> dict[Ticket, TokenChosen]:
+    values = logits_BV.float().log_softmax(dim=-1)
+    most = max(ticket.request.top_logprobs or 0 for ticket in tickets)
+    top = values.topk(max(most, 1), dim=-1)
+    found = {}
+    for place, ticket in enumerate(tickets):
+        count, id = ticket.request.top_logprobs or 0, int(chosen[place])
+        listed = zip(top.indices[place, :count].tolist(), top.values[place, :count].tolist(), strict=True)
+        found[ticket] = TokenChosen(id, float(values[place, id]), tuple(listed))
+    return found

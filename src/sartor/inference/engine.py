@@ -1,0 +1,315 @@
+"""Engine: one loaded model, base and tuned, that answers, streams and measures; one renderer with the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from sartor.base.settings import GenerationSettings, ModelSettings, PromptSettings
+from sartor.base.types import Message, Tool
+from sartor.base.types import Sequence as Tokens
+from sartor.inference.kv_cache import roomy_cache
+from sartor.inference.sampling import next_tokens
+from sartor.inference.weight_prepack import pack
+from sartor.inference.weights import Weights, Which
+from sartor.model.batch import collate, micro_batches
+from sartor.model.head import logits, token_losses
+from sartor.model.load import load_model, load_tokenizer
+from sartor.model.tokenizer_match import check_tokenizer
+from sartor.prompt.encode import Encoder
+from sartor.prompt.messages import message_of, split_reasoning
+from sartor.prompt.template import Template
+
+BATCH_ROWS = 64
+"""Rows decoded together: throughput still grows a little beyond, memory and first answers suffer."""
+PACKED_ROWS = 16
+"""So many prompts are worth putting the weights in order for: about 0.3 s for 135 million."""
+LOSS_TOKENS = 4096
+"""Padded tokens measured at once."""
+
+StopReason = Literal["stop", "length", "cancelled", "error"]
+Conversation: TypeAlias = Sequence[Message | Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model wrote: the text without reasoning, control tokens and stop strings; ids are as generated."""
+
+    text: str
+    reasoning: str | None
+    ids: tuple[int, ...]
+    stop_reason: StopReason
+    prompt_tokens: int
+    tokens: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoss:
+    """Negative log-likelihood (nats) of a row's learned tokens."""
+
+    id: str
+    nll_sum: float
+    label_tokens: int
+
+    @property
+    def per_token(self) -> float:
+        return self.nll_sum / self.label_tokens if self.label_tokens else float("nan")
+
+
+@dataclass(slots=True)
+class Row:
+    """One prompt under way."""
+
+    number: int
+    prompt: list[int]
+    limit: int
+    ids: list[int]
+    stop_reason: StopReason = "length"
+    text: str = ""
+
+
+class Engine:
+    """A model with its tokenizer and template. Made by `Engine.load`."""
+
+    def __init__(self, weights: Weights, tokenizer: Any, encoder: Encoder) -> None:
+        self.weights = weights
+        self.tokenizer = tokenizer
+        self.encoder = encoder
+
+    @classmethod
+    def load(
+        cls,
+        model_name_or_path: str,
+        adapter: str | Path | None = None,
+        *,
+        template: str | None = None,
+        default_system: str | None = None,
+        enable_thinking: bool | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        trust_remote_code: bool = False,
+        prompt: PromptSettings | None = None,
+    ) -> Engine:
+        """Load a model, and an adapter over it. Raises: ModelError, PromptError."""
+        settings = ModelSettings.model_validate(
+            {"model_name_or_path": str(model_name_or_path), "dtype": dtype, "device": device}
+        )
+        tokenizer = load_tokenizer(str(model_name_or_path), trust_remote_code=trust_remote_code)
+        named = Template.of(tokenizer, template, default_system=default_system, enable_thinking=enable_thinking)
+        model = load_model(settings, trust_remote_code=trust_remote_code)
+        check_tokenizer(tokenizer, model, adapter)
+        model.requires_grad_(False)
+        return cls(Weights(model, adapter), tokenizer, Encoder(tokenizer, named, prompt))
+
+    @property
+    def model(self) -> Any:
+        return self.weights.model
+
+    @property
+    def template(self) -> Template:
+        return self.encoder.template
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.device
+        return device
+
+    def fingerprint(self, which: Which = "tuned") -> str:
+        """Which weights really answer: a hash over all of them."""
+        self.weights.use(which)
+        return self.weights.fingerprint()
+
+    def generate(
+        self,
+        prompts: Sequence[Tokens | Conversation],
+        generation: GenerationSettings | None = None,
+        *,
+        weights: Which = "tuned",
+        seed: int = 0,
+        on_done: Callable[[int, Answer], None] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> list[Answer]:
+        """Answer many prompts, in their order; `on_done(index, answer)` hears each as it is finished.
+
+        Rows of like length are decoded together and leave when they are done. `numbers` key each row's random draws.
+        Raises: PromptError for a conversation that the template cannot render.
+        """
+        settings = generation or GenerationSettings()
+        encoded = [p if isinstance(p, Tokens) else self.prompt(p) for p in prompts]
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
+        answers: list[Answer | None] = [None] * len(encoded)
+        self.weights.use(weights)
+        if len(order) >= PACKED_ROWS:
+            pack(self.model)
+        for start in range(0, len(order), BATCH_ROWS):
+            rows = [
+                Row(i, encoded[i].ids.tolist(), settings.max_new_tokens, []) for i in order[start : start + BATCH_ROWS]
+            ]
+            for row in self._decode(rows, settings, seed, numbers):
+                answers[row.number] = answer = self.answer_of(row, settings)
+                if on_done:
+                    on_done(row.number, answer)
+        return [answer for answer in answers if answer is not None]
+
+    def prompt(self, messages: Conversation, tools: Sequence[Tool] = ()) -> Tokens:
+        """The ids after which the model writes its next turn. Raises: PromptError."""
+        return self.encoder.prompt(tuple(message_of(message) for message in messages), tuple(tools))
+
+    def chat(
+        self,
+        messages: Conversation,
+        generation: GenerationSettings | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        weights: Which = "tuned",
+        seed: int = 0,
+    ) -> Answer:
+        """The model's next turn. Raises: PromptError."""
+        return self.generate([self.prompt(messages, tools)], generation, weights=weights, seed=seed)[0]
+
+    def stream(
+        self,
+        messages: Conversation,
+        generation: GenerationSettings | None = None,
+        *,
+        tools: Sequence[Tool] = (),
+        weights: Which = "tuned",
+        seed: int = 0,
+    ) -> Generator[str, None, Answer]:
+        """The next turn in pieces of text as they come; never half a character. The generator's value is the Answer."""
+        settings = generation or GenerationSettings()
+        self.weights.use(weights)
+        row = Row(0, self.prompt(messages, tools).ids.tolist(), settings.max_new_tokens, [])
+        shown = 0
+        for _ in self._steps([row], settings, seed, None):
+            text, safe = self.safe_text(row, settings)
+            if safe > shown:
+                yield text[shown:safe]
+                shown = safe
+        text = self.final_text(row)
+        if len(text) > shown:
+            yield text[shown:]
+        return self.answer_of(row, settings)
+
+    @torch.inference_mode()
+    def losses(self, rows: Sequence[Tokens], *, weights: Which = "tuned") -> list[RowLoss]:
+        """The loss of each row's learned tokens, in the order given; nothing is generated."""
+        self.weights.use(weights)
+        lengths = [len(row) for row in rows]
+        found: dict[int, RowLoss] = {}
+        for chosen in micro_batches(range(len(rows)), lengths, BATCH_ROWS, max(LOSS_TOKENS, *lengths, 1)):
+            batch = collate(rows, chosen, self.pad_id).to(self.device)
+            values = token_losses(self.model, batch).double().cpu()
+            counts = [rows[i].label_tokens for i in chosen]
+            for i, part in zip(chosen, torch.split(values, counts), strict=True):
+                origin = rows[i].origin
+                found[i] = RowLoss(origin.id if origin else str(i), float(part.sum()), len(part))
+        return [found[i] for i in range(len(rows))]
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.encoder.stop_ids[0])
+
+    def _decode(
+        self, rows: list[Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
+    ) -> Iterator[Row]:
+        for finished in self._steps(rows, settings, seed, numbers):
+            yield from finished
+
+    @torch.inference_mode()
+    def _steps(
+        self, rows: list[Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
+    ) -> Iterator[list[Row]]:
+        """One token for every row at a time; yields the rows that finished with it, and drops them from the batch."""
+        live = list(rows)
+        cache = roomy_cache(self.model)
+        ids_BT, mask_BT = left_padded([row.prompt for row in live], self.pad_id, self.device)
+        positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
+        while live:
+            output = self.model.base_model(
+                input_ids=ids_BT,
+                attention_mask=mask_BT,
+                position_ids=positions_BT,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            logits_BV = logits(self.model, output.last_hidden_state[:, -1])
+            keys = [(seed, numbers[row.number] if numbers else row.number, len(row.ids)) for row in live]
+            seen = [row.prompt + row.ids for row in live] if settings.repetition_penalty != 1.0 else []
+            chosen = next_tokens(logits_BV, settings, seen, keys)
+            for row, token in zip(live, chosen.tolist(), strict=True):
+                self.take(row, token, settings)
+            finished = [row for row in live if row.stop_reason == "stop" or len(row.ids) >= row.limit]
+            kept = [i for i, row in enumerate(live) if row not in finished]
+            if finished and kept:
+                index = torch.tensor(kept, device=self.device)
+                cache.batch_select_indices(index)
+                chosen, mask_BT, positions_BT = chosen[index], mask_BT[index], positions_BT[index]
+            live = [live[i] for i in kept]
+            yield finished
+            ids_BT = chosen[:, None]
+            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(mask_BT.shape[0], 1)], dim=1)
+            positions_BT = positions_BT[:, -1:] + 1
+
+    def take(self, row: Row, token: int, settings: GenerationSettings) -> None:
+        """Append one token; a stop token or a stop string ends the row."""
+        row.ids.append(token)
+        if token in self.encoder.stop_ids:
+            row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1])
+        elif settings.stop:
+            text = self.text_of(row.ids)
+            cuts = [place for stop in settings.stop if (place := text.find(stop)) >= 0]
+            if cuts:
+                row.stop_reason, row.text = "stop", text[: min(cuts)]
+
+    def safe_text(self, row: Row, settings: GenerationSettings) -> tuple[str, int]:
+        """The text so far, and how many of its characters no later token can change or take back."""
+        if row.stop_reason == "stop":
+            return row.text, len(row.text)
+        text = self.text_of(row.ids)
+        whole = text.rstrip("\ufffd")  # the bytes of half a character
+        return text, len(whole) - held_back(whole, settings.stop)
+
+    def final_text(self, row: Row) -> str:
+        """What a finished row says: cut at its stop, no half character."""
+        return row.text if row.stop_reason == "stop" else self.text_of(row.ids).rstrip("\ufffd")
+
+    def text_of(self, ids: list[int]) -> str:
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def answer_of(self, row: Row, settings: GenerationSettings) -> Answer:
+        text = self.final_text(row)
+        message = split_reasoning(Message("assistant", text))
+        return Answer(
+            message.text,
+            message.reasoning,
+            tuple(row.ids),
+            row.stop_reason,
+            len(row.prompt),
+            len(row.ids),
+            self.weights.fingerprint(),
+        )
+
+
+def left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(ids_BT, mask_BT): shorter prompts begin later, so that all end together."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
+    for line, prompt in enumerate(prompts):
+        ids[line, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[line, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def held_back(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end could be the beginning of a stop string."""
+    return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)

@@ -1,1 +1,0 @@
-"""Tokens become a tuned model."""

@@ -1,0 +1,1 @@
+"""Loading models and adapters safely, batches as tensors, attention, kernels, LM head and loss."""

@@ -1,0 +1,41 @@
+"""Compiles a model's repeated block, once for all its layers, or says why that cannot be; decides nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import torch
+from torch import nn
+
+from sartor.model.layers import decoder_layers
+
+
+def compile_blocks(model: nn.Module, device: torch.device) -> str | None:
+    """Let torch compile each decoder layer as it is first called; why nothing was compiled, or None.
+
+    Graph breaks are allowed, so what cannot be compiled runs as it is. The rest of the model (embedding, head, loss)
+    stays plain: it is a small part of a step, and its shapes change with every batch.
+    """
+    if why := _missing(device):
+        return why
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=True, fullgraph=False)
+    return None
+
+
+def _missing(device: torch.device) -> str | None:
+    """Compile one small function, forward and backward; what went wrong, in one line."""
+
+    def probe(x: torch.Tensor) -> torch.Tensor:
+        return (x.sin() * 2 + x).sum()
+
+    made: Any = torch.compile(probe, dynamic=True)
+    try:
+        made(torch.ones(8, device=device, requires_grad=True)).backward()
+    except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return f"the compiler does not work here ({reason[0][:200]})"
+    finally:
+        torch._dynamo.reset()
+    return None

@@ -1,0 +1,61 @@
+"""The sizes of a decoder: what its config says of layers, widths and heads; loads nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+SHORT_TOKENS = 192
+"""Up to this length a CPU keeps each head's attention weights (`attention.short_attention`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What counts of a decoder's config."""
+
+    layers: int
+    hidden: int
+    wide: int
+    """The feed-forward width; of all experts that a token passes through."""
+    heads: int
+    query: int
+    """All query heads together."""
+    key: int
+    """All key heads together (values are as wide)."""
+    vocabulary: int
+    tied: bool
+    experts: int = 1
+
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """From a transformers config. Raises: AttributeError when it is no decoder's."""
+        text = config.get_text_config()
+        heads = text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // heads
+        experts = getattr(text, "num_experts", None) or getattr(text, "num_local_experts", None) or 1
+        active = getattr(text, "num_experts_per_tok", None) or 1
+        wide = getattr(text, "moe_intermediate_size", None) or text.intermediate_size
+        return cls(
+            text.num_hidden_layers,
+            text.hidden_size,
+            wide * (active if experts > 1 else 1),
+            heads,
+            heads * head,
+            (getattr(text, "num_key_value_heads", None) or heads) * head,
+            text.vocab_size,
+            bool(getattr(config, "tie_word_embeddings", False)),
+            max(1, experts // active),
+        )
+
+    @property
+    def layer_weights(self) -> int:
+        return self.hidden * (2 * self.query + 2 * self.key + 3 * self.wide * self.experts + 2)
+
+    @property
+    def weights(self) -> int:
+        return self.layers * self.layer_weights + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def lora_weights(self, rank: int) -> int:
+        """With every linear layer a target."""
+        sums = (self.hidden + self.query) * 2 + (self.hidden + self.key) * 2 + (self.hidden + self.wide) * 3
+        return self.layers * rank * sums

@@ -1,0 +1,228 @@
+"""The token store: encoded rows in memory-mapped files, found again by the hash of all that decides them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Sequence as Listed
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from sartor.base.files import atomic_write, fsync_file, fsync_folder, sha256_file
+from sartor.base.process import no_cycle_search
+from sartor.base.types import Encoded, Example, Judged, Note, Origin, Pair, Sequence, Skipped
+from sartor.prompt.encode import EncodedRows, Encoder
+
+FEWEST_ROWS = 2000
+"""Fewer rows are encoded sooner than looked up."""
+KEPT = 20
+"""Stores kept in a folder; the one unused for longest goes first."""
+_ARRAYS = {"offsets": np.int64, "spans": np.int32, "span_offsets": np.int64, "kinds": np.uint8, "places": np.int64}
+_CODES: dict[Any, str] = {np.int64: "q", np.int32: "i", np.uint8: "B"}
+_KINDS = {"sequence": 0, "pair": 1, "bad": 2, "good": 3}
+
+Progress = Callable[[int, int | None], None]
+
+
+class StoredRows(Listed[Encoded]):
+    """Rows that lie in files and become objects when they are asked for; origins come from the examples."""
+
+    def __init__(self, folder: Path, examples: Listed[Example]) -> None:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+        self.offsets, self.span_offsets = arrays["offsets"], arrays["span_offsets"]
+        self.spans = arrays["spans"].reshape(-1, 2)
+        self.ids = np.memmap(folder / "ids.bin", _width(folder), "r", shape=(int(self.offsets[-1]),))
+        self.kinds, self.places = arrays["kinds"], arrays["places"]
+        self.examples = examples
+        # A pair takes two sequences: where each row's first one stands.
+        self.first = np.concatenate([[0], np.cumsum(np.where(self.kinds == _KINDS["pair"], 2, 1))])
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @overload
+    def __getitem__(self, row: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Encoded]: ...
+    def __getitem__(self, row: int | slice) -> Encoded | list[Encoded]:
+        if isinstance(row, slice):
+            return [self[place] for place in range(*row.indices(len(self)))]
+        row = range(len(self))[row]
+        origin, first = self.examples[int(self.places[row])].origin, int(self.first[row])
+        kind = int(self.kinds[row])
+        if kind == _KINDS["pair"]:
+            return Pair(self._sequence(first, origin), self._sequence(first + 1, origin), origin)
+        sequence = self._sequence(first, origin)
+        return sequence if kind == _KINDS["sequence"] else Judged(sequence, kind == _KINDS["good"], origin)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Listed) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _sequence(self, number: int, origin: Origin | None) -> Sequence:
+        ids = np.asarray(self.ids[self.offsets[number] : self.offsets[number + 1]], np.int32)
+        spans = self.spans[self.span_offsets[number] : self.span_offsets[number + 1]]
+        return Sequence(ids, tuple((int(start), int(stop)) for start, stop in spans), origin)
+
+
+def encode_stored(
+    encoder: Encoder,
+    examples: Listed[Example],
+    folder: Path,
+    inputs: Mapping[str, Any],
+    progress: Progress | None = None,
+    *,
+    fewest: int = FEWEST_ROWS,
+) -> tuple[EncodedRows, bool]:
+    """What `encoder.encode_all` gives, and whether it was read from `folder`.
+
+    `inputs` names what decided the examples (hashes of files, the registry's entry, …); template, tokenizer, settings
+    and Sartor's own code are added here, and the ids of the examples in their order. A store that is damaged is made
+    again. Raises: RunError when the disk is full.
+    """
+    if len(examples) < fewest:
+        return encoder.encode_all(examples, progress), False
+    target = folder / store_key(encoder, examples, inputs)
+    if _whole(target):
+        os.utime(target)
+        if progress:
+            progress(len(examples), len(examples))
+        return _read(target, examples), True
+    shutil.rmtree(target, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    try:
+        _write(aside, encoder, examples, progress)
+        os.replace(aside, target)
+        fsync_folder(folder)
+    except OSError:  # another process was faster, or the disk is full: rows are worth more than their store
+        shutil.rmtree(aside, ignore_errors=True)
+        return encoder.encode_all(examples, progress), False
+    _prune(folder)
+    return _read(target, examples), False
+
+
+def store_key(encoder: Encoder, examples: Listed[Example], inputs: Mapping[str, Any]) -> str:
+    """32 hex digits of SHA-256 over all that decides the tokens."""
+    template = encoder.template
+    digest = hashlib.sha256()
+    decided = {
+        "inputs": inputs,
+        "template": [template.name, template.source, template.drops_reasoning],
+        "settings": encoder.settings.model_dump(),
+        "code": _code_version(),
+    }
+    digest.update(json.dumps(decided, sort_keys=True, default=str).encode())
+    digest.update(encoder.codec.backend.to_str().encode())
+    digest.update(str(encoder.tokenizer.eos_token_id).encode())
+    for example in examples:
+        digest.update(example.origin.id.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()[:32]
+
+
+@functools.cache
+def _code_version() -> str:
+    """SHA-256 over the source of everything between a file and its tokens."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for part in ("base", "data", "prompt"):
+        for file in sorted((root / part).rglob("*.py")) + sorted((root / part).rglob("*.jinja")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@no_cycle_search()
+def _write(folder: Path, encoder: Encoder, examples: Listed[Example], progress: Progress | None) -> None:
+    """All files, then the manifest with their hashes."""
+    made = {name: array(_CODES[kind]) for name, kind in _ARRAYS.items()}
+    made["offsets"].append(0)
+    made["span_offsets"].append(0)
+    width = np.uint16 if encoder.codec.backend.get_vocab_size(with_added_tokens=True) <= 1 << 16 else np.uint32
+    skipped: list[tuple[int, str, str | None, dict[str, object]]] = []
+    with (folder / "ids.bin").open("wb") as file:
+        for place, outcome in _placed(encoder, examples, progress):
+            if isinstance(outcome, Skipped):
+                skipped.append((place, outcome.code, outcome.field, dict(outcome.params)))
+                continue
+            made["kinds"].append(_kind(outcome))
+            made["places"].append(place)
+            for sequence in _sequences(outcome):
+                file.write(sequence.ids.astype(width).tobytes())
+                made["offsets"].append(made["offsets"][-1] + len(sequence))
+                made["spans"].extend(end for span in sequence.learned for end in span)
+                made["span_offsets"].append(len(made["spans"]) // 2)
+    if made["offsets"][-1] == 0:
+        raise OSError("nothing to keep")
+    notes = [(note.code, dict(note.params), note.count) for note in encoder.take_notes()]
+    rest = {"width": width().nbytes, "skipped": skipped, "notes": notes}
+    atomic_write(folder / "rest.json", json.dumps(rest, ensure_ascii=False))
+    for name, kind in _ARRAYS.items():
+        np.save(folder / f"{name}.npy", np.asarray(made[name], kind), allow_pickle=False)
+    for path in folder.iterdir():
+        fsync_file(path)
+    hashes = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    atomic_write(folder / "manifest.json", json.dumps(hashes, indent=1))
+
+
+def _width(folder: Path) -> Any:
+    narrow = json.loads((folder / "rest.json").read_text(encoding="utf-8"))["width"] == 2
+    return np.uint16 if narrow else np.uint32
+
+
+def _placed(
+    encoder: Encoder, examples: Listed[Example], progress: Progress | None
+) -> Iterator[tuple[int, Encoded | Skipped]]:
+    """Each outcome with the place of its example; a document may have several."""
+    place, total = 0, len(examples)
+    for outcome in encoder.stream(examples):
+        while examples[place].origin is not outcome.origin:
+            place += 1
+            if progress and place % 1000 == 0:
+                progress(place, total)
+        yield place, outcome
+    if progress:
+        progress(total, total)
+
+
+def _read(folder: Path, examples: Listed[Example]) -> EncodedRows:
+    rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
+    skipped = [Skipped(examples[place].origin, code, field, params) for place, code, field, params in rest["skipped"]]
+    notes = tuple(Note(code, params, count) for code, params, count in rest["notes"])
+    return EncodedRows(StoredRows(folder, examples), skipped, notes)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every file is there with the bytes that were written."""
+    try:
+        hashes: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        names = {"rest.json", "ids.bin", *(f"{name}.npy" for name in _ARRAYS)}
+        return set(hashes) == names and all(sha256_file(folder / name) == hashes[name] for name in names)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _prune(folder: Path) -> None:
+    stores = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for old in stores[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _kind(row: Encoded) -> int:
+    if isinstance(row, Judged):
+        return _KINDS["good" if row.good else "bad"]
+    return _KINDS["pair" if isinstance(row, Pair) else "sequence"]
+
+
+def _sequences(row: Encoded) -> Iterable[Sequence]:
+    if isinstance(row, Pair):
+        return row.chosen, row.rejected
+    return (row.sequence,) if isinstance(row, Judged) else (row,)

@@ -1,0 +1,193 @@
+"""Documents to text in sections: txt, md, html, pdf, docx, epub; knows no chunks and no model."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from sartor.base.errors import DataError
+from sartor.base.files import sha256_file
+from sartor.data.encoding import decode
+
+HEADING = re.compile(
+    r"^[ \t\u3000]*(?:#{1,6}[ \t]+(?P<mark>[^\n]+?)"
+    r"|(?P<zh>第[0-9０-９一二三四五六七八九十百千零〇两]{1,8}[章回节][^\n。！？]{0,40})"
+    r"|(?P<en>(?i:chapter)[ \t]+(?:\d+|[IVXLCDM]+)\b[^\n]{0,80}))[ \t\r]*$",
+    re.MULTILINE,
+)
+BLOCKS = frozenset(("p", "div", "li", "tr", "section", "article", "blockquote", "pre", "table", "ul", "ol", "title"))
+UNSEEN = frozenset(("script", "style", "noscript", "template", "head"))
+MOST_UNPACKED = 200_000_000
+"""Bytes that a zipped document may hold in all: books are below 20 MB of text, bombs are above."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A stretch of a document under one heading; `start` is the offset of `text` in the document's text."""
+
+    title: str
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A document as it was read: its file's SHA-256 and its sections, which together are its text."""
+
+    path: Path
+    sha256: str
+    sections: tuple[Section, ...]
+
+
+def read_document(path: Path, encoding: str | None = None) -> Source:
+    """Raises: DataError for a missing, empty, unknown, broken or hostile file."""
+    if not path.is_file():
+        raise DataError("The document is not there.", str(path), "Check the path.")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(READERS)
+        raise DataError(f"Documents that end in {path.suffix!r} are not read.", str(path), f"There are: {known}.")
+    text = reader(path, encoding).replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise DataError("The document holds no text.", str(path), "A scanned one needs text recognition first.")
+    return Source(path, sha256_file(path), tuple(sections_of(text)))
+
+
+def sections_of(text: str) -> Iterator[Section]:
+    """Cut at headings; a section begins at its heading, and what stands before the first has no title."""
+    places = [(found.start(), _title(found)) for found in HEADING.finditer(text)]
+    if not places or places[0][0] > 0:
+        places.insert(0, (0, ""))
+    for (start, title), (stop, _) in zip(places, [*places[1:], (len(text), "")], strict=True):
+        if text[start:stop].strip():
+            yield Section(title, text[start:stop], start)
+
+
+def _title(found: re.Match[str]) -> str:
+    return (found["mark"] or found["zh"] or found["en"]).strip().rstrip("#").strip()
+
+
+def _plain(path: Path, encoding: str | None) -> str:
+    return decode(path.read_bytes(), str(path), encoding).text
+
+
+def _html(path: Path, encoding: str | None) -> str:
+    return html_text(path.read_bytes(), str(path), encoding)
+
+
+def html_text(content: bytes, where: str, encoding: str | None = None) -> str:
+    """The text that a reader sees, blocks on lines of their own, headings marked as in Markdown."""
+    from lxml import etree
+    from lxml import html as lxml_html
+
+    declared = re.search(rb"""(?i)(?:charset|encoding)\s*=\s*["']?([\w-]+)""", content[:2048])
+    try:
+        text = decode(content, where, encoding).text
+    except DataError:
+        if encoding is not None or declared is None:
+            raise
+        text = decode(content, where, declared[1].decode("ascii")).text
+    parser = lxml_html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True)
+    try:
+        root = lxml_html.document_fromstring(text.encode("utf-8"), parser=parser)
+    except (etree.ParserError, etree.XMLSyntaxError):
+        return ""
+    pieces: list[str] = []
+    for event, node in etree.iterwalk(root, events=("start", "end")):
+        _walk(event, node, pieces)
+    lines = (re.sub(r"[ \t\n\r\f]+", " ", line).strip() for line in "".join(pieces).split("\0"))
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _walk(event: str, node: Any, pieces: list[str]) -> None:
+    tag = node.tag if isinstance(node.tag, str) else ""
+    hidden = tag in UNSEEN or any(above.tag in UNSEEN for above in node.iterancestors())
+    if event == "start":
+        if re.fullmatch("h[1-6]", tag):
+            pieces.append("\0" + "#" * int(tag[1]) + " ")
+        elif tag in BLOCKS or tag == "br":
+            pieces.append("\0")
+        if not hidden:
+            pieces.append(node.text or "")
+        return
+    if tag in BLOCKS or re.fullmatch("h[1-6]", tag):
+        pieces.append("\0")
+    if not any(above.tag in UNSEEN for above in node.iterancestors()):
+        pieces.append(node.tail or "")
+
+
+def _pdf(path: Path, encoding: str | None) -> str:
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(path)
+        try:
+            return "\n".join(page.get_textpage().get_text_bounded() for page in document)
+        finally:
+            document.close()
+    except pypdfium2.PdfiumError as error:
+        raise DataError(f"The PDF cannot be read: {error}.", str(path), "Is it damaged, or locked?") from None
+
+
+def _docx(path: Path, encoding: str | None) -> str:
+    import docx
+
+    _open_zip(path).close()
+    try:
+        paragraphs = docx.Document(str(path)).paragraphs
+    except (KeyError, ValueError) as error:
+        raise DataError(f"The Word file cannot be read: {error}.", str(path), "Save it anew as .docx.") from None
+    lines = []
+    for paragraph in paragraphs:
+        level = re.fullmatch(r"Heading (\d)", paragraph.style.name if paragraph.style is not None else "")
+        lines.append(f"{'#' * min(int(level[1]), 6)} {paragraph.text}" if level else paragraph.text)
+    return "\n\n".join(lines)
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile:
+        raise DataError("The document is damaged.", str(path), "It should be a zip archive inside.") from None
+    if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
+        archive.close()
+        raise DataError("The document unpacks to more than 200 MB.", str(path), "Is it a zip bomb? Split it.")
+    return archive
+
+
+def _epub(path: Path, encoding: str | None) -> str:
+    from lxml import etree
+
+    safe = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    with _open_zip(path) as archive:
+        try:
+            container = etree.fromstring(archive.read("META-INF/container.xml"), safe)
+            package = container.find(".//{*}rootfile").get("full-path")
+            book = etree.fromstring(archive.read(package), safe)
+            files = {item.get("id"): item.get("href") for item in book.iterfind(".//{*}manifest/{*}item")}
+            parts = []
+            for item in book.iterfind(".//{*}spine/{*}itemref"):
+                name = posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(files[item.get("idref")])))
+                parts.append(html_text(archive.read(name), f"{path}, {name}", encoding))
+        except (KeyError, AttributeError, etree.XMLSyntaxError, zipfile.BadZipFile) as error:
+            raise DataError(f"The book cannot be read: {error}.", str(path), "Is it damaged, or protected?") from None
+    return "\n".join(parts)
+
+
+READERS: Mapping[str, Callable[[Path, str | None], str]] = {
+    ".txt": _plain,
+    ".md": _plain,
+    ".markdown": _plain,
+    ".html": _html,
+    ".htm": _html,
+    ".xhtml": _html,
+    ".pdf": _pdf,
+    ".docx": _docx,
+    ".epub": _epub,
+}

@@ -1,0 +1,1 @@
+"""A run becomes one HTML page: charts and recommendations."""

@@ -1,0 +1,280 @@
+"""The report: one self-contained HTML page about a run, made from the run's files alone; it runs no model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sartor.base import i18n
+from sartor.base.config import SECRET_KEY
+from sartor.base.files import atomic_write
+from sartor.base.rundir import RunDir, read_json_lines
+from sartor.evaluation import metrics, verdict_text
+from sartor.evaluation.metrics import LLAMA_FACTORY
+from sartor.evaluation.text_diff import Stretch, mark
+from sartor.evaluation.verdict import Difference, Verdict
+from sartor.reporting import charts
+from sartor.reporting.recommendations import RunFigures, next_steps
+
+OPEN_ROWS = 6
+"""Rows shown unfolded: the most improved and the most worsened; the others open on a tap."""
+MOST_ROWS = 300
+"""Rows in the page; more would make it heavy on a phone. The files have them all."""
+MOST_SKIPPED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredRow:
+    """One row's question, the reference and both answers, marked by words; `gain` is positive when tuned is better."""
+
+    id: str
+    question: str
+    base: list[Stretch]
+    tuned: list[Stretch]
+    reference: list[Stretch]
+    gain: float | None
+    base_score: float | None
+    tuned_score: float | None
+    cut: bool
+    seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What the files of a run say; what is missing is empty."""
+
+    settings: Mapping[str, Any]
+    plan: Mapping[str, Any]
+    data: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    results: Mapping[str, Any]
+    steps: Sequence[tuple[int, float]]
+    evals: Sequence[tuple[int, float]]
+    warnings: Sequence[str]
+    answers: Mapping[str, Sequence[Mapping[str, Any]]]
+    """`base-held_out`, `tuned-held_out`, `base-learned`, `tuned-learned` → rows."""
+    verdict: Verdict | None
+
+
+def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = True) -> Path:
+    """Write `report.html` (or `out`), and its pictures (SVG, PNG) in `pictures/` beside it; returns the page's path.
+
+    Raises: RunError when a file of the run is damaged, or the disk is full.
+    """
+    files = read_run(run)
+    target = out or run.report
+    drawn = draw(files)
+    page = _template().render(
+        name=run.name,
+        files=files,
+        drawn=drawn,
+        lang=i18n.language(),
+        style=charts.STYLE,
+        words=verdict_text,
+        steps=next_steps(figures(files)),
+        scores=score_rows(files),
+        ledger=files.data.get("ledger", {}),
+        rows=answered_rows(files),
+        open_rows=OPEN_ROWS,
+        most_rows=MOST_ROWS,
+        most_skipped=MOST_SKIPPED,
+        settings=_shown_settings(files.settings),
+        sources=_sources(files.data),
+        tiles=tiles(files),
+        remarks={lang: verdict_text.remarks(files.verdict, lang) for lang in i18n.LANGUAGES} if files.verdict else {},
+    )
+    atomic_write(target, page)
+    if pictures_too:
+        for name, svg in drawn.items():
+            if svg:
+                alone = charts.standing_alone(svg)
+                atomic_write(target.parent / "pictures" / f"{name}.svg", alone)
+                atomic_write(target.parent / "pictures" / f"{name}.png", charts.as_png(alone))
+    return target
+
+
+def read_run(run: RunDir) -> RunFiles:
+    """Read the files that are there. Raises: RunError when one of them is damaged."""
+    events = list(run.read_events())
+
+    def optional(name: str) -> Mapping[str, Any]:
+        return run.read_json(name) if (run / name).exists() else {}
+
+    answers = {
+        folder.name: list(read_json_lines(folder / "generated_predictions.jsonl"))
+        for folder in sorted(run.predictions.glob("*"))
+        if folder.is_dir()
+    }
+    settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
+    return RunFiles(
+        settings=settings or {},
+        plan=optional("plan.json"),
+        data=optional("data.json"),
+        environment=optional("env.json"),
+        results=optional("all_results.json"),
+        steps=[(e["step"], e["loss"]) for e in events if e["kind"] == "step"],
+        evals=[(e["step"], e["eval_loss"]) for e in events if e["kind"] == "eval"],
+        warnings=list(dict.fromkeys(str(e["text"]) for e in events if e["kind"] == "warning")),
+        answers=answers,
+        verdict=Verdict.from_json(optional("verdict.json")) if run.verdict.exists() else None,
+    )
+
+
+def figures(files: RunFiles) -> RunFigures:
+    """What the next steps are computed from."""
+    return RunFigures(
+        files.verdict,
+        files.steps,
+        files.evals,
+        files.answers.get("tuned-held_out", ()),
+        files.settings,
+        files.data.get("ledger", {}),
+    )
+
+
+def draw(files: RunFiles) -> dict[str, str]:
+    """The page's pictures by name; an empty text where there is nothing to draw."""
+    held_out = {who: files.answers.get(f"{who}-held_out", ()) for who in ("base", "tuned")}
+    tokens = [(who, [int(row["tokens"]) for row in rows if "tokens" in row]) for who, rows in held_out.items()]
+    return {
+        "loss": charts.loss_curve(files.steps, files.evals, ("training", "held out", "step")),
+        "verdict": charts.interval_bar(files.verdict.primary, wide=True) if files.verdict else "",
+        "lengths": charts.lengths(tokens),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRow:
+    """One metric's line: its difference, where it lives, what it means, and its interval drawn."""
+
+    difference: Difference
+    scale: str
+    direction: str
+    meaning: Mapping[str, str]
+    signature: str
+    bar: str
+    folded: bool
+
+
+SHOWN = ("exact-match", "token-f1", "rouge-l", "bleu-4")
+"""The corrected metrics in the order shown; their variants for the other unit are folded away."""
+
+
+def score_rows(files: RunFiles) -> list[ScoreRow]:
+    """The primary metric first, then the corrected ones, then LLaMA-Factory's four; then the folded variants."""
+    if files.verdict is None:
+        return []
+    known = {metric.name: metric for metric in metrics.find(["all"])}
+    references = [str(row.get("label") or "") for row in files.answers.get("tuned-held_out", ())]
+    unit = ".char" if metrics.mostly_chinese(references) else ".word"
+    order = {name: place for place, name in enumerate([*SHOWN, *(name + unit for name in SHOWN), *LLAMA_FACTORY])}
+    order = {name: place + 100 * (name in LLAMA_FACTORY) for name, place in order.items()}
+    found = []
+    for difference in files.verdict.others:
+        metric = known.get(difference.metric)
+        place = order.get(difference.metric, 1000 if metric else 50)
+        found.append((place, _score_row(difference, metric, folded=place == 1000)))
+    primary = files.verdict.primary
+    ordered = [row for _, row in sorted(found, key=lambda pair: pair[0])]
+    return [_score_row(primary, known.get(primary.metric), folded=False), *ordered]
+
+
+def _score_row(difference: Difference, metric: metrics.Metric | None, *, folded: bool) -> ScoreRow:
+    low, high = metric.range if metric else (float("-inf"), float("inf"))
+    ends = (f"{low:g}" if low > float("-inf") else "−∞", f"{high:g}" if high < float("inf") else "∞")
+    return ScoreRow(
+        difference,
+        f"{ends[0]}–{ends[1]}",
+        "↑" if difference.higher_is_better else "↓",
+        metric.meaning if metric else {},
+        metric.signature if metric else difference.method,
+        charts.interval_bar(difference),
+        folded,
+    )
+
+
+def answered_rows(files: RunFiles) -> list[AnsweredRow]:
+    """Held-out rows with both answers: the most improved and the most worsened alternate first, then file order."""
+    base = {row.get("id"): row for row in files.answers.get("base-held_out", ())}
+    rows = [_answered(base.get(row.get("id"), {}), row) for row in files.answers.get("tuned-held_out", ())]
+    judged = sorted((row for row in rows if row.gain is not None), key=lambda row: row.gain or 0.0)
+    worst = [row for row in judged if (row.gain or 0) < 0][: OPEN_ROWS // 2]
+    best = [row for row in reversed(judged) if (row.gain or 0) > 0][: OPEN_ROWS - len(worst)]
+    first = {row.id for row in (*best, *worst)}
+    return [*best, *worst, *(row for row in rows if row.id not in first)][:MOST_ROWS]
+
+
+def _answered(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> AnsweredRow:
+    reference = str(tuned.get("label") or "")
+    texts = {who: str(row.get("predict") or "") for who, row in (("base", base), ("tuned", tuned))}
+    before, after, sign = _row_scores(base, tuned)
+    return AnsweredRow(
+        id=str(tuned.get("id", "")),
+        question=str(tuned.get("question") or tuned.get("prompt") or ""),
+        base=mark(texts["base"], reference),
+        tuned=mark(texts["tuned"], reference),
+        reference=mark(reference, texts["tuned"]),
+        gain=None if before is None or after is None else sign * (after - before),
+        base_score=before,
+        tuned_score=after,
+        cut=tuned.get("stop_reason") == "length",
+        seen=bool(tuned.get("seen_in_training")),
+    )
+
+
+def _row_scores(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[float | None, float | None, float]:
+    """The row's loss where it was measured, else its ROUGE-L on words; and which direction is better."""
+    if base.get("loss") is not None and tuned.get("loss") is not None:
+        return float(base["loss"]), float(tuned["loss"]), -1.0
+    scores = [(row.get("scores") or {}).get("rouge-l.word") for row in (base, tuned)]
+    return (*(None if score is None else float(score) for score in scores), 1.0)  # type: ignore[return-value]
+
+
+def tiles(files: RunFiles) -> list[tuple[str, str, str, str]]:
+    """(value, unit, English, Chinese) of the few numbers people ask for first."""
+    ledger, found = files.data.get("ledger", {}), []
+    if ledger:
+        found.append((f"{ledger.get('learned', 0):,}", "", "rows learned", "行用于学习"))
+        found.append((f"{ledger.get('held_out', 0):,}", "", "rows held out", "行保留"))
+    if files.steps:
+        found.append((f"{files.steps[-1][0]:,}", "", "optimizer steps", "优化步"))
+    if seconds := files.results.get("train_runtime"):
+        value, unit = (f"{seconds / 60:.1f}", "min") if seconds >= 90 else (f"{seconds:.0f}", "s")
+        found.append((value, unit, "training", "训练时间"))
+    if speed := files.results.get("train_tokens_per_second"):
+        found.append((f"{speed:,.0f}", "/s", "tokens", "个 token"))
+    if memory := files.results.get("peak_memory_bytes"):
+        found.append((f"{memory / 2**30:.1f}", "GiB", "peak memory", "内存峰值"))
+    return found
+
+
+def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    files = []
+    for dataset in data.get("datasets", ()):
+        files.extend(dataset.get("files", [dataset]))
+    return [{**file, "path": Path(str(file.get("path", ""))).name} for file in files]
+
+
+def _shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        str(key): "***"
+        if SECRET_KEY.search(str(key)) and value
+        else yaml.safe_dump(value, allow_unicode=True, default_flow_style=True).removesuffix("...\n").strip()
+        for key, value in settings.items()
+    }
+
+
+@functools.cache
+def _template() -> Any:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["drawing"] = Markup  # our own SVG only; everything else is escaped
+    return environment.from_string(resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8"))

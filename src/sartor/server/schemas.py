@@ -1,0 +1,195 @@
+"""What a request may say: OpenAI's fields parsed strictly into batch requests; templates, paths, addresses are none."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from sartor.base.errors import PromptError
+from sartor.base.settings import GenerationSettings
+from sartor.inference.batcher import Request
+from sartor.inference.engine import Engine
+from sartor.inference.weights import Which
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request, and all together, may ask for."""
+
+    body_bytes: int = 1 << 20
+    prompt_tokens: int = 8192
+    answer_tokens: int = 4096
+    choices: int = 8
+    waiting: int = 256
+    rows: int = 64
+    retry_after_s: int = 5
+
+
+class BadRequest(Exception):
+    """The request cannot be served as it stands: `status` 400 or 404, `param` names the field."""
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.message, self.param, self.code, self.status = message, param, code, status
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: str
+
+
+class FunctionCall(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    arguments: str
+
+
+class ToolCallIn(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(BaseModel):
+    """One message; fields that a text model cannot use (a refusal, audio) are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCallIn] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class Function(_Strict):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
+
+
+class ToolIn(_Strict):
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool = False
+
+
+class ResponseFormat(_Strict):
+    type: Literal["text"]
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class ChatRequest(_Strict):
+    """POST /v1/chat/completions. Fields that OpenAI does not have are refused by name."""
+
+    model: str
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    tools: Annotated[list[ToolIn], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    temperature: Annotated[Finite, Field(ge=0.0, le=2.0)] | None = None
+    top_p: Annotated[Finite, Field(ge=0.0, le=1.0)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    repetition_penalty: Annotated[Finite, Field(gt=0.0, le=10.0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    response_format: ResponseFormat | None = None
+    user: str | None = None
+    store: Literal[False] | None = None
+    metadata: dict[str, JsonValue] | None = None
+    service_tier: str | None = None
+
+    @property
+    def wants_calls(self) -> bool:
+        """Whether the answer is read for tool calls."""
+        return bool(self.tools) and self.tool_choice != "none"
+
+
+def batch_requests(
+    asked: ChatRequest, engine: Engine, weights: Which, default: GenerationSettings, limits: Limits
+) -> list[Request]:
+    """One batch request for each choice. Raises: BadRequest naming the field."""
+    n = asked.n or 1
+    if n > limits.choices:
+        raise BadRequest(f"n is {n}; this server answers at most {limits.choices} at once.", "n")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise BadRequest("top_logprobs needs logprobs: true.", "top_logprobs")
+    tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] if asked.wants_calls else []
+    messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+    try:
+        prompt = engine.prompt(messages, tools).ids.tolist()
+    except PromptError as error:
+        raise BadRequest(" ".join(part for part in (error.what, error.fix) if part), "messages") from None
+    room = min(int(engine.model.config.get_text_config().max_position_embeddings), limits.prompt_tokens + 1)
+    if len(prompt) >= room:
+        raise BadRequest(
+            f"The prompt has {len(prompt)} tokens; at most {room - 1} are served.",
+            "messages",
+            "context_length_exceeded",
+        )
+    generation = _generation(asked, default, limits, len(prompt), engine)
+    seed = secrets.randbits(62) if asked.seed is None else asked.seed % 2**63
+    top = (asked.top_logprobs or 0) if asked.logprobs else None
+    return [
+        Request(
+            tuple(prompt),
+            generation,
+            weights,
+            seed,
+            number,
+            top,
+            asked.presence_penalty or 0.0,
+            asked.frequency_penalty or 0.0,
+        )
+        for number in range(n)
+    ]
+
+
+def _generation(
+    asked: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
+) -> GenerationSettings:
+    """The server's own settings, and over them what the request says."""
+    context = int(engine.model.config.get_text_config().max_position_embeddings)
+    most = min(limits.answer_tokens, context - prompt_tokens)
+    length = asked.max_completion_tokens or asked.max_tokens
+    if length is not None and length > limits.answer_tokens:
+        raise BadRequest(f"max_tokens is {length}; this server writes at most {limits.answer_tokens}.", "max_tokens")
+    changed: dict[str, Any] = {"max_new_tokens": max(1, min(length or default.max_new_tokens, most))}
+    if asked.temperature is not None:
+        changed |= {"temperature": asked.temperature, "do_sample": asked.temperature > 0}
+    for name in ("top_p", "top_k", "repetition_penalty"):
+        if (value := getattr(asked, name)) is not None:
+            changed[name] = value
+    if asked.stop is not None:
+        changed["stop"] = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop)
+    return default.model_copy(update=changed)

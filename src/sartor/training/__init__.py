@@ -1,0 +1,1 @@
+"""Tokens become a tuned model: plan, loop, optimizer, checkpoints."""

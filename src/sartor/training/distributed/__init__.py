@@ -1,0 +1,1 @@
+"""Several processes as one: collectives, sharded checkpoints, DeepSpeed."""

@@ -1,0 +1,154 @@
+"""Several processes as one: gradients summed, weights sharded by FSDP2, tensors made whole; knows no rows or files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sartor.base.errors import ConfigError
+from sartor.model.layers import decoder_layers
+from sartor.model.load import WHOLE
+
+
+def start(device: str, deepspeed: bool = False) -> None:
+    """Join the group that torchrun made room for (nothing to do for one process)."""
+    if deepspeed:
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"  # accelerate asks this, not its plugin
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        from accelerate import PartialState
+
+        if deepspeed and device == "cpu":
+            PartialState(backend="gloo")  # "cpu" would turn DeepSpeed off
+        else:
+            PartialState(cpu=device == "cpu")
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def from_first(value: Any) -> Any:
+    """What the first process holds, for all."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """What each process holds, in the order of their ranks, for all."""
+    if world() == 1:
+        return [value]
+    box: list[Any] = [None] * world()
+    dist.all_gather_object(box, value)
+    return box
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if world() > 1:
+        dist.barrier()
+
+
+def highest(number: int, device: torch.device) -> int:
+    """The highest of all processes' numbers."""
+    if world() == 1:
+        return number
+    box = torch.tensor(number, device=device)
+    dist.all_reduce(box, dist.ReduceOp.MAX)
+    return int(box)
+
+
+def shard(objective: nn.Module, model: Any) -> None:
+    """Spread the weights over all processes, one group a decoder layer and one for the rest (FSDP2).
+
+    Raises: ConfigError where there is one process only.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    if world() == 1:
+        raise ConfigError(
+            "fsdp needs several processes.", "fsdp", "Start with torchrun --nproc-per-node N -m sartor train …"
+        )
+    if any(reference.keeps_a_copy for reference in getattr(objective, "_reference", ())):
+        raise ConfigError(
+            "With fsdp the reference cannot be a copy of the weights.",
+            "fsdp",
+            "Use a fresh LoRA, ref_model, or pref_loss: orpo or simpo.",
+        )
+    for layer in decoder_layers(model):
+        fully_shard(layer)
+    fully_shard(objective)
+
+
+def is_sharded(parameters: Iterable[Any]) -> bool:
+    return any(hasattr(p, "full_tensor") for p in parameters)
+
+
+def whole(tensor: Any) -> Tensor:
+    """A sharded tensor made whole (every process must call), any other as it is."""
+    made: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return made
+
+
+def like(value: Tensor, parameter: Any) -> Tensor:
+    """A whole tensor cut as a sharded parameter of its shape is."""
+    if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    cut: Tensor = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return cut
+
+
+@contextmanager
+def whole_weights(model: Any, made_whole: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+    """While the block runs, a sharded model carries its weights whole, on the first process's CPU, for saving.
+
+    Every process must call; one weight at a time is whole in each. `made_whole` are the weights where another library
+    has gathered them already.
+    """
+    if made_whole is not None:
+        setattr(model, WHOLE, dict(made_whole))
+    elif is_sharded(model.parameters()):
+        state = model.state_dict(keep_vars=True)
+        made: dict[int, Any] = {}
+        for t in state.values():  # tied weights are one tensor, and stay one
+            if id(t) not in made:
+                gathered_whole = whole(t).detach()
+                made[id(t)] = gathered_whole.cpu() if rank() == 0 else None
+        setattr(model, WHOLE, {name: made[id(t)] for name, t in state.items()})
+    try:
+        yield
+    finally:
+        if hasattr(model, WHOLE):
+            delattr(model, WHOLE)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, in one message; FSDP2 has done so already.
+
+    Not DDP's hooks: they want equally many backward passes everywhere, and our micro-batches are cut by length.
+    """
+    if world() == 1:
+        return
+    plain = [p for p in parameters if p.requires_grad and not hasattr(p, "full_tensor")]
+    for p in plain:
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    for dtype in sorted({p.dtype for p in plain}, key=str):
+        group = [p.grad for p in plain if p.dtype == dtype and p.grad is not None]
+        flat = torch.cat([g.flatten() for g in group])
+        dist.all_reduce(flat)
+        for grad, part in zip(group, torch.split(flat, [g.numel() for g in group]), strict=True):
+            grad.copy_(part.view_as(grad))

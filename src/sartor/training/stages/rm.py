@@ -1,0 +1,51 @@
+"""Reward modelling: a scalar head on the last token, −ln σ(r_chosen − r_rejected) (Ouyang et al. 2022, equation 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sartor.model.batch import Batch
+from sartor.model.head import causal_model
+from sartor.training.stages.dpo import KIND, TEXT, batches, weight
+
+EXAMPLES = ({"stage": "rm", "dataset": "pairs"},)
+
+HEAD = "reward"
+"""The model is transformers' sequence classifier with one label, and is saved as that."""
+
+__all__ = ["EXAMPLES", "HEAD", "KIND", "TEXT", "Objective", "batches", "pair_losses", "rewards", "weight"]
+
+
+def rewards(model: Any, batch: Batch) -> Tensor:
+    """reward_B: the score of each row's last real token, as transformers' `…ForSequenceClassification` gives it."""
+    whole = causal_model(model)
+    output = whole.base_model(
+        input_ids=batch.ids_BT, position_ids=batch.positions_BT, attention_mask=None, use_cache=False
+    )
+    assert batch.lengths_B is not None
+    row_B = torch.arange(len(batch.ids_BT), device=batch.ids_BT.device)
+    hidden_BD = output.last_hidden_state[row_B, batch.lengths_B - 1]
+    dtype = next(whole.score.parameters()).dtype
+    reward_B: Tensor = whole.score(hidden_BD.to(dtype))[:, 0].float()
+    return reward_B
+
+
+def pair_losses(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
+    """−ln σ(r_w − r_l) of each pair (Ouyang et al. 2022, eq. 1 with K = 2)."""
+    return -F.logsigmoid(chosen_P - rejected_P)
+
+
+class Objective(nn.Module):
+    """Batch of n chosen and n rejected rows → summed loss of the n pairs."""
+
+    def __init__(self, model: Any, method: Any = None, other: Any = None) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        chosen_P, rejected_P = rewards(self.model, batch).chunk(2)
+        return pair_losses(chosen_P, rejected_P).sum()

@@ -1,1 +1,0 @@
-"""A model becomes text, scores, a verdict and files."""

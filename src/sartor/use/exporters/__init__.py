@@ -1,1 +1,0 @@
-"""One file per form in which a model leaves the house."""

@@ -1,0 +1,103 @@
+"""Datasets, tokenizers and drawings kept between requests, made anew when their files change; draws nothing itself."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sartor import api
+from sartor.api.prepare_data import make_encoder
+from sartor.base.config import RunConfig
+from sartor.base.types import Demonstration, Document, Example, Feedback, Preference
+from sartor.data.dataset_info import read_registry
+from sartor.data.load import Loaded
+from sartor.prompt.encode import Encoder
+from sartor.web.form import allow
+from sartor.web.workspace import Desk
+
+KEPT = 4
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The few newest things made, by key; several threads may ask, one makes."""
+
+    desk: Desk
+    kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def keep(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        with self.lock:
+            if key not in self.kept:
+                self.kept[key] = make()
+                while len(self.kept) > KEPT:
+                    self.kept.popitem(last=False)
+            self.kept.move_to_end(key)
+            return self.kept[key]
+
+    def dataset(self, name: str) -> Loaded:
+        """The loaded dataset. Raises: DataError."""
+        loaded: Loaded = self.keep(
+            ("dataset", name, *self._stamp(name)), lambda: api.load(name, self.desk.data, stage=self._stage(name))
+        )
+        return loaded
+
+    def encoder(self, model: str, template: str | None) -> Encoder:
+        """The encoder of a model's tokenizer and a template.
+
+        Raises: ConfigError for a model outside the desk, ModelError, PromptError.
+        """
+        settings = {"model_name_or_path": model, "template": template}
+        config = RunConfig.of({k: v for k, v in settings.items() if v is not None})
+        allow(self.desk, config)
+        made: Encoder = self.keep(("encoder", model, template), lambda: make_encoder(config))
+        return made
+
+    def _stamp(self, name: str) -> tuple[Any, ...]:
+        """What changes when the entry or the file does."""
+        registry = read_registry(self.desk.data)
+        file = registry.spec(name).file_name
+        path = self.desk.data / file if file else registry.path
+        stat = path.stat() if path.exists() else None
+        return (registry.path.stat().st_mtime_ns, stat and stat.st_mtime_ns, stat and stat.st_size)
+
+    def _stage(self, name: str) -> str:
+        """The stage that the dataset is for, so that its rows are read as what they are."""
+        spec = read_registry(self.desk.data).spec(name)
+        if spec.ranking:
+            return "dpo"
+        return "kto" if spec.columns.get("kto_tag") else "sft"
+
+
+def turns(example: Example) -> list[tuple[str, str]]:
+    """(role, text) of an example, in order; for showing and searching."""
+    match example:
+        case Demonstration(messages=messages) | Feedback(messages=messages):
+            return [(message.role, _said(message)) for message in messages]
+        case Preference(prompt=prompt, chosen=chosen, rejected=rejected):
+            said = [(message.role, message.text) for message in prompt]
+            return [*said, ("assistant ✓", chosen.text), ("assistant ✗", rejected.text)]
+        case Document(text=text):
+            return [("text", text)]
+
+
+def _said(message: Any) -> str:
+    calls = [f"{call.name}({dict(call.arguments)})" for call in message.tool_calls]
+    reasoning = [f"<think>{message.reasoning}</think>"] if message.reasoning else []
+    return "\n".join([*reasoning, *([message.text] if message.text else []), *calls])
+
+
+def find(loaded: Loaded, wanted: str) -> list[int]:
+    """Positions of the examples that hold the text, whatever its case; all where nothing is wanted."""
+    if not wanted:
+        return list(range(len(loaded.examples)))
+    low = wanted.casefold()
+    return [i for i, e in enumerate(loaded.examples) if any(low in said.casefold() for _, said in turns(e))]
+
+
+def relative(desk: Desk, path: Path) -> str:
+    return path.relative_to(desk.folder).as_posix() if path.is_relative_to(desk.folder) else path.name

@@ -1,0 +1,136 @@
+"""Generated pairs between the job that makes them and the dataset that they become; draws nothing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sartor.base.errors import DataError
+from sartor.base.files import atomic_write
+from sartor.qa_generation.output import write
+from sartor.qa_generation.pairs import Grounded, Passage, Turn
+from sartor.web.jobs import Job
+
+FILE = "pairs.json"
+EVERY_S = 1.0
+ONLY_TO_ASK = ("key_env", "max_cost", "name")
+
+
+@dataclass(slots=True)
+class Pair:
+    """One pair, or conversation, as a person sees it; `accepted` and the turns' texts may be changed."""
+
+    turns: list[dict[str, str]]
+    """question, answer, quote"""
+    spans: list[tuple[int, int]]
+    """Where each turn's quote stands in the passage: start and stop."""
+    document: str
+    sha256: str
+    section: str
+    start: int
+    stop: int
+    passage: str
+    accepted: bool = True
+
+    @classmethod
+    def of(cls, made: Grounded) -> Pair:
+        place = made.passage
+        return cls(
+            [asdict(turn) for turn in made.turns],
+            list(made.spans),
+            place.document,
+            place.sha256,
+            place.section,
+            place.start,
+            place.stop,
+            place.text,
+        )
+
+    @property
+    def usable(self) -> bool:
+        return self.accepted and all(turn["question"].strip() and turn["answer"].strip() for turn in self.turns)
+
+    def grounded(self) -> Grounded:
+        """As it is written; what a person changed counts."""
+        turns = [Turn(t["question"].strip(), t["answer"].strip(), t["quote"]) for t in self.turns]
+        place = Passage(self.document, self.sha256, self.section, self.start, self.stop, self.passage)
+        return Grounded(turns[0].question, turns[0].answer, turns[0].quote, place, tuple(turns[1:]))
+
+
+def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What these arguments would ask: passages, tokens, seconds, money; nothing is asked. Raises: SartorError."""
+    from sartor.api.generating import estimate_generation
+
+    known = {name: value for name, value in arguments.items() if name not in ONLY_TO_ASK}
+    return estimate_generation(**known).to_json()
+
+
+def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str, Any]:
+    """Do the job: pairs are kept beside it as they come, and are registered by nobody. A signal ends it in order.
+
+    Returns what ended.json says. Raises: SartorError.
+    """
+    from sartor.api import generating
+
+    stop = threading.Event()
+    with suppress(ValueError):  # another thread than the main one hears no signals
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    pairs: list[Pair] = []
+    last = 0.0
+
+    def take(made: Grounded) -> None:
+        nonlocal last
+        pairs.append(Pair.of(made))
+        if time.monotonic() - last > EVERY_S:
+            last = time.monotonic()
+            save(job, pairs)
+
+    staged = job.path.parent.parent / "generated"
+    made = generating.generate(
+        **{**job.arguments, "dataset_dir": staged},
+        stop=stop,
+        on_pair=take,
+        progress=progress,
+        on_estimate=lambda found: job.write("estimate.json", found.to_json()),
+    )
+    found = made.generated
+    save(job, [Pair.of(one) for one in found.pairs])
+    refused = dict(Counter(one.reason for one in found.refused))
+    return {
+        "pairs": len(found.pairs),
+        "refused": refused,
+        "failed": len(found.failed),
+        "stopped": found.stopped,
+        "spent": made.spent,
+        "reused": found.reused,
+    }
+
+
+def save(job: Job, pairs: Sequence[Pair]) -> None:
+    """Keep what a person decided and changed, for a reload and other windows."""
+    atomic_write(job.path / FILE, json.dumps([asdict(pair) for pair in pairs], ensure_ascii=False))
+
+
+def read(job: Job) -> list[Pair]:
+    """The pairs that a job has made so far; none where it left no file."""
+    try:
+        return [Pair(**pair) for pair in json.loads((job.path / FILE).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
+def keep(pairs: Sequence[Pair], name: str, dataset_dir: Path) -> int:
+    """Write the accepted pairs as table and registered dataset. Returns how many. Raises: DataError for none."""
+    taken = [pair.grounded() for pair in pairs if pair.usable]
+    if not taken:
+        raise DataError("No pair is taken.", name, "Tick at least one.")
+    write(taken, name, dataset_dir)
+    return len(taken)

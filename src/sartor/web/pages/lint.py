@@ -1,0 +1,147 @@
+"""The check view of the dataset page: findings by code, pairs side by side, lengths against `cutoff_len`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from nicegui import ui
+
+from sartor import api
+from sartor.base import i18n
+from sartor.base.config import RunConfig
+from sartor.base.errors import SartorError
+from sartor.checks import Checked, Finding
+from sartor.checks.lint_input import length_of
+from sartor.data.load import Loaded
+from sartor.web.cache import Shelf, turns
+from sartor.web.components import aside, button, card, line, link, text, trouble
+from sartor.web.i18n import Words
+from sartor.web.workspace import Desk
+
+MOST_EACH = 20
+SIGN = {"error": "no", "warning": "wait", "note": "run"}
+
+
+class Linting:
+    """A check of the dataset with a model's tokenizer, started by a press."""
+
+    def __init__(self, desk: Desk, shelf: Shelf, t: Words, name: str, loaded: Loaded) -> None:
+        self.desk, self.shelf, self.t, self.name, self.loaded = desk, shelf, t, name, loaded
+        self.model, self.cutoff = "smollm2-135m", 2048
+
+    def draw(self) -> None:
+        t = self.t
+        with card():
+            text(t("dataset.check_lead"), "soft")
+            with line():
+                ui.select(
+                    self.desk.models(),
+                    value=self.model,
+                    label=t("dataset.model"),
+                    on_change=lambda e: setattr(self, "model", e.value),
+                ).props("outlined dense")
+                ui.number(
+                    "cutoff_len",
+                    value=self.cutoff,
+                    min=1,
+                    step=64,
+                    on_change=lambda e: setattr(self, "cutoff", int(e.value or 2048)),
+                ).props("outlined dense")
+                button(t("dataset.check_now"), self._check, "main")
+            self.out = ui.element("div").classes("flex flex-col gap-3 w-full")
+
+    async def _check(self) -> None:
+        self.out.clear()
+        with self.out:
+            ui.spinner(size="1.6em")
+        outcome = await aside(self._work)
+        self.out.clear()
+        with self.out:
+            if isinstance(outcome, SartorError):
+                trouble(self.t, outcome)
+                return
+            checked, lengths = outcome
+            self._findings(checked)
+            histogram(self.t, lengths, self.cutoff)
+
+    def _work(self) -> tuple[Checked, list[int]]:
+        config = RunConfig.of(
+            {
+                "model_name_or_path": self.model,
+                "dataset": self.name,
+                "cutoff_len": self.cutoff,
+                "dataset_dir": str(self.desk.data),
+            }
+        )
+        checked = api.check(self.name, config).checked
+        encoded = self.shelf.encoder(self.model, None).encode_all(self.loaded.examples)
+        longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
+        return checked, [length_of(row) for row in encoded.encoded] + longer
+
+    def _findings(self, checked: Checked) -> None:
+        t = self.t
+        if not checked.findings:
+            text(t("dataset.nothing_found", rows=checked.rows), "notice good-n")
+        by_code: dict[str, list[Finding]] = {}
+        for finding in checked.findings:
+            by_code.setdefault(finding.code, []).append(finding)
+        for code, found in by_code.items():
+            first = found[0]
+            what = i18n.text(code, "reason", first.params, t.lang)
+            with ui.expansion().classes("w-full") as group:
+                with group.add_slot("header"), line("grow"):
+                    text(t(f"dataset.severity_{first.severity}"), f"pill {SIGN[first.severity]}", tag="span")
+                    text(f"{len(found)} × {what}", tag="span")
+                text(i18n.text(code, "fix", first.params, t.lang), "small")
+                for finding in found[:MOST_EACH]:
+                    self._finding(finding)
+                if len(found) > MOST_EACH:
+                    text(t("dataset.more", count=len(found) - MOST_EACH), "soft small")
+
+    def _finding(self, finding: Finding) -> None:
+        if finding.origin is None:
+            return
+        with ui.element("div").classes("notice").style("margin:8px 0"):
+            with line("spread"):
+                text(i18n.text(finding.code, "reason", finding.params, self.t.lang), "small")
+                address = f"/dataset/{quote(self.name)}?view=labels&row={finding.origin.row}"
+                link(str(finding.origin), address, "btn quiet")
+            if finding.other is not None:
+                with ui.element("div").classes("pair"):
+                    self._said(finding.origin.id)
+                    self._said(finding.other.id)
+
+    def _said(self, row_id: str) -> None:
+        example = next((e for e in self.loaded.examples if e.origin.id == row_id), None)
+        said = "\n".join(words for _, words in turns(example)) if example else ""
+        text(f"{row_id}\n{said}", "clip small")
+
+
+def histogram(t: Words, lengths: Sequence[int], cutoff: int) -> None:
+    """How long the rows are, in tokens, and where `cutoff_len` lies."""
+    if not lengths:
+        return
+    top = max(max(lengths), 1)
+    counts, edges = np.histogram(lengths, bins=min(40, top), range=(0, top))
+    text(t("dataset.lengths", most=f"{top:,}", cutoff=f"{cutoff:,}"), tag="h2")
+    mark: dict[str, Any] = {"symbol": "none", "data": [{"xAxis": cutoff, "name": "cutoff_len"}]} if cutoff < top else {}
+    ui.echart(
+        {
+            "grid": {"left": 48, "right": 20, "top": 16, "bottom": 30},
+            "color": ["#0b6e66"],
+            "animation": False,
+            "xAxis": {"type": "value", "max": top, "splitLine": {"show": False}},
+            "yAxis": {"type": "value", "splitLine": {"lineStyle": {"opacity": 0.25}}},
+            "series": [
+                {
+                    "type": "bar",
+                    "barWidth": "80%",
+                    "markLine": mark,
+                    "data": [[float((a + b) / 2), int(n)] for a, b, n in zip(edges, edges[1:], counts, strict=False)],
+                }
+            ],
+        }
+    ).style("height:220px;width:100%")

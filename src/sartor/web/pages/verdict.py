@@ -1,0 +1,245 @@
+"""A run against its base, as the page `/evaluate` shows it: the verdict, every score, the answers side by side."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from nicegui import ui
+
+from sartor.web.components import button, card, line, link, pill, table, text
+from sartor.web.i18n import Words
+from sartor.web.workspace import Desk, plain
+
+if TYPE_CHECKING:
+    from sartor.evaluation.verdict import Difference, Verdict
+    from sartor.reporting.page import ScoreRow
+
+AT_ONCE = 15
+
+
+@functools.cache
+def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The metrics that can decide (they have a value for each row), and all that can be computed."""
+    from sartor.evaluation import metrics
+
+    found = metrics.find(["all"])
+    return ("loss", *(metric.name for metric in found if metric.pair)), tuple(metric.name for metric in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a comparison left in the run's folder."""
+
+    verdict: Verdict
+    remarks: Sequence[str]
+    scores: Sequence[ScoreRow]
+    base: Sequence[Mapping[str, Any]]
+    tuned: Sequence[Mapping[str, Any]]
+
+
+def read(desk: Desk, run: str, lang: str) -> Outcome | None:
+    """The verdict and the answers of a run; None before it was compared. Raises: RunError for damaged files."""
+    from sartor.evaluation import verdict_text
+    from sartor.reporting import page
+
+    folder = desk.run(run)
+    if not folder.verdict.exists():
+        return None
+    files = page.read_run(folder)
+    if files.verdict is None:
+        return None
+    rows = files.answers
+    return Outcome(
+        files.verdict,
+        verdict_text.remarks(files.verdict, lang),
+        page.score_rows(files),
+        rows.get("base-held_out", ()),
+        rows.get("tuned-held_out", ()),
+    )
+
+
+class Judged:
+    """The outcome, drawn."""
+
+    def __init__(self, t: Words, run: str, outcome: Outcome) -> None:
+        self.t, self.run, self.outcome = t, run, outcome
+        self.order, self.shown = "row", AT_ONCE
+
+    def draw(self) -> None:
+        self._verdict()
+        self._scores()
+        self._answers()
+
+    def _verdict(self) -> None:
+        t, outcome, verdict = self.t, self.outcome, self.outcome.verdict
+        with card():
+            with line("spread"):
+                with line():
+                    text(t("runs.verdict"), tag="h2")
+                    pill(t.get(f"verdict.{verdict.outcome}", verdict.outcome), verdict.outcome)
+                with line():
+                    address = f"/runs/{quote(self.run)}/file/report.html"
+                    link(t("evaluate.report"), address).props("target=_blank")
+                    download = link(t("evaluate.download"), address)
+                    download.props["download"] = f"{self.run}-report.html"
+            text(verdict.sentence(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
+            interval_bar(t, verdict.primary)
+            for remark in (*outcome.remarks, *verdict.notes):
+                text(remark, "soft small")
+
+    def _scores(self) -> None:
+        t, outcome = self.t, self.outcome
+        head = [
+            (t("evaluate.metric"), "wide"),
+            (t("evaluate.base"), "num"),
+            (t("evaluate.tuned"), "num"),
+            (t("evaluate.difference"), "num"),
+            (t("evaluate.interval"), "num"),
+            (t("evaluate.scale"), "num"),
+        ]
+        with card("flush"):
+            table(head, [self._score(row) for row in outcome.scores if not row.folded])
+            folded = [self._score(row) for row in outcome.scores if row.folded]
+            if folded:
+                with ui.expansion(t("evaluate.more_scores")).classes("w-full"):
+                    table(head, folded)
+
+    def _score(self, row: ScoreRow) -> list[Any]:
+        from sartor.evaluation.verdict_text import interval
+        from sartor.evaluation.verdict_text import number as figure
+
+        d = row.difference
+
+        def name() -> None:
+            text(d.metric + (f" · {self.t('evaluate.deciding')}" if d.metric == self._primary(row) else ""), tag="b")
+            text(row.meaning.get(self.t.lang, ""), "soft small")
+
+        kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
+        return [
+            name,
+            figure(d.base),
+            figure(d.tuned),
+            partial(text, figure(d.difference, True), kind, "span"),
+            interval(d),
+            f"{row.scale} {row.direction}",
+        ]
+
+    def _primary(self, row: ScoreRow) -> str:
+        return row.difference.metric if row.difference.p_holm is None else ""
+
+    def _answers(self) -> None:
+        t, outcome = self.t, self.outcome
+        pairs = list(zip(outcome.base, outcome.tuned, strict=False))
+        if not pairs:
+            return
+        names = [name for name in metric_names()[0] if name == "loss" or name in (pairs[0][1].get("scores") or {})]
+        with card():
+            with line("spread"):
+                text(t("evaluate.answers"), tag="h2")
+                options = {"row": t("evaluate.by_row")} | {
+                    f"{name} {way}": f"{name} {sign}" for name in names for way, sign in (("up", "↑"), ("down", "↓"))
+                }
+
+                def sort(event: Any) -> None:
+                    self.order, self.shown = event.value, AT_ONCE
+                    fill()
+
+                ui.select(options, value=self.order, label=t("evaluate.sort"), on_change=sort).props("outlined dense")
+            place = ui.element("div").classes("flex flex-col gap-4 w-full")
+
+            def more() -> None:
+                self.shown += AT_ONCE
+                fill()
+
+            def fill() -> None:
+                place.clear()
+                with place:
+                    for base, tuned in ordered(pairs, self.order)[: self.shown]:
+                        self._pair(base, tuned)
+                    if self.shown < len(pairs):
+                        button(t("dataset.more", count=len(pairs) - self.shown), more)
+
+            fill()
+
+    def _pair(self, base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+        t, label = self.t, str(tuned.get("label") or "")
+        with ui.element("article").classes("answer"):
+            with line("spread"):
+                text(tuned.get("question") or tuned.get("prompt") or "", tag="b")
+                text(tuned.get("id", ""), "soft small", tag="span")
+            text(f"{t('evaluate.reference')}: {label}", "soft")
+            with ui.element("div").classes("pair"):
+                for who, row in (("base", base), ("tuned", tuned)):
+                    with ui.element("div"):
+                        loss = row.get("loss")
+                        figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
+                        text(t(f"evaluate.{who}") + figure + f" · {row.get('stop_reason', '')}", "who num")
+                        said(t, str(row.get("predict") or ""), label)
+
+
+def interval_bar(t: Words, difference: Difference) -> None:
+    """The difference with its interval beside zero, drawn to scale."""
+    from sartor.evaluation.verdict_text import number as figure
+
+    low, high = difference.low, difference.high
+    if low is None or high is None:
+        return
+    left, right = min(low, 0.0), max(high, 0.0)
+    margin = 0.08 * (right - left or 1.0)
+    left, right = left - margin, right + margin
+
+    def at(value: float) -> str:
+        return f"{100 * (value - left) / (right - left):.2f}%"
+
+    with ui.element("div").classes(f"interval {difference.outcome}").props("role=img") as bar:
+        bar.props["aria-label"] = f"{t('evaluate.difference')} {figure(difference.difference, True)}"
+        ui.element("div").classes("axis")
+        ui.element("div").classes("zero").style(f"left:{at(0.0)}")
+        ui.element("div").classes("span").style(f"left:{at(low)};width:calc({at(high)} - {at(low)})")
+        ui.element("div").classes("dot").style(f"left:{at(difference.difference)}")
+        for value in (low, high, 0.0):
+            text(figure(value, value != 0), "tick").style(f"left:{at(value)}")
+
+
+def ordered(
+    pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], order: str
+) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The pairs by the tuned answers' score; rows without one come last."""
+    name, _, way = order.partition(" ")
+    if not way:
+        return list(pairs)
+
+    def value(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
+        row = pair[1]
+        found = row.get("loss") if name == "loss" else (row.get("scores") or {}).get(name)
+        return float(found) if isinstance(found, int | float) else None
+
+    known = [(number, pair) for pair in pairs if (number := value(pair)) is not None]
+    known.sort(key=lambda item: item[0], reverse=way == "down")
+    return [pair for _, pair in known] + [pair for pair in pairs if value(pair) is None]
+
+
+def marked(answer: str, reference: str) -> str:
+    """The answer as HTML, what the reference has too underlined in green; all text escaped."""
+    from sartor.evaluation.text_diff import mark
+
+    return "".join(
+        f"<ins>{html.escape(plain(part.text))}</ins>"
+        if part.shared and part.text.strip()
+        else html.escape(plain(part.text))
+        for part in mark(answer, reference)
+    )
+
+
+def said(t: Words, answer: str, reference: str) -> None:
+    """An answer with what it shares with the reference marked; one without any text says so."""
+    if answer.strip():
+        ui.html(marked(answer.strip(), reference), sanitize=False).classes("say assistant")
+    else:
+        text(t("chat.nothing"), "say assistant soft")

@@ -1,0 +1,83 @@
+"""Files are whole or absent; locks name their holder; signals are heard once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sartor.base import files, process
+from sartor.base.errors import RunError
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    files.atomic_write(file, "old")
+    with pytest.raises(TypeError), files.atomic_open(file) as out:
+        out.writelines([b"new", None])  # type: ignore[list-item]
+    assert file.read_text(encoding="utf-8") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE")
+def test_a_full_disk_is_an_error_and_the_old_file_stays(tmp_path: Path) -> None:
+    program = f"""
+import resource, signal
+from pathlib import Path
+from sartor.base.errors import SartorError
+from sartor.base.files import atomic_write
+file = Path({str(tmp_path)!r}) / "f"
+atomic_write(file, "old")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    atomic_write(file, "x" * 5000)
+except SartorError as error:
+    print("ERROR", error.what, error.where)
+print(file.read_text(encoding="utf-8"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ERROR Writing failed: File too large.")
+    assert done.stdout.endswith("old\n")
+
+
+def test_a_lock_names_its_living_holder_and_a_dead_ones_is_taken_over(tmp_path: Path) -> None:
+    again = files.locked(tmp_path / "run")
+    with files.locked(tmp_path / "run"), pytest.raises(RunError, match=str(os.getpid())):
+        again.__enter__()
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    (tmp_path / "run.lock").write_bytes(dead.stdout.strip())
+    with files.locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run.lock").exists()
+
+
+def test_signals_are_heard_and_the_old_handlers_come_back() -> None:
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with process.heard_signals(heard.append):
+        signal.raise_signal(signal.SIGTERM)
+    assert heard == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_trash_keeps_every_copy(tmp_path: Path) -> None:
+    for _ in range(2):
+        (tmp_path / "run").mkdir()
+        files.move_to_trash(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / ".trash").iterdir()) == ["run-1", "run-2"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)]
+)
+def test_waiting_threads_sleep_soon_unless_the_user_chose(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], kept: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(given))
+    process.patient_threads()
+    assert os.environ.get("GOMP_SPINCOUNT") == kept

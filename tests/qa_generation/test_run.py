@@ -1,0 +1,246 @@
+"""A run of questions: one order with any number of workers, ended by wish, number, money or a dead endpoint."""
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sartor.base.errors import ConfigError, EndpointError
+from sartor.base.types import Message
+from sartor.qa_generation.concurrency_limiter import Pace
+from sartor.qa_generation.documents import read_document
+from sartor.qa_generation.journal import Journal
+from sartor.qa_generation.pairs import Passage
+from sartor.qa_generation.prompt_files import Prompt, read_prompt
+from sartor.qa_generation.requests_plan import estimate, passages_of, spread, tasks_of
+from sartor.qa_generation.run import GIVE_UP, CapReached, Completion, Generated, generate
+
+NAMES = (
+    "Netherfield",
+    "Longbourn",
+    "Pemberley",
+    "Rosings",
+    "Hunsford",
+    "Meryton",
+    "Lambton",
+    "Brighton",
+    "Derby",
+    "Kympton",
+    "Ramsgate",
+    "Gracechurch",
+)
+COUNT = len(NAMES)
+SENTENCE = "The door of {name} was painted red by Mary."
+PASSAGES = [Passage("a.txt", "00", "One", n * 60, n * 60 + 50, SENTENCE.format(name=NAMES[n])) for n in range(COUNT)]
+
+
+def number(messages: Sequence[Message]) -> int:
+    return next(n for n, name in enumerate(NAMES) if f"door of {name} was" in messages[-1].text)
+
+
+def reply(n: int) -> Completion:
+    words = (f"Who painted {NAMES[n]}?", f"What is the colour of the door at {NAMES[n]}?", "Is it more than two?")
+    return Completion(json.dumps([{"question": q, "answer": "Red.", "quote": "painted red"} for q in words]), 7, 11)
+
+
+def answering(messages: Sequence[Message]) -> Completion:
+    return reply(number(messages))
+
+
+def asked(tmp_path: Path, complete: object = answering, **given: object) -> Generated:
+    values = {"model": "m", "prompt": read_prompt("en"), **given}
+    return generate(PASSAGES, complete, Journal(tmp_path / "j.jsonl"), **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pairs", [None, 17])
+def test_the_pairs_are_the_same_whichever_answer_comes_first(tmp_path: Path, pairs: int | None) -> None:
+    def late(messages: Sequence[Message]) -> Completion:
+        threading.Event().wait(0.02 if number(messages) % 4 == 0 else 0)
+        return answering(messages)
+
+    one = asked(tmp_path / "one", pairs=pairs)
+    many = asked(tmp_path / "many", late, pairs=pairs, workers=4)
+    assert [pair.question for pair in many.pairs] == [pair.question for pair in one.pairs]
+    assert len(one.pairs) == (24 if pairs is None else pairs)
+    assert (one.tokens_in, one.tokens_out) == (one.asked * 7, one.asked * 11)
+
+
+def test_wanted_pairs_are_spread_over_the_documents_and_no_more_is_asked(tmp_path: Path) -> None:
+    found = asked(tmp_path, pairs=4)
+    assert (len(found.pairs), found.asked, found.stopped) == (4, 4, "enough")
+    assert {pair.passage.start // 60 // 3 for pair in found.pairs} == {0, 1, 2, 3}
+
+
+def test_too_few_pairs_are_asked_for_again_naming_what_was_asked(tmp_path: Path) -> None:
+    prompts: list[str] = []
+
+    def stingy(messages: Sequence[Message]) -> Completion:
+        prompts.append(messages[-1].text)
+        first = "Ask something else" not in messages[-1].text
+        n = number(messages)
+        question = f"Who painted {NAMES[n]}?" if first else f"What is the colour of the door at {NAMES[n]}?"
+        return Completion(json.dumps([{"question": question, "answer": "Red.", "quote": "painted red"}]))
+
+    found = asked(tmp_path, stingy, pairs=20)
+    assert len(found.pairs) == 20
+    assert "- Who painted Netherfield?" in next(text for text in prompts if "something else" in text)
+
+
+def test_stop_keeps_what_is_in_flight_and_a_second_call_goes_on(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def until_three(messages: Sequence[Message]) -> Completion:
+        if number(messages) == 3:
+            stop.set()
+        return answering(messages)
+
+    found = asked(tmp_path, until_three, stop=stop)
+    assert (found.stopped, found.asked, found.left, len(found.failed)) == ("asked", 4, COUNT - 4, 0)
+    assert len(found.pairs) == 8
+    rest = asked(tmp_path)
+    assert (rest.asked, rest.reused, rest.stopped) == (COUNT - 4, 4, None)
+
+
+def test_a_dead_endpoint_ends_the_run_and_failures_are_never_counted_as_done(tmp_path: Path) -> None:
+    def dies(messages: Sequence[Message]) -> Completion:
+        if number(messages) >= 4:
+            raise EndpointError("It is gone.")
+        return answering(messages)
+
+    found = asked(tmp_path, dies)
+    assert (found.stopped, found.asked, len(found.failed)) == ("endpoint", 4, GIVE_UP)
+    assert found.failed[0] == (PASSAGES[4], "It is gone.")
+    assert asked(tmp_path).reused == 4
+
+
+def test_the_cap_ends_the_run_with_what_there_is(tmp_path: Path) -> None:
+    def poor(messages: Sequence[Message]) -> Completion:
+        if number(messages) == 2:
+            raise CapReached("No money.")
+        return answering(messages)
+
+    found = asked(tmp_path, poor)
+    assert (found.stopped, len(found.pairs), found.failed) == ("cap", 4, ())
+
+
+def test_a_run_that_breaks_keeps_the_answers_that_were_paid_for(tmp_path: Path) -> None:
+    paid = threading.Event()
+
+    def breaks(messages: Sequence[Message]) -> Completion:
+        if number(messages) == 1:
+            paid.wait(10)
+            raise RuntimeError("broken")
+        if number(messages) == 0:
+            threading.Timer(0.05, paid.set).start()
+        return answering(messages)
+
+    with pytest.raises(RuntimeError, match="broken"):
+        asked(tmp_path, breaks, workers=3)
+    kept = Journal(tmp_path / "j.jsonl")
+    keys = (tmp_path / "j.jsonl").read_text(encoding="utf-8").count('"key"')
+    assert keys >= 1
+    assert asked(tmp_path).reused == keys
+    assert kept.get("nothing") is None
+
+
+def test_a_small_models_questions_on_one_passage_become_a_conversation(tmp_path: Path) -> None:
+    text = " ".join(
+        f"The {name} was painted {colour} by Mary in spring."
+        for name, colour in (("old door", "red"), ("tall tower", "blue"), ("wide bridge", "green"))
+    )
+    passage = Passage("a.txt", "00", "One", 0, len(text), text)
+
+    def small(messages: Sequence[Message]) -> Completion:
+        thing = messages[-1].text.split("The ")[1].split(" was")[0]
+        return Completion(f"Q: Who painted the {thing}?\nA: The {thing} was painted by Mary.")
+
+    prompt = read_prompt("en", small=True, multi_turn=True)
+    journal = Journal(tmp_path / "j.jsonl")
+    found = generate([passage], small, journal, model="m", prompt=prompt, multi_turn=True)
+    assert [len(pair.turns) for pair in found.pairs] == [3]
+    assert all(text[a:b] == turn.quote for turn, (a, b) in zip(found.pairs[0].turns, found.pairs[0].spans, strict=True))
+
+
+def test_the_estimate_counts_what_is_not_in_the_journal(tmp_path: Path) -> None:
+    prompt = read_prompt("en")
+    asked(tmp_path, pairs=4)
+    tasks = tasks_of([PASSAGES[n] for n in spread(COUNT)], prompt, 1)
+    found = estimate(tasks, Journal(tmp_path / "j.jsonl"), model="m", max_tokens=1000, price_in=1.0, price_out=2.0)
+    assert (found.calls, found.reused) == (COUNT - 4, 4)
+    assert found.most_money == (found.most_tokens_in + 2 * found.most_tokens_out) / 1e6
+    assert found.money < found.most_money
+    assert (found.seconds, found.basis) == ((COUNT - 4) * 6.0, "assumed")
+    assert found.measured(0.5, 4).seconds == 1.0
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 100])
+def test_spread_holds_each_place_once(count: int) -> None:
+    assert sorted(spread(count)) == list(range(count))
+
+
+def test_several_documents_are_told_apart_by_their_sections(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        text = f"Chapter 1\n\nThe door of {name} was red.\n\nChapter 2\n\nThe tower of {name} was tall.\n"
+        (tmp_path / f"{name}.txt").write_text(text)
+    found = passages_of([read_document(tmp_path / f"{name}.txt") for name in ("a", "b")], 400)
+    assert [passage.section for passage in found] == [
+        "a.txt: Chapter 1",
+        "a.txt: Chapter 2",
+        "b.txt: Chapter 1",
+        "b.txt: Chapter 2",
+    ]
+
+
+def test_the_pace_grows_until_the_server_is_busy_then_halves_once() -> None:
+    clock = [0.0]
+    pace = Pace(8, lambda: clock[0])
+    for most in (1, 2, 4, 8):
+        tickets = [pace.enter() for _ in range(min(most, int(pace.limit)))]
+        for ticket in tickets:
+            pace.leave(ticket, "good")
+    assert pace.limit == 8
+    tickets = [pace.enter() for _ in range(8)]
+    for ticket in tickets:
+        pace.leave(ticket, "busy", 3.0)
+    assert pace.limit == 4, "one refusal for all that were in flight"
+    assert pace.hold_s() == 3.0
+    clock[0] = 2.5
+    assert pace.hold_s() == 0.5
+    for _ in range(4):
+        pace.leave(pace.enter(), "good")
+    assert 4.8 < pace.limit < 5.2, "one more for each round"
+    assert pace.highest == 8
+
+
+def test_a_prompt_of_ones_own_is_filled_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text('[system]\nBe kind. {style}\n[user]\n{{"a": {pairs}}} {passage}\n')
+    style = tmp_path / "s.txt"
+    style.write_text("As an exam.\n")
+    one, two = read_prompt("en", file, style).messages("A door.", pairs=3)
+    assert (one, two) == (Message("system", "Be kind. As an exam."), Message("user", '{"a": 3} A door.'))
+    ours = read_prompt("en", style=style).messages("A door.")
+    assert "As an exam." in ours[-1].text
+    file.write_text("{pasage}")
+    with pytest.raises(Exception, match="pasage"):
+        read_prompt("en", file)
+    file.write_text("Write something.")
+    with pytest.raises(Exception, match="asks about nothing"):
+        read_prompt("en", file)
+
+
+def test_a_text_is_not_read_as_a_place() -> None:
+    prompt = Prompt((("user", "{passage}"),))
+    assert prompt.messages("{section} {{x}}", section="no")[0].text == "{section} {{x}}"
+
+
+def test_a_cap_without_prices_and_a_key_that_is_not_set_are_refused(tmp_path: Path) -> None:
+    from sartor.api.generating import generate as make
+
+    (tmp_path / "d.txt").write_text("The door was red.")
+    with pytest.raises(ConfigError, match="needs prices"):
+        make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, max_cost=1.0, endpoint="http://127.0.0.1:1/v1")
+    with pytest.raises(ConfigError, match="SARTOR_NO_SUCH_KEY"):
+        make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, key_env="SARTOR_NO_SUCH_KEY")

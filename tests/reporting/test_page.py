@@ -1,0 +1,235 @@
+"""The report is one page that loads nothing, escapes everything, and says first what was found."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from sartor.base.errors import RunError
+from sartor.base.rundir import RunDir
+from sartor.evaluation.text_diff import mark
+from sartor.evaluation.verdict import compare_rows, make_verdict
+from sartor.reporting import charts
+from sartor.reporting.page import answered_rows, figures, read_run, score_rows, write_report
+from sartor.reporting.recommendations import MOST, RunFigures, next_steps
+from support.made_up_run import HOSTILE, make_run
+
+
+class Reader(HTMLParser):
+    """Collects tags, links, ids and text; complains about tags that do not close."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "action", "data", "poster")]
+        if tag not in ("meta", "br", "link", "input", "img", "circle", "line", "rect", "polyline"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return make_run(tmp_path_factory.mktemp("runs") / "pride")
+
+
+@pytest.fixture(scope="module")
+def page(run: RunDir) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_loads_nothing_and_is_well_formed(page: str) -> None:
+    reader = Reader(page)
+    assert reader.open == []
+    assert reader.links == []
+    assert "default-src 'none'" in page
+    assert re.findall(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", page) == []
+    assert reader.tags.count("script") == 1
+    assert len(page) < 400_000
+
+
+def test_text_from_data_is_escaped(page: str) -> None:
+    assert "<script>alert" not in page
+    assert "<b>49</b>" not in page
+    assert "{{ 7*7 }}" in Reader(page).text
+    assert Reader(page).text.count("alert('x')") >= 4  # question, answers, ledger reason, warning
+
+
+def test_verdict_comes_first_in_both_languages(run: RunDir, page: str) -> None:
+    verdict = read_run(run).verdict
+    assert verdict is not None
+    text = Reader(page).text
+    for part in (verdict.sentence("en"), verdict.sentence("zh"), "Better", "变好了"):
+        assert part in text
+    assert text.index(verdict.sentence("en")) < text.index("What to try next") < text.index("Scores")
+    assert page.count('class="en"') == page.count('class="zh"') > 30
+
+
+def test_scores_have_scale_meaning_and_interval(run: RunDir, page: str) -> None:
+    rows = score_rows(read_run(run))
+    assert rows[0].difference.metric == "loss"
+    assert [row.difference.metric for row in rows if not row.folded][1:4] == ["exact-match", "token-f1", "rouge-l.word"]
+    assert [row.difference.metric for row in rows if not row.folded][-4:] == ["bleu-4", "rouge-1", "rouge-2", "rouge-l"]
+    for row in rows:
+        assert set(row.meaning) == {"en", "zh"}
+        assert row.scale.startswith("0–")
+        assert "<svg" in row.bar
+
+
+def test_ledger_adds_up_on_the_page(page: str) -> None:
+    text = re.sub(r"\s+", " ", Reader(page).text)
+    assert "102 read" in text.replace("读入", "")
+    assert "The row has 713 tokens" in text
+    assert "pride_qa_en.csv" in text
+    assert "3f3f3f3f3f3f3f3f…" in text
+
+
+def test_secrets_and_folders_stay_out(run: RunDir, page: str) -> None:
+    assert "judge_api_key" in page
+    assert "JUDGE_KEY" not in page
+    assert str(run.path.parent) not in page
+
+
+def test_best_and_worst_rows_come_first(run: RunDir) -> None:
+    rows = answered_rows(read_run(run))
+    assert len(rows) == 20
+    gains = [row.gain for row in rows]
+    assert gains[0] == max(gain for gain in gains if gain is not None)
+    assert min(gain for gain in gains if gain is not None) in gains[:6]
+
+
+def test_a_run_without_verdict_or_answers(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "bare")
+    run.path.mkdir()
+    run.config.write_text("dataset: x\n", encoding="utf-8")
+    text = Reader(write_report(run).read_text(encoding="utf-8")).text
+    assert "Not compared yet" in text
+    assert "尚未比较" in text
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    run.plan.write_text("{", encoding="utf-8")
+    with pytest.raises(RunError, match=r"plan\.json is damaged"):
+        write_report(run)
+
+
+def test_pictures_stand_alone(run: RunDir, page: str) -> None:
+    del page
+    for name in ("loss", "verdict", "lengths"):
+        svg = (run / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+        assert "var(" not in svg
+        with Image.open(run / "pictures" / f"{name}.png") as png:
+            assert png.width == 1440
+            assert len(png.convert("RGB").getcolors(1 << 20) or ()) > 8, "drawn, not blank"
+
+
+def test_out_may_lie_elsewhere(run: RunDir, tmp_path: Path) -> None:
+    out = write_report(run, tmp_path / "sent.html", pictures_too=False)
+    assert out == tmp_path / "sent.html"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_marking_joins_to_the_text() -> None:
+    text, other = "达西先生是彭伯里的主人。He is rich, very rich.", "He was rich, and the 主人 of 彭伯里."
+    for one, two in ((text, other), (other, text), ("", "a"), ("a " * 3000, "a"), (HOSTILE, HOSTILE)):
+        assert "".join(stretch.text for stretch in mark(one, two)) == one
+    assert [s.text for s in mark("He is rich", "he was RICH") if s.shared] == ["He", "rich"]
+    assert [s.shared for s in mark("a b", "a b")] == [True]
+    assert mark("one, two", "three, four")[0].shared is False
+
+
+def test_interval_bar_puts_better_to_the_right() -> None:
+    lower = compare_rows([3.0, 3.1, 2.9, 3.2], [2.0, 2.2, 1.9, 2.3], metric="loss", higher_is_better=False)
+    higher = compare_rows([1.0, 2.0, 3.0, 4.5], [31.0, 32.5, 33.0, 34.0], metric="rouge-l")
+    for difference in (lower, higher):
+        place = float(re.findall(r'circle cx="([\d.]+)"', charts.interval_bar(difference))[0])
+        assert place > 90
+
+
+def test_loss_curve_draws_every_point() -> None:
+    svg = charts.loss_curve([(1, 3.0), (2, 2.0), (3, 1.5)], [(3, 1.8)], ("training", "held out", "step"))
+    raw = re.findall(r'points="([^"]+)" class="raw"', svg)[0].split()
+    assert len(raw) == 3
+    ys = [float(point.split(",")[1]) for point in raw]
+    assert ys == sorted(ys)  # falling loss goes down the page
+    assert svg.count("<circle") == 1
+    assert charts.loss_curve([(1, 3.0)], [], ("", "", "")) == ""
+
+
+def run_figures(**changes: object) -> RunFigures:
+    values: dict[str, object] = {
+        "verdict": None,
+        "steps": [(s, 2.0) for s in range(1, 61)],
+        "evals": [],
+        "tuned_answers": [],
+        "settings": {},
+        "ledger": {},
+    }
+    return RunFigures(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def codes(**changes: object) -> list[str]:
+    return [step.code for step in next_steps(run_figures(**changes))]
+
+
+def test_next_steps_come_from_figures() -> None:
+    answers = [{"stop_reason": "length"}] * 3 + [{"stop_reason": "stop"}] * 7
+    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
+    worse = compare_rows(
+        [2.0, 2.1, 2.2, 1.9, 2.0, 2.1], [3.0, 3.2, 3.1, 3.0, 2.9, 3.3], metric="loss", higher_is_better=False
+    )
+    assert codes() == []
+    assert codes(tuned_answers=answers) == ["cut"]
+    assert codes(tuned_answers=answers[3:]) == []
+    assert codes(evals=[(10, 2.5), (20, 2.2)]) == ["falling"]
+    assert codes(evals=[(10, 2.5), (20, 2.49)]) == []
+    assert codes(evals=[(10, 2.2), (20, 2.5)]) == ["past-best"]
+    assert codes(steps=[(s, 2.0) for s in range(1, 11)]) == ["few-steps"]
+    assert codes(steps=[(s, 5.0 - s / 20) for s in range(1, 61)]) == ["falling"]
+    assert codes(verdict=make_verdict(weak)) == ["rows"]
+    assert codes(verdict=make_verdict(worse)) == ["worse"]
+    assert codes(ledger={"read": 10, "skipped": [{}]}) == ["skipped"]
+    everything = codes(
+        verdict=make_verdict(worse), tuned_answers=answers, evals=[(10, 2.2), (20, 2.5)], ledger={"skipped": [{}]}
+    )
+    assert everything == ["worse", "cut", "past-best"]
+    assert len(everything) == MOST
+
+
+def test_each_next_step_names_its_figure(run: RunDir) -> None:
+    for step in next_steps(figures(read_run(run))):
+        assert step.figure
+        assert step.en
+        assert step.zh
+    cut = next_steps(run_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
+    assert cut.figure == "4/4"
+    assert "192" in cut.en
+    assert "192" in cut.zh
+
+
+def test_rows_needed_to_prove_what_was_seen() -> None:
+    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
+    assert weak.detectable is not None
+    needed = round(5 * (weak.detectable / abs(weak.difference)) ** 2)
+    step = next_steps(run_figures(verdict=make_verdict(weak)))[0]
+    assert step.figure == f"5 → {needed}"
+    assert json.dumps(step.en)

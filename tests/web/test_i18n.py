@@ -1,0 +1,132 @@
+"""Both catalogues hold the same keys with the same parameters, and every key that the pages use is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from string import Formatter
+
+import sartor.web
+from sartor.base import errors
+from sartor.base.config import RunConfig, section_of
+from sartor.model.shape import Shape
+from sartor.training.plan import Facts, make_plan
+from sartor.training.preflight import advise
+from sartor.training.stages import dpo, kto, pt, rm, sft
+from sartor.web.form import fields
+from sartor.web.i18n import Words, catalogue, explained, explanations, sentences, spoken
+
+SOURCE = Path(sartor.web.__file__).parent
+
+
+def parameters(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def test_both_languages_say_the_same() -> None:
+    en, zh = catalogue("en"), catalogue("zh")
+    assert list(en) == list(zh)
+    assert {k: parameters(v) for k, v in en.items()} == {k: parameters(v) for k, v in zh.items()}
+    same = [k for k in en if en[k] == zh[k] and re.search(r"[A-Za-z]{4}", en[k])]
+    assert same == ["app.title"]
+
+
+def test_every_text_that_the_pages_name_is_there_and_none_is_left_over() -> None:
+    code = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
+    used = set(re.findall(r"""\bt\(\s*f?["']([\w.{}]+)["']""", code))
+    en = catalogue("en")
+    fixed = {key for key in used if "{" not in key}
+    assert fixed - set(en) == set()
+    families = tuple(key.partition("{")[0] for key in used if "{" in key)
+    families += tuple(re.findall(r"""t\.get\(\s*f["']([\w.]+)\{""", code))
+    assert [key for key in en if key not in fixed and not key.startswith(families)] == []
+
+
+def test_the_language_is_chosen_then_the_browsers_then_english() -> None:
+    assert spoken("zh", "en") == "zh"
+    assert spoken(None, "fr-FR,zh-CN;q=0.9") == "zh"
+    assert spoken("xx", "fr") == "en"
+    assert Words("zh")("nav.data") == "数据"
+
+
+def test_settings_are_explained_in_both_languages() -> None:
+    assert set(explanations()) <= set(section_of()), "no explanation of a setting that is gone"
+    drawn = {field.key for field in fields()}
+    assert drawn - set(explanations()) == set(), "explain them in web/texts/settings.zh.toml"
+    assert explained("zh", "seed", "x") == "一切随机的种子。"
+    assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
+
+
+TREES = [
+    ast.parse(file.read_text(encoding="utf-8"))
+    for file in Path(sartor.__file__).parent.rglob("*.py")
+    if "cli" not in file.parts
+]
+OUR_OWN = {name for name in vars(errors) if name.endswith("Error")}
+ERRORS = OUR_OWN | {
+    node.name
+    for tree in TREES
+    for node in ast.walk(tree)
+    if isinstance(node, ast.ClassDef) and OUR_OWN & {base.id for base in node.bases if isinstance(base, ast.Name)}
+}
+NESTED = {"Stage {} {}.", "the last message is no answer"}
+"""What is filled in is a sentence with its own text below, and what is caught and told in other words."""
+
+
+def texts_of(node: ast.expr) -> list[str]:
+    """The texts that an argument may be, `{}` where something is filled in."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip():
+        return [node.value]
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)]
+    return [*texts_of(node.body), *texts_of(node.orelse)] if isinstance(node, ast.IfExp) else []
+
+
+def test_every_error_is_said_in_chinese_too() -> None:
+    """Every literal `what` and `fix` of an error raised anywhere but in the command line has its Chinese text."""
+    raised = [
+        said
+        for tree in TREES
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
+        for place, argument in enumerate(node.args)
+        if place != 1
+        for said in texts_of(argument)
+    ]
+    stages = [f"Stage x {stage.TEXT}." for stage in (pt, sft, rm, dpo, kto)]
+    assert len(raised) > 400
+    zh = Words("zh")
+    english = {said for said in [*raised, *stages] if re.search("[A-Za-z]{3}", said) and zh.sentence(said) == said}
+    assert english == NESTED
+
+
+def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> None:
+    shape = Shape(30, 576, 1536, 9, 576, 192, 49152, True)
+    small, large = 2**31, 2**37
+    said: set[str] = set()
+    for device, memory, known, longest, settings in (
+        ("cpu", large, shape, 64, {}),
+        ("cpu", large, None, 64, {"max_steps": 3}),
+        ("cuda", small, shape, 4096, {}),
+        ("cuda", small // 8, shape, 4096, {"warmup_steps": 2, "gradient_checkpointing": False}),
+        ("cuda", large, shape, 64, {"num_train_epochs": 300}),
+        ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
+    ):
+        config = RunConfig.of({"dtype": "float32", **settings})
+        plan = make_plan(config, Facts(20, 0, longest, 1000, 500, device, memory, 1, known))
+        said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}
+    assert len(said) > 25
+    zh = Words("zh")
+    assert {text for text in said if zh.sentence(text) == text} == {"max_steps", "warmup_steps"}
+
+
+def test_an_error_is_said_with_what_it_names() -> None:
+    zh = Words("zh")
+    assert zh.sentence("There is no setting 'lora_rnk'.") == "没有设置项 'lora_rnk'。"
+    assert zh.sentence("Byte 3 (0xff) is no utf-8 text.") == "第 3 字节（0xff）不是 utf-8 文字。"
+    assert zh.sentence("Status 500: line\nline {} \\1") == "状态码 500：line\nline {} \\1"
+    assert zh.sentence("Nobody translated this.") == "Nobody translated this."
+    assert Words("en").sentence("The file is empty.") == "The file is empty."
+    for pattern, text in sentences():
+        assert pattern.groups == text.count("{}"), text
