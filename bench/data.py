@@ -67,7 +67,7 @@ def make_rows(folder: Path, target: Path, times: int) -> int:
 
 def encode_here(data: Path, model: str, out: Path) -> None:
     """Sartor's side, and bare tokenizing of the same texts, in this process."""
-    from sartor.base.process import no_cycle_search
+    from sartor.base.process import gc_paused
     from sartor.base.settings import PromptSettings
     from sartor.data.load import load
     from sartor.model.load import load_tokenizer
@@ -75,9 +75,11 @@ def encode_here(data: Path, model: str, out: Path) -> None:
     from sartor.prompt.template import Template
 
     tokenizer = load_tokenizer(model)
-    encoder = Encoder(tokenizer, Template.of(tokenizer, "chatml"), PromptSettings(template="chatml", cutoff_len=CUTOFF))
+    encoder = Encoder(
+        tokenizer, Template.from_tokenizer(tokenizer, "chatml"), PromptSettings(template="chatml", cutoff_len=CUTOFF)
+    )
     begin = time.perf_counter()
-    with no_cycle_search():  # as `train` does
+    with gc_paused():  # as `train` does
         loaded = load("alpaca", data)
         rows = encoder.encode_all(loaded.examples)
     seconds = time.perf_counter() - begin
@@ -191,7 +193,7 @@ config = RunConfig.of({"dataset": "made", "dataset_dir": sys.argv[1], "streaming
 encoder = make_encoder(config)
 begin = time.perf_counter()
 rows = prepare_stream(config, encoder)
-stream = rows.learned_ids
+stream = rows.train_ids
 for position in range(len(stream)):
     stream[position]
     if position == 15:

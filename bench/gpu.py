@@ -131,12 +131,12 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     """`loop.train` on packed examples: (tokens/s, peak bytes, last loss, rows at once)."""
     from sartor.base.config import RunConfig
     from sartor.base.rundir import RunDir
-    from sartor.base.types import Origin, Sequence
+    from sartor.base.types import Origin, TokenSequence
     from sartor.model import attention
     from sartor.model.load import adapt, save_weights
     from sartor.model.shape import Shape
     from sartor.training import loop
-    from sartor.training.plan import Facts, make_plan
+    from sartor.training.plan import PlanInputs, make_plan
 
     model = model_of(shape, device)
     if device == "cpu":
@@ -144,11 +144,11 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     weights = product_weights(model)
     part = tokens // EXAMPLES_A_ROW
     examples = [
-        Sequence(row[start : start + part], ((1, part),), Origin("made", "up", number))
+        TokenSequence(row[start : start + part], ((1, part),), Origin("made", "up", number))
         for number, row in enumerate(ids_of(shape, ROWS_A_STEP * steps, tokens), start=1)
         for start in range(0, tokens, part)
     ]
-    config = RunConfig.of(
+    config = RunConfig.from_dict(
         {
             "lora_rank": RANK,
             "packing": True,
@@ -161,7 +161,7 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
             "cutoff_len": tokens,
         }
     )
-    plan = make_plan(config, Facts.of(examples, [], device, Shape.of(model.config)))
+    plan = make_plan(config, PlanInputs.from_rows(examples, [], device, Shape.from_config(model.config)))
     tuned = adapt(model, config.method)
     heard = Heard()
     with tempfile.TemporaryDirectory() as folder:
@@ -183,7 +183,7 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
         "loss": heard.steps[-1]["loss"],
         "weights": weights,
         "rows_at_once": min(ROWS_A_STEP, plan.micro_tokens // tokens),
-        "note": "recomputed" * plan.recompute,
+        "note": "recomputed" * plan.gradient_checkpointing,
     }
 
 

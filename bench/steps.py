@@ -156,7 +156,7 @@ def tricks(folder: Path, flops: float) -> None:
 
 def estimates(folder: Path, flops: float) -> None:
     """What the pre-flight said and what happened: memory within 15 %, time within 25 %."""
-    from sartor.training.preflight import compared
+    from sartor.training.preflight import prediction_errors
 
     del flops
     make_data(folder, "short", 200, 96)
@@ -172,7 +172,7 @@ def estimates(folder: Path, flops: float) -> None:
         events = (run.folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
         said = next(event for event in map(json.loads, events) if event["kind"] == "preflight")
         happened = json.loads((run.folder / "train_results.json").read_text(encoding="utf-8"))
-        off = compared(said, happened)
+        off = prediction_errors(said, happened)
         print(
             f"{text:<28} {happened['total_seconds']:6.1f} s ({off['seconds']:+.0%})"
             f" {happened['peak_memory_bytes'] / 1e9:5.2f} GB ({off['peak_memory_bytes']:+.0%})",

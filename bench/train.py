@@ -170,7 +170,7 @@ def count_tokens(work: Work) -> tuple[int, int]:
 
     tokenizer = load_tokenizer(work.model)
     rows = (
-        Encoder(tokenizer, Template.of(tokenizer, "chatml"))
+        Encoder(tokenizer, Template.from_tokenizer(tokenizer, "chatml"))
         .encode_all(load("learned", work.folder / "data").examples)
         .encoded
     )

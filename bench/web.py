@@ -115,7 +115,7 @@ def points(folder: Path) -> None:
     """A run of 100,000 steps with one spike: read, thinned with the spike kept, and drawn."""
     from sartor.base.rundir import RunDir
     from sartor.web.chart_options import thin
-    from sartor.web.run_monitor import Watch
+    from sartor.web.run_monitor import RunMonitor
 
     run = folder / "runs" / "long"
     run.mkdir(parents=True)
@@ -138,7 +138,7 @@ def points(folder: Path) -> None:
             }
             file.write(json.dumps(told) + "\n")
         file.write(json.dumps({"time": POINTS / 10, "kind": "finished"}) + "\n")
-    watch = Watch(RunDir(run))
+    watch = RunMonitor(RunDir(run))
     started = time.perf_counter()
     watch.refresh()
     print(f"{'100,000 points: read once':<42} {time.perf_counter() - started:.3f} s")

@@ -52,9 +52,9 @@ def endpoint() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def test_base_checkpoint_and_run_over_the_same_rows(run: api.Run) -> None:
     found = api.compare_several("base", run.path / "checkpoint-2", run.path, overrides=QUICK)
     alone = api.compare(run.path, [*QUICK, "forgetting_probe=false"])
-    assert [c.name for c in found.contestants] == ["base", "one-checkpoint-2", "one"]
+    assert [c.name for c in found.candidates] == ["base", "one-checkpoint-2", "one"]
     assert found.verdicts[1].primary == alone.primary  # the same rows, losses and decoding as `compare RUN`
-    assert len({c.answered_by for c in found.contestants}) == 3
+    assert len({c.answered_by for c in found.candidates}) == 3
     assert found.verdicts[0].primary.tuned != found.verdicts[1].primary.tuned
     assert all(holm >= v.primary.p for holm, v in zip(found.p_holm, found.verdicts, strict=True))
     written = json.loads((run.path / "comparisons" / "base-vs-one-checkpoint-2-vs-one" / "comparison.json").read_text())
@@ -70,7 +70,7 @@ def test_an_endpoint_is_compared_by_its_texts(
     found = api.compare_several(run.path, address, overrides=QUICK, key_env="WISE_KEY")
     assert found.metric == "rouge-l.char"
     assert "wise tells no losses" in found.notes[0]
-    assert found.contestants[1].scores["exact-match"].value == 100
+    assert found.candidates[1].scores["exact-match"].value == 100
     assert found.verdicts[0].outcome == "better"
     assert {request["key"] for request in heard} == {"Bearer secret-1"}
     assert len(heard) == 8
@@ -109,7 +109,7 @@ def test_rows_named_now_go_before_those_held_out(run: api.Run, project: Path) ->
 
 
 def test_a_text_learned_under_another_name_is_left_out(run: api.Run, project: Path) -> None:
-    learned = set(run.dir.read_json("data.json")["split"]["learned"])
+    learned = set(run.dir.read_json("data.json")["split"]["train"])
     rows = json.loads((project / "data" / "chapters.json").read_text(encoding="utf-8"))
     known = [row for number, row in enumerate(rows, 1) if f"chapters:{number}" in learned][:3]
     turns = [{**turn, "value": f"{turn['from']} 说了谁也没有学过的一句话。"} for turn in known[0]["conversations"]]

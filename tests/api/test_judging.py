@@ -36,7 +36,7 @@ def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
         asked.append(prompt)
         return "1" if prompt.index("tuned ") < prompt.index("base ") else "2"
 
-    judged = judge_run(run, RunConfig.of({"judge_labels": str(tmp_path / "labels.jsonl")}), ask=ask)
+    judged = judge_run(run, RunConfig.from_dict({"judge_labels": str(tmp_path / "labels.jsonl")}), ask=ask)
     assert judged.counts["tuned"] == 3
     assert judged.agreement == 0.5
     for prompt in asked:
@@ -52,7 +52,7 @@ def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
 
 def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="address and a model"):
-        judge_run(run, RunConfig.of({"judge_endpoint": "http://localhost/v1"}))
+        judge_run(run, RunConfig.from_dict({"judge_endpoint": "http://localhost/v1"}))
     (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
     with pytest.raises(DataError, match="best") as caught:
         read_labels(tmp_path / "labels.jsonl")

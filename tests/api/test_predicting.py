@@ -129,13 +129,13 @@ def test_compare_measures_both_on_the_same_rows_and_writes_the_verdict(run: api.
     assert repr(kept) == repr(verdict)
     assert (verdict.primary.metric, verdict.primary.n) == ("loss", 8)
     assert verdict.primary.tuned == pytest.approx(run.results["eval_loss"], rel=0.1)  # mean of rows, not of tokens
-    assert verdict.memorisation is not None
+    assert verdict.memorization is not None
     assert verdict.forgetting is not None
     assert verdict.forgetting.difference.n == 60
     without = api.compare(run.path, ["forgetting_probe=false"])
     assert without.forgetting is None
     assert without.primary == verdict.primary
-    for part in ("base-held_out", "tuned-held_out", "base-learned", "tuned-learned"):
+    for part in ("base-held_out", "tuned-held_out", "base-train", "tuned-train"):
         assert lines(run.dir.predictions / part)
     base, tuned = (lines(run.dir.predictions / f"{which}-held_out") for which in ("base", "tuned"))
     assert [row["id"] for row in base] == [row["id"] for row in tuned]
@@ -177,15 +177,15 @@ def test_a_full_run_is_a_model_of_its_own(settings: dict[str, Any], project: Pat
 def test_chat_answers_as_base_too_and_keeps_turns(run: api.Run, project: Path) -> None:
     out, engine = io.StringIO(), load_engine(as_config(run.path, {}))
     talk = Chat(engine, as_config(run.path, {}).generation, project / "kept.json", out)
-    assert talk.say("第1章的题目是什么?")
+    assert talk.send("第1章的题目是什么?")
     marks = [out.getvalue().rpartition("weights ")[2].strip(" )\n")]
-    talk.say("/base")
+    talk.send("/base")
     marks.append(out.getvalue().rpartition("weights ")[2].strip(" )\n"))
     assert marks == [engine.fingerprint("tuned"), engine.fingerprint("base")]
-    talk.say("/save")
+    talk.send("/save")
     (kept,) = json.loads((project / "kept.json").read_text(encoding="utf-8"))
     assert kept["conversations"][0] == {"from": "human", "value": "第1章的题目是什么?"}
-    assert not talk.say("/exit")
+    assert not talk.send("/exit")
 
 
 def written(folder: Path, name: str, text: str, **changes: Any) -> Path:
@@ -207,8 +207,8 @@ def test_llama_factorys_files_train_predict_and_chat(project: Path, tiny_model_d
     file = written(project, "sft.yaml", LORA_SFT, **base, output_dir=adapter)
     run = api.train(file, ["num_train_epochs=0.2"])
     assert run.state == "finished"
-    assert run.dir.read_json("data.json")["ledger"]["learned"] == 43
-    assert "accepted" not in run.dir.config.read_text(encoding="utf-8")
+    assert run.dir.read_json("data.json")["ledger"]["training"] == 43
+    assert "ignored_keys" not in run.dir.config.read_text(encoding="utf-8")
     assert run.dir.source.read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
     out = str(project / "predicted")
     file = written(project, "predict.yaml", PREDICT, **base, adapter_name_or_path=adapter, output_dir=out)

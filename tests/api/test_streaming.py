@@ -58,17 +58,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(streamed: dict[str, Any], projec
     assert losses(resumed.dir) == losses(straight.dir)
     ours, theirs = (run.dir.read_json("data.json") for run in (resumed, straight))
     assert ours["ledger"] == theirs["ledger"]
-    assert set(ours["split"]["learned"]) == set(theirs["split"]["learned"])
+    assert set(ours["split"]["train"]) == set(theirs["split"]["train"])
 
 
 def test_the_ledger_balances_and_the_first_rows_are_held_out(streamed: dict[str, Any]) -> None:
     run = api.train(**streamed)
     data = run.dir.read_json("data.json")
     ledger = data["ledger"]
-    assert (ledger["learned"], ledger["held_out"], ledger["repeats"]) == (16, 8, 0)
-    assert ledger["read"] == sum(ledger[name] for name in ("learned", "held_out", "left_out"))
+    assert (ledger["training"], ledger["held_out"], ledger["repeats"]) == (16, 8, 0)
+    assert ledger["read"] == sum(ledger[name] for name in ("training", "held_out", "left_out"))
     assert [int(name.split(":")[-1].split("#")[0]) for name in data["split"]["held_out"]] == list(range(1, 9))
-    assert not set(data["split"]["learned"]) & set(data["split"]["held_out"])
+    assert not set(data["split"]["train"]) & set(data["split"]["held_out"])
     config = read_config(None, (), **streamed)
     shared = prepare_rows(config, make_encoder(config))
     assert [example.origin.id for example in shared.held_out] == data["split"]["held_out"]
@@ -77,7 +77,7 @@ def test_the_ledger_balances_and_the_first_rows_are_held_out(streamed: dict[str,
 def test_several_passes_are_counted_as_repeats(streamed: dict[str, Any]) -> None:
     run = api.train(**{**streamed, "max_steps": 10})
     ledger = run.dir.read_json("data.json")["ledger"]
-    assert (ledger["read"], ledger["learned"], ledger["repeats"]) == (40, 32, 8)
+    assert (ledger["read"], ledger["training"], ledger["repeats"]) == (40, 32, 8)
 
 
 def test_another_seed_gives_another_order(streamed: dict[str, Any], project: Path) -> None:
@@ -152,7 +152,10 @@ def test_a_stream_reads_only_a_little_ahead_and_forgets(encoder: Encoder) -> Non
     stream.close()
     assert len(seen) < 4000
     assert not any(thread.name == "encoding" for thread in threading.enumerate())
-    assert stream.uses(5) == {f"made:made.jsonl:{n + 1}": 1 for n in range(5)} or len(stream.uses(10)) == 10
+    assert (
+        stream.release_before(5) == {f"made:made.jsonl:{n + 1}": 1 for n in range(5)}
+        or len(stream.release_before(10)) == 10
+    )
 
 
 def test_what_breaks_in_the_thread_is_raised_where_the_row_is_wanted(encoder: Encoder) -> None:
@@ -190,7 +193,7 @@ def test_streams_mix_as_lists_do(sizes: list[int], strategy: str, seed: int) -> 
     parts = [[(part, n) for n in range(size)] for part, size in enumerate(sizes)]
     probs = [1 / len(parts)] * len(parts)
     mixed = mixing.interleave(parts, strategy, probs, seed)
-    assert list(mixing.interleaved([part.__iter__ for part in parts], strategy, probs, seed)) == mixed
+    assert list(mixing.interleave_iterators([part.__iter__ for part in parts], strategy, probs, seed)) == mixed
     assert {row[0] for _, row in mixed} <= set(range(len(parts)))
     if strategy == "interleave_over":
         assert {row for _, row in mixed} == {row for part in parts for row in part}

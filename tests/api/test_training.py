@@ -38,8 +38,8 @@ def steps(run: RunDir) -> list[int]:
 def test_a_gbk_csv_with_only_a_name_trains(settings: dict[str, Any]) -> None:
     run = api.train(**settings)
     data = run.dir.read_json("data.json")
-    assert (data["ledger"]["read"], data["ledger"]["learned"], data["ledger"]["held_out"]) == (40, 32, 8)
-    assert not set(data["split"]["learned"]) & set(data["split"]["held_out"])
+    assert (data["ledger"]["read"], data["ledger"]["training"], data["ledger"]["held_out"]) == (40, 32, 8)
+    assert not set(data["split"]["train"]) & set(data["split"]["held_out"])
     assert run.state == "finished"
     assert run.results["eval_loss"] > 0
     for name in (
@@ -147,7 +147,7 @@ def test_too_many_skipped_rows_stop_the_run_before_a_model_is_loaded(settings: d
         api.train(**settings)
     run = api.train(**{**settings, "max_skipped": 0.1})
     ledger = run.dir.read_json("data.json")["ledger"]
-    assert ledger["read"] == ledger["learned"] + ledger["held_out"] + len(ledger["skipped"]) == 40
+    assert ledger["read"] == ledger["training"] + ledger["held_out"] + len(ledger["skipped"]) == 40
     assert {skipped["row"] for skipped in ledger["skipped"]} == {1, 2, 3}
 
 
@@ -162,7 +162,7 @@ def test_overlong_rows_are_skipped_or_cut_as_asked(settings: dict[str, Any], pro
     with pytest.raises(DataError, match="No row is left"):
         api.train(**settings)
     run = api.train(**{**settings, "overlong": "truncate", "output_dir": str(project / "runs" / "cut")})
-    assert run.dir.read_json("data.json")["ledger"]["learned"] == 32
+    assert run.dir.read_json("data.json")["ledger"]["training"] == 32
 
 
 def test_a_template_whose_control_tokens_the_tokenizer_lacks_is_refused(settings: dict[str, Any]) -> None:

@@ -14,20 +14,20 @@ import pytest
 from sartor.base import i18n, registry
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
-from sartor.base.types import Ledger, Origin, Sequence, Skipped
+from sartor.base.types import Ledger, Origin, Skipped, TokenSequence
 
 
 def test_ledgers_add_and_balance() -> None:
     skipped = Skipped(Origin("d", "d.csv", 3), "answer-missing", "answer", {"field": "answer"})
-    ledger = Ledger(read=10, learned=9, skipped=(skipped,)) + Ledger(read=5, learned=3, held_out=2)
+    ledger = Ledger(read=10, training=9, skipped=(skipped,)) + Ledger(read=5, training=3, held_out=2)
     assert ledger.balanced
-    assert ledger.skip([skipped]).balanced
+    assert ledger.with_skipped([skipped]).balanced
     assert ledger.skipped_frac == pytest.approx(1 / 15)
     assert not Ledger(read=1).balanced
 
 
 def test_labels_are_the_learned_spans_and_the_first_token_is_never_counted() -> None:
-    row = Sequence(np.arange(10, 16, dtype=np.int32), ((0, 2), (4, 6)))
+    row = TokenSequence(np.arange(10, 16, dtype=np.int32), ((0, 2), (4, 6)))
     assert row.labels.tolist() == [10, 11, -100, -100, 14, 15]
     assert row.label_tokens == 3
 

@@ -46,12 +46,12 @@ print(file.read_text(encoding="utf-8"))
 
 
 def test_a_lock_names_its_living_holder_and_a_dead_ones_is_taken_over(tmp_path: Path) -> None:
-    again = files.locked(tmp_path / "run")
-    with files.locked(tmp_path / "run"), pytest.raises(RunError, match=str(os.getpid())):
+    again = files.file_lock(tmp_path / "run")
+    with files.file_lock(tmp_path / "run"), pytest.raises(RunError, match=str(os.getpid())):
         again.__enter__()
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     (tmp_path / "run.lock").write_bytes(dead.stdout.strip())
-    with files.locked(tmp_path / "run"):
+    with files.file_lock(tmp_path / "run"):
         pass
     assert not (tmp_path / "run.lock").exists()
 
@@ -59,7 +59,7 @@ def test_a_lock_names_its_living_holder_and_a_dead_ones_is_taken_over(tmp_path: 
 def test_signals_are_heard_and_the_old_handlers_come_back() -> None:
     heard: list[int] = []
     before = signal.getsignal(signal.SIGTERM)
-    with process.heard_signals(heard.append):
+    with process.handle_signals(heard.append):
         signal.raise_signal(signal.SIGTERM)
     assert heard == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
@@ -79,5 +79,5 @@ def test_waiting_threads_sleep_soon_unless_the_user_chose(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], kept: str | None
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(given))
-    process.patient_threads()
+    process.limit_thread_spinning()
     assert os.environ.get("GOMP_SPINCOUNT") == kept

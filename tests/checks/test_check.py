@@ -11,7 +11,7 @@ from rich.console import Console
 
 from sartor.base.config import RunConfig
 from sartor.base.types import Demonstration, Message, Origin, Skipped
-from sartor.checks import Checked, check, mend, near_pairs, write_rejects
+from sartor.checks import CheckResult, apply_fixes, check, near_pairs, write_rejects
 from sartor.checks.autofix import raw_rows
 from sartor.data.dataset_info import DatasetSpec
 from sartor.data.load import load
@@ -22,13 +22,13 @@ from support.byte_tokenizers import byte_tokenizer
 FILLER = [f"Sentence number {n} is about {word}." for n, word in enumerate("abcdefghijklmnopqrstuvwxyz")]
 
 
-def checked(tmp_path: Path, rows: list[Any], entry: dict[str, Any] | None = None, **settings: Any) -> Checked:
+def checked(tmp_path: Path, rows: list[Any], entry: dict[str, Any] | None = None, **settings: Any) -> CheckResult:
     (tmp_path / "made.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     registry = {"made": {"file_name": "made.json", **(entry or {})}}
     (tmp_path / "dataset_info.json").write_text(json.dumps(registry), encoding="utf-8")
-    config = RunConfig.of(settings)
+    config = RunConfig.from_dict(settings)
     tokenizer = byte_tokenizer(("<|im_start|>", "<|im_end|>"))
-    encoder = Encoder(tokenizer, Template.of(tokenizer, "chatml"), config.prompt)
+    encoder = Encoder(tokenizer, Template.from_tokenizer(tokenizer, "chatml"), config.prompt)
     return check(load("made", tmp_path), encoder, config)
 
 
@@ -56,7 +56,7 @@ def test_findings_name_row_and_mending(tmp_path: Path) -> None:
     told = found.to_json()
     assert json.loads(json.dumps(told)) == told
     assert told["summary"]["answers-differ"] == 1
-    assert {"code", "file", "row", "line", "field", "what", "mend"} <= told["findings"][0].keys()
+    assert {"code", "file", "row", "line", "field", "message", "fix"} <= told["findings"][0].keys()
     assert told["facts"]["tokens_max"] > 200
     out = io.StringIO()
     Console(file=out, width=300).print(found.rich())
@@ -132,7 +132,7 @@ def test_mending_changes_what_is_safe_and_nothing_else(tmp_path: Path) -> None:
     ]
     (tmp_path / "made.json").write_text(json.dumps(rows), encoding="utf-8")
     spec = DatasetSpec("made", tmp_path, file_name="made.json")
-    done = mend(tmp_path / "mended.json", raw_rows(spec), spec)
+    done = apply_fixes(tmp_path / "mended.json", raw_rows(spec), spec)
     assert json.loads((tmp_path / "mended.json").read_text(encoding="utf-8")) == [
         {"instruction": "Who?", "output": "1813", "score": 7, "note": None},
         {"instruction": "Why?", "output": "So.", "system": "Be brief."},
@@ -148,7 +148,7 @@ def test_mending_a_conversation(tmp_path: Path) -> None:
     turns = [{"from": "User", "value": "a "}, {"from": "gpt", "value": "b"}, {"from": "narrator", "value": "c"}]
     (tmp_path / "made.jsonl").write_text(json.dumps({"conversations": turns, "tools": ""}) + "\n", encoding="utf-8")
     spec = DatasetSpec("made", tmp_path, file_name="made.jsonl", formatting="sharegpt")
-    done = mend(tmp_path / "mended.json", raw_rows(spec), spec)
+    done = apply_fixes(tmp_path / "mended.json", raw_rows(spec), spec)
     written = json.loads((tmp_path / "mended.json").read_text(encoding="utf-8"))[0]
     assert [turn["from"] for turn in written["conversations"]] == ["human", "gpt", "narrator"]
     assert written["conversations"][0]["value"] == "a"
@@ -157,11 +157,11 @@ def test_mending_a_conversation(tmp_path: Path) -> None:
 
 
 def test_oversampled_rows_are_no_duplicates() -> None:
-    from sartor.checks.lint_input import Subject, row_of
+    from sartor.checks.lint_input import LintInput, row_of
     from sartor.checks.rules import repeats
 
     example = Demonstration((Message("user", "Who?"), Message("assistant", "Darcy.")), Origin("a", "a.json", 1))
-    assert list(repeats.find(Subject([row_of(example), row_of(example)]))) == []
+    assert list(repeats.find(LintInput([row_of(example), row_of(example)]))) == []
 
 
 def _jaccard(one: set[str], other: set[str]) -> float:

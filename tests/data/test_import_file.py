@@ -26,8 +26,8 @@ def csv_file(folder: Path, text: str = GBK, encoding: str = "gbk", name: str = "
 def test_a_gbk_csv_needs_only_a_name(tmp_path: Path) -> None:
     data = tmp_path / "data"
     imported = import_file(csv_file(tmp_path), "pride", dataset_dir=data)
-    assert imported.understood.encoding == "gb18030"
-    assert imported.understood.mapping == {"question": "问题", "answer": "答案"}
+    assert imported.inspection.encoding == "gb18030"
+    assert imported.inspection.mapping == {"question": "问题", "answer": "答案"}
     assert [row["conversations"][0]["value"] for row in json.loads((data / "pride.json").read_text("utf-8"))] == [
         "《傲慢与偏见》是谁写的?",
         "彭伯里的主人是谁?",
@@ -48,7 +48,7 @@ def test_alpaca_and_sharegpt_hold_the_same_conversation(tmp_path: Path) -> None:
 def test_semicolons_tabs_and_named_columns(tmp_path: Path) -> None:
     path = csv_file(tmp_path, "id;frage;antwort\n1;Wer?;Jane Austen\n", "utf-8")
     imported = import_file(path, "de", dataset_dir=tmp_path / "data", question="frage", answer="antwort")
-    assert imported.understood.delimiter == ";"
+    assert imported.inspection.delimiter == ";"
     assert len(imported.loaded.examples) == 1
 
 

@@ -152,7 +152,7 @@ def test_a_sample_is_seeded_in_file_order_and_counted(tmp_path: Path) -> None:
     rows = [e.origin.row for e in one.examples]
     assert rows == sorted(rows) == [e.origin.row for e in same.examples]
     assert rows != [e.origin.row for e in other.examples]
-    assert (one.ledger.learned, one.ledger.left_out, one.ledger.balanced) == (10, 40, True)
+    assert (one.ledger.training, one.ledger.left_out, one.ledger.balanced) == (10, 40, True)
 
 
 def test_several_datasets_are_joined_and_their_ledgers_added(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_split_is_seeded_disjoint_and_keeps_repeats_together(tmp_path: Path) -> 
     examples = load("mine", folder).examples * 2
     parts, same, other = split(examples, 5, 1), split(examples, 0.25, 1), split(examples, 5, 2)
     held_out = {e.origin.id for e in parts.held_out}
-    assert (len(held_out), len(parts.held_out), len(parts.learned)) == (5, 10, 30)
+    assert (len(held_out), len(parts.held_out), len(parts.train)) == (5, 10, 30)
     assert held_out == {e.origin.id for e in same.held_out}
     assert held_out != {e.origin.id for e in other.held_out}
-    assert not held_out & {e.origin.id for e in parts.learned}
+    assert not held_out & {e.origin.id for e in parts.train}

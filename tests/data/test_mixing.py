@@ -36,8 +36,8 @@ def rows(loaded: Loaded) -> list[str]:
 
 def account(loaded: Loaded) -> tuple[int, int, int, int, int]:
     ledger = loaded.ledger
-    assert ledger.read == ledger.learned + ledger.held_out + ledger.left_out + len(ledger.skipped)
-    return ledger.read, ledger.learned, ledger.left_out, ledger.repeats, len(ledger.skipped)
+    assert ledger.read == ledger.training + ledger.held_out + ledger.left_out + len(ledger.skipped)
+    return ledger.read, ledger.training, ledger.left_out, ledger.repeats, len(ledger.skipped)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def account(loaded: Loaded) -> tuple[int, int, int, int, int]:
     ],
 )
 def test_a_slice_names_rows(split: str, expected: range) -> None:
-    assert list(mixing.rows_of(split, 10, "x")) == list(expected)
+    assert list(mixing.parse_slice(split, 10, "x")) == list(expected)
 
 
 @pytest.mark.parametrize("split", ["train[", "train[a:]", "train+test", "", "train[1]"])
 def test_an_odd_slice_is_refused(split: str) -> None:
     with pytest.raises(DataError, match="is not understood"):
-        mixing.rows_of(split, 10, "x")
+        mixing.parse_slice(split, 10, "x")
 
 
 def test_a_slice_counts_the_rest_as_left_out(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sartor.base.types import Demonstration, Feedback, Message, Origin, Preference, Raw, Skipped, ToolCall
+from sartor.base.types import Demonstration, Feedback, Message, Origin, Preference, RawRow, Skipped, ToolCall
 from sartor.data.dataset_info import parse_entry
 from sartor.data.load import parse_row
 from sartor.data.validate import Notes
@@ -18,7 +18,7 @@ ASK, SAY = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A
 
 def read(row: Any, **keys: Any) -> Any:
     spec = parse_entry("x", {"file_name": "x.json", "formatting": "openai", **keys}, Path("dataset_info.json"))
-    return parse_row(Raw(1, None, row), spec, Origin("x", "x.json", 1), "sft", Notes())
+    return parse_row(RawRow(1, None, row), spec, Origin("x", "x.json", 1), "sft", Notes())
 
 
 def turn(**keys: Any) -> Message:
@@ -37,8 +37,8 @@ def test_arguments_are_an_object_however_they_were_written(arguments: Any) -> No
 def test_reasoning_is_kept_apart_and_weight_says_what_is_learned() -> None:
     assert turn(content="A", reasoning_content="because").reasoning == "because"
     assert turn(content="A", reasoning_content=None).reasoning is None
-    assert (turn(content="A", weight=0).learn, turn(content="A", loss=False).learn) == (False, False)
-    assert (turn(content="A", weight=1).learn, turn(content="A", loss=None).learn) == (True, True)
+    assert (turn(content="A", weight=0).train, turn(content="A", loss=False).train) == (False, False)
+    assert (turn(content="A", weight=1).train, turn(content="A", loss=None).train) == (True, True)
 
 
 def test_a_tool_may_answer_nothing_and_a_developer_is_the_system() -> None:

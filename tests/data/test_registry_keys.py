@@ -82,7 +82,7 @@ def test_a_split_that_is_not_understood_says_what_is(tmp_path: Path) -> None:
 
 def test_num_samples_draws_and_repeats_only_beyond_the_data(tmp_path: Path) -> None:
     loaded = read(tmp_path, num_samples=4)
-    assert (len(set(answers(loaded))), loaded.ledger.learned, loaded.ledger.left_out, loaded.ledger.repeats) == (
+    assert (len(set(answers(loaded))), loaded.ledger.training, loaded.ledger.left_out, loaded.ledger.repeats) == (
         4,
         4,
         6,
@@ -90,7 +90,7 @@ def test_num_samples_draws_and_repeats_only_beyond_the_data(tmp_path: Path) -> N
     )
     loaded = read(tmp_path, num_samples=25)
     assert (len(loaded.examples), len(set(answers(loaded)))) == (25, 10)
-    assert (loaded.ledger.learned, loaded.ledger.left_out, loaded.ledger.repeats, loaded.ledger.balanced) == (
+    assert (loaded.ledger.training, loaded.ledger.left_out, loaded.ledger.repeats, loaded.ledger.balanced) == (
         10,
         0,
         15,
@@ -219,10 +219,15 @@ def ids(examples: list[Example]) -> list[str]:
 def test_interleaving_takes_turns_until_the_first_or_the_last_is_used_up(tmp_path: Path) -> None:
     under = mixed(tmp_path, "interleave_under")
     assert ids(under.examples) == [f"{name}:{n}" for n in range(1, 5) for name in "ab"]
-    assert (under.ledger.learned, under.ledger.left_out, under.ledger.repeats, under.ledger.balanced) == (8, 8, 0, True)
+    assert (under.ledger.training, under.ledger.left_out, under.ledger.repeats, under.ledger.balanced) == (
+        8,
+        8,
+        0,
+        True,
+    )
     over = mixed(tmp_path, "interleave_over")
     assert Counter(ids(over.examples))["b:1"] == 3
-    assert (over.ledger.learned, over.ledger.left_out, over.ledger.repeats, over.ledger.balanced) == (16, 0, 7, True)
+    assert (over.ledger.training, over.ledger.left_out, over.ledger.repeats, over.ledger.balanced) == (16, 0, 7, True)
 
 
 def test_interleaving_by_probabilities_is_seeded(tmp_path: Path) -> None:

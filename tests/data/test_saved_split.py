@@ -13,7 +13,7 @@ from sartor.api.prepare_data import load_named
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.data.load import load, load_many
-from sartor.data.split import read_saved, saved_path, split, split_loaded
+from sartor.data.split import read_split, split, split_loaded, split_path
 
 TEXTS = ("the bells of the old church", "a fox under seven hedges", "quartz and zinc in the river", "how to bake rye")
 
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def sides(folder: Path, **options: Any) -> tuple[set[str], set[str]]:
     divided = api.split("book", folder, **options)
-    return set(divided.saved.learned), set(divided.saved.held_out)
+    return set(divided.saved.train), set(divided.saved.held_out)
 
 
 def test_a_split_by_seed_is_that_of_val_size(folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_sections_stay_whole(folder: Path) -> None:
 def test_named_values_are_held_out_and_what_leaks_is_named(folder: Path) -> None:
     divided = api.split("book", folder, by="section", held_out=["ch7"])
     assert set(divided.saved.held_out) == {f"book:{n}" for n in range(36, 41)}
-    assert [(leak.held_out.row, leak.learned.row, leak.similarity) for leak in divided.leaks] == [(40, 1, 1.0)]
+    assert [(leak.held_out.row, leak.train.row, leak.similarity) for leak in divided.leaks] == [(40, 1, 1.0)]
 
 
 def test_later_commands_use_the_saved_rows(folder: Path) -> None:
@@ -79,9 +79,9 @@ def test_a_changed_file_is_noticed(folder: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', '{"dataset": "book"}'])
 def test_a_damaged_split_is_named(text: str, folder: Path) -> None:
-    saved_path(folder, "book").write_text(text, encoding="utf-8")
+    split_path(folder, "book").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
-        read_saved(folder, "book")
+        read_split(folder, "book")
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_what_cannot_be_split_is_refused_and_nothing_is_written(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         api.split("book", folder, **options)
-    assert not saved_path(folder, "book").exists()
+    assert not split_path(folder, "book").exists()
 
 
 def test_a_name_cannot_lead_elsewhere(tmp_path: Path) -> None:
-    assert saved_path(tmp_path, "../a:b").parent == tmp_path
+    assert split_path(tmp_path, "../a:b").parent == tmp_path

@@ -36,7 +36,7 @@ def drawn(example: Example) -> str:
 def said(name: str, loaded: Loaded) -> list[str]:
     ledger = loaded.ledger
     skipped = len(ledger.skipped)
-    head = f"{name}: read {ledger.read}, learned {ledger.learned}, left out {ledger.left_out}, skipped {skipped}"
+    head = f"{name}: read {ledger.read}, learned {ledger.training}, left out {ledger.left_out}, skipped {skipped}"
     lost = [f"{row.origin}: {row.reason}" for row in ledger.skipped]
     return [head, *(f"  {line}" for line in (*map(drawn, loaded.examples), *lost))]
 

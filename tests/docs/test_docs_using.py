@@ -65,13 +65,13 @@ def test_the_examples_of_serving(
 ) -> None:
 
     from sartor.server import run as serving
-    from sartor.server.app import Settings
+    from sartor.server.app import ServerSettings
     from support.serving import Served
 
     asked: dict[str, Any] = {}
     monkeypatch.setattr(serving, "serve", lambda config, **options: asked.update(config=config, **options))
     engine = Engine.load(str(tiny_model_dir), home / "runs" / "first", dtype="float32", device="cpu")
-    served = Served(engine, Settings("first", GenerationSettings(max_new_tokens=64)))
+    served = Served(engine, ServerSettings("first", GenerationSettings(max_new_tokens=64)))
     try:
         for language, text in blocks("serving.md"):
             here = text.replace("http://127.0.0.1:8000", served.address)

@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from sartor.base.errors import ConfigError, EndpointError
-from sartor.evaluation.judge import ATTEMPTS, Endpoint, Rivals, judge
+from sartor.evaluation.judge import ATTEMPTS, AnswerPair, Endpoint, judge
 
-PAIRS = [Rivals(f"d:{n}", f"Question {n}?", f"base {n}", f"tuned {n}", "reference") for n in range(1, 11)]
+PAIRS = [AnswerPair(f"d:{n}", f"Question {n}?", f"base {n}", f"tuned {n}", "reference") for n in range(1, 11)]
 
 
 def answers(prompt: str) -> tuple[str, str]:

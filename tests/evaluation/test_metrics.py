@@ -16,7 +16,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.evaluation import metrics
 from sartor.evaluation.metrics import LLAMA_FACTORY, _ngrams
 from sartor.evaluation.metrics._words import content_characters, content_words, jieba_words
-from sartor.evaluation.score import Scoring, score, score_file, score_losses
+from sartor.evaluation.score import Scorer, score, score_file, score_losses
 from support import metric_oracles as oracles
 
 PLUGINS = list(registry.plugins(metrics.PACKAGE))
@@ -135,14 +135,14 @@ def test_nothing_to_score_is_no_error() -> None:
 
 def test_row_by_row_gives_the_same_as_all_at_once() -> None:
     pairs = oracles.PAIRS[:12]
-    scoring = Scoring()
+    scoring = Scorer()
     rows = [scoring.add(*pair) for pair in pairs]
-    resumed = Scoring()
+    resumed = Scorer()
     assert all(resumed.add_scored(*pair, row) for pair, row in zip(pairs, rows))
     everything = score([p for p, _ in pairs], [r for _, r in pairs])
     for result in (scoring.result(), resumed.result()):
         assert repr(result) == repr(everything)  # repr: NaN equals NaN
-    assert not Scoring(["rouge-1"]).add_scored("a", "a", {"rouge-2": 1.0})
+    assert not Scorer(["rouge-1"]).add_scored("a", "a", {"rouge-2": 1.0})
 
 
 def test_processes_share_the_work_and_change_nothing() -> None:

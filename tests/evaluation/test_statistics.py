@@ -111,7 +111,7 @@ def test_nothing_to_say() -> None:
 def test_detectable_difference_is_found_in_four_of_five_samples() -> None:
     random = np.random.default_rng(2)
     n, sd = 30, 1.0
-    detectable = np.mean([interval_of_mean(random.normal(0, sd, n), seed=s).detectable for s in range(100)])
+    detectable = np.mean([interval_of_mean(random.normal(0, sd, n), seed=s).min_detectable_effect for s in range(100)])
     found = sum(interval_of_mean(random.normal(detectable, sd, n), seed=s).p <= 0.05 for s in range(200))
     assert 0.7 < found / 200 < 0.9
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from sartor.base.errors import RunError
-from sartor.evaluation.verdict import Forgetting, Leak, Verdict, compare_rows, make_verdict, memorisation, spread_of
+from sartor.evaluation.verdict import Forgetting, Leak, Verdict, compare_rows, make_verdict, memorization, spread_of
 
 
 def losses(gain: float, n: int = 20, seed: int = 0) -> tuple[list[float], list[float]]:
@@ -35,8 +35,8 @@ def test_small_differences_are_not_proven() -> None:
     found = compare_rows(*losses(0.02), metric="loss", higher_is_better=False)
     verdict = make_verdict(found)
     assert verdict.outcome == "not_proven"
-    assert found.detectable is not None
-    assert found.detectable > abs(found.difference)
+    assert found.min_detectable_effect is not None
+    assert found.min_detectable_effect > abs(found.difference)
     assert "not proven" in verdict.sentence("en")
     assert "尚未证明" in verdict.sentence("zh")
 
@@ -97,13 +97,13 @@ def test_only_the_primary_metric_decides() -> None:
 def test_memorisation_is_found_when_learned_rows_gain_more() -> None:
     held_out = compare_rows(*losses(0.1, seed=1), metric="loss", higher_is_better=False)
     learned = compare_rows(*losses(1.5, seed=2), metric="loss", higher_is_better=False)
-    found = memorisation(learned, held_out)
+    found = memorization(learned, held_out)
     assert found.found
     assert found.gap == pytest.approx(learned.gain - held_out.gain)
     assert found.low is not None
     assert found.high is not None
     assert found.low < found.gap < found.high
-    assert not memorisation(held_out, held_out).found
+    assert not memorization(held_out, held_out).found
 
 
 def full_verdict() -> Verdict:
@@ -112,7 +112,7 @@ def full_verdict() -> Verdict:
     return make_verdict(
         primary,
         [compare_rows([], [], metric="bleu"), compare_rows([1.0], [2.0], metric="chrf")],
-        memorisation=memorisation(primary, primary, verbatim_learned=0.2),
+        memorization=memorization(primary, primary, verbatim_train=0.2),
         forgetting=Forgetting(probe, ("en-1", "zh-4"), ("en-60",)),
         leaks=[Leak("a:1", "a:2", 0.97, "text", "texts")],
         spread=spread_of([-0.5, -0.4, -0.6]),

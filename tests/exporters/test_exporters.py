@@ -208,9 +208,11 @@ def test_what_cannot_be_exported_is_refused_with_the_way_out(tiny_model_dir: Pat
 
 
 def test_a_nan_counts_as_the_worst(tuned: Path) -> None:
-    reference = _parity.Reference(((1,),), ((2,),), ((((torch.zeros(2), torch.tensor([0, 1])),)),), AnyTokenizer())
+    reference = _parity.ReferenceAnswers(
+        ((1,),), ((2,),), ((((torch.zeros(2), torch.tensor([0, 1])),)),), AnyTokenizer()
+    )
     with pytest.raises(ExportError):
-        reference.compare("test", lambda prompt, answer: [torch.full((4,), float("nan"))], 1.0, 0.0)
+        reference.check("test", lambda prompt, answer: [torch.full((4,), float("nan"))], 1.0, 0.0)
 
 
 class AnyTokenizer:
@@ -228,6 +230,6 @@ def test_one_set_of_weights_can_be_kept_alone(tuned: Path, tiny_model_dir: Path)
     engine = api.Engine.load(str(tiny_model_dir), tuned, dtype="float32", device="cpu")
     fingerprint = engine.fingerprint("tuned")
     assert engine.fingerprint("base") != fingerprint
-    engine.weights.keep_only("tuned")
+    engine.weights.discard_other("tuned")
     assert not engine.weights.has_both
     assert engine.fingerprint("base") == engine.fingerprint("tuned") == fingerprint

@@ -20,7 +20,7 @@ QUESTIONS = ["Who is Mr Darcy?", "Where do the Bennets live?", "What is the capi
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
     api.import_file(ROOT / "examples" / "pride" / "pride_qa_en.csv", "pride", dataset_dir=folder / "data")
-    config = RunConfig.of(
+    config = RunConfig.from_dict(
         {
             "model_name_or_path": "smollm2-135m",
             "dataset": "pride",

@@ -143,7 +143,7 @@ def test_each_named_template_is_said_in_gos_language(name: str) -> None:
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     source = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
     tokenizer.add_tokens(sorted(set(re.findall(r"<[^<>{}' ]+>|\[[A-Za-z_/]+\]", source))), special_tokens=True)
-    template = Template.of(tokenizer, name)
+    template = Template.from_tokenizer(tokenizer, name)
     go = GoTemplate.of(template, skip="<s>")
     talk = [Message("system", "S"), Message("user", "a"), Message("assistant", "b"), Message("user", "c")]
     assert go.render(talk) == template.render(talk, generation=True).removeprefix("<s>")
@@ -157,11 +157,11 @@ def test_a_template_that_puts_texts_elsewhere_is_refused() -> None:
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
     with pytest.raises(ExportError, match="cannot be written as Ollama's"):
-        GoTemplate.of(Template.of(make_tokenizer(reverse)))
+        GoTemplate.of(Template.from_tokenizer(make_tokenizer(reverse)))
 
 
 def test_the_go_template_of_chatml_by_hand() -> None:
-    go = GoTemplate.of(Template.of(make_tokenizer()))
+    go = GoTemplate.of(Template.from_tokenizer(make_tokenizer()))
     assert go.before_system == "<|im_start|>system\n"
     assert go.without_system == "<|im_start|>user\n"
     assert go.before_answer == "<|im_end|>\n<|im_start|>assistant\n"

@@ -13,7 +13,7 @@ import torch
 
 from sartor.base.errors import ModelError
 from sartor.base.settings import GenerationSettings, MethodSettings
-from sartor.base.types import Origin, Sequence
+from sartor.base.types import Origin, TokenSequence
 from sartor.inference.engine import Engine
 from sartor.model.load import adapt
 
@@ -98,7 +98,7 @@ def test_merged_weights_answer_as_the_adapter_of_peft(engine: Engine, tiny_model
 def test_losses_are_the_models_own(engine: Engine) -> None:
     random = np.random.default_rng(0)
     rows = [
-        Sequence(random.integers(0, 255, n).astype(np.int32), ((n // 2, n),), Origin("d", "d.json", n))
+        TokenSequence(random.integers(0, 255, n).astype(np.int32), ((n // 2, n),), Origin("d", "d.json", n))
         for n in (9, 30, 17)
     ]
     for row, found in zip(rows, engine.losses(rows, weights="base"), strict=True):

@@ -42,9 +42,9 @@ class StandIn(ModuleType):
             def generate(self, prompts: list[dict[str, list[int]]], parameters: list[Any], use_tqdm: bool) -> list[Any]:
                 import numpy as np
 
-                from sartor.base.types import Sequence
+                from sartor.base.types import TokenSequence
 
-                rows = [Sequence(np.asarray(p["prompt_token_ids"], np.int32), ()) for p in prompts]
+                rows = [TokenSequence(np.asarray(p["prompt_token_ids"], np.int32), ()) for p in prompts]
                 settings = GenerationSettings(max_new_tokens=parameters[0].max_tokens)
                 assert all(one.temperature == 0 and one.ignore_eos and not one.detokenize for one in parameters)
                 found = []
@@ -151,4 +151,4 @@ def test_it_is_offered_for_predictions_only(tiny_model_dir: Path) -> None:
     from sartor.base.config import RunConfig
 
     with pytest.raises(ConfigError, match="predictions only"):
-        load_engine(RunConfig.of({"model_name_or_path": str(tiny_model_dir), "infer_backend": "vllm"}))
+        load_engine(RunConfig.from_dict({"model_name_or_path": str(tiny_model_dir), "infer_backend": "vllm"}))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sartor.base.types import Origin, Sequence
+from sartor.base.types import Origin, TokenSequence
 from sartor.model import attention, head
 from sartor.model.batch import Batch, collate, collate_packs
 from sartor.model.head import summed_loss
@@ -37,17 +37,19 @@ def test_short_attention_of_left_padded_rows_has_no_nan(tiny_model: Any) -> None
 
 
 def test_long_rows_go_to_sdpa(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "SHORT_TOKENS", 8)
+    monkeypatch.setattr(attention, "MAX_SHORT_TOKENS", 8)
     ids = torch.arange(20)[None]
     expected = tiny_model(input_ids=ids).logits
     tiny_model.set_attn_implementation(attention.register())
     assert torch.equal(tiny_model(input_ids=ids).logits, expected)
 
 
-def rows_of(*lengths: int) -> list[Sequence]:
+def rows_of(*lengths: int) -> list[TokenSequence]:
     draw = torch.Generator().manual_seed(0)
     return [
-        Sequence(torch.randint(5, 60, (n,), generator=draw).numpy().astype("int32"), ((2, n),), Origin("d", "f", n))
+        TokenSequence(
+            torch.randint(5, 60, (n,), generator=draw).numpy().astype("int32"), ((2, n),), Origin("d", "f", n)
+        )
         for n in lengths
     ]
 
@@ -59,7 +61,7 @@ def loss_and_gradient(model: Any, *batches: Batch) -> tuple[float, torch.Tensor]
     return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def alone(model: Any, sequences: list[Sequence]) -> tuple[float, torch.Tensor]:
+def alone(model: Any, sequences: list[TokenSequence]) -> tuple[float, torch.Tensor]:
     """Each row by itself, with transformers' own attention."""
     model.set_attn_implementation("sdpa")
     return loss_and_gradient(model, *(collate(sequences, [n], 0) for n in range(len(sequences))))
@@ -70,7 +72,7 @@ def alone(model: Any, sequences: list[Sequence]) -> tuple[float, torch.Tensor]:
 def test_rows_together_learn_as_each_alone(
     tiny_model: Any, packed: bool, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "SHORT_TOKENS", short)
+    monkeypatch.setattr(attention, "MAX_SHORT_TOKENS", short)
     sequences = rows_of(9, 4, 17, 3, 12)
     expected = alone(tiny_model, sequences)
     tiny_model.set_attn_implementation(attention.register())
@@ -88,7 +90,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     plain = attention._by_rows
 
-    def by_rows(query: Any, key: Any, value: Any, rows: attention.Rows, scale: float) -> Any:
+    def by_rows(query: Any, key: Any, value: Any, rows: attention.RaggedRows, scale: float) -> Any:
         if rows.layers == 1:
             seen.append(0)
         seen[-1] += 1
@@ -138,9 +140,9 @@ def test_a_model_that_keeps_the_rows_to_itself_is_given_padding(tiny_model: Any)
 
 def test_other_kinds_of_layers_keep_their_padding(tiny_model: Any) -> None:
     tiny_model.set_attn_implementation(attention.register())
-    assert attention.hands_rows_on(tiny_model)
+    assert attention.passes_rows_through(tiny_model)
     tiny_model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert not attention.hands_rows_on(tiny_model)
+    assert not attention.passes_rows_through(tiny_model)
 
 
 def test_bfloat16_rows_are_as_exact_as_padded_ones(tiny_model: Any) -> None:

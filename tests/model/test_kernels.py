@@ -20,7 +20,7 @@ def test_head_loss_and_its_gradients_equal_cross_entropy(
     torch.manual_seed(0)
     hidden, weight = torch.randn(n, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
     target = torch.randint(0, 11, (n,))
-    ours = kernels.head_loss(hidden, weight, target)
+    ours = kernels.fused_linear_cross_entropy(hidden, weight, target)
     theirs = F.cross_entropy(hidden @ weight.T, target, reduction="sum")
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
     for a, b in zip(
@@ -33,7 +33,7 @@ def test_head_loss_of_three_tokens_by_hand() -> None:
     """Logits 0 and ln 3: probabilities 1/4 and 3/4; targets 0, 1, 1 cost ln 4 + 2 ln(4/3)."""
     hidden = torch.ones(3, 1)
     weight = torch.tensor([[0.0], [1.0986123]])
-    loss = kernels.head_loss(hidden, weight, torch.tensor([0, 1, 1]))
+    loss = kernels.fused_linear_cross_entropy(hidden, weight, torch.tensor([0, 1, 1]))
     assert loss.item() == pytest.approx(1.3862944 + 2 * 0.2876821, abs=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_head_losses_and_their_gradients_equal_cross_entropy(n: int, monkeypatch
     torch.manual_seed(0)
     hidden, weight = torch.randn(n, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
     target, factor = torch.randint(0, 11, (n,)), torch.randn(n)
-    ours = kernels.head_losses(hidden, weight, target)
+    ours = kernels.fused_linear_cross_entropy_per_token(hidden, weight, target)
     theirs = F.cross_entropy(hidden @ weight.T, target, reduction="none")
     torch.testing.assert_close(ours, theirs)
     for a, b in zip(
@@ -143,7 +143,7 @@ def test_scratch_buffers_of_an_earlier_call_change_nothing() -> None:
     for rows, width in ((9, 50), (3, 50), (4, 70), (9, 50)):
         hidden, weight = torch.randn(rows, 16, requires_grad=True), torch.randn(width, 16)
         target = torch.randint(0, width, (rows,))
-        loss = kernels.head_loss(hidden, weight, target)
+        loss = kernels.fused_linear_cross_entropy(hidden, weight, target)
         expected = torch.nn.functional.cross_entropy(hidden @ weight.T, target, reduction="sum")
         torch.testing.assert_close(loss, expected)
         torch.testing.assert_close(

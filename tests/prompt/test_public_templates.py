@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import PromptError
-from sartor.base.types import Demonstration, Message, Origin, Sequence, ToolCall
+from sartor.base.types import Demonstration, Message, Origin, TokenSequence, ToolCall
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="TRL is not installed")
 def template_of(name: str) -> tuple[Any, Template]:
     source = FILES[name].read_text(encoding="utf-8")
     tokenizer = byte_tokenizer(tuple(sorted({*CONTROL.findall(source), *ROLES})), source)
-    return tokenizer, Template.of(tokenizer)
+    return tokenizer, Template.from_tokenizer(tokenizer)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in REFUSED])
@@ -49,16 +49,16 @@ def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> Non
     encoder = Encoder(tokenizer, template)
     for messages in ((QUESTION, ANSWER), (QUESTION, ANSWER, QUESTION, ANSWER)):
         sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1)))
-        assert isinstance(sequence, Sequence)
+        assert isinstance(sequence, TokenSequence)
         if "strftime_now" not in template.source:
             dicts = [{"role": m.role, "content": m.text} for m in messages]
             theirs = tokenizer.apply_chat_template(dicts, return_dict=False)
             assert sequence.ids.tolist() == theirs
-        learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.learned]
+        learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]
         assert len(learned) == len(messages) // 2
         assert all("Jane Austen.\nShe did." in text and "Emma" not in text for text in learned)
         assert learned[-1].endswith(template.end)
-        assert sequence.ids[sequence.learned[-1][1] - 1] in encoder.stop_ids
+        assert sequence.ids[sequence.label_spans[-1][1] - 1] in encoder.stop_ids
         if not template.notes:
             assert template.render(messages).startswith(template.render(messages[:-1], generation=True))
 
@@ -68,12 +68,12 @@ def test_calls_are_learned_to_their_end(name: str) -> None:
     tokenizer, template = template_of(name)
     messages = (QUESTION, CALL, Message("tool", "1815"), ANSWER)
     sequence = Encoder(tokenizer, template).encode(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
-    assert isinstance(sequence, Sequence)
-    call = tokenizer.decode(sequence.ids[slice(*sequence.learned[0])].tolist())
+    assert isinstance(sequence, TokenSequence)
+    call = tokenizer.decode(sequence.ids[slice(*sequence.label_spans[0])].tolist())
     assert "find" in call
     assert "Emma" in call
     assert "1815" not in call
-    assert sequence.ids[sequence.learned[0][1] - 1] in Encoder(tokenizer, template).stop_ids
+    assert sequence.ids[sequence.label_spans[0][1] - 1] in Encoder(tokenizer, template).stop_ids
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name in REFUSED])

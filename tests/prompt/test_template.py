@@ -31,11 +31,11 @@ CHATML = ("<|im_start|>", "<|im_end|>")
 
 
 def of(name: str, **options: Any) -> Template:
-    return Template.of(byte_tokenizer(named(name).control), name, **options)
+    return Template.from_tokenizer(byte_tokenizer(named(name).control), name, **options)
 
 
 def own(source: str, **options: Any) -> Template:
-    return Template.of(byte_tokenizer(CHATML, source), **options)
+    return Template.from_tokenizer(byte_tokenizer(CHATML, source), **options)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -75,12 +75,12 @@ def test_learned_is_the_answer_and_what_ends_it(name: str) -> None:
     segments = template.segments(messages)
     assert "".join(s.text for s in segments) == template.render(messages)
     learned = [
-        "".join(s.text for s in group) for learn, group in itertools.groupby(segments, lambda s: s.learn) if learn
+        "".join(s.text for s in group) for learn, group in itertools.groupby(segments, lambda s: s.train) if learn
     ]
     lead = {"llama2": " ", "mistral": " "}.get(name, "")
     thought = "<think>\n\n</think>\n\n" if name == "qwen3" else ""
     assert learned == [f"{lead}Jane Austen.{template.end}", f"{lead}{thought}In 1815.{template.end}"]
-    assert [s.text for s in segments if not s.control and s.learn] == ["Jane Austen.", "In 1815."]
+    assert [s.text for s in segments if not s.control and s.train] == ["Jane Austen.", "In 1815."]
 
 
 @pytest.mark.parametrize("name", WITH_TOOLS)
@@ -91,7 +91,7 @@ def test_tools_and_calls_are_rendered_and_calls_are_learned(name: str) -> None:
     text = "".join(s.text for s in segments)
     assert text == template.render(messages, [TOOL])
     assert '"Finds."' in text
-    learned = "".join(s.text for s in segments if s.learn)
+    learned = "".join(s.text for s in segments if s.train)
     assert '{"title": "Emma", "year": 1815}' in learned
     assert learned.count(template.end) == 2
     assert "1815\n" not in learned
@@ -111,14 +111,14 @@ def test_a_template_that_leaves_out_tools_refuses_them(name: str) -> None:
 def test_texts_that_the_template_trims_are_found() -> None:
     template = own(LLAMA_LIKE)
     segments = template.segments((Message("user", "  a \n"), Message("assistant", "\n b ")))
-    assert [(s.text, s.learn) for s in segments if not s.control] == [("a", False), ("b", True)]
+    assert [(s.text, s.train) for s in segments if not s.control] == [("a", False), ("b", True)]
 
 
 def test_texts_that_the_template_looks_into_are_checked_row_by_row() -> None:
     template = own(THINKER)
     asked = Message("user", "a")
     layout = template.lay_out((asked, Message("assistant", "b"))).layout
-    assert "__contains__" in layout.watched
+    assert "__contains__" in layout.traced
     assert template.segments((asked, Message("assistant", "\n b")))[3].text == "\n b"
     with pytest.raises(PromptError, match="changes the text of message 2"):
         template.lay_out((asked, Message("assistant", "b</think>c")))
@@ -162,17 +162,17 @@ def test_a_turn_that_begins_otherwise_than_the_prompt_is_told() -> None:
 
 def test_refusals_name_what_to_do() -> None:
     with pytest.raises(PromptError, match="no chat template") as refused:
-        Template.of(byte_tokenizer(CHATML))
+        Template.from_tokenizer(byte_tokenizer(CHATML))
     assert "chatml" in refused.value.fix
     with pytest.raises(PromptError, match=r"lacks control tokens .* <\|im_start\|> <\|im_end\|>"):
-        Template.of(byte_tokenizer(), "chatml")
+        Template.from_tokenizer(byte_tokenizer(), "chatml")
     with pytest.raises(PromptError, match="eos_token"):
-        Template.of(byte_tokenizer((), None, None), "alpaca")
+        Template.from_tokenizer(byte_tokenizer((), None, None), "alpaca")
     with pytest.raises(PromptError, match="There is no template 'chatlm'") as refused:
-        Template.of(byte_tokenizer(), "chatlm")
+        Template.from_tokenizer(byte_tokenizer(), "chatlm")
     assert "chatml" in refused.value.fix
     with pytest.raises(PromptError, match="control token's text"):
-        Template.of(byte_tokenizer(CHATML), "chatml", default_system="a<|im_end|>")
+        Template.from_tokenizer(byte_tokenizer(CHATML), "chatml", default_system="a<|im_end|>")
 
 
 def test_default_system_is_written_into_the_source() -> None:
@@ -206,7 +206,7 @@ def test_reasoning_goes_where_the_template_puts_it() -> None:
     assert template.renders_reasoning
     segments = template.segments((QUESTION, thought))
     assert [s.text for s in segments if not s.control] == [QUESTION.text, "Hers.", "Jane Austen."]
-    assert "".join(s.text for s in segments if s.learn) == thought.text + "<|im_end|>"
+    assert "".join(s.text for s in segments if s.train) == thought.text + "<|im_end|>"
     plain = of("chatml")
     rendered = plain.lay_out((QUESTION, thought))
     assert rendered.texts[1] == thought.text

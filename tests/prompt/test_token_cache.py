@@ -15,7 +15,7 @@ from sartor.base.types import Demonstration, Document, Example, Feedback, Messag
 from sartor.prompt import token_cache
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
-from sartor.prompt.token_cache import StoredRows, encode_stored, store_key
+from sartor.prompt.token_cache import CachedRows, cache_key, encode_cached
 
 INPUTS = {"files": ["abc"]}
 
@@ -27,7 +27,7 @@ def chat(number: int, answer: str) -> Demonstration:
 
 def every_kind() -> list[Example]:
     rows: list[Example] = [chat(n, f"Answer {n} é中😀" * n) for n in range(1, 6)]
-    silent = (Message("user", "Q"), Message("assistant", "A", learn=False))
+    silent = (Message("user", "Q"), Message("assistant", "A", train=False))
     rows.append(Demonstration(silent, Origin("d", "d.json", 6)))  # nothing to learn: skipped
     rows.append(chat(7, "x" * 400))  # too long: skipped
     question = (Message("user", "Which?"),)
@@ -41,7 +41,7 @@ def every_kind() -> list[Example]:
 @pytest.fixture
 def encoder(tiny_tokenizer: Any) -> Encoder:
     settings = PromptSettings(cutoff_len=200, overlong="split")
-    return Encoder(tiny_tokenizer, Template.of(tiny_tokenizer), settings)
+    return Encoder(tiny_tokenizer, Template.from_tokenizer(tiny_tokenizer), settings)
 
 
 def test_the_store_gives_what_encoding_gives(encoder: Encoder, tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_the_store_gives_what_encoding_gives(encoder: Encoder, tmp_path: Path) -
     plain = encoder.encode_all(rows)
     told: list[tuple[int, int | None]] = []
     for read in (False, True):
-        stored, from_store = encode_stored(
-            encoder, rows, tmp_path, INPUTS, lambda done, total: told.append((done, total)), fewest=1
+        stored, from_store = encode_cached(
+            encoder, rows, tmp_path, INPUTS, lambda done, total: told.append((done, total)), min_rows=1
         )
         assert from_store is read
-        assert isinstance(stored.encoded, StoredRows)
+        assert isinstance(stored.encoded, CachedRows)
         assert list(stored.encoded) == list(plain.encoded)
         assert [type(row) for row in stored.encoded] == [type(row) for row in plain.encoded]
         assert [row.origin for row in stored.encoded] == [row.origin for row in plain.encoded]
@@ -70,7 +70,7 @@ def test_the_store_gives_what_encoding_gives(encoder: Encoder, tmp_path: Path) -
 
 
 def test_few_rows_are_not_stored(encoder: Encoder, tmp_path: Path) -> None:
-    rows, from_store = encode_stored(encoder, every_kind(), tmp_path / "tokens", INPUTS)
+    rows, from_store = encode_cached(encoder, every_kind(), tmp_path / "tokens", INPUTS)
     assert isinstance(rows.encoded, list)
     assert not from_store
     assert not (tmp_path / "tokens").exists()
@@ -82,26 +82,30 @@ def test_whatever_decides_the_tokens_decides_the_key(
     rows = every_kind()
     settings, template = encoder.settings, encoder.template
     keys = [
-        store_key(encoder, rows, INPUTS),
-        store_key(encoder, rows, {"files": ["abd"]}),
-        store_key(encoder, rows[1:], INPUTS),
-        store_key(encoder, rows[::-1], INPUTS),
-        store_key(Encoder(tiny_tokenizer, template, settings.model_copy(update={"cutoff_len": 199})), rows, INPUTS),
-        store_key(Encoder(tiny_tokenizer, Template.of(tiny_tokenizer, "vicuna"), settings), rows, INPUTS),
-        store_key(Encoder(tiny_tokenizer, Template.of(tiny_tokenizer, default_system="Hi."), settings), rows, INPUTS),
+        cache_key(encoder, rows, INPUTS),
+        cache_key(encoder, rows, {"files": ["abd"]}),
+        cache_key(encoder, rows[1:], INPUTS),
+        cache_key(encoder, rows[::-1], INPUTS),
+        cache_key(Encoder(tiny_tokenizer, template, settings.model_copy(update={"cutoff_len": 199})), rows, INPUTS),
+        cache_key(Encoder(tiny_tokenizer, Template.from_tokenizer(tiny_tokenizer, "vicuna"), settings), rows, INPUTS),
+        cache_key(
+            Encoder(tiny_tokenizer, Template.from_tokenizer(tiny_tokenizer, default_system="Hi."), settings),
+            rows,
+            INPUTS,
+        ),
     ]
     monkeypatch.setattr(token_cache, "_code_version", lambda: "another")
-    keys.append(store_key(encoder, rows, INPUTS))
+    keys.append(cache_key(encoder, rows, INPUTS))
     monkeypatch.undo()
     assert len(set(keys)) == len(keys)
-    assert store_key(encoder, every_kind(), INPUTS) == keys[0]
+    assert cache_key(encoder, every_kind(), INPUTS) == keys[0]
 
 
 @pytest.mark.parametrize("name", ["ids.bin", "offsets.npy", "spans.npy", "rest.json", "manifest.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
 def test_a_damaged_store_is_made_again(encoder: Encoder, tmp_path: Path, name: str, damage: str) -> None:
     rows = every_kind()
-    plain, _ = encode_stored(encoder, rows, tmp_path, INPUTS, fewest=1)
+    plain, _ = encode_cached(encoder, rows, tmp_path, INPUTS, min_rows=1)
     expected = list(plain.encoded)
     file = next(tmp_path.glob("*")) / name
     content = bytearray(file.read_bytes())
@@ -110,10 +114,10 @@ def test_a_damaged_store_is_made_again(encoder: Encoder, tmp_path: Path, name: s
     else:
         content[len(content) // 2] ^= 1
         file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
-    again, from_store = encode_stored(encoder, rows, tmp_path, INPUTS, fewest=1)
+    again, from_store = encode_cached(encoder, rows, tmp_path, INPUTS, min_rows=1)
     assert not from_store
     assert list(again.encoded) == expected
-    assert encode_stored(encoder, rows, tmp_path, INPUTS, fewest=1)[1]
+    assert encode_cached(encoder, rows, tmp_path, INPUTS, min_rows=1)[1]
 
 
 def test_a_folder_that_cannot_be_written_loses_no_row(
@@ -123,16 +127,16 @@ def test_a_folder_that_cannot_be_written_loses_no_row(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(token_cache.np, "save", full)
-    rows, from_store = encode_stored(encoder, every_kind(), tmp_path, INPUTS, fewest=1)
+    rows, from_store = encode_cached(encoder, every_kind(), tmp_path, INPUTS, min_rows=1)
     assert not from_store
     assert len(rows.encoded) > 10
     assert not list(tmp_path.iterdir())
 
 
 def test_old_stores_make_room(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_cache, "KEPT", 2)
+    monkeypatch.setattr(token_cache, "MAX_CACHES", 2)
     for number in range(4):
-        encode_stored(encoder, every_kind(), tmp_path, {"files": [number]}, fewest=1)
+        encode_cached(encoder, every_kind(), tmp_path, {"files": [number]}, min_rows=1)
         for age, folder in enumerate(sorted(tmp_path.iterdir(), key=lambda path: -path.stat().st_mtime)):
             os.utime(folder, (1e9 - age, 1e9 - age))
     assert len(list(tmp_path.iterdir())) == 2
@@ -141,8 +145,8 @@ def test_old_stores_make_room(encoder: Encoder, tmp_path: Path, monkeypatch: pyt
 def test_a_second_training_reads_the_store_and_learns_the_same(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(token_cache, "FEWEST_ROWS", 5)
-    monkeypatch.setattr(encode_stored, "__kwdefaults__", {"fewest": 5})
+    monkeypatch.setattr(token_cache, "MIN_ROWS", 5)
+    monkeypatch.setattr(encode_cached, "__kwdefaults__", {"min_rows": 5})
     monkeypatch.setenv("SARTOR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "d.csv").write_text("question,answer\n" + "".join(f"q{n},a{n}\n" for n in range(20)), encoding="utf-8")
     api.import_file(tmp_path / "d.csv", "d", dataset_dir=tmp_path / "data")
@@ -150,7 +154,7 @@ def test_a_second_training_reads_the_store_and_learns_the_same(
 
     class Hear:
         def on_rows(self, rows: Any) -> None:
-            heard.append(rows.from_store)
+            heard.append(rows.from_cache)
 
         def on_event(self, _: Any) -> None: ...
 
@@ -179,7 +183,7 @@ def test_a_second_training_reads_the_store_and_learns_the_same(
 
 def test_the_ledger_and_the_rows_survive_a_view(encoder: Encoder, tmp_path: Path) -> None:
     rows = [chat(n, f"a{n}") for n in range(1, 9)]
-    stored, _ = encode_stored(encoder, rows, tmp_path, INPUTS, fewest=1)
+    stored, _ = encode_cached(encoder, rows, tmp_path, INPUTS, min_rows=1)
     first = stored.encoded[0]
     assert replace(first) == first
     assert first.ids.dtype.name == "int32"  # type: ignore[union-attr]

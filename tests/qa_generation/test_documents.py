@@ -8,7 +8,7 @@ import pytest
 
 from sartor.base.errors import DataError
 from sartor.qa_generation.chunks import chunks_of
-from sartor.qa_generation.documents import MOST_UNPACKED, read_document, sections_of
+from sartor.qa_generation.documents import MAX_UNPACKED_BYTES, read_document, sections_of
 
 ZH = (
     "序。\n第一回 甄士隐\n\n"
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_says_so(tmp_path: Path, name: str) -> None:
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.epub", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x", "w") as file:
-        for _ in range(MOST_UNPACKED // 10_000_000 + 1):
+        for _ in range(MAX_UNPACKED_BYTES // 10_000_000 + 1):
             file.write(bytes(10_000_000))
     with pytest.raises(DataError, match="unpacks"):
         read_document(tmp_path / "a.epub")

@@ -15,7 +15,7 @@ from sartor.data.load import load
 from sartor.data.split import split_groups
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.output import check_name, write
-from sartor.qa_generation.pairs import Grounded, Passage, Repeats, Turn, fold, locate, parse
+from sartor.qa_generation.pairs import DuplicateFilter, GroundedPair, Passage, Turn, fold, locate, parse
 from sartor.qa_generation.prompt_files import language_of, read_prompt
 from sartor.qa_generation.run import Completion, generate
 
@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_and_never_pays_twice(tmp_path: Path) -> None:
         made = generate(
             PASSAGES, complete, Journal(tmp_path / "j.jsonl"), model="m", prompt=read_prompt("en"), per_chunk=1
         )
-        return len(made.pairs), len(made.failed), made.asked, made.reused
+        return len(made.pairs), len(made.failed), made.requests, made.reused
 
     with pytest.raises(RuntimeError, match="killed"):
         run()
@@ -77,7 +77,7 @@ def test_repeated_questions_are_dropped_with_the_reason(tmp_path: Path) -> None:
     same = Completion(json.dumps([{"question": "Which colour?", "answer": "Red.", "quote": "door was red"}]))
     made = generate(PASSAGES, lambda _: same, Journal(tmp_path / "j"), model="m", prompt=read_prompt("en"))
     assert [pair.passage for pair in made.pairs] == PASSAGES[:1]
-    assert [refused.reason for refused in made.refused] == ["near-duplicate"] * 3
+    assert [refused.reason for refused in made.rejected] == ["near-duplicate"] * 3
 
 
 def test_repeats_are_found_by_exact_jaccard() -> None:
@@ -106,7 +106,7 @@ def test_repeats_are_found_by_exact_jaccard() -> None:
     for _ in range(600):
         text = " ".join(draw.choices(words, k=draw.randint(1, 9)))
         texts.append(text if draw.random() < 0.6 or not texts else draw.choice(texts) + draw.choice(["", "?", " a"]))
-    again = Repeats()
+    again = DuplicateFilter()
     kept: list[str] = []
     found = 0
     for text in texts:
@@ -180,7 +180,7 @@ TURNS = [
 
 def test_conversations_keep_a_quote_for_each_turn() -> None:
     (pair,) = parse(json.dumps([{"turns": TURNS}]), PASSAGES[0], 1, multi_turn=True)[0]
-    assert pair.later == (Turn("Which one?", "The 0th.", "The 0th door"),)
+    assert pair.more_turns == (Turn("Which one?", "The 0th.", "The 0th door"),)
     assert [PASSAGES[0].text[a:b] for a, b in pair.spans] == ["door was red", "The 0th\n  door"]
     bad = {"question": "And?", "answer": "x", "quote": "nowhere"}
     (kept,), refused = parse(json.dumps({"turns": [*TURNS, bad, TURNS[0]]}), PASSAGES[0], 1, multi_turn=True)
@@ -196,7 +196,7 @@ RISKY = ["=1+1", "+49", "-x", "@me", "'=1", "''-", "'quoted'", 'a,b;c\n"d"', "çŽ
 @pytest.mark.parametrize("conversation", [False, True])
 def test_what_is_imported_from_the_table_is_what_was_generated(tmp_path: Path, conversation: bool) -> None:
     later = (Turn("-And?", "=So.", "door"),) if conversation else ()
-    pairs = [Grounded(text, text, text, PASSAGES[n % 4], later) for n, text in enumerate(RISKY)]
+    pairs = [GroundedPair(text, text, text, PASSAGES[n % 4], later) for n, text in enumerate(RISKY)]
     table, rows = write(pairs, "made", tmp_path / "a")
     with table.open(encoding="utf-8-sig", newline="") as file:
         for row in csv.reader(file):
@@ -212,12 +212,12 @@ def test_what_is_imported_from_the_table_is_what_was_generated(tmp_path: Path, c
 
 def test_sections_split_whole(tmp_path: Path) -> None:
     places = [Passage("a.txt", "00", f"Chapter {n}", 0, 4, "door") for n in (1, 2, 3) for _ in range(3)]
-    write([Grounded(f"q{n}", "a", "door", place) for n, place in enumerate(places)], "made", tmp_path)
+    write([GroundedPair(f"q{n}", "a", "door", place) for n, place in enumerate(places)], "made", tmp_path)
     examples = load("made", tmp_path).examples
     groups = {example.origin.id: str(example.origin.section) for example in examples}
     parted = split_groups(examples, groups, 3, seed=1)
     assert len(parted.held_out) == 3
-    assert not {e.origin.section for e in parted.held_out} & {e.origin.section for e in parted.learned}
+    assert not {e.origin.section for e in parted.held_out} & {e.origin.section for e in parted.train}
 
 
 def test_the_language_is_the_documents() -> None:

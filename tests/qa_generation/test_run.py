@@ -9,13 +9,13 @@ import pytest
 
 from sartor.base.errors import ConfigError, EndpointError
 from sartor.base.types import Message
-from sartor.qa_generation.concurrency_limiter import Pace
+from sartor.qa_generation.concurrency_limiter import ConcurrencyLimiter
 from sartor.qa_generation.documents import read_document
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.pairs import Passage
 from sartor.qa_generation.prompt_files import Prompt, read_prompt
-from sartor.qa_generation.requests_plan import estimate, passages_of, spread, tasks_of
-from sartor.qa_generation.run import GIVE_UP, CapReached, Completion, Generated, generate
+from sartor.qa_generation.requests_plan import estimate, passages_of, spread_order, tasks_of
+from sartor.qa_generation.run import MAX_FAILURES_IN_A_ROW, BudgetExceeded, Completion, GenerationOutcome, generate
 
 NAMES = (
     "Netherfield",
@@ -49,7 +49,7 @@ def answering(messages: Sequence[Message]) -> Completion:
     return reply(number(messages))
 
 
-def asked(tmp_path: Path, complete: object = answering, **given: object) -> Generated:
+def asked(tmp_path: Path, complete: object = answering, **given: object) -> GenerationOutcome:
     values = {"model": "m", "prompt": read_prompt("en"), **given}
     return generate(PASSAGES, complete, Journal(tmp_path / "j.jsonl"), **values)  # type: ignore[arg-type]
 
@@ -64,12 +64,12 @@ def test_the_pairs_are_the_same_whichever_answer_comes_first(tmp_path: Path, pai
     many = asked(tmp_path / "many", late, pairs=pairs, workers=4)
     assert [pair.question for pair in many.pairs] == [pair.question for pair in one.pairs]
     assert len(one.pairs) == (24 if pairs is None else pairs)
-    assert (one.tokens_in, one.tokens_out) == (one.asked * 7, one.asked * 11)
+    assert (one.tokens_in, one.tokens_out) == (one.requests * 7, one.requests * 11)
 
 
 def test_wanted_pairs_are_spread_over_the_documents_and_no_more_is_asked(tmp_path: Path) -> None:
     found = asked(tmp_path, pairs=4)
-    assert (len(found.pairs), found.asked, found.stopped) == (4, 4, "enough")
+    assert (len(found.pairs), found.requests, found.stopped) == (4, 4, "enough")
     assert {pair.passage.start // 60 // 3 for pair in found.pairs} == {0, 1, 2, 3}
 
 
@@ -97,10 +97,10 @@ def test_stop_keeps_what_is_in_flight_and_a_second_call_goes_on(tmp_path: Path) 
         return answering(messages)
 
     found = asked(tmp_path, until_three, stop=stop)
-    assert (found.stopped, found.asked, found.left, len(found.failed)) == ("asked", 4, COUNT - 4, 0)
+    assert (found.stopped, found.requests, found.left, len(found.failed)) == ("requested", 4, COUNT - 4, 0)
     assert len(found.pairs) == 8
     rest = asked(tmp_path)
-    assert (rest.asked, rest.reused, rest.stopped) == (COUNT - 4, 4, None)
+    assert (rest.requests, rest.reused, rest.stopped) == (COUNT - 4, 4, None)
 
 
 def test_a_dead_endpoint_ends_the_run_and_failures_are_never_counted_as_done(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_dead_endpoint_ends_the_run_and_failures_are_never_counted_as_done(tmp
         return answering(messages)
 
     found = asked(tmp_path, dies)
-    assert (found.stopped, found.asked, len(found.failed)) == ("endpoint", 4, GIVE_UP)
+    assert (found.stopped, found.requests, len(found.failed)) == ("endpoint", 4, MAX_FAILURES_IN_A_ROW)
     assert found.failed[0] == (PASSAGES[4], "It is gone.")
     assert asked(tmp_path).reused == 4
 
@@ -118,7 +118,7 @@ def test_a_dead_endpoint_ends_the_run_and_failures_are_never_counted_as_done(tmp
 def test_the_cap_ends_the_run_with_what_there_is(tmp_path: Path) -> None:
     def poor(messages: Sequence[Message]) -> Completion:
         if number(messages) == 2:
-            raise CapReached("No money.")
+            raise BudgetExceeded("No money.")
         return answering(messages)
 
     found = asked(tmp_path, poor)
@@ -166,18 +166,18 @@ def test_a_small_models_questions_on_one_passage_become_a_conversation(tmp_path:
 def test_the_estimate_counts_what_is_not_in_the_journal(tmp_path: Path) -> None:
     prompt = read_prompt("en")
     asked(tmp_path, pairs=4)
-    tasks = tasks_of([PASSAGES[n] for n in spread(COUNT)], prompt, 1)
+    tasks = tasks_of([PASSAGES[n] for n in spread_order(COUNT)], prompt, 1)
     found = estimate(tasks, Journal(tmp_path / "j.jsonl"), model="m", max_tokens=1000, price_in=1.0, price_out=2.0)
     assert (found.calls, found.reused) == (COUNT - 4, 4)
-    assert found.most_money == (found.most_tokens_in + 2 * found.most_tokens_out) / 1e6
-    assert found.money < found.most_money
+    assert found.max_cost == (found.max_tokens_in + 2 * found.max_tokens_out) / 1e6
+    assert found.cost < found.max_cost
     assert (found.seconds, found.basis) == ((COUNT - 4) * 6.0, "assumed")
     assert found.measured(0.5, 4).seconds == 1.0
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 100])
 def test_spread_holds_each_place_once(count: int) -> None:
-    assert sorted(spread(count)) == list(range(count))
+    assert sorted(spread_order(count)) == list(range(count))
 
 
 def test_several_documents_are_told_apart_by_their_sections(tmp_path: Path) -> None:
@@ -195,21 +195,21 @@ def test_several_documents_are_told_apart_by_their_sections(tmp_path: Path) -> N
 
 def test_the_pace_grows_until_the_server_is_busy_then_halves_once() -> None:
     clock = [0.0]
-    pace = Pace(8, lambda: clock[0])
+    pace = ConcurrencyLimiter(8, lambda: clock[0])
     for most in (1, 2, 4, 8):
-        tickets = [pace.enter() for _ in range(min(most, int(pace.limit)))]
+        tickets = [pace.acquire() for _ in range(min(most, int(pace.limit)))]
         for ticket in tickets:
-            pace.leave(ticket, "good")
+            pace.release(ticket, "good")
     assert pace.limit == 8
-    tickets = [pace.enter() for _ in range(8)]
+    tickets = [pace.acquire() for _ in range(8)]
     for ticket in tickets:
-        pace.leave(ticket, "busy", 3.0)
+        pace.release(ticket, "busy", 3.0)
     assert pace.limit == 4, "one refusal for all that were in flight"
     assert pace.hold_s() == 3.0
     clock[0] = 2.5
     assert pace.hold_s() == 0.5
     for _ in range(4):
-        pace.leave(pace.enter(), "good")
+        pace.release(pace.acquire(), "good")
     assert 4.8 < pace.limit < 5.2, "one more for each round"
     assert pace.highest == 8
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from sartor.base.errors import RunError
 from sartor.base.rundir import RunDir
-from sartor.evaluation.text_diff import mark
+from sartor.evaluation.text_diff import diff_words
 from sartor.evaluation.verdict import compare_rows, make_verdict
 from sartor.reporting import charts
 from sartor.reporting.page import answered_rows, figures, read_run, score_rows, write_report
-from sartor.reporting.recommendations import MOST, RunFigures, next_steps
+from sartor.reporting.recommendations import MAX_RECOMMENDATIONS, RunFigures, recommend
 from support.made_up_run import HOSTILE, make_run
 
 
@@ -151,10 +151,10 @@ def test_out_may_lie_elsewhere(run: RunDir, tmp_path: Path) -> None:
 def test_marking_joins_to_the_text() -> None:
     text, other = "达西先生是彭伯里的主人。He is rich, very rich.", "He was rich, and the 主人 of 彭伯里."
     for one, two in ((text, other), (other, text), ("", "a"), ("a " * 3000, "a"), (HOSTILE, HOSTILE)):
-        assert "".join(stretch.text for stretch in mark(one, two)) == one
-    assert [s.text for s in mark("He is rich", "he was RICH") if s.shared] == ["He", "rich"]
-    assert [s.shared for s in mark("a b", "a b")] == [True]
-    assert mark("one, two", "three, four")[0].shared is False
+        assert "".join(stretch.text for stretch in diff_words(one, two)) == one
+    assert [s.text for s in diff_words("He is rich", "he was RICH") if s.shared] == ["He", "rich"]
+    assert [s.shared for s in diff_words("a b", "a b")] == [True]
+    assert diff_words("one, two", "three, four")[0].shared is False
 
 
 def test_interval_bar_puts_better_to_the_right() -> None:
@@ -188,7 +188,7 @@ def run_figures(**changes: object) -> RunFigures:
 
 
 def codes(**changes: object) -> list[str]:
-    return [step.code for step in next_steps(run_figures(**changes))]
+    return [step.code for step in recommend(run_figures(**changes))]
 
 
 def test_next_steps_come_from_figures() -> None:
@@ -212,15 +212,15 @@ def test_next_steps_come_from_figures() -> None:
         verdict=make_verdict(worse), tuned_answers=answers, evals=[(10, 2.2), (20, 2.5)], ledger={"skipped": [{}]}
     )
     assert everything == ["worse", "cut", "past-best"]
-    assert len(everything) == MOST
+    assert len(everything) == MAX_RECOMMENDATIONS
 
 
 def test_each_next_step_names_its_figure(run: RunDir) -> None:
-    for step in next_steps(figures(read_run(run))):
+    for step in recommend(figures(read_run(run))):
         assert step.figure
         assert step.en
         assert step.zh
-    cut = next_steps(run_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
+    cut = recommend(run_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
     assert cut.figure == "4/4"
     assert "192" in cut.en
     assert "192" in cut.zh
@@ -228,8 +228,8 @@ def test_each_next_step_names_its_figure(run: RunDir) -> None:
 
 def test_rows_needed_to_prove_what_was_seen() -> None:
     weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
-    assert weak.detectable is not None
-    needed = round(5 * (weak.detectable / abs(weak.difference)) ** 2)
-    step = next_steps(run_figures(verdict=make_verdict(weak)))[0]
+    assert weak.min_detectable_effect is not None
+    needed = round(5 * (weak.min_detectable_effect / abs(weak.difference)) ** 2)
+    step = recommend(run_figures(verdict=make_verdict(weak)))[0]
     assert step.figure == f"5 → {needed}"
     assert json.dumps(step.en)

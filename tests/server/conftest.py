@@ -9,7 +9,7 @@ import pytest
 
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Engine
-from sartor.server.app import Settings
+from sartor.server.app import ServerSettings
 from support.serving import LIMITS, Served
 from support.tiny import make_model
 from support.tiny_adapter import save_adapter
@@ -27,6 +27,6 @@ def engine(tiny_model_dir: Path, tuned_dir: Path) -> Engine:
 
 @pytest.fixture(scope="package")
 def served(engine: Engine) -> Iterator[Served]:
-    served = Served(engine, Settings("tiny", GenerationSettings(max_new_tokens=24), LIMITS))
+    served = Served(engine, ServerSettings("tiny", GenerationSettings(max_new_tokens=24), LIMITS))
     yield served
     served.close()

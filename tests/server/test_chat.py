@@ -13,7 +13,7 @@ import pytest
 
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Answer, Engine
-from sartor.server.app import Settings
+from sartor.server.app import ServerSettings
 from sartor.server.responses import _split
 from sartor.server.tool_calls import read_calls
 from support.serving import Served
@@ -108,7 +108,7 @@ def test_tools_need_a_template_that_writes_them(client: openai.OpenAI) -> None:
 
 def test_a_tool_call_is_read_from_the_answer(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine.load(str(tiny_model_dir), template="qwen3", dtype="float32", device="cpu")
-    served = Served(engine, Settings("tiny", GenerationSettings(max_new_tokens=2)))
+    served = Served(engine, ServerSettings("tiny", GenerationSettings(max_new_tokens=2)))
     with openai.OpenAI(base_url=f"{served.address}/v1", api_key="any", max_retries=0) as client:
         _call_a_tool(client, engine, monkeypatch)
     served.close()

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase
 
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Engine
-from sartor.server.app import Settings, create_app
+from sartor.server.app import ServerSettings, create_app
 from sartor.server.schemas import Limits
 from support.serving import Served
 
@@ -68,7 +68,7 @@ async def crowd(address: str, clients: int) -> list[tuple[int, float, Any]]:
 
 @pytest.mark.parametrize("clients", [20, pytest.param(100, marks=pytest.mark.real)])
 def test_all_clients_are_served_while_a_tenth_hardly_reads(engine: Engine, clients: int, trials: int) -> None:
-    served = Served(engine, Settings("tiny", limits=Limits(waiting=1024, rows=32)))
+    served = Served(engine, ServerSettings("tiny", limits=Limits(waiting=1024, rows=32)))
     try:
         slow = [slow_reader(served.address, number) for number in range(clients // 10)]
         done = asyncio.run(crowd(served.address, clients * max(1, trials // 3)))
@@ -90,7 +90,7 @@ def test_all_clients_are_served_while_a_tenth_hardly_reads(engine: Engine, clien
 
 
 def test_schemathesis_finds_no_5xx(engine: Engine, trials: int) -> None:
-    app = create_app(engine, Settings("tiny", GenerationSettings(max_new_tokens=1), Limits(answer_tokens=2)))
+    app = create_app(engine, ServerSettings("tiny", GenerationSettings(max_new_tokens=1), Limits(answer_tokens=2)))
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     seen: list[tuple[str, int]] = []
 

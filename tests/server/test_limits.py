@@ -14,7 +14,7 @@ import pytest
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Engine
-from sartor.server.app import Settings
+from sartor.server.app import ServerSettings
 from sartor.server.run import bound, refuse_open_door
 from sartor.server.schemas import Limits
 from support.serving import LIMITS, Served
@@ -103,7 +103,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(served: Served) -> None:
 
 
 def test_a_key_is_asked_for_everywhere_but_at_health(engine: Engine) -> None:
-    served = Served(engine, Settings("tiny", GenerationSettings(max_new_tokens=2), LIMITS, api_key="k" * 20))
+    served = Served(engine, ServerSettings("tiny", GenerationSettings(max_new_tokens=2), LIMITS, api_key="k" * 20))
     try:
         for key in ("", "Bearer", "Bearer " + "k" * 19, "Bearer " + "k" * 21, "Bearer é"):
             response = httpx.get(f"{served.address}/v1/models", headers={"authorization": key.encode()})
@@ -119,7 +119,7 @@ def test_a_key_is_asked_for_everywhere_but_at_health(engine: Engine) -> None:
 
 
 def test_a_full_queue_is_429_with_a_time_to_come_back(engine: Engine) -> None:
-    served = Served(engine, Settings("tiny", limits=Limits(waiting=2, rows=1)))
+    served = Served(engine, ServerSettings("tiny", limits=Limits(waiting=2, rows=1)))
     try:
         response = post(served, {"model": "tiny", "messages": HELLO, "n": 3})
         assert response.status_code == 429
@@ -131,7 +131,7 @@ def test_a_full_queue_is_429_with_a_time_to_come_back(engine: Engine) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_stops_the_work(engine: Engine, stream: bool) -> None:
-    served = Served(engine, Settings("tiny", limits=Limits(answer_tokens=400, rows=2)))
+    served = Served(engine, ServerSettings("tiny", limits=Limits(answer_tokens=400, rows=2)))
     batcher = served.inside.batcher
     try:
         body = json.dumps({"model": "tiny", "messages": HELLO, "stream": stream, "max_tokens": 400, "n": 8}).encode()

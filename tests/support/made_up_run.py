@@ -11,7 +11,7 @@ from typing import Any
 
 from sartor.base.rundir import RunDir
 from sartor.evaluation.score import score, score_losses
-from sartor.evaluation.verdict import Leak, Verdict, compare_rows, make_verdict, memorisation
+from sartor.evaluation.verdict import Leak, Verdict, compare_rows, make_verdict, memorization
 
 HOSTILE = "<script>alert('x')</script> & <b>{{ 7*7 }}</b>"
 PRIDE = Path(__file__).parents[2] / "examples" / "pride" / "pride_qa_en.csv"
@@ -29,7 +29,7 @@ def make_run(folder: Path, *, seed: int = 3, gain: float = 0.5, held_out: int = 
     _write_settings(run, learned_rows=80, held_out=held_out)
     _write_events(run, source, gain, evals)
     sides = {
-        name: _write_answers(run, source, name, rows, gain) for name, rows in (("held_out", held), ("learned", learned))
+        name: _write_answers(run, source, name, rows, gain) for name, rows in (("held_out", held), ("train", learned))
     }
     run.write_json("verdict.json", _verdict(sides, held).to_json())
     return run
@@ -66,7 +66,7 @@ def _write_settings(run: RunDir, learned_rows: int, held_out: int) -> None:
     ]
     ledger = {
         "read": learned_rows + held_out + 2,
-        "learned": learned_rows,
+        "training": learned_rows,
         "held_out": held_out,
         "left_out": 0,
         "repeats": 0,
@@ -90,7 +90,7 @@ def _write_settings(run: RunDir, learned_rows: int, held_out: int) -> None:
             "dtype": "bfloat16",
             "device": "cpu",
             "reasons": {"total_steps": "80 rows / 8 a step = 10 steps × 6 epochs"},
-            "accepted": {"overwrite_cache": "The token store is keyed by content."},
+            "ignored_keys": {"overwrite_cache": "The token store is keyed by content."},
         },
     )
     run.write_json("env.json", {"sartor": "0.1.0", "torch": "2.13.0", "python": "3.11", "cores": 2, "devices": []})
@@ -115,7 +115,7 @@ def _write_answers(
     run: RunDir, source: random.Random, name: str, pairs: list[tuple[str, str]], gain: float
 ) -> dict[str, Any]:
     sides: dict[str, Any] = {}
-    gain = gain * (1.6 if name == "learned" else 1.0)
+    gain = gain * (1.6 if name == "train" else 1.0)
     hard = [source.gauss(3.0, 0.4) for _ in pairs]
     for who in ("base", "tuned"):
         texts, losses = [], []
@@ -162,5 +162,5 @@ def _verdict(sides: dict[str, Any], held: list[tuple[str, str]]) -> Verdict:
         difference("held_out", name) for name, s in sides["held_out"]["base"].items() if s.per_row and name != "loss"
     ]
     leaks = [Leak("pride_en:3", "pride_en:40", 0.93, held[2][0], held[2][0] + "!")]
-    memory = memorisation(difference("learned", "loss"), primary, verbatim_learned=0.15, verbatim_held_out=0.0)
-    return make_verdict(primary, others, memorisation=memory, leaks=leaks)
+    memory = memorization(difference("train", "loss"), primary, verbatim_train=0.15, verbatim_held_out=0.0)
+    return make_verdict(primary, others, memorization=memory, leaks=leaks)

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 from sartor.inference.engine import Engine
-from sartor.server.app import Server, Settings, create_app
+from sartor.server.app import Server, ServerSettings, create_app
 from sartor.server.run import address_of, bound
 from sartor.server.schemas import Limits
 
@@ -19,7 +19,7 @@ LIMITS = Limits(body_bytes=20_000, prompt_tokens=300, answer_tokens=200, choices
 class Served:
     """A running server: its address and its inside."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         app = create_app(engine, settings)
         self.app, self.inside = app, _server(app)
         listener = bound("127.0.0.1", 0)

@@ -11,20 +11,20 @@ import torch
 
 from sartor.base.config import RunConfig
 from sartor.base.rundir import RunDir, read_json_lines
-from sartor.base.types import Origin, Sequence
+from sartor.base.types import Origin, TokenSequence
 from sartor.model.load import adapt
 from sartor.training import loop
-from sartor.training.plan import Facts, Plan, make_plan
+from sartor.training.plan import Plan, PlanInputs, make_plan
 
 
-def rows(n: int, seed: int = 0) -> list[Sequence]:
+def rows(n: int, seed: int = 0) -> list[TokenSequence]:
     """Random rows of 5–24 tokens; the second half of each is learned."""
     random = np.random.default_rng(seed)
     made = []
     for number in range(n):
         length = int(random.integers(5, 25))
         ids = random.integers(0, 255, length).astype(np.int32)
-        made.append(Sequence(ids, ((length // 2, length),), Origin("d", "d.json", number + 1)))
+        made.append(TokenSequence(ids, ((length // 2, length),), Origin("d", "d.json", number + 1)))
     return made
 
 
@@ -40,14 +40,14 @@ def config_of(**settings: Any) -> RunConfig:
         "lr_scheduler_type": "cosine",
         "warmup_ratio": 0.1,
     }
-    return RunConfig.of({**base, **settings})
+    return RunConfig.from_dict({**base, **settings})
 
 
-def plan_of(config: RunConfig, learn: list[Sequence], held_out: list[Sequence]) -> Plan:
-    return make_plan(config, Facts.of(learn, held_out, "cpu"))
+def plan_of(config: RunConfig, learn: list[TokenSequence], held_out: list[TokenSequence]) -> Plan:
+    return make_plan(config, PlanInputs.from_rows(learn, held_out, "cpu"))
 
 
-def run_training(folder: Path, model: Any, config: RunConfig, learn: list[Sequence], **options: Any) -> Any:
+def run_training(folder: Path, model: Any, config: RunConfig, learn: list[TokenSequence], **options: Any) -> Any:
     held_out = options.pop("held_out", [])
     model = adapt(model, config.method)
     loop.train(

@@ -123,7 +123,7 @@ class FakeEngine:
 
 
 def test_the_engine_gives_the_sum_of_all_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "world", lambda: 2)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
     weight = torch.ones(1, requires_grad=True)
     fake = FakeEngine(weight)
     engine = deepspeed.Engine(fake)

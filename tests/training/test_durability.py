@@ -186,7 +186,7 @@ def test_a_signal_checkpoints_and_gives_its_exit_code(
     run = RunDir(folder)
     assert run.state() == "interrupted"
     (saved,) = run.checkpoints()
-    assert checkpoint.fault(saved) is None
+    assert checkpoint.verify(saved) is None
     assert int(saved.name.rpartition("-")[2]) == losses_of(folder)[-1][0]
 
 
@@ -203,12 +203,12 @@ def test_a_full_disk_is_a_clear_error_and_the_checkpoint_before_is_intact(
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
     server.exit_code()
-    before, _ = checkpoint.newest(RunDir(folder))
+    before, _ = checkpoint.latest(RunDir(folder))
     assert before is not None
     server.start(asked, limit=(before / "optimizer.safetensors").stat().st_size - 1)
     assert server.exit_code() == 1
     assert "File too large" in server.log.read_text(encoding="utf-8")[-600:]
-    assert checkpoint.newest(RunDir(folder))[0] == before
+    assert checkpoint.latest(RunDir(folder))[0] == before
     assert server.finish(asked) == straight
 
 
@@ -223,9 +223,9 @@ def test_any_flipped_bit_and_any_cut_is_seen(tmp_path: Path, tiny_model: Any, tr
             damaged[place] ^= 1 << chance.randrange(8)
             for content in (bytes(damaged), whole[:place]):
                 file.write_bytes(content)
-                assert checkpoint.newest(run)[0] == older, (file.name, place, len(content) == len(whole))
+                assert checkpoint.latest(run)[0] == older, (file.name, place, len(content) == len(whole))
         file.write_bytes(whole)
-    assert checkpoint.newest(run) == (newest, [])
+    assert checkpoint.latest(run) == (newest, [])
 
 
 def test_a_poisoned_row_is_skipped_by_name_and_leaves_no_trace(tmp_path: Path, tiny_model: Any) -> None:
@@ -389,8 +389,8 @@ def test_a_manifest_that_leads_outside_is_refused(tmp_path: Path, tiny_model: An
     content = json.loads(manifest.read_text(encoding="utf-8"))
     for name in ("../secret", "/etc/hostname"):
         edit(manifest, files={**content["files"], name: {"bytes": 1, "sha256": ""}})
-        assert "leads out" in str(checkpoint.fault(newest))
-        assert checkpoint.newest(RunDir(tmp_path))[0] == older
+        assert "leads out" in str(checkpoint.verify(newest))
+        assert checkpoint.latest(RunDir(tmp_path))[0] == older
 
 
 def test_states_are_listed_for_people(settings: dict[str, Any], tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, settings: dict[s
     assert stopped.value.exit_code == 128 + number
     assert RunDir(tmp_path / "b").state() == "interrupted"
     torch.manual_seed(99)  # nothing may come from the process
-    folder, passed_over = checkpoint.newest(RunDir(tmp_path / "b"))
+    folder, passed_over = checkpoint.latest(RunDir(tmp_path / "b"))
     assert folder is not None
     assert passed_over == []
     resumed = run_training(tmp_path / "b", make_model(), config, data, resume=folder)
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_other_data_is_refused_by_name(tmp_path: Path) -> None:
     data, config = rows(9), config_of(lora_rank=4)
     with pytest.raises(Interrupted):
         run_training(tmp_path, make_model(), config, data, callbacks=[StopAt(2, 2)], fingerprint={"data": "a"})
-    folder, _ = checkpoint.newest(RunDir(tmp_path))
+    folder, _ = checkpoint.latest(RunDir(tmp_path))
     with pytest.raises(RunError, match="another data"):
         run_training(tmp_path, make_model(), config, data, resume=folder, fingerprint={"data": "b"})
 
@@ -166,12 +166,12 @@ def test_damage_to_any_file_is_seen_and_the_one_before_is_used(tmp_path: Path, t
             file.unlink()
         else:
             (newest / "foreign.bin").write_bytes(b"x")
-        found, passed_over = checkpoint.newest(run)
+        found, passed_over = checkpoint.latest(run)
         assert found == older, file.name
         assert newest.name in passed_over[0]
         file.write_bytes(before)
         (newest / "foreign.bin").unlink(missing_ok=True)
-    assert checkpoint.newest(run) == (newest, [])
+    assert checkpoint.latest(run) == (newest, [])
 
 
 def test_steps_that_are_no_number_are_skipped_named_and_end_the_run(tmp_path: Path, tiny_model: Any) -> None:

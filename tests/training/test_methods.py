@@ -18,7 +18,7 @@ from sartor.base.settings import MethodSettings, TrainSettings
 from sartor.model.load import adapt, load_adapter, save_weights
 from sartor.training import checkpoint, loop
 from sartor.training.optimizer import make_optimizer, make_scheduler
-from sartor.training.plan import Facts, make_plan
+from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.trackers import Trackers
 from support.training_runs import StopAt, events, rows, trained
 
@@ -42,12 +42,12 @@ def run(folder: Path, model: Any, *, adapters: tuple[str, ...] = (), **options: 
     }
     callbacks, resume = options.pop("callbacks", ()), options.pop("resume", None)
     held_out = options.pop("held_out", [])
-    config = RunConfig.of({**settings, **options})
+    config = RunConfig.from_dict({**settings, **options})
     model = adapt(model, config.method, adapters=adapters)
     loop.train(
         RunDir(folder),
         config,
-        make_plan(config, Facts.of(rows(12), held_out, "cpu")),
+        make_plan(config, PlanInputs.from_rows(rows(12), held_out, "cpu")),
         model,
         rows(12),
         held_out,
@@ -84,7 +84,7 @@ def test_each_method_learns_and_resumes_to_the_same_bits(name: str, tmp_path: Pa
     with pytest.raises(Interrupted):
         run(tmp_path / "b", make_model(), **METHODS[name], callbacks=[StopAt(2, 15)])
     torch.manual_seed(99)
-    folder, _ = checkpoint.newest(RunDir(tmp_path / "b"))
+    folder, _ = checkpoint.latest(RunDir(tmp_path / "b"))
     resumed = run(tmp_path / "b", make_model(), **METHODS[name], resume=folder)
     assert torch.equal(trained(straight), trained(resumed))
     losses = [event["loss"] for event in events(tmp_path / "a", "step")]
@@ -211,10 +211,10 @@ SCHEDULES = [
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_of_transformers_begins_and_ends_as_named(name: Any, tiny_model: Any) -> None:
-    config = RunConfig.of(
+    config = RunConfig.from_dict(
         {"lr_scheduler_type": name, "max_steps": 20, "warmup_steps": 4, "learning_rate": 1e-3, "use_cpu": True}
     )
-    plan = make_plan(config, Facts.of(rows(8), [], "cpu"))
+    plan = make_plan(config, PlanInputs.from_rows(rows(8), [], "cpu"))
     optimizer = make_optimizer(tiny_model, config.train)
     scheduler = make_scheduler(optimizer, config.train, plan)
     rates = []
@@ -228,8 +228,8 @@ def test_every_schedule_of_transformers_begins_and_ends_as_named(name: Any, tiny
 
 
 def test_a_schedule_with_wrong_options_is_refused(tiny_model: Any) -> None:
-    config = RunConfig.of({"lr_scheduler_kwargs": {"nonsense": 1}, "use_cpu": True})
-    plan = make_plan(config, Facts.of(rows(8), [], "cpu"))
+    config = RunConfig.from_dict({"lr_scheduler_kwargs": {"nonsense": 1}, "use_cpu": True})
+    plan = make_plan(config, PlanInputs.from_rows(rows(8), [], "cpu"))
     with pytest.raises(ConfigError, match="nonsense"):
         make_scheduler(make_optimizer(tiny_model, config.train), config.train, plan)
 

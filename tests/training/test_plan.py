@@ -13,12 +13,12 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import RunError
 from sartor.base.rundir import RunDir
 from sartor.model import compile
-from sartor.model.batch import packed
+from sartor.model.batch import pack_batches
 from sartor.model.kernels import CHUNK_BYTES
 from sartor.model.load import adapt, save_weights
 from sartor.model.shape import Shape
 from sartor.training import preflight
-from sartor.training.plan import CPU_HEAD_BYTES, Facts, Plan, make_plan
+from sartor.training.plan import CPU_HEAD_BYTES, Plan, PlanInputs, make_plan
 from support.tiny import make_model
 from support.training_runs import config_of, events, plan_of, rows, run_training, trained
 
@@ -27,13 +27,13 @@ QWEN3_8B = Shape(36, 4096, 12288, 32, 4096, 1024, 151936, False)
 QWEN3_06B = Shape(28, 1024, 3072, 16, 2048, 1024, 151936, True)
 
 
-def facts(gib: float, shape: Shape | None = QWEN3_8B, device: str = "cuda", longest: int = 2048) -> Facts:
-    return Facts(1000, 0, longest, 500_000, 300_000, device, int(gib * GIB), shape=shape)
+def facts(gib: float, shape: Shape | None = QWEN3_8B, device: str = "cuda", longest: int = 2048) -> PlanInputs:
+    return PlanInputs(1000, 0, longest, 500_000, 300_000, device, int(gib * GIB), shape=shape)
 
 
 def plan(gib: float, **settings: Any) -> Plan:
     made = {name: settings.pop(name) for name in ("shape", "device", "longest") if name in settings}
-    return make_plan(RunConfig.of({"dtype": "bfloat16", "lora_rank": 16, **settings}), facts(gib, **made))
+    return make_plan(RunConfig.from_dict({"dtype": "bfloat16", "lora_rank": 16, **settings}), facts(gib, **made))
 
 
 def test_the_weights_of_known_models_are_counted() -> None:
@@ -42,7 +42,7 @@ def test_the_weights_of_known_models_are_counted() -> None:
 
 
 def test_a_models_own_config_gives_its_shape(tiny_model: Any) -> None:
-    shape = Shape.of(tiny_model.config)
+    shape = Shape.from_config(tiny_model.config)
     real = sum(p.numel() for p in tiny_model.parameters())
     assert shape.weights == pytest.approx(real, rel=0.005)
     tuned = adapt(make_model(), config_of(lora_rank=4).method)
@@ -50,7 +50,7 @@ def test_a_models_own_config_gives_its_shape(tiny_model: Any) -> None:
 
 
 def test_less_memory_means_smaller_micro_batches_then_recomputation() -> None:
-    ladder = [(p.recompute, p.micro_tokens) for p in (plan(gib) for gib in range(200, 10, -1))]
+    ladder = [(p.gradient_checkpointing, p.micro_tokens) for p in (plan(gib) for gib in range(200, 10, -1))]
     assert ladder[0] == (False, 16384)
     assert (False, 8192) in ladder
     assert ladder[-1] == (True, 2048)  # the longest row: it cannot be cut
@@ -63,7 +63,7 @@ def test_less_memory_means_smaller_micro_batches_then_recomputation() -> None:
 
 def test_every_number_that_follows_from_memory_has_its_reason() -> None:
     made = plan(24)
-    assert made.recompute
+    assert made.gradient_checkpointing
     assert "21.60 usable (24.00 in all)" in made.reasons["micro_tokens"]
     assert "without it not even 2048 tokens would fit" in made.reasons["recomputation"]
     assert set(made.reasons) >= {"micro_tokens", "recomputation", "head_chunk_bytes", "compiled"}
@@ -78,10 +78,10 @@ def test_the_same_shapes_and_memory_give_the_same_plan(monkeypatch: pytest.Monke
 
 
 def test_recomputation_is_done_or_left_where_that_was_asked() -> None:
-    assert plan(140, gradient_checkpointing=True).recompute
+    assert plan(140, gradient_checkpointing=True).gradient_checkpointing
     for settings in ({"gradient_checkpointing": False}, {"disable_gradient_checkpointing": True}):
         refused = plan(24, **settings)
-        assert not refused.recompute
+        assert not refused.gradient_checkpointing
         assert refused.micro_tokens == 2048
 
 
@@ -101,9 +101,9 @@ def test_full_tuning_and_four_bits_weigh_what_they_should() -> None:
 
 def test_a_processor_keeps_its_usual_micro_batch_until_memory_is_short() -> None:
     usual = plan(24, shape=QWEN3_06B, device="cpu", longest=300)
-    assert (usual.micro_tokens, usual.recompute, usual.head_chunk_bytes) == (2048, False, CPU_HEAD_BYTES)
+    assert (usual.micro_tokens, usual.gradient_checkpointing, usual.head_chunk_bytes) == (2048, False, CPU_HEAD_BYTES)
     assert CPU_HEAD_BYTES == CHUNK_BYTES
-    assert plan(3, shape=QWEN3_06B, device="cpu", longest=300).recompute
+    assert plan(3, shape=QWEN3_06B, device="cpu", longest=300).gradient_checkpointing
     assert plan(24, shape=None, device="cpu", longest=300).micro_tokens == 2048
 
 
@@ -114,8 +114,8 @@ def test_logits_come_in_larger_blocks_on_a_larger_gpu() -> None:
 def test_packs_stay_short_and_several_go_at_once() -> None:
     assert (plan(140).pack_tokens, plan(140, longest=3000).pack_tokens) == (2048, 3000)
     data = rows(40)
-    (one,) = packed(data, range(40), 10_000, 10_000, 0)
-    together = packed(data, range(40), 64, 256, 0)
+    (one,) = pack_batches(data, range(40), 10_000, 10_000, 0)
+    together = pack_batches(data, range(40), 64, 256, 0)
     assert all(batch.ids_BT.shape[0] <= 4 and batch.ids_BT.shape[1] <= 64 for batch in together)
     assert any(batch.ids_BT.shape[0] == 4 for batch in together)
     assert sum(batch.label_tokens for batch in together) == one.label_tokens
@@ -159,7 +159,7 @@ def test_the_last_rung_of_the_pre_flight_is_recomputation(
             preflight.preflight(*words, **options)
         return
     found, stepped_down = preflight.preflight(*words, **options)
-    assert stepped_down.recompute
+    assert stepped_down.gradient_checkpointing
     assert found.micro_divisor == 1
     assert "single rows do not fit" in stepped_down.reasons["recomputation"]
 

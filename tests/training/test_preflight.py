@@ -71,7 +71,7 @@ def test_a_run_with_pre_flight_is_the_run_without_it(
 def test_the_estimate_is_near_what_happens(settings: dict[str, Any]) -> None:
     run = api.train(**settings, preflight=True)
     assert run.estimate
-    off = preflight.compared(run.estimate, run.results)
+    off = preflight.prediction_errors(run.estimate, run.results)
     assert abs(off["peak_memory_bytes"]) < 0.15
     assert run.estimate["total_steps"] == run.results["steps"]
     real = sum(file.stat().st_size for file in (run.path / "checkpoint-4").iterdir())
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_stepped_down_by_halves(
 
     monkeypatch.setattr(sft, "summed_loss", Shortage(2, torch.OutOfMemoryError))
     found, plan = fly(tmp_path, tiny_model, config_of(per_device_train_batch_size=8), rows(16))
-    assert (found.micro_divisor, plan.micro_rows) == (4, 2)
+    assert (found.micro_divisor, plan.micro_batch_size) == (4, 2)
     assert "1/4" in plan.reasons["micro_tokens"]
 
 

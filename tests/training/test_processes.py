@@ -54,15 +54,15 @@ def each_process_wrote_its_own(checkpoint_dir: Path) -> None:
     kinds = {key.partition("/")[0] for key in index["tensors"]}
     assert kinds == {"weight", "optimizer"}
     assert any(len(known["pieces"]) == 2 for known in index["tensors"].values())
-    assert checkpoint.fault(checkpoint_dir) is None
+    assert checkpoint.verify(checkpoint_dir) is None
     for file in files:
         whole = (checkpoint_dir / file).read_bytes()
         (checkpoint_dir / file).unlink()
-        assert checkpoint.fault(checkpoint_dir) == f"{file} is missing"
+        assert checkpoint.verify(checkpoint_dir) == f"{file} is missing"
         (checkpoint_dir / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert checkpoint.fault(checkpoint_dir) == f"{file} is damaged"
+        assert checkpoint.verify(checkpoint_dir) == f"{file} is damaged"
         (checkpoint_dir / file).write_bytes(whole)
-    assert checkpoint.fault(checkpoint_dir) is None
+    assert checkpoint.verify(checkpoint_dir) is None
 
 
 @pytest.mark.parametrize("method", [{}, {"finetuning_type": "full", "learning_rate": 1e-3}], ids=["lora", "full"])
@@ -81,7 +81,7 @@ def test_a_sharded_run_goes_on_with_one_process_and_with_two_again(
         (folder / "config.yaml").unlink()  # another number of processes: other settings, written by hand
         from sartor.base.config import RunConfig, to_yaml
 
-        (folder / "config.yaml").write_text(to_yaml(RunConfig.of(settings_now).asked), encoding="utf-8")
+        (folder / "config.yaml").write_text(to_yaml(RunConfig.from_dict(settings_now).given), encoding="utf-8")
         finish(settings_now, processes, tmp_path, stop=stop)
     assert RunDir(folder).state() == "finished"
     assert losses(folder) == pytest.approx(losses(straight), rel=1e-4)

@@ -70,7 +70,7 @@ def test_it_learns_and_resumes_to_the_same_bits(
     assert losses[-1] < losses[0]
     with pytest.raises(Interrupted):
         learn(tmp_path / "b", folder, **options, callbacks=[StopAt(3, 15)])
-    newest, _ = checkpoint.newest(RunDir(tmp_path / "b"))
+    newest, _ = checkpoint.latest(RunDir(tmp_path / "b"))
     resumed = learn(tmp_path / "b", folder, **options, resume=newest)
     assert torch.equal(trained(straight), trained(resumed))
     assert losses == [event["loss"] for event in events(tmp_path / "b", "step")]

@@ -45,7 +45,7 @@ def test_a_part_is_filled_from_the_pieces_that_it_touches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int
 ) -> None:
     part = torch.zeros(2, 5)[: 7 - start]
-    monkeypatch.setattr(sharded_checkpoint, "_own", lambda target, everywhere=False: (part, [start, 0]))
+    monkeypatch.setattr(sharded_checkpoint, "_local_shard", lambda target, everywhere=False: (part, [start, 0]))
     sharded_checkpoint.Shards(cut(tmp_path, [3, 3, 1])).fill("weight/w", torch.zeros(7, 5))
     assert torch.equal(part, WHOLE[start : start + 2])
 
@@ -101,16 +101,16 @@ def test_weights_and_states_come_back_to_the_bit(tmp_path: Path) -> None:
     path = checkpoint.save_sharded(
         RunDir(tmp_path), Progress(step=2), model=model, optimizer=optimizer, scheduler_state={}, fingerprint={}
     )
-    assert checkpoint.fault(path) is None
+    assert checkpoint.verify(path) is None
     other, empty = lora(2)
     checkpoint.load_trained_weights(path, other)
     checkpoint.load_optimizer(path, empty)
     for mine, its in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, its)
-    before, after = checkpoint.flat_optimizer(optimizer), checkpoint.flat_optimizer(empty)
+    before, after = checkpoint.flatten_optimizer(optimizer), checkpoint.flatten_optimizer(empty)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert checkpoint.newest(RunDir(tmp_path))[0] == path
+    assert checkpoint.latest(RunDir(tmp_path))[0] == path
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_for_another_process_is_an_error_for_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "gathered", lambda mine: [mine, (None, (28, "No space left on device"))])
+    monkeypatch.setattr(processes, "all_gather", lambda mine: [mine, (None, (28, "No space left on device"))])
     model, optimizer = lora(1)
     with pytest.raises(RunError, match="full"):
         checkpoint.save_sharded(

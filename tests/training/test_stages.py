@@ -18,12 +18,12 @@ from sartor.base import registry
 from sartor.base.config import RunConfig
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import MethodSettings
-from sartor.base.types import Encoded, Judged, Origin, Pair, Sequence
+from sartor.base.types import Encoded, Origin, Pair, TokenSequence, UnpairedSequence
 from sartor.model.batch import collate, collate_pairs
-from sartor.model.head import row_logps, token_losses
+from sartor.model.head import sequence_logps, token_losses
 from sartor.model.load import adapt
 from sartor.training import loop
-from sartor.training.plan import Facts, make_plan
+from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.reference import Reference
 from sartor.training.stages import dpo, kto, rm
 
@@ -31,9 +31,9 @@ GOLDEN = Path(__file__).with_name("golden.json")
 LOSSES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
 
 
-def sequence(random: Any, number: int, begins: int = 4) -> Sequence:
+def sequence(random: Any, number: int, begins: int = 4) -> TokenSequence:
     length = int(random.integers(7, 20))
-    return Sequence(
+    return TokenSequence(
         random.integers(0, 255, length).astype(np.int32), ((begins, length - 1),), Origin("d", "d.json", number)
     )
 
@@ -46,8 +46,8 @@ def rows_of(stage: str, n: int, seed: int = 0) -> list[Encoded]:
             "sft": one,
             "rm": Pair(one, other, one.origin),
             "dpo": Pair(one, other, one.origin),
-            "kto": Judged(one, number % 3 > 0, one.origin),
-            "pt": Sequence(one.ids, ((0, len(one)),), one.origin),
+            "kto": UnpairedSequence(one, number % 3 > 0, one.origin),
+            "pt": TokenSequence(one.ids, ((0, len(one)),), one.origin),
         }
         rows.append(row[stage])
     return rows
@@ -64,12 +64,12 @@ def trained(folder: Path, model: Any, rows: list[Encoded], **settings: Any) -> t
         "save_strategy": "no",
         "lora_rank": 4,
     }
-    config = RunConfig.of({**base, **settings})
+    config = RunConfig.from_dict({**base, **settings})
     model = adapt(model, config.method)
     loop.train(
         RunDir(folder),
         config,
-        make_plan(config, Facts.of(rows, [], "cpu")),
+        make_plan(config, PlanInputs.from_rows(rows, [], "cpu")),
         model,
         rows,
         [],
@@ -166,25 +166,25 @@ def test_log1mexp_is_exact_near_zero_and_far_and_has_gradients() -> None:
 
 def test_kto_by_hand() -> None:
     method = MethodSettings(pref_beta=0.5, kto_chosen_weight=2.0, kto_rejected_weight=3.0)
-    loss = kto.judged_losses(
+    loss = kto.unpaired_losses(
         method, torch.tensor([-3.0, -5.0]), torch.tensor([-4.0, -4.5]), torch.tensor([True, False]), torch.tensor(0.2)
     )
     assert loss.tolist() == pytest.approx([2 * (1 - sigma(0.5 * 0.8)), 3 * (1 - sigma(0.5 * 0.7))], rel=1e-6)
 
 
 def test_row_logps_are_the_sums_of_token_losses(tiny_model: Any) -> None:
-    rows = [row for row in rows_of("sft", 4) if isinstance(row, Sequence)]
+    rows = [row for row in rows_of("sft", 4) if isinstance(row, TokenSequence)]
     batch = collate(rows, range(4), 257)
-    logp, count = row_logps(tiny_model, batch)
+    logp, count = sequence_logps(tiny_model, batch)
     assert count.tolist() == [row.label_tokens for row in rows]
     parts = token_losses(tiny_model, batch).split([int(c) for c in count])
     assert logp.tolist() == pytest.approx([-part.sum().item() for part in parts], rel=1e-5)
 
 
 def test_mismatched_rows_join_each_prompt_with_the_next_answer(tiny_model: Any) -> None:
-    rows = [row for row in rows_of("kto", 5) if isinstance(row, Judged)]
-    plan = make_plan(RunConfig.of({"stage": "kto", "use_cpu": True}), Facts.of(rows, [], "cpu"))
-    (batch,) = kto.drift_batches(rows, [3, 1, 4], plan, 257, slice(None))
+    rows = [row for row in rows_of("kto", 5) if isinstance(row, UnpairedSequence)]
+    plan = make_plan(RunConfig.from_dict({"stage": "kto", "use_cpu": True}), PlanInputs.from_rows(rows, [], "cpu"))
+    (batch,) = kto.kl_batches(rows, [3, 1, 4], plan, 257, slice(None))
     lines = {tuple(ids[:n].tolist()) for ids, n in zip(batch.ids_BT, batch.lengths_B.tolist())}  # type: ignore[union-attr]
     longest = max(len(rows[r].sequence) for r in (3, 1, 4))
     expected = {
@@ -305,7 +305,9 @@ def test_kto_equals_trls_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = kto_trainer.KTOTrainer._compute_loss(trainer, policy, inputs, False)
     drift = (drift_logp - drift_before).mean().clamp(min=0)
     method = MethodSettings(pref_beta=0.5, kto_chosen_weight=2.0, kto_rejected_weight=3.0)
-    assert kto.judged_losses(method, logp, before, good, drift).mean().item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert kto.unpaired_losses(method, logp, before, good, drift).mean().item() == pytest.approx(
+        theirs.item(), rel=1e-5
+    )
 
 
 def test_rm_equals_trls_trainer() -> None:
@@ -351,7 +353,7 @@ def test_orpo_and_simpo_equal_trls_experimental_trainers() -> None:
 
 def test_rewards_are_what_transformers_classifier_gives() -> None:
     model = reward_model()
-    rows = [row for row in rows_of("sft", 4) if isinstance(row, Sequence)]
+    rows = [row for row in rows_of("sft", 4) if isinstance(row, TokenSequence)]
     batch = collate(rows, range(4), 257)
     theirs = model(input_ids=batch.ids_BT, attention_mask=(batch.ids_BT != 257).long()).logits[:, 0]
     torch.testing.assert_close(rm.rewards(model, batch), theirs)
@@ -361,18 +363,18 @@ def test_rewards_are_what_transformers_classifier_gives() -> None:
     "settings", [{}, {"finetuning_type": "full"}, {"additional_target": "embed_tokens"}], ids=["lora", "full", "extra"]
 )
 def test_the_reference_stays_what_the_model_was(settings: dict[str, Any], tiny_model: Any) -> None:
-    batch = collate([row for row in rows_of("sft", 3) if isinstance(row, Sequence)], range(3), 257)
-    before = row_logps(tiny_model, batch)[0].detach()
-    model = adapt(tiny_model, RunConfig.of(settings).method)
+    batch = collate([row for row in rows_of("sft", 3) if isinstance(row, TokenSequence)], range(3), 257)
+    before = sequence_logps(tiny_model, batch)[0].detach()
+    model = adapt(tiny_model, RunConfig.from_dict(settings).method)
     reference = Reference(model)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += 0.1
-    moved = row_logps(model, batch)[0].detach()
+    moved = sequence_logps(model, batch)[0].detach()
     with reference.of(model) as held:
-        torch.testing.assert_close(row_logps(held, batch)[0], before)
-    torch.testing.assert_close(row_logps(model, batch)[0].detach(), moved)
+        torch.testing.assert_close(sequence_logps(held, batch)[0], before)
+    torch.testing.assert_close(sequence_logps(model, batch)[0].detach(), moved)
     assert not torch.allclose(moved, before)
 
 
@@ -390,7 +392,7 @@ def test_every_stage_has_examples_and_a_golden_file() -> None:
     assert stages == ("dpo", "kto", "pt", "rm", "sft")
     for module in registry.plugins("sartor.training.stages"):
         for example in module.EXAMPLES:
-            assert RunConfig.of(dict(example)).method.stage == module.__name__.rpartition(".")[2]
+            assert RunConfig.from_dict(dict(example)).method.stage == module.__name__.rpartition(".")[2]
     assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) == {*stages, *LOSSES}
 
 

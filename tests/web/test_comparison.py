@@ -10,22 +10,22 @@ import pytest
 
 from sartor.base.errors import ConfigError
 from sartor.evaluation import metrics
-from sartor.evaluation.multi_model import Contestant, make_comparison
-from sartor.evaluation.score import Scoring
+from sartor.evaluation.multi_model import Candidate, make_comparison
+from sartor.evaluation.score import Scorer
 from sartor.web.i18n import Words
 from sartor.web.jobs import Job
 from sartor.web.pages import comparison
 from sartor.web.pages.verdict import metric_names
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 ROWS = 6
 
 
-def contestant(name: str, worse: float) -> Contestant:
-    scoring = Scoring(["rouge-l.char"])
+def contestant(name: str, worse: float) -> Candidate:
+    scoring = Scorer(["rouge-l.char"])
     for number in range(ROWS):
         scoring.add(f"answer {number}"[: 6 + int(3 * worse)], f"answer {number}")
-    return Contestant(name, name * 4, scoring.result(), tuple(1.0 + worse + 0.1 * n for n in range(ROWS)), (3,) * ROWS)
+    return Candidate(name, name * 4, scoring.result(), tuple(1.0 + worse + 0.1 * n for n in range(ROWS)), (3,) * ROWS)
 
 
 def finished(folder: Path) -> Job:
@@ -34,7 +34,7 @@ def finished(folder: Path) -> Job:
         [contestant(name, worse) for name, worse in (("a", 0.0), ("b", 0.5), ("c", 1.0))], [str(n) for n in range(ROWS)]
     )
     out = folder / "runs" / "a" / "comparisons" / "x"
-    for place, one in enumerate(made.contestants, 1):
+    for place, one in enumerate(made.candidates, 1):
         (out / f"{place}-{one.name}").mkdir(parents=True)
         lines = [
             {
@@ -58,7 +58,7 @@ def finished(folder: Path) -> Job:
 
 
 def test_an_outcome_is_read_with_every_models_answers_side_by_side(tmp_path: Path) -> None:
-    contest = comparison.read(Desk(tmp_path), finished(tmp_path))
+    contest = comparison.read(Workspace(tmp_path), finished(tmp_path))
     assert contest.metric == "loss"
     assert [verdict.outcome for verdict in contest.verdicts] == ["worse", "worse"]
     assert [[one["predict"] for one in row] for row in contest.rows[:2]] == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]

@@ -11,9 +11,9 @@ from sartor.base.config import RunConfig, parse_override
 from sartor.evaluation import metrics
 from sartor.web import jobs as queue
 from sartor.web import worker
-from sartor.web.form import harmless
+from sartor.web.form import check_permissions
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pages.evaluate import Choice, last_choice
+from sartor.web.pages.evaluate import EvaluationChoice, last_choice
 from sartor.web.pages.verdict import metric_names
 
 
@@ -24,15 +24,15 @@ def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
     return Jobs(tmp_path / "jobs", tmp_path)
 
 
-def settings(choice: Choice) -> RunConfig:
-    return RunConfig.of(dict(parse_override(item) for item in choice.overrides()))
+def settings(choice: EvaluationChoice) -> RunConfig:
+    return RunConfig.from_dict(dict(parse_override(item) for item in choice.overrides()))
 
 
 def test_a_run_is_measured_against_its_base_on_its_own_rows_unless_asked_otherwise() -> None:
-    assert Choice("a").things == []
-    assert Choice("a", datasets=["new"]).things == ["runs/a", "base"]
-    assert Choice("a", ["runs/b"], ["new"]).things == ["runs/a", "runs/b"]
-    assert settings(Choice("a", datasets=["new", "old"])).data.eval_dataset == ("new", "old")
+    assert EvaluationChoice("a").things == []
+    assert EvaluationChoice("a", datasets=["new"]).things == ["runs/a", "base"]
+    assert EvaluationChoice("a", ["runs/b"], ["new"]).things == ["runs/a", "runs/b"]
+    assert settings(EvaluationChoice("a", datasets=["new", "old"])).data.eval_dataset == ("new", "old")
 
 
 def test_metrics_are_always_named_and_only_builtin_ones_can_be() -> None:
@@ -40,9 +40,9 @@ def test_metrics_are_always_named_and_only_builtin_ones_can_be() -> None:
     deciding, every = metric_names()
     for chosen in ([], ["chrf"], list(every)):
         for metric in deciding:
-            made = settings(Choice("a", metric=metric, metrics=chosen))
-            assert "metrics" in made.asked
-            harmless(made)
+            made = settings(EvaluationChoice("a", metric=metric, metrics=chosen))
+            assert "metrics" in made.given
+            check_permissions(made)
             names = {m.name for m in metrics.find(made.evaluation.metrics)}
             assert metric == "loss" or metric in names
             assert set(chosen) <= names
@@ -53,24 +53,24 @@ def test_a_python_file_in_a_runs_settings_does_not_run(tmp_path: Path, monkeypat
     monkeypatch.setattr(worker.api, "compare", lambda run, overrides, progress: asked.update(overrides=overrides))
     monkeypatch.setattr(worker.api, "report", lambda run: "")
     (tmp_path / "j").mkdir()
-    job = Job(tmp_path / "j", "compare", "a", {"run": "runs/a", "overrides": Choice("a").overrides()})
+    job = Job(tmp_path / "j", "compare", "a", {"run": "runs/a", "overrides": EvaluationChoice("a").overrides()})
     with pytest.raises(AttributeError):
         worker.work(job)  # no verdict comes of it; what counts is what was asked
     own = {"metrics": ["mine.py"], "model_name_or_path": "m"}
-    merged = RunConfig.of({**own, **dict(parse_override(item) for item in asked["overrides"])})
+    merged = RunConfig.from_dict({**own, **dict(parse_override(item) for item in asked["overrides"])})
     assert merged.evaluation.metrics == ("all",)
 
 
 def test_a_reload_shows_what_was_measured_last(jobs: Jobs) -> None:
-    first = Choice("a", ["base"], ["new"], "chrf", ["chrf", "bleu-4"], 7)
-    assert last_choice(jobs, "a") == Choice("a")
+    first = EvaluationChoice("a", ["base"], ["new"], "chrf", ["chrf", "bleu-4"], 7)
+    assert last_choice(jobs, "a") == EvaluationChoice("a")
     job = jobs.add("contest", "a", things=first.things, overrides=first.overrides(), out="x", choice=first.told())
     jobs.add("train", "a", settings="s.yaml")
     again = Jobs(jobs.folder, jobs.work_in)
     assert last_choice(again, "a") == first
-    assert last_choice(again, "b") == Choice("b")
+    assert last_choice(again, "b") == EvaluationChoice("b")
     assert first.asked_by(job)
-    assert not Choice("a", ["base"]).asked_by(job), "other rows are another measurement"
-    assert not Choice("b", ["base"], ["new"]).asked_by(job)
+    assert not EvaluationChoice("a", ["base"]).asked_by(job), "other rows are another measurement"
+    assert not EvaluationChoice("b", ["base"], ["new"]).asked_by(job)
     older = jobs.add("compare", "a", run="runs/a", overrides=[])
-    assert Choice("a").asked_by(older), "a job of an earlier page kept no choice"
+    assert EvaluationChoice("a").asked_by(older), "a job of an earlier page kept no choice"

@@ -10,14 +10,14 @@ import pytest
 
 from sartor.base.config import RunConfig, parse_override, section_of, to_yaml
 from sartor.base.errors import ConfigError
-from sartor.web.form import BEGINNING, NOT_HERE, USUAL, allow, command, fields, free_name, parse_yaml, shown, typed
-from sartor.web.workspace import Desk
+from sartor.web.form import COMMON, DEFAULTS, HIDDEN, check_paths, command, fields, free_name, parse_yaml, shown, typed
+from sartor.web.workspace import Workspace
 
 
 def test_every_setting_is_drawn_once() -> None:
     keys = [field.key for field in fields()]
-    assert sorted([*keys, *NOT_HERE]) == sorted(section_of())
-    assert set(USUAL) <= set(keys)
+    assert sorted([*keys, *HIDDEN]) == sorted(section_of())
+    assert set(COMMON) <= set(keys)
     assert all(field.description for field in fields())
 
 
@@ -31,7 +31,7 @@ def test_choices_are_those_of_the_schema() -> None:
 
 
 def test_the_form_opens_with_settings_that_hold() -> None:
-    assert RunConfig.of({**BEGINNING, "dataset": "x"}).method.lora_rank == 16
+    assert RunConfig.from_dict({**DEFAULTS, "dataset": "x"}).method.lora_rank == 16
 
 
 @pytest.mark.parametrize("value", [1e-4, 5e-5, 3, True, "cosine", ["a", "b"], None, 1e-8])
@@ -43,8 +43,8 @@ def test_the_command_line_says_the_same() -> None:
     asked = {"dataset": ["a", "b"], "learning_rate": 1e-4, "bf16": True, "output_dir": "runs/my run", "stop": "a'b"}
     words = shlex.split(command({k: v for k, v in asked.items() if k != "stop"}))
     assert words[:2] == ["sartor", "train"]
-    again = RunConfig.of(dict(parse_override(word) for word in words[2:]))
-    assert again.flat() == RunConfig.of({k: v for k, v in asked.items() if k != "stop"}).flat()
+    again = RunConfig.from_dict(dict(parse_override(word) for word in words[2:]))
+    assert again.flat() == RunConfig.from_dict({k: v for k, v in asked.items() if k != "stop"}).flat()
 
 
 def test_broken_yaml_is_named_by_its_place() -> None:
@@ -88,7 +88,7 @@ def test_a_small_file_that_stands_for_a_huge_one_is_refused() -> None:
 )
 def test_the_page_lets_nothing_out_of_the_folder(tmp_path: Path, settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        allow(Desk(tmp_path), RunConfig.of(settings))
+        check_paths(Workspace(tmp_path), RunConfig.from_dict(settings))
 
 
 CODE = [
@@ -109,32 +109,34 @@ def test_no_python_file_and_no_secret_comes_in_by_settings(tmp_path: Path, setti
     text = to_yaml({"dataset": "d", **settings})
     for asked in (settings, parse_yaml(text)):
         with pytest.raises(ConfigError, match="cannot be switched on from the page"):
-            allow(Desk(tmp_path), RunConfig.of(asked))
+            check_paths(Workspace(tmp_path), RunConfig.from_dict(asked))
 
 
 @pytest.mark.parametrize("key", ["allow_scripts", "allow_script", "allow_outside", "allow_remote_code"])
 def test_permissions_are_no_settings_at_all(key: str) -> None:
     with pytest.raises(ConfigError):
-        RunConfig.of(parse_yaml(f"dataset: d\n{key}: true\n"))
+        RunConfig.from_dict(parse_yaml(f"dataset: d\n{key}: true\n"))
 
 
 def test_builtin_metrics_are_allowed(tmp_path: Path) -> None:
-    allow(Desk(tmp_path), RunConfig.of({"metrics": "all"}))
-    allow(Desk(tmp_path), RunConfig.of({"metrics": ["rouge-l.char", "chrf"], "primary_metric": "bleu-4"}))
+    check_paths(Workspace(tmp_path), RunConfig.from_dict({"metrics": "all"}))
+    check_paths(
+        Workspace(tmp_path), RunConfig.from_dict({"metrics": ["rouge-l.char", "chrf"], "primary_metric": "bleu-4"})
+    )
 
 
 def test_what_lies_in_the_folders_is_allowed(tmp_path: Path) -> None:
-    desk = Desk(tmp_path / "desk", (tmp_path / "models",))
+    desk = Workspace(tmp_path / "desk", (tmp_path / "models",))
     for settings in (
         {"model_name_or_path": "org/name", "dataset_dir": "data", "output_dir": "runs/a"},
         {"model_name_or_path": str(tmp_path / "models" / "m")},
         {"adapter_name_or_path": "runs/a"},
     ):
-        allow(desk, RunConfig.of(settings))
+        check_paths(desk, RunConfig.from_dict(settings))
 
 
 def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    desk = Workspace(tmp_path)
     assert free_name(desk, "pride") == "runs/pride"
     (tmp_path / "runs" / "pride").mkdir(parents=True)
     assert free_name(desk, "pride") == "runs/pride-2"

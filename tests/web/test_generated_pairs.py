@@ -15,9 +15,9 @@ from sartor.data.load import load
 from sartor.qa_generation.run import Completion
 from sartor.web.generated_pairs import Pair, estimate, keep, read
 from sartor.web.jobs import Job
-from sartor.web.pages.generate import Asked, marked
+from sartor.web.pages.generate import GenerateForm, marked
 from sartor.web.worker import work
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 
 def document(folder: Path) -> Path:
@@ -37,21 +37,21 @@ def test_the_price_is_told_before_any_model_is_asked(tmp_path: Path, monkeypatch
         raise AssertionError("a model was asked")
 
     monkeypatch.setattr(generating, "_embedded", never)
-    asked = Asked(["uploads/tea.txt"], "tea").arguments(Desk(document(tmp_path).parent.parent))
+    asked = GenerateForm(["uploads/tea.txt"], "tea").arguments(Workspace(document(tmp_path).parent.parent))
     found = estimate(asked)
     assert found["passages"] == 1
-    assert found["most_tokens_out"] > 0
+    assert found["max_tokens_out"] > 0
     assert found["seconds"] > 0
 
 
 def test_nothing_outside_and_nothing_without_consent_is_asked(tmp_path: Path) -> None:
-    desk = Desk(document(tmp_path).parent.parent)
+    desk = Workspace(document(tmp_path).parent.parent)
     for asked in (
-        Asked([], "tea"),
-        Asked(["../../etc/passwd"], "tea"),
-        Asked(["uploads/tea.txt"], "tea", model="/etc"),
-        Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://127.0.0.1:9/v1"),
-        Asked(["uploads/tea.txt"], "tea", remote=True, endpoint="http://a/v1", key_env="HOME", consent=True),
+        GenerateForm([], "tea"),
+        GenerateForm(["../../etc/passwd"], "tea"),
+        GenerateForm(["uploads/tea.txt"], "tea", model="/etc"),
+        GenerateForm(["uploads/tea.txt"], "tea", remote=True, endpoint="http://127.0.0.1:9/v1"),
+        GenerateForm(["uploads/tea.txt"], "tea", remote=True, endpoint="http://a/v1", key_env="HOME", consent=True),
     ):
         with pytest.raises(SartorError):
             asked.arguments(desk)
@@ -77,7 +77,7 @@ def test_a_job_leaves_its_pairs_and_registers_nothing(tmp_path: Path, monkeypatc
     )
     job.path.mkdir(parents=True)
     told = work(job)
-    assert (told["pairs"], told["refused"], told["failed"]) == (1, {"quote-not-found": 1}, 0)
+    assert (told["pairs"], told["rejected"], told["failed"]) == (1, {"quote-not-found": 1}, 0)
     (kept,) = read(job)
     assert (kept.turns[0]["question"], kept.accepted) == ("Where?", True)
     assert [kept.passage[start:stop] for start, stop in kept.spans] == [proof]

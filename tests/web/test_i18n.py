@@ -11,7 +11,7 @@ import sartor.web
 from sartor.base import errors
 from sartor.base.config import RunConfig, section_of
 from sartor.model.shape import Shape
-from sartor.training.plan import Facts, make_plan
+from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.preflight import advise
 from sartor.training.stages import dpo, kto, pt, rm, sft
 from sartor.web.form import fields
@@ -113,8 +113,8 @@ def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> Non
         ("cuda", large, shape, 64, {"num_train_epochs": 300}),
         ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
     ):
-        config = RunConfig.of({"dtype": "float32", **settings})
-        plan = make_plan(config, Facts(20, 0, longest, 1000, 500, device, memory, 1, known))
+        config = RunConfig.from_dict({"dtype": "float32", **settings})
+        plan = make_plan(config, PlanInputs(20, 0, longest, 1000, 500, device, memory, 1, known))
         said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}
     assert len(said) > 25
     zh = Words("zh")

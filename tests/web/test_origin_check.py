@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sartor.web.auth import SESSION_S, TRIES, Access
-from sartor.web.origin_check import Guard
+from sartor.web.auth import SESSION_S, TRIES, PasswordAuth
+from sartor.web.origin_check import OriginCheck
 
 
 async def inner(scope: Any, receive: Any, send: Any) -> None:
@@ -64,7 +64,7 @@ REFUSED = [
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 @pytest.mark.parametrize("headers", REFUSED, ids=str)
 def test_other_pages_are_refused(kind: str, headers: dict[str, str]) -> None:
-    status, _, body = ask(Guard(inner), kind, **headers)
+    status, _, body = ask(OriginCheck(inner), kind, **headers)
     assert status == (403 if kind == "http" else "websocket.close")
     assert b"secret" not in body
 
@@ -81,17 +81,17 @@ def test_other_pages_are_refused(kind: str, headers: dict[str, str]) -> None:
     ids=str,
 )
 def test_the_page_itself_is_let_in(headers: dict[str, str]) -> None:
-    status, sent, body = ask(Guard(inner), **headers)
+    status, sent, body = ask(OriginCheck(inner), **headers)
     assert (status, body) == (200, b"secret")
     assert (b"x-frame-options", b"DENY") in sent
-    assert ask(Guard(inner), "websocket", **headers)[0] == "websocket.accept"
+    assert ask(OriginCheck(inner), "websocket", **headers)[0] == "websocket.accept"
 
 
 def test_a_followed_link_shows_a_page_but_changes_nothing() -> None:
     visit = {**OURS, "sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
-    assert ask(Guard(inner), **visit)[0] == 200
-    assert ask(Guard(inner), method="POST", **visit)[0] == 403
-    assert ask(Guard(inner), "websocket", **visit)[0] == "websocket.close"
+    assert ask(OriginCheck(inner), **visit)[0] == 200
+    assert ask(OriginCheck(inner), method="POST", **visit)[0] == 403
+    assert ask(OriginCheck(inner), "websocket", **visit)[0] == "websocket.close"
 
 
 def test_two_host_headers_are_refused() -> None:
@@ -101,18 +101,18 @@ def test_two_host_headers_are_refused() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost"), (b"host", b"evil")]}
-    asyncio.run(Guard(inner)(scope, send, send))  # type: ignore[arg-type]
+    asyncio.run(OriginCheck(inner)(scope, send, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 403
 
 
 def test_all_addresses_means_numbers_but_no_names() -> None:
-    app = Guard(inner, any_address=True)
+    app = OriginCheck(inner, any_address=True)
     assert ask(app, host="192.168.1.4:8080")[0] == 200
     assert ask(app, host="rebind.example:8080")[0] == 403
 
 
 def test_nothing_is_shown_without_the_password() -> None:
-    app = Access(inner, "correct horse battery")
+    app = PasswordAuth(inner, "correct horse battery")
     assert ask(app, path="/data")[0] == 303
     assert ask(app, "websocket")[0] == "websocket.close"
     assert ask(app, method="POST", path="/login", body=b"password=wrong")[0] == 401
@@ -136,7 +136,7 @@ def test_nothing_is_shown_without_the_password() -> None:
     ],
 )
 def test_over_tls_the_cookie_is_secure(scheme: str, headers: dict[str, str], secure: bool) -> None:
-    app = Access(inner, "correct horse battery")
+    app = PasswordAuth(inner, "correct horse battery")
     body = b"password=correct+horse+battery"
     status, sent, _ = ask(app, method="POST", path="/login", body=body, scheme=scheme, **headers)
     assert status == 303
@@ -144,7 +144,7 @@ def test_over_tls_the_cookie_is_secure(scheme: str, headers: dict[str, str], sec
 
 
 def test_the_password_is_kept_hashed_and_sessions_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Access(inner, "correct horse battery")
+    app = PasswordAuth(inner, "correct horse battery")
     _, sent, _ = ask(app, method="POST", path="/login", body=b"password=correct+horse+battery")
     cookie = dict(sent)[b"set-cookie"].decode().partition(";")[0]
     kept = repr(vars(app))
@@ -157,7 +157,7 @@ def test_the_password_is_kept_hashed_and_sessions_end(monkeypatch: pytest.Monkey
 
 
 def test_wrong_passwords_are_few() -> None:
-    app = Access(inner, "correct horse battery")
+    app = PasswordAuth(inner, "correct horse battery")
     for _ in range(TRIES):
         ask(app, method="POST", path="/login", body=b"password=x")
     assert ask(app, method="POST", path="/login", body=b"password=correct+horse+battery")[0] == 429

@@ -9,10 +9,10 @@ import pytest
 
 from sartor.base.errors import DataError, SartorError
 from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, write_entry
-from sartor.web.cache import Shelf
+from sartor.web.cache import Cache
 from sartor.web.i18n import Words
 from sartor.web.pages.registry_entry import MEDIA, PLACES, parsed, value_at, with_value
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 
 def test_every_key_that_a_person_needs_has_a_box_with_words() -> None:
@@ -71,15 +71,15 @@ def test_entries_made_in_the_form_are_read_as_any_other(tmp_path: Path) -> None:
 )
 def test_what_is_no_entry_is_named_as_one_types(tmp_path: Path, shown: str) -> None:
     with pytest.raises(DataError):
-        parsed(Desk(tmp_path), "a", shown)
+        parsed(Workspace(tmp_path), "a", shown)
 
 
 def test_a_script_in_an_entry_is_never_run_by_the_page(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
+    desk = Workspace(tmp_path)
     (desk.data / "loader").mkdir(parents=True)
     script = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
     (desk.data / "loader" / "loader.py").write_text(script, encoding="utf-8")
     write_entry(desk.data, "bad", parsed(desk, "bad", json.dumps({"script_url": "loader"})))
     with pytest.raises(SartorError):
-        Shelf(desk).dataset("bad")
+        Cache(desk).dataset("bad")
     assert not (tmp_path / "ran").exists()

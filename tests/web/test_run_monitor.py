@@ -8,9 +8,9 @@ import random
 from pathlib import Path
 
 from sartor.base.rundir import RunDir
-from sartor.web.chart_options import MOST_POINTS, Curve, chart, smooth, thin
+from sartor.web.chart_options import MAX_POINTS, Curve, chart, smooth, thin
 from sartor.web.pages.run import grown
-from sartor.web.run_monitor import Watch, Watches, duration
+from sartor.web.run_monitor import RunMonitor, RunMonitors, duration
 
 
 def a_run(folder: Path) -> RunDir:
@@ -36,7 +36,7 @@ def step(run: RunDir, number: int, loss: float = 1.0) -> None:
 
 def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r")
-    watch = Watches().of(run)
+    watch = RunMonitors().of(run)
     step(run, 1, 3.0)
     first = watch.refresh()
     assert (watch.steps, watch.curves["loss"], watch.curves["speed"]) == ([1], [3.0], [200.0])
@@ -58,7 +58,7 @@ def test_steps_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
         step(run, number, float(number))
     run.event("eval", step=6, epoch=1.2, eval_loss=9.0)
     run.event("interrupted", signal=15, step=6)
-    watch = Watch(run)
+    watch = RunMonitor(run)
     watch.refresh()
     assert watch.state() == "interrupted"
     run.event("started", pid=os.getpid(), total_steps=10, step=4)
@@ -74,7 +74,7 @@ def test_another_run_in_the_same_folder_is_read_from_its_beginning(tmp_path: Pat
     run = a_run(tmp_path / "r")
     for number in range(1, 5):
         step(run, number)
-    watch = Watch(run)
+    watch = RunMonitor(run)
     watch.refresh()
     run.events.unlink()
     run.event("started", pid=os.getpid(), total_steps=3, step=0)
@@ -88,7 +88,7 @@ def test_thinning_keeps_the_extremes_and_the_ends() -> None:
     y[54_321], y[77_777], y[123] = 99.0, -99.0, math.nan
     x = list(range(100_000))
     points = thin(x, y)
-    assert len(points) <= MOST_POINTS
+    assert len(points) <= MAX_POINTS
     assert [54_321.0, 99.0] in points
     assert [77_777.0, -99.0] in points
     assert points[0] == [0.0, y[0]]
@@ -119,7 +119,7 @@ def test_a_line_is_made_once_for_all_windows_until_there_is_more(tmp_path: Path)
     run = a_run(tmp_path / "run")
     for number in range(1, 501):
         step(run, number, 9.0 if number == 321 else 1.0)
-    watch = Watch(run)
+    watch = RunMonitor(run)
     watch.refresh()
     line = watch.line("loss", most=100)
     assert [321.0, 9.0] in line

@@ -11,7 +11,7 @@ import pytest
 from sartor.base.errors import DataError
 from sartor.web.pages.data import pasted_suffix
 from sartor.web.uploads import keep
-from sartor.web.workspace import Desk, clean_name, dataset_name, plain
+from sartor.web.workspace import Workspace, clean_name, dataset_name, visible
 
 
 async def blocks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -64,11 +64,11 @@ def test_paths_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "desk").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "desk" / "link").symlink_to(tmp_path / "outside")
-    desk = Desk(tmp_path / "desk")
-    assert desk.inside("a/b") == tmp_path / "desk" / "a" / "b"
+    desk = Workspace(tmp_path / "desk")
+    assert desk.resolve_inside("a/b") == tmp_path / "desk" / "a" / "b"
     for name in ("..", "../outside", "/etc", "link", "link/x", "a/../../outside"):
         with pytest.raises(DataError):
-            desk.inside(name)
+            desk.resolve_inside(name)
 
 
 def test_a_dataset_is_named_after_its_file() -> None:
@@ -77,9 +77,9 @@ def test_a_dataset_is_named_after_its_file() -> None:
 
 
 def test_hostile_text_is_shown_as_text() -> None:
-    assert plain("a\x1b[31mred\x00") == "a␛[31mred␀"
-    assert plain("user\u202egnp.exe") == "user⟨U+202E⟩gnp.exe"
-    assert plain("line\r\nnext\tcell") == "line\nnext\tcell"
+    assert visible("a\x1b[31mred\x00") == "a␛[31mred␀"
+    assert visible("user\u202egnp.exe") == "user⟨U+202E⟩gnp.exe"
+    assert visible("line\r\nnext\tcell") == "line\nnext\tcell"
 
 
 def test_pasted_text_is_taken_for_what_it_is() -> None:

@@ -239,7 +239,7 @@ def test_settings_of_another_program_fill_the_form_and_their_cost_is_said_first(
     with page.expect_download() as download:
         page.get_by_role("button", name=t("train.save"), exact=True).click()
     saved = parse_yaml(Path(download.value.path()).read_text(encoding="utf-8"))
-    assert RunConfig.of(saved).flat() == RunConfig.of(parse_yaml(file.read_text(encoding="utf-8"))).flat()
+    assert RunConfig.from_dict(saved).flat() == RunConfig.from_dict(parse_yaml(file.read_text(encoding="utf-8"))).flat()
     assert complaints == []
 
 

@@ -8,7 +8,7 @@ from sartor.api.checking import check
 from sartor.api.compare_many import compare_several, is_endpoint
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
-from sartor.api.edit_dataset import add_row, rows_as_they_stand, save_version
+from sartor.api.edit_dataset import add_row, read_rows, save_version
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.generating import estimate_generation, generate
@@ -44,7 +44,7 @@ __all__ = [
     "predict",
     "report",
     "rerun",
-    "rows_as_they_stand",
+    "read_rows",
     "runs",
     "save_version",
     "score",

@@ -14,17 +14,17 @@ from sartor.checks.autofix import raw_rows
 from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
-    from sartor.checks import Checked, Mended
+    from sartor.checks import CheckResult, FixResult
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class CheckReport:
     """What was found, and what was written when it was asked for."""
 
-    checked: Checked
+    result: CheckResult
     rejected: int | None = None
     """Rows written to the file of rejects."""
-    mended: Mended | None = None
+    fixed: FixResult | None = None
 
 
 def check(
@@ -36,7 +36,7 @@ def check(
     progress: Progress | None = None,
     permissions: Permissions | None = None,
     **settings: object,
-) -> Inspection:
+) -> CheckReport:
     """Find what is wrong or odd in a dataset; writes the skipped rows to `rejects`, a mended copy to `fix`.
 
     Raises: DataError when the dataset cannot be read, or a file to write is one of its own.
@@ -56,5 +56,5 @@ def check(
         lost = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
         rejected = linting.write_rejects(Path(rejects), lost, raw_rows(loaded.spec, config.data.encoding, permissions))
     if fix:
-        mended = linting.mend(Path(fix), raw_rows(loaded.spec, config.data.encoding, permissions), loaded.spec)
-    return Inspection(checked, rejected, mended)
+        mended = linting.apply_fixes(Path(fix), raw_rows(loaded.spec, config.data.encoding, permissions), loaded.spec)
+    return CheckReport(checked, rejected, mended)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sartor.api.comparing import with_limit
+from sartor.api.comparing import with_token_limit
 from sartor.api.predicting import load_engine
 from sartor.api.prepare_data import load_named, prepare_rows
 from sartor.api.resolve_target import config_for, run_of
@@ -18,22 +18,21 @@ from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Example, Prediction
-from sartor.base.types import Sequence as Tokens
+from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
 from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
-    from sartor.evaluation.multi_model import Comparison, Contestant
+    from sartor.evaluation.multi_model import Candidate, Comparison
     from sartor.inference.engine import Engine
 
 Progress = Callable[[int, int | None], None]
 BASE = "base"
 
 
-def is_endpoint(thing: str) -> bool:
+def is_endpoint(target: str) -> bool:
     """Whether a thing to compare is an address: `http://host:port/v1#model`."""
-    return thing.startswith(("http://", "https://"))
+    return target.startswith(("http://", "https://"))
 
 
 def compare_several(
@@ -65,7 +64,7 @@ def compare_several(
     anew = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
     rows, notes = _rows(shared, runs, permissions, anew=anew, trust_remote_code=trust_remote_code)
     folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
-    contestants: list[Contestant] = []
+    contestants: list[Candidate] = []
     for place, name in enumerate(names):
         part = folder / f"{place + 1}-{_short(name)}"
         if is_endpoint(name):
@@ -89,19 +88,19 @@ def compare_several(
 
 def _settings(run: RunDir | None, names: Sequence[str], overrides: Iterable[str]) -> RunConfig:
     """The settings that all share: the first run's data and decoding, and what is written over them."""
-    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked) if run else {}
+    asked = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given) if run else {}
     asked = {key: value for key, value in asked.items() if not key.startswith("do_")}
     local = next((name for name in names if not is_endpoint(name) and name != BASE), None)
     asked.setdefault("model_name_or_path", local or "none")
-    return RunConfig.of({**asked, **dict(parse_override(item) for item in overrides)})
+    return RunConfig.from_dict({**asked, **dict(parse_override(item) for item in overrides)})
 
 
 def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig:
     """One thing's own model, adapter and template."""
     if name != BASE:
         return config_for(name, overrides)
-    asked = {key: value for key, value in shared.asked.items() if key != "adapter_name_or_path"}
-    return RunConfig.of(asked)
+    asked = {key: value for key, value in shared.given.items() if key != "adapter_name_or_path"}
+    return RunConfig.from_dict(asked)
 
 
 def _rows(
@@ -113,7 +112,7 @@ def _rows(
     """
     from sartor.api.prepare_data import make_encoder
 
-    anew = anew or ("eval_dataset" in shared.asked and not (runs and _held_out(runs[0])))
+    anew = anew or ("eval_dataset" in shared.given and not (runs and _held_out(runs[0])))
     if runs and not anew:
         encoder = make_encoder(shared, trust_remote_code=trust_remote_code)
         wanted = set(_held_out(runs[0]))
@@ -121,7 +120,7 @@ def _rows(
     else:
         found = list(load_named(shared, shared.data.eval_dataset, permissions).examples)
     rows = [row for row in found if isinstance(row, Demonstration)]
-    learned = {run.path.name: set(run.read_json("data.json")["split"]["learned"]) for run in runs}
+    learned = {run.path.name: set(run.read_json("data.json")["split"]["train"]) for run in runs}
     seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}
     notes = [
         f"{count} of {len(rows)} rows are left out: {name} learned from them."
@@ -130,7 +129,7 @@ def _rows(
     ]
     rows = [row for row in rows if row.origin.id not in seen]
     for run in runs:
-        same, said = _the_same(run, rows, permissions)
+        same, said = _require_same_rows(run, rows, permissions)
         rows = [row for row in rows if row.origin.id not in same]
         notes += said
     if not rows:
@@ -142,19 +141,19 @@ def _rows(
     return rows, notes
 
 
-def _the_same(
+def _require_same_rows(
     run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
 ) -> tuple[set[str], list[str]]:
     """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
-    from sartor.evaluation.contamination import leaks
+    from sartor.evaluation.contamination import find_leaks
 
-    config = RunConfig.of(read_yaml(run.config), str(run.config))
-    learned = set(run.read_json("data.json")["split"]["learned"])
+    config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
+    learned = set(run.read_json("data.json")["split"]["train"])
     try:
         examples = load_named(config, config.data.dataset, permissions).examples
     except SartorError as error:
         return set(), [f"Whether {run.path.name} learned the same texts could not be looked up: {error.what}"]
-    found = leaks([example for example in examples if example.origin.id in learned], rows)
+    found = find_leaks([example for example in examples if example.origin.id in learned], rows)
     same = {leak.held_out for leak in found if leak.similarity == 1.0}
     near, name = {leak.held_out for leak in found} - same, run.path.name
     left_out = f"{len(same)} of {len(rows)} rows are left out: {name} learned the same texts."
@@ -175,8 +174,8 @@ def _ask_engine(
     folder: Path,
     trust_remote_code: bool,
     progress: Progress | None,
-) -> Contestant:
-    from sartor.evaluation.multi_model import Contestant
+) -> Candidate:
+    from sartor.evaluation.multi_model import Candidate
     from sartor.evaluation.predict import predict
 
     engine = load_engine(config, trust_remote_code=trust_remote_code)
@@ -186,12 +185,12 @@ def _ask_engine(
         engine,
         rows,
         folder,
-        generation=with_limit(shared, encoded).generation,
+        generation=with_token_limit(shared, encoded).generation,
         metrics=shared.evaluation.metrics,
         losses={loss.id: loss.per_token for loss in losses},
         progress=progress,
     )
-    return Contestant(
+    return Candidate(
         _short(name),
         _fingerprint(engine),
         done.scores,
@@ -204,13 +203,13 @@ def _fingerprint(engine: Engine) -> str:
     return engine.fingerprint("tuned")
 
 
-def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[Tokens]:
+def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[TokenSequence]:
     """The rows as this model's tokens. Raises: DataError naming the first that it cannot take."""
     found = encoder.encode_all(list(rows))
     if found.skipped:
         skipped = found.skipped[0]
         raise DataError(f"A row cannot be shown to every model: {skipped.reason}", str(skipped.origin), skipped.fix)
-    return [row for row in found.encoded if isinstance(row, Tokens)]
+    return [row for row in found.encoded if isinstance(row, TokenSequence)]
 
 
 def _ask_endpoint(
@@ -220,11 +219,11 @@ def _ask_endpoint(
     shared: RunConfig,
     key_env: str | None,
     progress: Progress | None,
-) -> Contestant:
+) -> Candidate:
     """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
-    from sartor.evaluation.multi_model import Contestant
+    from sartor.evaluation.multi_model import Candidate
     from sartor.evaluation.predict import write
-    from sartor.evaluation.score import Scoring
+    from sartor.evaluation.score import Scorer
     from sartor.qa_generation.endpoint import Endpoint
 
     url, _, model = address.partition("#")
@@ -235,7 +234,7 @@ def _ask_endpoint(
         raise ConfigError(f"The environment has no {key_env}.", address, f"export {key_env}=…")
     limit = shared.generation.max_new_tokens
     ask = Endpoint(url, model, key, max_tokens=limit)
-    scoring, answers, scored = Scoring(shared.evaluation.metrics), [], []
+    scoring, answers, scored = Scorer(shared.evaluation.metrics), [], []
     for number, row in enumerate(rows, 1):
         told = ask(row.messages[:-1])
         scored.append(scoring.add(told.text, row.messages[-1].text))
@@ -256,7 +255,7 @@ def _ask_endpoint(
         if progress:
             progress(number, len(rows))
     write(folder, answers, scored, {"endpoint": url, "model": model, "rows": len(rows)})
-    return Contestant(_short(address), address, scoring.result())
+    return Candidate(_short(address), address, scoring.result())
 
 
 def _short(name: str) -> str:

@@ -16,15 +16,14 @@ from sartor.api.training import Run
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Encoded, Example, Ledger
-from sartor.base.types import Sequence as Tokens
+from sartor.base.types import Demonstration, Encoded, Example, Ledger, TokenSequence
 from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.evaluation.predict import Predictions
     from sartor.evaluation.verdict import Difference, Forgetting, Verdict
     from sartor.inference.engine import Engine
-    from sartor.inference.weights import Which
+    from sartor.inference.weights import WeightSet
 
 PROBE_ROWS = 20
 """Learned rows asked as well, to tell memory from skill."""
@@ -47,8 +46,8 @@ def compare(
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
-    from sartor.evaluation.contamination import leaks
-    from sartor.evaluation.verdict import make_verdict, memorisation
+    from sartor.evaluation.contamination import find_leaks
+    from sartor.evaluation.verdict import make_verdict, memorization
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides)
@@ -62,7 +61,7 @@ def compare(
     engine = load_engine(config, trust_remote_code=trust_remote_code)
     training = _training_view(folder, config)
     base = engine if engine.weights.has_both else load_engine(training, trust_remote_code=trust_remote_code)
-    engines: dict[Which, Engine] = {"base": base, "tuned": engine}
+    engines: dict[WeightSet, Engine] = {"base": base, "tuned": engine}
     rows = prepare_rows(training, engine.encoder, permissions)
     if on_ledger:
         on_ledger(rows.ledger)
@@ -72,19 +71,19 @@ def compare(
             str(folder.data),
             "Put the files back as they were; data.json holds their hashes.",
         )
-    config = with_limit(config, rows.held_out_ids)
-    probe = _probe(rows.learned, config.train.seed)
-    by_id = {e.origin.id: tokens for e, tokens in zip(rows.learned, rows.learned_ids, strict=False)}
+    config = with_token_limit(config, rows.held_out_ids)
+    probe = _probe(rows.train, config.train.seed)
+    by_id = {e.origin.id: tokens for e, tokens in zip(rows.train, rows.train_ids, strict=False)}
     probe_ids = [by_id[e.origin.id] for e in probe]
     held_out = _measure(engines, folder, "held_out", rows.held_out, rows.held_out_ids, config, frozenset(), progress)
     learned = _measure(
-        engines, folder, "learned", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
+        engines, folder, "train", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
     )
     primary, *others = held_out.differences
-    memory = memorisation(
+    memory = memorization(
         learned.differences[0],
         primary,
-        verbatim_learned=learned.verbatim,
+        verbatim_train=learned.verbatim,
         verbatim_held_out=held_out.verbatim,
     )
     forgotten = _forgetting(engines, progress) if config.evaluation.forgetting_probe else None
@@ -92,9 +91,9 @@ def compare(
     verdict = make_verdict(
         primary,
         others,
-        memorisation=memory,
+        memorization=memory,
         forgetting=forgotten,
-        leaks=leaks(rows.learned, rows.held_out),
+        leaks=find_leaks(rows.train, rows.held_out),
         judge=judged,
         base_name=config.model.model_name_or_path,
         tuned_name=folder.name,
@@ -133,7 +132,7 @@ class _Measured:
 
 
 def _measure(
-    engines: Mapping[Which, Engine],
+    engines: Mapping[WeightSet, Engine],
     run: RunDir,
     part: str,
     examples: Sequence[Example],
@@ -146,7 +145,7 @@ def _measure(
     from sartor.evaluation.verdict import compare_rows
 
     rows = [example for example in examples if isinstance(example, Demonstration)]
-    tokens = [row for row in encoded if isinstance(row, Tokens)]
+    tokens = [row for row in encoded if isinstance(row, TokenSequence)]
     values: dict[str, dict[str, Sequence[float]]] = {}
     better: dict[str, bool] = {"loss": False}
     for which, engine in engines.items():  # base first
@@ -189,7 +188,7 @@ def _measure(
     return _Measured(differences, done)
 
 
-def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> Forgetting:
+def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None) -> Forgetting:
     """Sixty general questions, before and after."""
     from sartor.evaluation.probes import ask, forgetting, questions
 
@@ -198,11 +197,11 @@ def _forgetting(engines: Mapping[Which, Engine], progress: Progress | None) -> F
     return forgetting(replies["base"], replies["tuned"])
 
 
-def with_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
+def with_token_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
     """`max_new_tokens` where none was asked: twice the longest reference, so that a model that never stops ends."""
-    if "max_new_tokens" in config.asked:
+    if "max_new_tokens" in config.given:
         return config
-    longest = max(row.label_tokens for row in references if isinstance(row, Tokens))
+    longest = max(row.label_tokens for row in references if isinstance(row, TokenSequence))
     return config.replace(max_new_tokens=min(config.generation.max_new_tokens, max(64, 2 * longest)))
 
 
@@ -210,8 +209,10 @@ def _training_view(run: RunDir, config: RunConfig) -> RunConfig:
     """The run's own data settings: what predict or compare overrides must not change the split."""
     from sartor.base.config import read_yaml
 
-    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked)
-    return RunConfig.of({key: value for key, value in asked.items() if not key.startswith("do_")}, str(run.config))
+    asked = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given)
+    return RunConfig.from_dict(
+        {key: value for key, value in asked.items() if not key.startswith("do_")}, str(run.config)
+    )
 
 
 def _probe(learned: Sequence[Example], seed: int) -> list[Example]:

@@ -10,14 +10,14 @@ from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.types import Ledger
-from sartor.data.import_file import Imported
+from sartor.data.import_file import ImportResult
 from sartor.data.import_file import import_file as write_dataset
 from sartor.data.load import Loaded, Permissions
 from sartor.data.load import load as load_dataset
 from sartor.prompt import label_view as drawing
 
 if TYPE_CHECKING:
-    from sartor.prompt.label_view import Shown
+    from sartor.prompt.label_view import LabelView
 
 
 def import_file(
@@ -31,7 +31,7 @@ def import_file(
     columns: Mapping[str, str] | None = None,
     format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
     delimiter: str | None = None,
-) -> Imported:
+) -> ImportResult:
     """Make a checked dataset from a csv, json or jsonl file and register it in `dataset_info.json`.
 
     Raises: DataError naming file, place and what to do; nothing is written then.
@@ -65,7 +65,7 @@ def show(
     on_ledger: Callable[[Ledger], None] | None = None,
     permissions: Permissions | None = None,
     **settings: Any,
-) -> Shown:
+) -> LabelView:
     """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).
@@ -76,7 +76,7 @@ def show(
         on_ledger(loaded.ledger)
     for example in loaded.examples:
         if example.origin.row == row:
-            return drawing.draw(example, make_encoder(config))
+            return drawing.label_view(example, make_encoder(config))
     for skipped in loaded.ledger.skipped:
         if skipped.origin.row == row:
             raise DataError(f"Row {row} is skipped: {skipped.reason}", str(skipped.origin), skipped.fix)

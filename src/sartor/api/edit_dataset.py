@@ -15,7 +15,7 @@ from sartor.checks.autofix import raw_rows
 from sartor.data.dataset_info import parse_entry, read_registry, write_entry
 from sartor.data.load import load_spec
 
-OF_THE_FILE = (
+FILE_KEYS = (
     "file_name",
     "file_sha1",
     "file_sha256",
@@ -33,7 +33,7 @@ OF_THE_FILE = (
 """Entry keys that speak of the old file, not of its columns."""
 
 
-def rows_as_they_stand(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin, Any]]:
+def read_rows(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin, Any]]:
     """Every row of a dataset as its file holds it, faulty ones too. Raises: DataError as `load` does."""
     return list(raw_rows(read_registry(Path(dataset_dir)).spec(name)))
 
@@ -57,7 +57,7 @@ def save_version(
     while f"{stem}-v{number}" in registry.entries or (folder / f"{stem}-v{number}.json").exists():
         number += 1
     new = f"{stem}-v{number}"
-    entry = {key: value for key, value in registry.entries[name].items() if key not in OF_THE_FILE}
+    entry = {key: value for key, value in registry.entries[name].items() if key not in FILE_KEYS}
     entry = {"file_name": f"{new}.json", **entry}
     target = folder / f"{new}.json"
     spec = parse_entry(new, entry, registry.path)
@@ -83,7 +83,7 @@ def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
     entries = read_registry(folder).entries if (folder / "dataset_info.json").exists() else {}
     if name in entries and entries[name] != entry:
         raise DataError(f"The dataset {name!r} has another form.", str(folder), "Rename it, then save again.")
-    rows = [value for _, value in rows_as_they_stand(name, folder)] if name in entries else []
+    rows = [value for _, value in read_rows(name, folder)] if name in entries else []
     text = "[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in (*rows, row)) + "\n]\n"
     atomic_write(target, text)
     write_entry(folder, name, entry)

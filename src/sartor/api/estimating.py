@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sartor.api.open_run import run_folder
 from sartor.api.prepare_data import make_encoder
-from sartor.api.training import build_model, pad_id, planned, rows_to_train, save_model
+from sartor.api.training import build_model, pad_id, plan_run, rows_to_train, save_model
 from sartor.base.config import RunConfig, read_config
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
@@ -40,7 +40,7 @@ def estimate(
         config = config.replace(**settings)
     encoder = make_encoder(config, trust_remote_code=trust_remote_code)
     rows = rows_to_train(config, encoder, permissions)
-    plan = planned(config, rows)
+    plan = plan_run(config, rows)
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def estimate(
             config,
             plan,
             model,
-            rows.sample or rows.learned_ids,
+            rows.sample or rows.train_ids,
             rows.held_out_ids,
             pad_id=pad_id(encoder.tokenizer),
             write_model=partial(save_model, model, encoder),

@@ -56,7 +56,7 @@ def export(
         trust_remote_code=trust_remote_code,
         dtype="bfloat16" if own_dtype(model) == "bfloat16" and not precise else "float32",
     )
-    engine.weights.keep_only("tuned")
+    engine.weights.discard_other("tuned")
     source = Source(engine, model, Path(adapters[0]) if adapters else None, _name(config, target), trust_remote_code)
     options: dict[str, Any] = {"check": check, "dtype": dtype} | ({"quant": quant} if quant else {})
     exported: Exported = form.export(source, folder, **options)

@@ -10,17 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import ConfigError
-from sartor.base.files import locked
+from sartor.base.files import file_lock
 from sartor.base.types import Message
 from sartor.qa_generation import run as generating
 from sartor.qa_generation.documents import read_document
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.output import check_name, write
-from sartor.qa_generation.pairs import Grounded, Passage
+from sartor.qa_generation.pairs import GroundedPair, Passage
 from sartor.qa_generation.prompt_files import LANGUAGES, Prompt, language_of, read_prompt
-from sartor.qa_generation.requests_plan import CALL_S, SMALL_CALL_S, Estimate, each_for, passages_of, spread, tasks_of
+from sartor.qa_generation.requests_plan import (
+    CALL_S,
+    SMALL_CALL_S,
+    Estimate,
+    pairs_per_passage,
+    passages_of,
+    spread_order,
+    tasks_of,
+)
 from sartor.qa_generation.requests_plan import estimate as estimate_tasks
-from sartor.qa_generation.run import Complete, Completion, Generated
+from sartor.qa_generation.run import Complete, Completion, GenerationOutcome
 
 CHARACTERS = 1200
 ANSWER_TOKENS = 1024
@@ -30,10 +38,10 @@ WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class GenerationResult:
     """What was generated and where it was written; `table` is None when no pair could be used."""
 
-    generated: Generated
+    generated: GenerationOutcome
     table: Path | None
     dataset_file: Path | None
     spent: float = 0.0
@@ -41,7 +49,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class GenerationSetup:
     """What one run asks about, of whom, and how."""
 
     passages: list[Passage]
@@ -74,7 +82,7 @@ def estimate_generation(
 
     Raises: DataError, ConfigError.
     """
-    asking = _asking(
+    asking = _set_up(
         documents, name, Path(dataset_dir), encoding, language, prompt, style, multi_turn, model, endpoint, workers
     )
     return _estimate(asking, per_chunk, pairs, multi_turn, price_in, price_out)
@@ -101,9 +109,9 @@ def generate(
     workers: int = WORKERS,
     stop: threading.Event | None = None,
     on_estimate: Callable[[Estimate], None] | None = None,
-    on_pair: Callable[[Grounded], None] | None = None,
+    on_pair: Callable[[GroundedPair], None] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Made:
+) -> GenerationResult:
     """Write `<name>.csv` and a registered dataset of grounded pairs; a killed call goes on where it was.
 
     `per_chunk` questions for each passage (two), or `pairs` in all, spread over the passages; `multi_turn` makes
@@ -121,7 +129,7 @@ def generate(
     if max_cost is not None and not (price_in or price_out):
         raise ConfigError("A cap needs prices.", "--max-cost", "Add --price-in and --price-out.")
     folder = Path(dataset_dir)
-    asking = _asking(documents, name, folder, encoding, language, prompt, style, multi_turn, model, endpoint, workers)
+    asking = _set_up(documents, name, folder, encoding, language, prompt, style, multi_turn, model, endpoint, workers)
     expected = _estimate(asking, per_chunk, pairs, multi_turn, price_in, price_out)
 
     def told(found: Estimate) -> None:
@@ -147,10 +155,10 @@ def generate(
         )
     else:
         complete = _embedded(model)
-        if expected.calls and isinstance(complete, Local):
+        if expected.calls and isinstance(complete, LocalModel):
             complete.load()
     path = asking.journal.path
-    with locked(path):
+    with file_lock(path):
         found = generating.generate(
             asking.passages,
             complete,
@@ -167,10 +175,10 @@ def generate(
             progress=progress,
         )
         table, rows = write(found.pairs, name, folder) if found.pairs else (None, None)
-    return Made(found, table, rows, float(getattr(complete, "spent", 0.0)))
+    return GenerationResult(found, table, rows, float(getattr(complete, "spent", 0.0)))
 
 
-def _asking(
+def _set_up(
     documents: Sequence[str | Path],
     name: str,
     folder: Path,
@@ -182,7 +190,7 @@ def _asking(
     model: str,
     endpoint: str | None,
     workers: int,
-) -> Asking:
+) -> GenerationSetup:
     if language is not None and language not in LANGUAGES:
         raise ConfigError(
             f"There is no prompt for {language!r}.", "--language", "Write en or zh, or use --prompt FILE."
@@ -198,7 +206,7 @@ def _asking(
         small=endpoint is None and model == EMBEDDED,
     )
     limit = SMALL_TOKENS if asked.by_sentence else ANSWER_TOKENS if endpoint else ANSWER_TOKENS // 2
-    return Asking(
+    return GenerationSetup(
         passages, asked, _journal(folder, name), f"{endpoint or ''} {model}", limit, workers if endpoint else 1
     )
 
@@ -210,11 +218,16 @@ def _journal(folder: Path, name: str) -> Journal:
 
 
 def _estimate(
-    asking: Asking, per_chunk: int | None, pairs: int | None, multi_turn: bool, price_in: float, price_out: float
+    asking: GenerationSetup,
+    per_chunk: int | None,
+    pairs: int | None,
+    multi_turn: bool,
+    price_in: float,
+    price_out: float,
 ) -> Estimate:
     gather = multi_turn and asking.prompt.by_sentence
-    each = each_for(pairs, per_chunk, len(asking.passages), gather)
-    order = [asking.passages[n] for n in spread(len(asking.passages))] if pairs is not None else asking.passages
+    each = pairs_per_passage(pairs, per_chunk, len(asking.passages), gather)
+    order = [asking.passages[n] for n in spread_order(len(asking.passages))] if pairs is not None else asking.passages
     wanted = pairs * each if pairs is not None and gather else pairs
     return estimate_tasks(
         tasks_of(order, asking.prompt, each),
@@ -231,10 +244,10 @@ def _estimate(
 
 def _embedded(model: str) -> Complete:
     """A local model."""
-    return Local(model)
+    return LocalModel(model)
 
 
-class Local:
+class LocalModel:
     """Completes one conversation at a time on this machine."""
 
     def __init__(self, model: str) -> None:

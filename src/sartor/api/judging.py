@@ -12,14 +12,14 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir, read_json_lines
 
 if TYPE_CHECKING:
-    from sartor.evaluation.judge import Ask, Judged, Winner
+    from sartor.evaluation.judge import Ask, JudgeResult, Winner
 
 
 def judge_run(
     run: RunDir, config: RunConfig, *, ask: Ask | None = None, progress: Callable[[int, int | None], None] | None = None
-) -> Judged:
+) -> JudgeResult:
     """Both orders of every held-out row. Raises: ConfigError without a model's name, DataError, EndpointError."""
-    from sartor.evaluation.judge import Endpoint, Rivals, judge
+    from sartor.evaluation.judge import AnswerPair, Endpoint, judge
 
     settings = config.evaluation
     if ask is None:
@@ -28,7 +28,7 @@ def judge_run(
         ask = Endpoint(settings.judge_endpoint, settings.judge_model, settings.judge_api_key)
     base, tuned = (_answers(run, which) for which in ("base", "tuned"))
     rivals = [
-        Rivals(id, str(row["question"]), str(base[id]["predict"]), str(row["predict"]), row["label"])
+        AnswerPair(id, str(row["question"]), str(base[id]["predict"]), str(row["predict"]), row["label"])
         for id, row in tuned.items()
         if id in base
     ]

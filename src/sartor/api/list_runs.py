@@ -43,7 +43,7 @@ def runs(folder: str | Path = "runs") -> list[RunSummary]:
 def summary(run: RunDir) -> RunSummary:
     """What a list shows of one run, from its config, events and verdict."""
     try:
-        config = RunConfig.of(read_yaml(run.config), str(run.config))
+        config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     except SartorError:
         return RunSummary(run.name, str(run.path), "damaged", "–", "–")
     facts: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def rerun(run: str | Path, *, output_dir: str | Path | None = None, callbacks: S
     Raises: RunError when a data file it learned from is gone or different (naming it).
     """
     before = RunDir(Path(run))
-    config = RunConfig.of(read_yaml(before.config), str(before.config))
+    config = RunConfig.from_dict(read_yaml(before.config), str(before.config))
     for file in before.read_json("data.json")["datasets"]:
         path = Path(file["path"])
         if not path.exists() or sha256_file(path) != file["sha256"]:

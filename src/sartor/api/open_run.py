@@ -48,7 +48,7 @@ def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool,
         raise RunError("This run is being trained right now.", str(run.path), "Wait for it, or stop it first.")
     if run.exists():
         if not fresh and not (state == "finished" and config.train.overwrite_output_dir):
-            changed = differences(RunConfig.of(read_yaml(run.config), str(run.config)), config)
+            changed = differences(RunConfig.from_dict(read_yaml(run.config), str(run.config)), config)
             begun = state != "new" or bool(run.checkpoints())
             if begun and changed and not allow_changed:
                 raise _changed_error(run, changed)
@@ -61,7 +61,7 @@ def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool,
             "The folder holds other things than a run.", str(run.path), "Choose another output_dir, or empty it."
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    atomic_write(run.config, to_yaml(config.asked))
+    atomic_write(run.config, to_yaml(config.given))
     if source is not None:
         atomic_write(run.source, mask_secrets(source))
     return "new"

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sartor.api.prepare_data import load_named, stop_when_too_much_is_skipped
+from sartor.api.prepare_data import check_skipped_limit, load_named
 from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError
@@ -66,10 +66,10 @@ def rows_to_predict(
     Raises: ConfigError when there are none; DataError when too many rows are skipped.
     """
     run = trained_run(config)
-    split = run.read_json("data.json")["split"] if run and run.data.exists() else {"learned": [], "held_out": []}
+    split = run.read_json("data.json")["split"] if run and run.data.exists() else {"train": [], "held_out": []}
     names = config.data.eval_dataset or config.data.dataset
     loaded = load_named(config, names, permissions)
-    stop_when_too_much_is_skipped(loaded.ledger, config.data.max_skipped)
+    check_skipped_limit(loaded.ledger, config.data.max_skipped)
     rows = [example for example in loaded.examples if isinstance(example, Demonstration)]
     if run and not config.data.eval_dataset:
         held_out = set(split["held_out"])
@@ -82,8 +82,8 @@ def rows_to_predict(
         )
     read = loaded.ledger
     kept = {row.origin.id for row in rows}
-    ledger = replace(read, learned=0, held_out=len(kept), left_out=read.left_out + read.learned - len(kept))
-    return rows, frozenset(split["learned"]), ledger
+    ledger = replace(read, training=0, held_out=len(kept), left_out=read.left_out + read.training - len(kept))
+    return rows, frozenset(split["train"]), ledger
 
 
 def predict(

@@ -11,10 +11,10 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
-from sartor.base.process import no_cycle_search
+from sartor.base.process import gc_paused
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, Permissions, SourceFile, load_many
-from sartor.data.split import Split, read_saved, split_loaded
+from sartor.data.split import Split, read_split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
 from sartor.prompt.row_stream import RowStream
 from sartor.prompt.template import Template
@@ -26,48 +26,48 @@ Progress = Callable[[int, int | None], None]
 class PreparedRows:
     """Rows to learn from and rows held out, as examples and as tokens, and where every row went."""
 
-    learned: list[Example]
+    train: list[Example]
     held_out: list[Example]
-    learned_ids: Sequence[Encoded]
+    train_ids: Sequence[Encoded]
     held_out_ids: Sequence[Encoded]
     ledger: Ledger
     files: tuple[SourceFile, ...]
-    from_store: bool = False
+    from_cache: bool = False
     """Whether the tokens to learn were read from the store, not made now."""
     sample: Sequence[Encoded] = ()
     """Of a stream: rows to plan by."""
-    known_by: str = ""
+    file_names: str = ""
     """Of a stream: the hash of what decides its rows."""
-    learned_names: tuple[str, ...] = ()
+    train_names: tuple[str, ...] = ()
     """Of a stream: the ids of the rows that were learned."""
-    so_far: Callable[[int], PreparedRows] | None = None
+    streamed_ledger: Callable[[int], PreparedRows] | None = None
     """Of a stream: the same with ids and ledger of the rows before a position."""
 
     @property
     def digest(self) -> str:
         """SHA-256 over the ids and learned spans of all rows, in order."""
-        if self.known_by:
-            return self.known_by
+        if self.file_names:
+            return self.file_names
         digest = hashlib.sha256()
-        for row in (*self.learned_ids, *self.held_out_ids):
+        for row in (*self.train_ids, *self.held_out_ids):
             for sequence in sequences_of(row):
                 digest.update(sequence.ids.tobytes())
-                digest.update(repr(sequence.learned).encode())
+                digest.update(repr(sequence.label_spans).encode())
         return digest.hexdigest()
 
     def close(self) -> None:
         """End a stream's thread."""
-        if isinstance(self.learned_ids, RowStream):
-            self.learned_ids.close()
+        if isinstance(self.train_ids, RowStream):
+            self.train_ids.close()
 
 
 def sequences_of(row: Encoded) -> tuple[Any, ...]:
     """The one or two token sequences of an encoded row."""
-    from sartor.base.types import Judged, Pair
+    from sartor.base.types import Pair, UnpairedSequence
 
     if isinstance(row, Pair):
         return row.chosen, row.rejected
-    return (row.sequence,) if isinstance(row, Judged) else (row,)
+    return (row.sequence,) if isinstance(row, UnpairedSequence) else (row,)
 
 
 def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encoder:
@@ -78,7 +78,7 @@ def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encod
         config.model.model_name_or_path, revision=config.model.model_revision, trust_remote_code=trust_remote_code
     )
     prompt = config.prompt
-    template = Template.of(
+    template = Template.from_tokenizer(
         tokenizer, prompt.template, default_system=prompt.default_system, enable_thinking=prompt.enable_thinking
     )
     return Encoder(tokenizer, template, prompt)
@@ -107,7 +107,7 @@ def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissio
     )
 
 
-@no_cycle_search()
+@gc_paused()
 def prepare_rows(
     config: RunConfig, encoder: Encoder, permissions: Permissions | None = None, progress: Progress | None = None
 ) -> PreparedRows:
@@ -121,19 +121,19 @@ def prepare_rows(
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset, permissions))
         held_out += sources[1].examples
-    learned_rows, from_store = _encode_learned(config, encoder, parts.learned, sources[0], progress)
+    learned_rows, from_store = _encode_train(config, encoder, parts.train, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)
     lost = {skipped.origin.id: skipped for skipped in (*learned_rows.skipped, *held_out_rows.skipped)}
-    learned = [example for example in parts.learned if example.origin.id not in lost]
+    learned = [example for example in parts.train if example.origin.id not in lost]
     held_out = [example for example in held_out if example.origin.id not in lost]
     loaded = sum((source.ledger for source in sources), Ledger())
     ledger = replace(
         loaded,
-        learned=len({example.origin.id for example in learned}),
+        training=len({example.origin.id for example in learned}),
         held_out=len({example.origin.id for example in held_out}),
         skipped=(*loaded.skipped, *lost.values()),
     )
-    stop_when_too_much_is_skipped(ledger, config.data.max_skipped)
+    check_skipped_limit(ledger, config.data.max_skipped)
     if not learned_rows.encoded:
         raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), first_reason(ledger))
     files = tuple(file for source in sources for file in source.files)
@@ -148,12 +148,12 @@ def _parts(config: RunConfig, loaded: Loaded) -> Split:
     return split_loaded(loaded, config.data.val_size, split_seed(config))
 
 
-def _encode_learned(
+def _encode_train(
     config: RunConfig, encoder: Encoder, examples: Sequence[Example], loaded: Loaded, progress: Progress | None
 ) -> tuple[EncodedRows, bool]:
     """The tokens of many rows are kept in the user's cache, under the hash of files, registry, settings and code."""
     from sartor.model.load import cache_folder
-    from sartor.prompt.token_cache import encode_stored
+    from sartor.prompt.token_cache import encode_cached
 
     if not loaded.files:  # a hub's rows have no file here to know them by
         return encoder.encode_all(examples, progress), False
@@ -165,10 +165,10 @@ def _encode_learned(
         "stage": config.method.stage,
         "seed": split_seed(config),
     }
-    return encode_stored(encoder, examples, cache_folder() / "tokens", inputs, progress)
+    return encode_cached(encoder, examples, cache_folder() / "tokens", inputs, progress)
 
 
-def stop_when_too_much_is_skipped(ledger: Ledger, max_skipped: float) -> None:
+def check_skipped_limit(ledger: Ledger, max_skipped: float) -> None:
     """Raises: DataError when the skipped rows are more than `max_skipped` (a fraction below 1, or a count)."""
     allowed = max_skipped if max_skipped >= 1 else max_skipped * ledger.read
     if len(ledger.skipped) <= allowed:
@@ -197,8 +197,8 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
         "split": {
             "val_size": config.data.val_size,
             "seed": split_seed(config),
-            "saved": {name: there.by for name in config.data.dataset if (there := read_saved(folder, name))},
-            "learned": list(rows.learned_names) or [example.origin.id for example in rows.learned],
+            "saved": {name: there.by for name in config.data.dataset if (there := read_split(folder, name))},
+            "train": list(rows.train_names) or [example.origin.id for example in rows.train],
             "held_out": [example.origin.id for example in rows.held_out],
         },
         "ledger": ledger_json(rows.ledger),
@@ -223,6 +223,6 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
         for s in ledger.skipped
     ]
     counts: Mapping[str, int] = {
-        name: getattr(ledger, name) for name in ("read", "learned", "held_out", "left_out", "repeats")
+        name: getattr(ledger, name) for name in ("read", "training", "held_out", "left_out", "repeats")
     }
     return {**counts, "skipped": skipped, "notes": [str(note) for note in ledger.notes]}

@@ -20,8 +20,8 @@ def config_for(target: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     settings = dict(parse_override(item) for item in overrides)
     run = run_of(path)
     if run is None and not (path / "adapter_config.json").exists():
-        return RunConfig.of({"model_name_or_path": str(target), **settings})
-    asked = dict(RunConfig.of(read_yaml(run.config), str(run.config)).asked) if run else {}
+        return RunConfig.from_dict({"model_name_or_path": str(target), **settings})
+    asked = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given) if run else {}
     for key in ("do_train", "do_eval", "do_predict", "export_dir"):
         asked.pop(key, None)
     if (path / "adapter_config.json").exists():
@@ -32,7 +32,7 @@ def config_for(target: str | Path, overrides: Iterable[str] = ()) -> RunConfig:
     else:
         state = run.state() if run else "no run"
         raise ModelError(f"There are no weights in this folder (state: {state}).", str(path), "Finish the training.")
-    return RunConfig.of({**asked, **settings}, str(path))
+    return RunConfig.from_dict({**asked, **settings}, str(path))
 
 
 def run_of(path: Path) -> RunDir | None:

@@ -27,7 +27,7 @@ def with_spread(
     """
     from sartor.evaluation.verdict import spread_of
 
-    config = RunConfig.of(read_yaml(run.config), str(run.config))
+    config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     split_seed = config.train.seed if config.data.split_seed is None else config.data.split_seed
     differences = [verdict.primary.difference]
     for seed in range(config.train.seed + 1, config.train.seed + seeds):

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sartor.base.errors import ConfigError, nearest
+from sartor.base.errors import ConfigError, close_matches
 from sartor.base.types import Origin
 from sartor.checks.lint_input import row_of
 from sartor.checks.near_duplicates import near_pairs
@@ -21,12 +21,12 @@ class Leak:
     """A held-out row and the row to learn from that is nearly the same (similarity 1.0: equal)."""
 
     held_out: Origin
-    learned: Origin
+    train: Origin
     similarity: float
 
 
 @dataclass(frozen=True, slots=True)
-class Divided:
+class SplitResult:
     """A saved split, where it lies, and the near-duplicates across it."""
 
     saved: SavedSplit
@@ -45,7 +45,7 @@ def split(
     stage: str = "sft",
     encoding: str | None = None,
     permissions: Permissions | None = None,
-) -> Divided:
+) -> SplitResult:
     """Split a dataset by seed, or by the values of a column (`by`; `section` is the source section of generated rows).
 
     Rows of one value stay on one side; `held_out` names the values to hold out instead of drawing them. The ids are
@@ -64,10 +64,10 @@ def split(
     else:
         groups = _groups(loaded, by, encoding, permissions)
         parts = splitting.split_groups(loaded.examples, groups, val_size, seed, held_out)
-    learned, apart = ([*dict.fromkeys(e.origin.id for e in side)] for side in (parts.learned, parts.held_out))
+    learned, apart = ([*dict.fromkeys(e.origin.id for e in side)] for side in (parts.train, parts.held_out))
     files = tuple(file.sha256 for file in loaded.files)
     saved = SavedSplit(name, by or "seed", float(val_size), seed, files, tuple(learned), tuple(apart))
-    return Divided(saved, splitting.save(folder, saved), _leaks(parts))
+    return SplitResult(saved, splitting.save_split(folder, saved), _leaks(parts))
 
 
 def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissions | None) -> dict[str, str]:
@@ -81,7 +81,7 @@ def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissi
             cell = raw.value.get(by)
             groups[origin.id] = "" if cell is None else str(cell)
     if by not in columns:
-        near = nearest(by, columns, 1)
+        near = close_matches(by, columns, 1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"No row has the column {by!r}.", loaded.spec.name, f"{hint}There are: {sorted(columns)}.")
     return groups
@@ -89,7 +89,7 @@ def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissi
 
 def _leaks(parts: splitting.Split) -> tuple[Leak, ...]:
     """For each held-out row the row to learn from that is most like it, where it is nearly the same."""
-    learned = list({example.origin.id: example for example in parts.learned}.values())
+    learned = list({example.origin.id: example for example in parts.train}.values())
     apart = list({example.origin.id: example for example in parts.held_out}.values())
     rows = [*learned, *apart]
     best: dict[int, Leak] = {}

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from sartor.api.prepare_data import PreparedRows, first_reason, load_named, split_seed, stop_when_too_much_is_skipped
+from sartor.api.prepare_data import PreparedRows, check_skipped_limit, first_reason, load_named, split_seed
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.types import Example, Ledger, Note, Skipped
 from sartor.data.load import Permissions, SourceFile
-from sartor.data.streaming import Stream, open_stream, shuffled
+from sartor.data.streaming import ExampleStream, open_stream, shuffled
 from sartor.prompt.encode import Encoder
 from sartor.prompt.row_stream import RowStream
 
@@ -54,14 +54,14 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
         encoding=data.encoding,
         permissions=permissions,
     )
-    held_out, files, other = list(islice(source.rows(_not_told), round(data.val_size))), source.files, Ledger()
+    held_out, files, other = list(islice(source.rows(_drop_skipped), round(data.val_size))), source.files, Ledger()
     if data.eval_dataset:
         loaded = load_named(config, data.eval_dataset, permissions)
         held_out, files, other = held_out + loaded.examples, (*files, *loaded.files), loaded.ledger
     held_out_rows = encoder.encode_all(held_out)
     lost = {skipped.origin.id for skipped in held_out_rows.skipped}
     held_out = [example for example in held_out if example.origin.id not in lost]
-    other = replace(other, learned=0, held_out=len(held_out), skipped=(*other.skipped, *held_out_rows.skipped))
+    other = replace(other, training=0, held_out=len(held_out), skipped=(*other.skipped, *held_out_rows.skipped))
     looked = _Pass(source, config)
     sample = encoder.encode_all(islice(looked.rows(), SAMPLE))
     looked.skipped += sample.skipped
@@ -69,7 +69,7 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
     ledger = looked.ledger(other, len(learned))
     if not learned:
         raise DataError("No row is left to learn from.", ", ".join(data.dataset), first_reason(ledger))
-    stop_when_too_much_is_skipped(ledger, data.max_skipped)
+    check_skipped_limit(ledger, data.max_skipped)
     notes = (Note("streamed", {"rows": ledger.read}), *encoder.take_notes())
     running = _Pass(source, config)
     seed = config.train.seed if config.train.data_seed is None else config.train.data_seed
@@ -90,31 +90,31 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
         replace(ledger, notes=notes),
         files,
         sample=sample.encoded,
-        known_by=_known_by(files, config),
+        file_names=_known_by(files, config),
     )
 
     def so_far(position: int) -> PreparedRows:
-        uses = stream.uses(position)
+        uses = stream.release_before(position)
         found = running.ledger(other, len(uses), sum(uses.values()) - len(uses))
-        return replace(prepared, ledger=replace(found, notes=encoder.take_notes()), learned_names=tuple(uses))
+        return replace(prepared, ledger=replace(found, notes=encoder.take_notes()), train_names=tuple(uses))
 
-    return replace(prepared, so_far=so_far)
+    return replace(prepared, streamed_ledger=so_far)
 
 
 @dataclass(slots=True)
 class _Pass:
     """Reads the rows behind those held out, and counts the first time through."""
 
-    source: Stream
+    source: ExampleStream
     config: RunConfig
     skipped: list[Skipped] = field(default_factory=list)
     read: int = 0
-    turns: int = 0
+    passes: int = 0
 
     def rows(self) -> Iterator[Example]:
-        first, held_out = self.turns == 0, round(self.config.data.val_size)
-        self.turns += 1
-        for number, example in enumerate(self.source.rows(self._unreadable if first else _not_told), 1):
+        first, held_out = self.passes == 0, round(self.config.data.val_size)
+        self.passes += 1
+        for number, example in enumerate(self.source.rows(self._unreadable if first else _drop_skipped), 1):
             self.read += first
             if number > held_out:
                 yield example
@@ -123,7 +123,7 @@ class _Pass:
         """Raises: DataError when they are too many."""
         self.skipped.append(row)
         if self.read >= SAMPLE:
-            stop_when_too_much_is_skipped(self.ledger(Ledger(), 0), self.config.data.max_skipped)
+            check_skipped_limit(self.ledger(Ledger(), 0), self.config.data.max_skipped)
 
     def _unreadable(self, row: Skipped) -> None:
         self.read += 1
@@ -136,7 +136,7 @@ class _Pass:
         return Ledger(read, learned, other.held_out, rest, repeats, skipped)
 
 
-def _not_told(row: Skipped) -> None:
+def _drop_skipped(row: Skipped) -> None:
     """It is told by another pass."""
 
 

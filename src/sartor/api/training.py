@@ -17,7 +17,7 @@ from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepa
 from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, DataError, RunError
-from sartor.base.files import locked, sha256_file
+from sartor.base.files import file_lock, sha256_file
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
 from sartor.data.load import Permissions
@@ -78,7 +78,7 @@ def train(
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     first, one = _join(config)
-    with locked(run.path) if first else nullcontext():
+    with file_lock(run.path) if first else nullcontext():
         opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed) if first else None
         opened = one(opened)
         if opened == "finished":
@@ -125,7 +125,7 @@ def _train(
         plan = Plan.from_json(run.read_json("plan.json"))
         preflight = False
     else:
-        plan = Plan.from_json(plan_of.read_json("plan.json")) if plan_of else planned(config, rows)
+        plan = Plan.from_json(plan_of.read_json("plan.json")) if plan_of else plan_run(config, rows)
         if first:
             run.write_json("data.json", data_json(rows, config, encoder))
             run.write_json("env.json", environment())
@@ -142,21 +142,21 @@ def _train(
             config,
             plan,
             model,
-            rows.sample or rows.learned_ids,
+            rows.sample or rows.train_ids,
             rows.held_out_ids,
             pad_id=pad_id(encoder.tokenizer),
             write_model=write_model,
             reference=reference,
         )
         run.write_json("plan.json", plan.to_json())
-        _tell(run.event("preflight", **found.to_json()), callbacks)
+        _notify(run.event("preflight", **found.to_json()), callbacks)
     with closing(rows):
         results = loop.train(
             run,
             config,
             plan,
             model,
-            rows.learned_ids,
+            rows.train_ids,
             rows.held_out_ids,
             pad_id=pad_id(encoder.tokenizer),
             write_model=write_model,
@@ -166,10 +166,10 @@ def _train(
             resume=one(_resume_from(run, config, resume, callbacks) if first else None),
             reference=reference,
             sample=make_sampler(model, encoder, config),
-            replay=_shortages(plan_of),
+            replay=_oom_divisors(plan_of),
         )
-        if rows.so_far and first:
-            taken = rows.so_far(results["steps"] * plan.global_batch)
+        if rows.streamed_ledger and first:
+            taken = rows.streamed_ledger(results["steps"] * plan.global_batch)
             run.write_json("data.json", data_json(taken, config, encoder))
     del model
     release_memory()
@@ -185,14 +185,14 @@ def rows_to_train(config: RunConfig, encoder: Encoder, permissions: Permissions 
     return prepare_rows(config, encoder, permissions)
 
 
-def planned(config: RunConfig, rows: PreparedRows) -> Plan:
+def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
     """The plan for these rows on this machine. Raises: ConfigError; DataError when the stage learns from other rows."""
     from sartor.model.load import device_of, shape_of
-    from sartor.training.plan import Facts, make_plan
+    from sartor.training.plan import PlanInputs, make_plan
 
     _check_kind(rows, config)
     shape = shape_of(config.model)
-    facts = Facts.of(rows.sample or rows.learned_ids, rows.held_out_ids, device_of(config.model), shape)
+    facts = PlanInputs.from_rows(rows.sample or rows.train_ids, rows.held_out_ids, device_of(config.model), shape)
     if rows.sample:  # a longer row may come
         facts = replace(facts, longest=max(facts.longest, config.prompt.cutoff_len))
     return make_plan(config, facts)
@@ -226,12 +226,12 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
     return model, reference
 
 
-def _tell(event: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
+def _notify(event: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
     for callback in callbacks:
         callback.on_event(event)
 
 
-def _shortages(before: RunDir | None) -> dict[int, int]:
+def _oom_divisors(before: RunDir | None) -> dict[int, int]:
     """Step → divisor of the micro-batches, where the run that is repeated ran out of memory."""
     events = before.read_events() if before else ()
     return {event["step"]: event["micro_divisor"] for event in events if event["kind"] == "oom"}
@@ -245,7 +245,7 @@ def _join(config: RunConfig) -> tuple[bool, Callable[[Any], Any]]:
     from sartor.training.distributed import processes
 
     processes.start(device_of(config.model), bool(config.train.deepspeed))
-    return processes.rank() == 0, processes.from_first
+    return processes.rank() == 0, processes.broadcast
 
 
 def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
@@ -260,8 +260,8 @@ def _check_kind(rows: PreparedRows, config: RunConfig) -> None:
     from sartor.base import registry
 
     stage: Any = registry.plugin("sartor.training.stages", config.method.stage)
-    for row in (*(rows.sample or rows.learned_ids), *rows.held_out_ids):
-        if not isinstance(row, stage.KIND):
+    for row in (*(rows.sample or rows.train_ids), *rows.held_out_ids):
+        if not isinstance(row, stage.ACCEPTS):
             raise DataError(
                 f"Stage {config.method.stage} {stage.TEXT}.", str(row.origin), "Or choose the stage that fits the data."
             )
@@ -296,16 +296,16 @@ def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequen
     wanted = config.train.resume_from_checkpoint
     if isinstance(wanted, str):
         folder = Path(wanted)
-        if wrong := checkpoint.fault(folder):
+        if wrong := checkpoint.verify(folder):
             raise RunError(
                 f"The checkpoint cannot be used: {wrong}.", wanted, "Leave the key out: the newest is found."
             )
         return folder
     if not resume:
         return None
-    found, passed_over = checkpoint.newest(run)
+    found, passed_over = checkpoint.latest(run)
     for text in passed_over:
-        _tell(run.event("warning", text=f"not used: {text}"), callbacks)
+        _notify(run.event("warning", text=f"not used: {text}"), callbacks)
     return found
 
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sartor.base.errors import ConfigError, did_you_mean
-from sartor.base.llamafactory_keys import ACCEPTED, REFUSED
+from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
 from sartor.base.settings import (
     SECTIONS,
     DataSettings,
@@ -42,36 +42,36 @@ class RunConfig(BaseModel):
     evaluation: EvaluationSettings = EvaluationSettings()
     generation: GenerationSettings = GenerationSettings()
     export: ExportSettings = ExportSettings()
-    asked: Mapping[str, Any] = Field(default_factory=dict)
-    accepted: Mapping[str, str] = Field(default_factory=dict)
+    given: Mapping[str, Any] = Field(default_factory=dict)
+    ignored_keys: Mapping[str, str] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], where: str = "") -> RunConfig:
+    def from_dict(cls, settings: Mapping[str, Any], where: str = "") -> RunConfig:
         """Parse flat settings.
 
         Raises: ConfigError for an unknown key (with the nearest), a refused key (with what to write), a bad value,
         a literal secret.
         """
         grouped: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-        accepted: dict[str, str] = {}
+        ignored: dict[str, str] = {}
         for key, value in settings.items():
             section = section_of().get(key)
             _refuse_literal_secret(key, value, where)
-            if section and not (key in REFUSED and value):
+            if section and not (key in UNSUPPORTED_KEYS and value):
                 if value is not None:
                     grouped[section][key] = value
-            elif key in ACCEPTED:
-                accepted[key] = ACCEPTED[key]
-            elif key in REFUSED:
-                raise ConfigError(f"The setting {key!r} is not used here.", where, REFUSED[key])
+            elif key in IGNORED_KEYS:
+                ignored[key] = IGNORED_KEYS[key]
+            elif key in UNSUPPORTED_KEYS:
+                raise ConfigError(f"The setting {key!r} is not used here.", where, UNSUPPORTED_KEYS[key])
             else:
                 raise ConfigError(f"There is no setting {key!r}.", where, did_you_mean(key, section_of()))
         sections = {name: _parse_section(name, values, where) for name, values in grouped.items()}
-        return cls(**sections, asked=dict(settings), accepted=accepted)
+        return cls(**sections, given=dict(settings), ignored_keys=ignored)
 
     def replace(self, **settings: Any) -> RunConfig:
         """The same config with some settings changed; parsed as strictly."""
-        return RunConfig.of({**self.asked, **settings})
+        return RunConfig.from_dict({**self.given, **settings})
 
     def flat(self) -> dict[str, Any]:
         """Every setting and its value, defaults included, in the order of the sections."""
@@ -94,7 +94,7 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
     for item in overrides:
         merged.update([parse_override(item)])
     merged.update(settings)
-    return RunConfig.of(merged, where)
+    return RunConfig.from_dict(merged, where)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:

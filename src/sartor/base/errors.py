@@ -60,15 +60,15 @@ class Interrupted(SartorError):
         self.exit_code = 128 + signal_number
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+def close_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """The known names most like `name`, best first; empty when none is near."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=most, cutoff=0.55)]
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.55)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`Did you mean …?`, or the whole list where it is short, or nothing."""
     known = list(known)
-    if near := nearest(name, known):
+    if near := close_matches(name, known):
         return f"Did you mean {' or '.join(near)}?"
     return f"There are: {', '.join(sorted(known))}." if 0 < len(known) <= 20 else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from sartor.base.errors import RunError
-from sartor.base.process import process_lives
+from sartor.base.process import is_process_alive
 
 
 def fsync_folder(folder: Path) -> None:
@@ -89,7 +89,7 @@ def move_to_trash(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Hold a folder or file for this process alone, through `<path>.lock` naming the holder's process id.
 
     Raises: RunError when another living process holds it; a dead one's lock is taken over.
@@ -102,7 +102,7 @@ def locked(path: Path) -> Iterator[None]:
             break
         except FileExistsError:
             holder = _holder(lock)
-            if holder is not None and process_lives(holder):
+            if holder is not None and is_process_alive(holder):
                 raise RunError(
                     f"Process {holder} is working here already.", str(path), "Wait for it, or stop it first."
                 ) from None

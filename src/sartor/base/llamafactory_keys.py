@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-ACCEPTED: Mapping[str, str] = {
+IGNORED_KEYS: Mapping[str, str] = {
     "preprocessing_num_workers": "Encoding is one fast pass; it needs no workers.",
     "preprocessing_batch_size": "Encoding is one fast pass; it has no batches.",
     "dataloader_num_workers": "Batches are cut from encoded rows in memory.",
@@ -45,7 +45,7 @@ ACCEPTED: Mapping[str, str] = {
 }
 """key → why it has no effect; listed in `plan.json`."""
 
-REFUSED: Mapping[str, str] = {
+UNSUPPORTED_KEYS: Mapping[str, str] = {
     "fp16": "Write `bf16: true`, or `dtype: float32`.",
     "quantization_method": "bitsandbytes is used; write only quantization_bit.",
     "use_galore": "Write `optim: adafactor` or `optim: muon` to save optimizer memory.",

@@ -103,7 +103,7 @@ class RunDir:
 
     def state(self) -> State:
         """From the last started, finished, failed or interrupted event, and whether that process still lives."""
-        from sartor.base.process import process_lives
+        from sartor.base.process import is_process_alive
 
         last: Mapping[str, Any] | None = None
         for event in self.read_events():
@@ -112,7 +112,7 @@ class RunDir:
         if last is None:
             return "new"
         if last["kind"] == "started":
-            return "running" if process_lives(int(last.get("pid", 0))) else "interrupted"
+            return "running" if is_process_alive(int(last.get("pid", 0))) else "interrupted"
         kind: State = last["kind"]
         return kind
 

@@ -35,7 +35,7 @@ def _no(value: Any) -> Any:
     return "no" if value is False else value
 
 
-Moments = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
+IntervalStrategy = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
@@ -193,7 +193,7 @@ class TrainSettings(Section):
     seed: int = Field(42, ge=0, description="Of everything random.")
     data_seed: int | None = Field(None, ge=0, description="Of the data's order; unset: `seed`.")
     logging_steps: Positive = Field(1, description="A line in trainer_log.jsonl every so many steps.")
-    save_strategy: Moments = Field("steps", description="When checkpoints are made.")
+    save_strategy: IntervalStrategy = Field("steps", description="When checkpoints are made.")
     save_steps: Number = Field(500, gt=0, description="Steps between checkpoints; below 1 a share of all.")
     save_total_limit: Positive | None = Field(None, description="How many checkpoints are kept.")
     save_only_model: bool = Field(False, description="Checkpoints without optimizer state (cannot resume).")
@@ -214,7 +214,7 @@ class EvaluationSettings(Section):
 
     do_eval: bool | None = Field(None, description="Must fit the command.")
     do_predict: bool | None = Field(None, description="Must fit the command.")
-    eval_strategy: Moments | None = Field(
+    eval_strategy: IntervalStrategy | None = Field(
         None, description="When held-out loss is measured; unset: each epoch when there are held-out rows."
     )
     eval_steps: Number | None = Field(None, gt=0, description="Steps between evaluations; below 1 a share of all.")

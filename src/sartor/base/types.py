@@ -14,7 +14,7 @@ from sartor.base import i18n as texts
 
 Role = Literal["system", "user", "assistant", "tool"]
 IntArray: TypeAlias = npt.NDArray[np.int32]
-IGNORED = -100
+IGNORE_INDEX = -100
 """The label of a token that is not learned; torch's cross_entropy ignores this value by default."""
 
 
@@ -41,7 +41,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawRow:
     """`row` counts from 1; `line` where the file has lines; `fault` says why `value` could not be read."""
 
     row: int
@@ -67,7 +67,7 @@ class Message:
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
-    learn: bool = True
+    train: bool = True
 
 
 Tool: TypeAlias = Mapping[str, Any]
@@ -156,7 +156,7 @@ class Ledger:
     """
 
     read: int = 0
-    learned: int = 0
+    training: int = 0
     held_out: int = 0
     left_out: int = 0
     repeats: int = 0
@@ -166,7 +166,7 @@ class Ledger:
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(
             self.read + other.read,
-            self.learned + other.learned,
+            self.training + other.training,
             self.held_out + other.held_out,
             self.left_out + other.left_out,
             self.repeats + other.repeats,
@@ -176,17 +176,17 @@ class Ledger:
 
     @property
     def balanced(self) -> bool:
-        return self.read == self.learned + self.held_out + self.left_out + len(self.skipped)
+        return self.read == self.training + self.held_out + self.left_out + len(self.skipped)
 
     @property
     def skipped_frac(self) -> float:
         """Skipped rows as a fraction of the rows read, 0–1."""
         return len(self.skipped) / self.read if self.read else 0.0
 
-    def skip(self, more: Iterable[Skipped]) -> Ledger:
+    def with_skipped(self, more: Iterable[Skipped]) -> Ledger:
         """The ledger after a later layer (the encoder) gave up rows that were counted as learned."""
         lost = tuple(more)
-        return replace(self, learned=self.learned - len(lost), skipped=self.skipped + lost)
+        return replace(self, training=self.training - len(lost), skipped=self.skipped + lost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,56 +195,60 @@ class Segment:
 
     text: str
     control: bool
-    learn: bool
+    train: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sequence:
+class TokenSequence:
     """Token ids and the half-open spans of them that are learned; `labels` is derived."""
 
     ids: IntArray
-    learned: tuple[tuple[int, int], ...]
+    label_spans: tuple[tuple[int, int], ...]
     origin: Origin | None = None
 
     @property
     def labels(self) -> IntArray:
         """ids where learned, −100 elsewhere; not yet shifted by one."""
-        labels = np.full_like(self.ids, IGNORED)
-        for start, stop in self.learned:
+        labels = np.full_like(self.ids, IGNORE_INDEX)
+        for start, stop in self.label_spans:
             labels[start:stop] = self.ids[start:stop]
         return labels
 
     @property
     def label_tokens(self) -> int:
         """How many tokens are learned; the first token of a sequence can never be (nothing predicts it)."""
-        return sum(stop - max(start, 1) for start, stop in self.learned)
+        return sum(stop - max(start, 1) for start, stop in self.label_spans)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self.learned == other.learned and np.array_equal(self.ids, other.ids)
+        return (
+            isinstance(other, TokenSequence)
+            and self.label_spans == other.label_spans
+            and np.array_equal(self.ids, other.ids)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A preference as tokens: the prompt stands in both, only the answers are learned."""
 
-    chosen: Sequence
-    rejected: Sequence
+    chosen: TokenSequence
+    rejected: TokenSequence
     origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class UnpairedSequence:
     """Feedback as tokens."""
 
-    sequence: Sequence
+    sequence: TokenSequence
     good: bool
     origin: Origin | None = None
 
 
-Encoded: TypeAlias = Sequence | Pair | Judged
+Encoded: TypeAlias = TokenSequence | Pair | UnpairedSequence
 
 
 @dataclass(frozen=True, slots=True)

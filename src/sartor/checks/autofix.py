@@ -42,7 +42,7 @@ Change: TypeAlias = tuple[Origin, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class FixResult:
     """How many rows were written, and each change."""
 
     rows: int
@@ -67,7 +67,7 @@ def raw_rows(
         yield origin, raw.value
 
 
-def mend(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> Mended:
+def apply_fixes(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> FixResult:
     """Write all rows as a JSON array with the safe mendings done: blank system and tools removed, role synonyms, byte
     order marks, white space at the end of texts, numbers where text belongs.
 
@@ -78,14 +78,14 @@ def mend(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> M
     with atomic_open(path) as file:
         file.write(b"[\n")
         for origin, row in rows:
-            mended = _mend_row(row, origin, spec, changes)
+            mended = _fix_row(row, origin, spec, changes)
             file.write((b",\n" if count else b"") + orjson.dumps(mended, default=str, option=orjson.OPT_NON_STR_KEYS))
             count += 1
         file.write(b"\n]\n")
-    return Mended(count, tuple(changes))
+    return FixResult(count, tuple(changes))
 
 
-def _mend_row(row: Any, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
+def _fix_row(row: Any, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
     if not isinstance(row, Mapping):
         return row
     columns = spec.columns
@@ -99,15 +99,15 @@ def _mend_row(row: Any, origin: Origin, spec: DatasetSpec, changes: list[Change]
         if key in optional and isinstance(value, str) and value and not value.replace("\ufeff", "").strip():
             changes.append((origin, key, "mended-blank"))
         elif key == columns["messages"] and isinstance(value, list):
-            mended[key] = [_mend_turn(turn, f"{key}[{n}]", origin, spec, changes) for n, turn in enumerate(value)]
+            mended[key] = [_fix_turn(turn, f"{key}[{n}]", origin, spec, changes) for n, turn in enumerate(value)]
         elif isinstance(value, str) or key in texts:
-            mended[key] = _mend_text(value, key, origin, changes)
+            mended[key] = _fix_text(value, key, origin, changes)
         else:
             mended[key] = value
     return mended
 
 
-def _mend_turn(turn: Any, place: str, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
+def _fix_turn(turn: Any, place: str, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
     if not isinstance(turn, Mapping):
         return turn
     mended = dict(turn)
@@ -118,11 +118,11 @@ def _mend_turn(turn: Any, place: str, origin: Origin, spec: DatasetSpec, changes
         mended[role_key] = spec.tags[meaning]
         changes.append((origin, f"{place}.{role_key}", "mended-role"))
     if content_key in turn:
-        mended[content_key] = _mend_text(turn[content_key], f"{place}.{content_key}", origin, changes)
+        mended[content_key] = _fix_text(turn[content_key], f"{place}.{content_key}", origin, changes)
     return mended
 
 
-def _mend_text(value: Any, place: str, origin: Origin, changes: list[Change]) -> Any:
+def _fix_text(value: Any, place: str, origin: Origin, changes: list[Change]) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
         changes.append((origin, place, "mended-number"))
         return str(value)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Severity = Literal["error", "warning", "note"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 COLOUR = {"error": "red", "warning": "yellow", "note": "cyan"}
-SHOWN_EACH = 3
+MAX_SHOWN_PER_CODE = 3
 """How many findings of a code the terminal shows; JSON has them all."""
 
 
@@ -37,16 +37,16 @@ class Finding:
     """The other row of a pair."""
 
     @classmethod
-    def of(cls, skipped: Skipped) -> Finding:
+    def from_skipped(cls, skipped: Skipped) -> Finding:
         """A row that is not used."""
         return cls(skipped.code, "error", skipped.origin, skipped.field, skipped.params)
 
     @property
-    def what(self) -> str:
+    def message(self) -> str:
         return catalogue(self.code, "reason", self.params)
 
     @property
-    def mend(self) -> str:
+    def fix(self) -> str:
         return catalogue(self.code, "fix", self.params)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,14 +59,14 @@ class Finding:
             "row": place and place.row,
             "line": place and place.line,
             "field": self.field,
-            "what": self.what,
-            "mend": self.mend,
+            "message": self.message,
+            "fix": self.fix,
             "other": self.other and self.other.id,
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """All that was found in a dataset."""
 
     dataset: str
@@ -101,22 +101,22 @@ class Checked:
         from rich.text import Text
 
         lines = [Text(catalogue("check-head", "reason", {"dataset": self.dataset, "rows": self.rows}), style="bold")]
-        lines += [Text("  " + line, style="dim") for line in _told(self.facts)]
+        lines += [Text("  " + line, style="dim") for line in _format_facts(self.facts)]
         for code, count in self.summary.items():
             group = [finding for finding in self.findings if finding.code == code]
             lines.append(Text.assemble((f"{count:>6,} ", "bold"), (code, COLOUR[group[0].severity])))
-            for finding in group[:SHOWN_EACH]:
+            for finding in group[:MAX_SHOWN_PER_CODE]:
                 where = f"{finding.origin}" if finding.origin else self.dataset
                 where += f", {finding.field}" if finding.field else ""
-                lines.append(Text.assemble("       ", (where, "dim"), f"  {finding.what}"))
-            if mend := group[0].mend:
+                lines.append(Text.assemble("       ", (where, "dim"), f"  {finding.message}"))
+            if mend := group[0].fix:
                 lines.append(Text.assemble("       → ", mend))
         if not self.findings:
             lines.append(Text(catalogue("check-clean", "reason", {}), style="green"))
         return Group(*lines)
 
 
-def _told(facts: Mapping[str, float]) -> list[str]:
+def _format_facts(facts: Mapping[str, float]) -> list[str]:
     """The numbers about the whole, in words."""
     lines = []
     if "tokens_p50" in facts:

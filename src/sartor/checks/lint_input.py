@@ -8,11 +8,21 @@ from functools import cached_property
 from types import ModuleType
 
 from sartor.base.config import RunConfig
-from sartor.base.types import Demonstration, Document, Encoded, Example, Judged, Message, Origin, Pair, Preference
+from sartor.base.types import (
+    Demonstration,
+    Document,
+    Encoded,
+    Example,
+    Message,
+    Origin,
+    Pair,
+    Preference,
+    UnpairedSequence,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class LintRow:
     """One example's texts. `parts` are (field, text) pairs; `question` is all before the last answer."""
 
     origin: Origin
@@ -27,10 +37,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Subject:
+class LintInput:
     """A dataset as the rules see it."""
 
-    rows: list[Row]
+    rows: list[LintRow]
     config: RunConfig = field(default_factory=RunConfig)
     control: tuple[str, ...] = ()
     """The strings of the tokenizer's control tokens."""
@@ -40,14 +50,14 @@ class Subject:
     """Row id → tokens, of rows beyond cutoff_len."""
 
     @cached_property
-    def learned(self) -> list[Row]:
+    def training_rows(self) -> list[LintRow]:
         return [row for row in self.rows if not row.held_out]
 
 
-def row_of(example: Example, held_out: bool = False) -> Row:
+def row_of(example: Example, held_out: bool = False) -> LintRow:
     """An example's texts."""
     if isinstance(example, Document):
-        return Row(example.origin, (("text", example.text),), "", example.text, held_out)
+        return LintRow(example.origin, (("text", example.text),), "", example.text, held_out)
     rejected: tuple[tuple[str, str], ...] = ()
     if isinstance(example, Preference):
         messages: tuple[Message, ...] = (*example.prompt, example.chosen)
@@ -58,14 +68,14 @@ def row_of(example: Example, held_out: bool = False) -> Row:
     parts = tuple((f"{message.role} ({n})", message.text) for n, message in enumerate(messages, 1))
     question = "\n".join(message.text for message in messages[:last])
     answer = messages[last].text if last < len(messages) else ""
-    return Row(example.origin, (*parts, *rejected), question, answer, held_out)
+    return LintRow(example.origin, (*parts, *rejected), question, answer, held_out)
 
 
 def length_of(encoded: Encoded) -> int:
     """Tokens of an encoded row; of a pair the longer."""
     if isinstance(encoded, Pair):
         return max(len(encoded.chosen), len(encoded.rejected))
-    return len(encoded.sequence if isinstance(encoded, Judged) else encoded)
+    return len(encoded.sequence if isinstance(encoded, UnpairedSequence) else encoded)
 
 
 def codes_found(rule: ModuleType, texts: tuple[tuple[str, str], ...]) -> Iterator[str]:
@@ -75,5 +85,5 @@ def codes_found(rule: ModuleType, texts: tuple[tuple[str, str], ...]) -> Iterato
         Demonstration((Message("user", question), Message("assistant", answer)), origin)
         for origin, (question, answer) in zip(origins, texts)
     )
-    for finding in rule.find(Subject([row_of(example) for example in examples], control=("<|im_end|>",))):
+    for finding in rule.find(LintInput([row_of(example) for example in examples], control=("<|im_end|>",))):
         yield finding.code

@@ -12,15 +12,15 @@ import numpy.typing as npt
 BANDS, ROWS_EACH = 16, 13
 """P(candidate) at similarity 0.85: 0.87, at 0.9: 0.99, at 0.6 (common among unrelated English texts): 0.02."""
 THRESHOLD = 0.85
-SHORTEST = 8
+MIN_CHARACTERS = 8
 """Texts of fewer different pairs of characters are compared for equality only."""
-MOST_CANDIDATES = 2_000
-MOST_KIN = 20
+MAX_CANDIDATES = 2_000
+MAX_NEIGHBORS = 20
 """Of a family of near-equal texts, so many are kept to compare others with: work stays linear."""
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearDuplicate:
     """Two texts by their numbers (`first` stands earlier) and their similarity, 1.0 when equal after folding."""
 
     first: int
@@ -28,7 +28,7 @@ class Near:
     similarity: float
 
 
-def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[Near]:
+def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearDuplicate]:
     """For each text the most similar earlier one, where it is at least as similar as `threshold`.
 
     Similarity is the Jaccard index of the sets of character pairs of the folded texts (lower case, runs of space as
@@ -42,7 +42,7 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[Near]
         if known == number:
             unique.append(number)
         elif text.strip():
-            pairs.append(Near(known, number, 1.0))
+            pairs.append(NearDuplicate(known, number, 1.0))
     pairs += _near_unique([(number, _grams(fold(texts[number]))) for number in unique], threshold)
     return sorted(pairs, key=lambda pair: (pair.second, pair.first))
 
@@ -58,10 +58,10 @@ def _grams(text: str) -> npt.NDArray[np.uint32]:
     return np.unique((characters[:-1] << np.uint32(16)) ^ characters[1:])
 
 
-def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: float) -> list[Near]:
+def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: float) -> list[NearDuplicate]:
     from datasketch import MinHash, MinHashLSH
 
-    texts = [(number, grams) for number, grams in texts if len(grams) >= SHORTEST]
+    texts = [(number, grams) for number, grams in texts if len(grams) >= MIN_CHARACTERS]
     index = MinHashLSH(num_perm=BANDS * ROWS_EACH, params=(BANDS, ROWS_EACH))
     signatures = np.empty((len(texts), BANDS * ROWS_EACH), np.uint32)
     sizes = np.array([len(grams) for _, grams in texts], np.int64)
@@ -70,13 +70,13 @@ def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: flo
     hashes = MinHash.generator((grams.tolist() for _, grams in texts), num_perm=BANDS * ROWS_EACH, hashfunc=int)
     for place, minhash in enumerate(hashes):
         signatures[place] = minhash.hashvalues
-        candidates = np.array(index.query(minhash)[:MOST_CANDIDATES], np.int64)
+        candidates = np.array(index.query(minhash)[:MAX_CANDIDATES], np.int64)
         best = _best(place, candidates, signatures, sizes, texts, threshold)
         if best is not None:
             other, similarity = best
-            pairs.append(Near(texts[other][0], texts[place][0], similarity))
+            pairs.append(NearDuplicate(texts[other][0], texts[place][0], similarity))
             kin[other] = kin.get(other, 0) + 1
-        if best is None or kin[best[0]] <= MOST_KIN:
+        if best is None or kin[best[0]] <= MAX_NEIGHBORS:
             index.insert(place, minhash, check_duplication=False)
     return pairs
 

@@ -10,11 +10,11 @@ import orjson
 
 from sartor.base.config import RunConfig
 from sartor.base.files import atomic_open
-from sartor.base.process import no_cycle_search
+from sartor.base.process import gc_paused
 from sartor.base.registry import plugins
 from sartor.base.types import Example, Origin, Skipped
-from sartor.checks.finding import ORDER, Checked, Finding
-from sartor.checks.lint_input import Subject, length_of, row_of
+from sartor.checks.finding import ORDER, CheckResult, Finding
+from sartor.checks.lint_input import LintInput, length_of, row_of
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RULES = "sartor.checks.rules"
 
 
-@no_cycle_search()
+@gc_paused()
 def check(
     loaded: Loaded,
     encoder: Encoder,
@@ -31,7 +31,7 @@ def check(
     *,
     held_out: Iterable[Example] = (),
     progress: Callable[[int, int | None], None] | None = None,
-) -> Checked:
+) -> CheckResult:
     """What is wrong or odd in a loaded dataset, as it would be trained with these settings.
 
     Rows held out by `val_size` and those given as `held_out` (another dataset's) are compared with the rows to learn.
@@ -42,7 +42,7 @@ def check(
     parts = split_loaded(
         loaded, config.data.val_size, config.train.seed if config.data.split_seed is None else config.data.split_seed
     )
-    learned, apart = list(parts.learned), [*parts.held_out, *held_out]
+    learned, apart = list(parts.train), [*parts.held_out, *held_out]
     encoded = encoder.encode_all([*learned, *apart], progress)
     lengths = {row.origin.id: length_of(row) for row in encoded.encoded if row.origin is not None}
     overlong = {
@@ -50,21 +50,21 @@ def check(
         for skipped in encoded.skipped
         if "tokens" in skipped.params
     }
-    subject = Subject(
+    subject = LintInput(
         [*(row_of(example) for example in learned), *(row_of(example, True) for example in apart)],
         config,
         tuple(encoder.codec.control.values()),
         lengths,
         overlong,
     )
-    findings = [Finding.of(skipped) for skipped in (*loaded.ledger.skipped, *encoded.skipped)]
+    findings = [Finding.from_skipped(skipped) for skipped in (*loaded.ledger.skipped, *encoded.skipped)]
     findings += [Finding(note.code, "note", params=note.params) for note in (*loaded.ledger.notes, *encoded.notes)]
     facts: dict[str, float] = {}
     for rule in plugins(RULES):
         findings += rule.find(subject)
         facts.update(rule.facts(subject) if hasattr(rule, "facts") else {})
     findings.sort(key=lambda finding: (ORDER.index(finding.severity), *_place(finding.origin)))
-    return Checked(
+    return CheckResult(
         ", ".join({row.origin.dataset: None for row in subject.rows}), len(subject.rows), tuple(findings), facts
     )
 

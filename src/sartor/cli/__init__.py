@@ -9,7 +9,7 @@ from importlib import import_module
 import typer
 
 from sartor.base.errors import SartorError
-from sartor.base.process import patient_threads
+from sartor.base.process import limit_thread_spinning
 
 app = typer.Typer(
     name="sartor",
@@ -31,7 +31,7 @@ def options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks."
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit; errors are three lines unless `--debug` stands first."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    patient_threads()
+    limit_thread_spinning()
     try:
         app(args=words, prog_name="sartor")
     except SartorError as error:

@@ -20,7 +20,7 @@ from sartor.base.types import Ledger, Score
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-MOST_SKIPPED = 5
+MAX_SKIPPED = 5
 """How many skipped rows of one kind are shown; the rest is counted and stands in data.json."""
 
 
@@ -50,7 +50,7 @@ def ledger_printer(title: str, quiet: bool = False) -> Callable[[Ledger], None] 
 
 def print_ledger(ledger: Ledger, title: str, to: Console = out) -> None:
     """Where every row went; skipped rows by code with their first places."""
-    parts = [f"[bold]{ledger.learned:,}[/] to learn"]
+    parts = [f"[bold]{ledger.training:,}[/] to learn"]
     if ledger.held_out:
         parts.append(f"[bold]{ledger.held_out:,}[/] held out")
     if ledger.left_out:
@@ -63,11 +63,11 @@ def print_ledger(ledger: Ledger, title: str, to: Console = out) -> None:
     for code, count in counts.most_common():
         rows = [skipped for skipped in ledger.skipped if skipped.code == code]
         to.print(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
-        for skipped in rows[:MOST_SKIPPED]:
+        for skipped in rows[:MAX_SKIPPED]:
             field = f", {skipped.field}" if skipped.field else ""
             to.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
-        if count > MOST_SKIPPED:
-            to.print(f"      [dim]… and {count - MOST_SKIPPED} more[/]", soft_wrap=True)
+        if count > MAX_SKIPPED:
+            to.print(f"      [dim]… and {count - MAX_SKIPPED} more[/]", soft_wrap=True)
         to.print(f"    → {escape(rows[0].fix)}", soft_wrap=True)
     for note in ledger.notes:
         to.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
@@ -153,7 +153,7 @@ class TrainingProgress:
     def on_rows(self, rows: Any) -> None:
         if not self.quiet:
             print_ledger(rows.ledger, "data", err)
-            if rows.from_store:
+            if rows.from_cache:
                 err.print("  tokens: read from the store, not encoded again")
 
     def on_event(self, event: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ def import_(
     )
     if json:
         facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}
-        encoding, ledger = imported.understood.encoding, api.ledger_json(imported.loaded.ledger)
+        encoding, ledger = imported.inspection.encoding, api.ledger_json(imported.loaded.ledger)
         console.print_json({**facts, "encoding": encoding, "ledger": ledger})
         return
     print_imported(imported, name, dataset_dir)
@@ -52,8 +52,8 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
     """What was understood, three rows of it, the ledger, and what to do next."""
     from sartor.cli import console
 
-    understood = imported.understood
-    delimiter = f", separated by {understood.delimiter!r}" if getattr(understood, "delimiter", None) else ""
+    understood = imported.inspection
+    delimiter = f", separated by {understood.delimiter!r}" if understood.delimiter else ""
     console.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
     console.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
     mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
@@ -127,16 +127,16 @@ def check(
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )
     if json:
-        console.print_json(found.checked.to_json() | {"mended": found.mended.summary if found.mended else None})
+        console.print_json(found.result.to_json() | {"fixed": found.fixed.summary if found.fixed else None})
     else:
-        console.out.print(found.checked.rich())
+        console.out.print(found.result.rich())
         if found.rejected is not None:
             console.line(f"  {found.rejected} skipped rows with reasons: {rejects}")
-        if found.mended is not None:
-            console.line(f"  {found.mended.rows} rows, {len(found.mended.changes)} mendings: {fix}")
-            for said in found.mended.lines():
+        if found.fixed is not None:
+            console.line(f"  {found.fixed.rows} rows, {len(found.fixed.changes)} mendings: {fix}")
+            for said in found.fixed.lines():
                 console.line(f"    {escape(said)}")
-    if found.checked.errors:
+    if found.result.errors:
         raise typer.Exit(1)
 
 
@@ -172,16 +172,16 @@ def split(
     saved = divided.saved
     if json:
         leaks = [
-            {"held_out": leak.held_out.id, "learned": leak.learned.id, "similarity": leak.similarity}
+            {"held_out": leak.held_out.id, "train": leak.train.id, "similarity": leak.similarity}
             for leak in divided.leaks
         ]
-        ids = {"learned": list(saved.learned), "held_out": list(saved.held_out)}
+        ids = {"train": list(saved.train), "held_out": list(saved.held_out)}
         console.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
         return
-    console.line(f"[bold]{escape(name)}[/]  {len(saved.learned):,} rows to learn, {len(saved.held_out):,} held out")
+    console.line(f"[bold]{escape(name)}[/]  {len(saved.train):,} rows to learn, {len(saved.held_out):,} held out")
     console.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
     for leak in divided.leaks[:10]:
-        console.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.learned))}  {leak.similarity:.2f}")
+        console.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.train))}  {leak.similarity:.2f}")
     console.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
 
 

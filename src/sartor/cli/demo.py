@@ -45,7 +45,7 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
         imported = api.import_file(pride_file(f"pride_qa_{language}.csv"), f"pride_{language}", dataset_dir=data)
         print_imported(imported, f"pride_{language}", data)
     _title(2, "What the model will learn", "coloured tokens are learned, the others are only read")
-    config = RunConfig.of({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
+    config = RunConfig.from_dict({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
     if max_steps:
         config = config.replace(max_steps=max_steps)
     console.out.print(api.show("pride_en", config, row=1).rich())

@@ -18,11 +18,11 @@ from sartor.base.errors import ConfigError
 from sartor.cli.arguments import DatasetDir, Json
 
 if TYPE_CHECKING:
-    from sartor.api.generating import Made
+    from sartor.api.generating import GenerationResult
     from sartor.qa_generation.requests_plan import Estimate
 
 STOPPED = {
-    "asked": "Stopped as asked; the same command goes on from here.",
+    "requested": "Stopped as asked; the same command goes on from here.",
     "cap": "Stopped before the next request could pass --max-cost; what there is, is written.",
     "endpoint": "Stopped: the endpoint failed several times on end. The same command goes on from here.",
 }
@@ -90,7 +90,7 @@ def generate(
     _tell(expected, endpoint is None, bool(price_in or price_out))
     if dry_run:
         return
-    if expected.money and not yes and sys.stdin.isatty():
+    if expected.cost and not yes and sys.stdin.isatty():
         typer.confirm("Go on?", default=True, abort=True, err=True)
 
     def measured(found: Estimate) -> None:
@@ -118,11 +118,11 @@ def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
     """What it will need, off the results."""
     from sartor.cli import console
 
-    money = f"; money: about {expected.money:.4g}, at most {expected.most_money:.4g}" if priced else ""
+    money = f"; money: about {expected.cost:.4g}, at most {expected.max_cost:.4g}" if priced else ""
     console.err.print(
         f"{expected.passages} passages, {expected.calls} requests ({expected.reused} answers are there already); "
         f"tokens: about {expected.tokens_in:,} read and {expected.tokens_out:,} written, at most "
-        f"{expected.most_tokens_in:,} and {expected.most_tokens_out:,}; about {_time(expected.seconds)}, "
+        f"{expected.max_tokens_in:,} and {expected.max_tokens_out:,}; about {_time(expected.seconds)}, "
         f"assuming {expected.assumed_call_s:g} s a request until the first is measured{money}",
         soft_wrap=True,
     )
@@ -130,11 +130,11 @@ def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
         console.err.print(f"  [yellow]·[/] {DEMONSTRATION}", soft_wrap=True)
 
 
-def _report(made: Made, json: bool, wanted: int | None) -> None:
+def _report(made: GenerationResult, json: bool, wanted: int | None) -> None:
     from sartor.cli import console
 
     found = made.generated
-    refused = Counter(item.reason for item in found.refused)
+    rejected = Counter(item.reason for item in found.rejected)
     failed = [
         {"document": p.document, "section": p.section, "start": p.start, "reason": why} for p, why in found.failed
     ]
@@ -142,9 +142,9 @@ def _report(made: Made, json: bool, wanted: int | None) -> None:
         console.print_json(
             {
                 "pairs": len(found.pairs),
-                "refused": refused,
+                "rejected": rejected,
                 "failed": failed,
-                "asked": found.asked,
+                "requests": found.requests,
                 "reused": found.reused,
                 "stopped": found.stopped,
                 "left": found.left,
@@ -157,8 +157,8 @@ def _report(made: Made, json: bool, wanted: int | None) -> None:
         )
         return
     spent = f"; spent {made.spent:.4g}" if made.spent else ""
-    console.line(f"[bold]{len(found.pairs)}[/] pairs; {found.asked} asked, {found.reused} from the journal{spent}")
-    for reason, count in refused.items():
+    console.line(f"[bold]{len(found.pairs)}[/] pairs; {found.requests} asked, {found.reused} from the journal{spent}")
+    for reason, count in rejected.items():
         console.line(f"  [red]✗[/] {reason} × {count}")
     for item in failed:
         console.line(f"  [red]failed[/] {escape(str(item))}")

@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-OURS = frozenset(("question", "answer", "quote", "section", "document", "sha256"))
+PROVENANCE_COLUMNS = frozenset(("question", "answer", "quote", "section", "document", "sha256"))
 ESCAPED = re.compile(r"''*[=+\-@\t\r]")
 
 
-def is_ours(columns: Iterable[str]) -> bool:
+def has_provenance(columns: Iterable[str]) -> bool:
     """Whether a table has the columns that `sartor generate` writes."""
-    return set(columns) >= OURS
+    return set(columns) >= PROVENANCE_COLUMNS
 
 
-def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+def without_provenance(row: Mapping[str, Any]) -> dict[str, Any]:
     """Cells without the apostrophe that kept Excel from taking them for formulas."""
     return {name: cell[1:] if isinstance(cell, str) and ESCAPED.match(cell) else cell for name, cell in row.items()}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError, did_you_mean
-from sartor.base.files import atomic_write, locked
+from sartor.base.files import atomic_write, file_lock
 from sartor.data.encoding import read_text
-from sartor.data.json_stream import Twice, parse_json
+from sartor.data.json_stream import DuplicateKeyDict, parse_json
 
 REGISTRY = "dataset_info.json"
 COLUMNS: Mapping[str, str | None] = {
@@ -107,7 +107,7 @@ class Registry:
         """The checked entry. Raises: DataError for an unknown name (with the nearest) or a bad entry."""
         if name not in self.entries:
             raise DataError(f"There is no dataset {name!r}.", str(self.path), did_you_mean(name, self.entries))
-        if isinstance(self.entries, Twice) and name in self.entries.twice:
+        if isinstance(self.entries, DuplicateKeyDict) and name in self.entries.duplicate_key:
             raise DataError(f"The entry {name!r} stands twice.", str(self.path), "Delete one, or name it anew.")
         return parse_entry(name, self.entries[name], self.path)
 
@@ -136,8 +136,8 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
     if not isinstance(entry, dict):
         raise DataError("The entry is no JSON object.", where, 'Write {"file_name": "…"}.')
     for part in (entry, entry.get("columns"), entry.get("tags")):
-        if isinstance(part, Twice):
-            raise DataError(f"The key {part.twice[0]!r} stands twice.", where, "Delete one.")
+        if isinstance(part, DuplicateKeyDict):
+            raise DataError(f"The key {part.duplicate_key[0]!r} stands twice.", where, "Delete one.")
     for key, value in entry.items():
         if key not in KEYS:
             raise DataError(f"The entry has an unknown key {key!r}.", where, did_you_mean(key, KEYS))
@@ -206,10 +206,12 @@ def write_entry(dataset_dir: Path, name: str, entry: Mapping[str, Any]) -> None:
     Raises: DataError when the registry that is there cannot be read (it is left alone then).
     """
     path = dataset_dir / REGISTRY
-    with locked(path):
+    with file_lock(path):
         there = read_registry(dataset_dir).entries if path.exists() else {}
-        if isinstance(there, Twice):
-            raise DataError(f"The entry {there.twice[0]!r} stands twice.", str(path), "Delete one, or name it anew.")
+        if isinstance(there, DuplicateKeyDict):
+            raise DataError(
+                f"The entry {there.duplicate_key[0]!r} stands twice.", str(path), "Delete one, or name it anew."
+            )
         entries = dict(there)
         entries[name] = dict(entry)
         atomic_write(path, json.dumps(entries, ensure_ascii=False, indent=2) + "\n")

@@ -16,22 +16,22 @@ from typing import IO, Any
 
 from sartor.base.errors import DataError
 
-PACKED = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
 SMALL = 256 << 20
 """Bytes that any packed file may become."""
-MOST_TIMES = 200
+MAX_RATIO = 200
 """Beyond `SMALL`, no file may become so many times as large: text packs 3 to 20 times, a bomb 1,000 times and more."""
 CHUNK = 1 << 20
 
 
 @contextmanager
-def plain(path: Path, where: str | None = None) -> Iterator[tuple[Path, str]]:
+def decompressed(path: Path, where: str | None = None) -> Iterator[tuple[Path, str]]:
     """The unpacked file and its name without the packing's ending; removed afterwards. Others are given as they lie.
 
     Raises: DataError for a damaged file, one that grows beyond measure, or an archive of several files.
     """
     where = where or str(path)
-    if path.suffix.lower() not in PACKED:
+    if path.suffix.lower() not in COMPRESSED_SUFFIXES:
         yield path, path.name
         return
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
@@ -46,11 +46,11 @@ def plain(path: Path, where: str | None = None) -> Iterator[tuple[Path, str]]:
 
 def _unpack(path: Path, target: Path, where: str) -> str:
     with path.open("rb") as packed, _reader(path, packed, where) as (reader, name), target.open("wb") as out:
-        most, size = _most(path), 0
+        most, size = _max_bytes(path), 0
         while chunk := reader.read(CHUNK):
             size += len(chunk)
             if size > most:
-                raise _bomb(where, most)
+                raise _bomb_error(where, most)
             out.write(chunk)
     return name
 
@@ -102,7 +102,7 @@ class _Zst:
 
 
 def _only_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
-    members = [info for info in archive.infolist() if not info.is_dir() and not _litter(info.filename)]
+    members = [info for info in archive.infolist() if not info.is_dir() and not _is_metadata(info.filename)]
     if len(members) != 1:
         raise DataError(
             f"The archive holds {len(members)} files.", where, "Put one data file into it, or unpack it into a folder."
@@ -110,7 +110,7 @@ def _only_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
     return members[0]
 
 
-def _litter(name: str) -> bool:
+def _is_metadata(name: str) -> bool:
     return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
 
 
@@ -121,7 +121,7 @@ def measure_zip(path: Path, where: str) -> None:
     """
     if not zipfile.is_zipfile(path):
         return
-    most, size = _most(path), 0
+    most, size = _max_bytes(path), 0
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -129,16 +129,16 @@ def measure_zip(path: Path, where: str) -> None:
                     while chunk := reader.read(CHUNK):
                         size += len(chunk)
                         if size > most:
-                            raise _bomb(where, most)
+                            raise _bomb_error(where, most)
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(f"The file is damaged: {error}.", where, "Save or download it anew.") from None
 
 
-def _most(path: Path) -> int:
-    return max(SMALL, MOST_TIMES * path.stat().st_size)
+def _max_bytes(path: Path) -> int:
+    return max(SMALL, MAX_RATIO * path.stat().st_size)
 
 
-def _bomb(where: str, most: int) -> DataError:
+def _bomb_error(where: str, most: int) -> DataError:
     return DataError(
         f"The file unpacks to more than {most >> 20:,} MiB, far more than text does.",
         where,

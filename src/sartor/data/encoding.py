@@ -19,7 +19,7 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8", "euc-kr": "cp949", "iso-8859-1": "cp1252"}
+SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8", "euc-kr": "cp949", "iso-8859-1": "cp1252"}
 """A detected encoding → its superset, which decodes the same characters and the vendor's additions."""
 SURE, CLEAR, TIMES = 0.5, 0.2, 3.0
 """A detected encoding is taken at chardet's confidence `SURE`; or at `CLEAR`, as small files give, when it is so many
@@ -31,14 +31,14 @@ DAMAGED_UTF8 = 0.8
 CHUNK = 1 << 20
 SAMPLE = 1 << 20
 """Bytes that chardet is shown: all of a small file, else the stretches that hold non-ASCII bytes."""
-HIGH = bytes(range(0x80, 0x100))
+HIGH_BYTES = bytes(range(0x80, 0x100))
 WIDE = 0.9
 """UTF-16 without a mark has so large a part of its NUL bytes on one side of each pair."""
 Opener: TypeAlias = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DetectedEncoding:
     """The encoding that decodes all of a file, and how that was found."""
 
     encoding: str
@@ -61,16 +61,16 @@ def read_text(path: Path, encoding: str | None = None) -> Decoded:
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
     """Bytes in the encoding given, or the one found. Raises: DataError as `find` does."""
-    found = _find(lambda: io.BytesIO(content), where, encoding)
+    found = _detect(lambda: io.BytesIO(content), where, encoding)
     return Decoded(content.decode(found.encoding).removeprefix("\ufeff"), found.encoding, found.how)
 
 
-def find(path: Path, encoding: str | None = None, where: str | None = None) -> Found:
+def detect_encoding(path: Path, encoding: str | None = None, where: str | None = None) -> DetectedEncoding:
     """Byte order mark, then strict UTF-8, then detection; each proved by decoding everything strictly, in pieces.
 
     Raises: DataError naming the offset of the first byte that does not fit, or asking for the encoding.
     """
-    return _find(lambda: path.open("rb"), where or str(path), encoding)
+    return _detect(lambda: path.open("rb"), where or str(path), encoding)
 
 
 def open_text(path: Path, encoding: str, newline: str = "") -> TextIO:
@@ -81,7 +81,7 @@ def open_text(path: Path, encoding: str, newline: str = "") -> TextIO:
     return file
 
 
-def _find(opener: Opener, where: str, encoding: str | None) -> Found:
+def _detect(opener: Opener, where: str, encoding: str | None) -> DetectedEncoding:
     if encoding is not None:
         return _as_given(opener, where, encoding)
     with opener() as file:
@@ -89,15 +89,15 @@ def _find(opener: Opener, where: str, encoding: str | None) -> Found:
     for mark, name in BOMS:
         if head.startswith(mark):
             _strict(opener, name, where)
-            return Found(name, "byte order mark")
+            return DetectedEncoding(name, "byte order mark")
     if b"\0" in head:
-        return _wide(opener, head, where)
+        return _detect_utf16_or_32(opener, head, where)
     if b"\x1b$" in head:  # ISO-2022 is ASCII to the eye of UTF-8
         return _detected(opener, where)
     first_bad = _first_bad(opener, "utf-8")
     if first_bad is None:
-        return Found("utf-8", "strict UTF-8")
-    if _share_of_utf8(opener) >= DAMAGED_UTF8:
+        return DetectedEncoding("utf-8", "strict UTF-8")
+    if _utf8_frac(opener) >= DAMAGED_UTF8:
         raise DataError(
             f"The file is UTF-8, but byte {first_bad[0]} (0x{first_bad[1]:02x}) is not.",
             where,
@@ -106,7 +106,7 @@ def _find(opener: Opener, where: str, encoding: str | None) -> Found:
     return _detected(opener, where)
 
 
-def _as_given(opener: Opener, where: str, encoding: str) -> Found:
+def _as_given(opener: Opener, where: str, encoding: str) -> DetectedEncoding:
     try:
         known = codecs.lookup(encoding)
         "".encode(encoding)  # refuses what is no text encoding: base64, rot13
@@ -115,7 +115,7 @@ def _as_given(opener: Opener, where: str, encoding: str) -> Found:
     if known.name == "utf-8":
         encoding = "utf-8-sig"  # a byte order mark is no text
     _strict(opener, encoding, where)
-    return Found(encoding, "as given")
+    return DetectedEncoding(encoding, "as given")
 
 
 def _strict(opener: Opener, encoding: str, where: str) -> None:
@@ -149,7 +149,7 @@ def _first_bad(opener: Opener, encoding: str) -> tuple[int, int] | None:
     return None
 
 
-def _wide(opener: Opener, head: bytes, where: str) -> Found:
+def _detect_utf16_or_32(opener: Opener, head: bytes, where: str) -> DetectedEncoding:
     """Text that holds NUL bytes without a mark: UTF-16 or UTF-32 where their places say so, else refused."""
     head = head[: len(head) // 4 * 4]
     nulls = [head[place::4].count(0) for place in range(4)]
@@ -163,7 +163,7 @@ def _wide(opener: Opener, head: bytes, where: str) -> Found:
         candidates = ["utf-16-be"]
     for name in candidates:
         if _first_bad(opener, name) is None and "\0" not in head[: CHUNK // 2].decode(name, "ignore"):
-            return Found(name, "detected by its NUL bytes, proved strictly")
+            return DetectedEncoding(name, "detected by its NUL bytes, proved strictly")
     raise DataError(
         "The file holds NUL bytes and no byte order mark.",
         where,
@@ -171,16 +171,16 @@ def _wide(opener: Opener, head: bytes, where: str) -> Found:
     )
 
 
-def _detected(opener: Opener, where: str) -> Found:
+def _detected(opener: Opener, where: str) -> DetectedEncoding:
     import chardet
 
     content = _sample(opener)
-    best: Found | None = None
+    best: DetectedEncoding | None = None
     best_text, confidence, rival, tried = "", 0.0, 0.0, []
     blinded = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
     for guess in chardet.detect_all(blinded, ignore_threshold=True):  # the most likely first
         name = (guess["encoding"] or "").lower()
-        name = WIDER.get(name, name)
+        name = SUPERSETS.get(name, name)
         try:
             text = content.decode(name, "ignore")  # a sample may end within a character; the proof is the next line
         except (UnicodeError, LookupError):
@@ -190,7 +190,11 @@ def _detected(opener: Opener, where: str) -> Found:
         tried.append(name)
         sure = float(guess["confidence"] or 0.0)
         if best is None:
-            best, best_text, confidence = Found(name, f"detected, {sure:.0%} sure, proved strictly"), text, sure
+            best, best_text, confidence = (
+                DetectedEncoding(name, f"detected, {sure:.0%} sure, proved strictly"),
+                text,
+                sure,
+            )
         elif text != best_text:
             rival = sure
             break
@@ -220,12 +224,12 @@ def _sample(opener: Opener) -> bytes:
         return sample[: sample.rfind(b"\n") + 1] or sample
 
 
-def _share_of_utf8(opener: Opener) -> float:
+def _utf8_frac(opener: Opener) -> float:
     """The part of the non-ASCII bytes that stands in valid UTF-8 sequences, 0–1."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     valid = high = 0
     for chunk in _chunks(opener):
-        high += len(chunk) - len(chunk.translate(None, HIGH))
+        high += len(chunk) - len(chunk.translate(None, HIGH_BYTES))
         kept = decoder.decode(chunk).encode()
-        valid += len(kept) - len(kept.translate(None, HIGH))
+        valid += len(kept) - len(kept.translate(None, HIGH_BYTES))
     return valid / high if high else 1.0

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from sartor.base import registry
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data import decompress
 from sartor.data import encoding as encodings
 from sartor.data.sources import csv
@@ -22,61 +22,61 @@ NO_TEXT = "no text file"
 class DataFile:
     """An open file: the plug-in that reads it, its text encoding (None where it is no text) and how that was found."""
 
-    plain: Path
+    path: Path
     where: str
     source: ModuleType
     encoding: str | None
     how: str
-    between: str | None = None
+    delimiter: str | None = None
     """What stands between cells, where a person said it; None: as found."""
 
-    def rows(self) -> Iterator[Raw]:
+    def rows(self) -> Iterator[RawRow]:
         """Its rows, one at a time."""
-        rows: Iterator[Raw]
-        if self.between and self.encoding:
-            rows = csv.records(self.plain, self.where, self.encoding, self.between)
+        rows: Iterator[RawRow]
+        if self.delimiter and self.encoding:
+            rows = csv.records(self.path, self.where, self.encoding, self.delimiter)
         else:
-            rows = self.source.rows(self.plain, self.where, self.encoding)
+            rows = self.source.rows(self.path, self.where, self.encoding)
         return rows
 
     def header(self) -> list[str]:
         """The column names of a file with a header line; nothing for others."""
-        if self.between and self.encoding:
-            return csv.header(self.plain, self.where, self.encoding, self.between)
+        if self.delimiter and self.encoding:
+            return csv.header(self.path, self.where, self.encoding, self.delimiter)
         found: list[str] = self.source.header(*self._place()) if hasattr(self.source, "header") else []
         return found
 
-    def delimiter(self) -> str | None:
+    def detect_delimiter(self) -> str | None:
         """What stands between cells, where a file has cells."""
-        if self.between:
-            return self.between
+        if self.delimiter:
+            return self.delimiter
         found: str | None = (
-            self.source.delimiter(self.plain, self.encoding) if hasattr(self.source, "delimiter") else None
+            self.source.delimiter(self.path, self.encoding) if hasattr(self.source, "delimiter") else None
         )
         return found
 
     def _place(self) -> tuple[Path, str, str | None]:
-        return self.plain, self.where, self.encoding
+        return self.path, self.where, self.encoding
 
 
 @contextmanager
-def opened(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[DataFile]:
+def open_data_file(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[DataFile]:
     """A data file, ready to be read; what had to be unpacked is gone afterwards.
 
     `delimiter` is one character between cells that wins over the one found; files without cells refuse it.
     Raises: DataError for a suffix that no plug-in reads, a damaged packing, or an encoding that is not proved.
     """
     where = str(path)
-    if path.suffix.lower() not in (*decompress.PACKED, *suffixes()):
-        raise _unread(path.name, where)
-    with decompress.plain(path, where) as (plain, name):
-        source = source_of(name, where)
+    if path.suffix.lower() not in (*decompress.COMPRESSED_SUFFIXES, *suffixes()):
+        raise _unsupported(path.name, where)
+    with decompress.decompressed(path, where) as (plain, name):
+        source = source_for(name, where)
         if delimiter is not None:
             _check_delimiter(delimiter, source, where)
         if not source.TEXT:
             yield DataFile(plain, where, source, None, NO_TEXT)
             return
-        found = encodings.find(plain, encoding, where)
+        found = encodings.detect_encoding(plain, encoding, where)
         yield DataFile(plain, where, source, found.encoding, found.how, delimiter)
 
 
@@ -87,13 +87,13 @@ def _check_delimiter(delimiter: str, source: ModuleType, where: str) -> None:
         raise DataError(f"{delimiter!r} cannot stand between cells.", where, "Give one character, as , ; | or a tab.")
 
 
-def source_of(name: str, where: str) -> ModuleType:
+def source_for(name: str, where: str) -> ModuleType:
     """The plug-in that reads a file of this name. Raises: DataError naming the suffixes there are."""
     suffix = PurePath(name).suffix.lower()
     for source in registry.plugins("sartor.data.sources"):
         if suffix in source.SUFFIXES:
             return source
-    raise _unread(name, where)
+    raise _unsupported(name, where)
 
 
 def suffixes() -> tuple[str, ...]:
@@ -101,9 +101,9 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for source in registry.plugins("sartor.data.sources") for suffix in source.SUFFIXES)
 
 
-def _unread(name: str, where: str) -> DataError:
+def _unsupported(name: str, where: str) -> DataError:
     return DataError(
         f"Files of kind {PurePath(name).suffix!r} are not read.",
         where,
-        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(decompress.PACKED)}.",
+        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(decompress.COMPRESSED_SUFFIXES)}.",
     )

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import DataError, nearest
+from sartor.base.errors import DataError, close_matches
 from sartor.base.files import atomic_write
-from sartor.base.types import Demonstration, Ledger, Message, Origin, Raw, Skipped
-from sartor.data.csv_roundtrip import is_ours, plain, with_provenance
+from sartor.base.types import Demonstration, Ledger, Message, Origin, RawRow, Skipped
+from sartor.data.csv_roundtrip import has_provenance, with_provenance, without_provenance
 from sartor.data.dataset_info import parse_entry, write_entry
-from sartor.data.files import opened
+from sartor.data.files import open_data_file
 from sartor.data.load import Loaded, columns_of, load_spec, raw_rows
-from sartor.data.validate import Notes, Unusable, optional_text, parse_tools, required_text
+from sartor.data.validate import Notes, RowRejected, optional_text, parse_tools, required_text
 
 QUESTION_NAMES = (
     "question",
@@ -59,7 +59,7 @@ NAME = re.compile(r"[\w.+-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Understood:
+class FileInspection:
     """How a file is read: encoding and how it was found, delimiter, columns, and which column is which field."""
 
     path: Path
@@ -75,10 +75,10 @@ class Understood:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """What an import made."""
 
-    understood: Understood
+    inspection: FileInspection
     loaded: Loaded
     dataset_file: Path
     entry: Mapping[str, Any]
@@ -92,7 +92,7 @@ def inspect_file(
     answer: str | None = None,
     columns: Mapping[str, str] | None = None,
     delimiter: str | None = None,
-) -> Understood:
+) -> FileInspection:
     """Find encoding, delimiter and columns; what is given wins.
 
     Raises: DataError for a missing or empty file, a column that is not there (naming the nearest), or when question
@@ -100,17 +100,17 @@ def inspect_file(
     """
     if not path.is_file():
         there = [p.name for p in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
-        near = nearest(path.name, there, 1)
+        near = close_matches(path.name, there, 1)
         raise DataError("The file is not there.", str(path), f"Did you mean {near[0]}?" if near else "Check the path.")
-    with opened(path, encoding, delimiter) as file:
-        count, sample, found = _look(file.rows())
+    with open_data_file(path, encoding, delimiter) as file:
+        count, sample, found = _sample_rows(file.rows())
         names = file.header() or found
-        delimiter, read_as, how = file.delimiter(), file.encoding, file.how
+        delimiter, read_as, how = file.detect_delimiter(), file.encoding, file.how
     if not count:
         raise DataError("The file holds no rows.", str(path), "It needs at least one question and answer.")
     given = dict(columns or {}) | {k: v for k, v in (("question", question), ("answer", answer)) if v}
     entry = None if given or delimiter else known_format(names)
-    return Understood(
+    return FileInspection(
         path,
         read_as or "",
         how,
@@ -123,7 +123,7 @@ def inspect_file(
     )
 
 
-def _look(rows: Iterable[Raw]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
+def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
     """How many rows, the objects among the first three, and every column in the order of its first appearance."""
     count = 0
     sample: list[Mapping[str, Any]] = []
@@ -159,7 +159,7 @@ def choose_columns(names: list[str], given: Mapping[str, str], where: str) -> di
         if field not in FIELDS:
             raise DataError(f"There is no field {field!r}.", where, f"Fields: {', '.join(FIELDS)}.")
         if column not in names:
-            near = nearest(column, names, 1)
+            near = close_matches(column, names, 1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise DataError(f"There is no column {column!r}.", where, hint + listed)
     mapping = dict(given)
@@ -200,7 +200,7 @@ def import_file(
     columns: Mapping[str, str] | None = None,
     format: str = "sharegpt",
     delimiter: str | None = None,
-) -> Imported:
+) -> ImportResult:
     """Write `<name>.json` beside its entry in dataset_info.json, both atomically; skipped rows are in the ledger.
 
     Raises: DataError as `inspect_file` does, for a bad name, an unknown format, or when no row can be used.
@@ -219,8 +219,8 @@ def import_file(
     if understood.entry is not None:
         entry: Mapping[str, Any] = {"file_name": target.name, **understood.entry}
     else:
-        rows, entry = [_written(row, format) for row in rows], _entry(target.name, format, understood.mapping)
-        rows = with_provenance(rows, cells) if is_ours(understood.columns) else rows
+        rows, entry = [_to_row(row, format) for row in rows], _entry(target.name, format, understood.mapping)
+        rows = with_provenance(rows, cells) if has_provenance(understood.columns) else rows
     if not rows:
         first = skipped[0] if skipped else None
         raise DataError("No row can be used.", str(path), f"Row {first.origin.row}: {first.reason}" if first else "")
@@ -232,19 +232,24 @@ def import_file(
     both = (*skipped, *loaded.ledger.skipped)
     joined = max(len(cells) - len(rows), 0)
     ledger = Ledger(
-        understood.rows - joined, learned=len(loaded.examples), skipped=both, notes=(*notes.all(), *loaded.ledger.notes)
+        understood.rows - joined,
+        training=len(loaded.examples),
+        skipped=both,
+        notes=(*notes.all(), *loaded.ledger.notes),
     )
-    return Imported(understood, Loaded(loaded.examples, ledger, spec, loaded.files), target, entry)
+    return ImportResult(understood, Loaded(loaded.examples, ledger, spec, loaded.files), target, entry)
 
 
-def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Mapping[str, Any]], list[Skipped], Notes]:
+def _read_rows(
+    understood: FileInspection, name: str
+) -> tuple[list[Any], list[Mapping[str, Any]], list[Skipped], Notes]:
     """The rows that can be used (question–answer rows are parsed here, others as they stand), the cells of those that
     were parsed, and the skipped ones.
     """
     notes = Notes()
     rows: list[Any] = []
     cells: list[Mapping[str, Any]] = []
-    ours = is_ours(understood.columns)
+    ours = has_provenance(understood.columns)
     skipped: list[Skipped] = []
     for raw in raw_rows(understood.path, understood.encoding or None, understood.delimiter):
         origin = Origin(name, understood.path.name, raw.row, raw.line)
@@ -256,10 +261,10 @@ def _read_rows(understood: Understood, name: str) -> tuple[list[Any], list[Mappi
             rows.append(raw.value)
         else:
             try:
-                value = plain(raw.value) if ours else raw.value
+                value = without_provenance(raw.value) if ours else raw.value
                 rows.append(_pair(value, understood.mapping, origin, notes))
                 cells.append(value)
-            except Unusable as reason:
+            except RowRejected as reason:
                 skipped.append(Skipped(origin, reason.code, reason.column, reason.params))
     return rows, cells, skipped, notes
 
@@ -275,7 +280,7 @@ def _pair(row: Mapping[str, Any], mapping: Mapping[str, str], origin: Origin, no
     return Demonstration((*head, Message("user", question), Message("assistant", answer)), origin, tools)
 
 
-def _written(example: Demonstration, format: str) -> dict[str, Any]:
+def _to_row(example: Demonstration, format: str) -> dict[str, Any]:
     texts = {message.role: message.text for message in example.messages}
     extra: dict[str, Any] = {"system": texts["system"]} if "system" in texts else {}
     if example.tools:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 
 CHUNK = 1 << 20
 NEAR_END = 32
@@ -16,10 +16,10 @@ NEAR_END = 32
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
-class Twice(dict[str, Any]):
+class DuplicateKeyDict(dict[str, Any]):
     """An object some of whose keys stand in it twice; JSON readers keep the last and say nothing."""
 
-    twice: tuple[str, ...] = ()
+    duplicate_key: tuple[str, ...] = ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -27,8 +27,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) == len(pairs):
         return value
     keys = [key for key, _ in pairs]
-    marked = Twice(value)
-    marked.twice = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+    marked = DuplicateKeyDict(value)
+    marked.duplicate_key = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
     return marked
 
 
@@ -43,10 +43,10 @@ def parse_json(text: str, where: str) -> Any:
         place = f"{where}, line {error.lineno}, column {error.colno}"
         raise DataError(f"The JSON is broken: {error.msg}.", place, _cause(text, error.pos)) from None
     except (RecursionError, ValueError) as error:  # ValueError: an integer of more than 4300 digits
-        raise _unreadable(error, where) from None
+        raise _json_error(error, where) from None
 
 
-def _unreadable(error: Exception, where: str) -> DataError:
+def _json_error(error: Exception, where: str) -> DataError:
     if isinstance(error, RecursionError):
         return DataError("The JSON is nested too deeply.", where, "Flatten it.")
     return DataError(f"The JSON cannot be read: {error}.", where, "Write that number as text.")
@@ -65,32 +65,32 @@ class _Rows:
     """Counts, for one row, the keys that stand twice in any of its objects."""
 
     def __init__(self) -> None:
-        self.twice: list[str] = []
+        self.duplicates: list[str] = []
         self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) != len(pairs):
             keys = [key for key, _ in pairs]
-            self.twice.append(next(key for key in keys if keys.count(key) > 1))
+            self.duplicates.append(next(key for key in keys if keys.count(key) > 1))
         return value
 
-    def raw(self, row: int, line: int | None, value: Any) -> Raw:
-        if self.twice:
-            return Raw(row, line, None, fault=f"the key {self.twice[0]!r} stands twice")
-        return Raw(row, line, value)
+    def raw(self, row: int, line: int | None, value: Any) -> RawRow:
+        if self.duplicates:
+            return RawRow(row, line, None, fault=f"the key {self.duplicates[0]!r} stands twice")
+        return RawRow(row, line, value)
 
 
 class LineReader(_Rows):
     """JSON texts of one line each."""
 
-    def read(self, text: str, row: int, line: int) -> Raw:
+    def read(self, text: str, row: int, line: int) -> RawRow:
         """One line as a row, or the fault of that row."""
-        self.twice.clear()
+        self.duplicates.clear()
         try:
             value = self.decoder.decode(text)
         except (ValueError, RecursionError) as error:
-            return Raw(row, line, None, fault=str(error))
+            return RawRow(row, line, None, fault=str(error))
         return self.raw(row, line, value)
 
 
@@ -106,7 +106,7 @@ class ArrayReader(_Rows):
         self.buffer, self.position, self.ended = "", 0, False
         self.line, self.column, self.counted = 1, 1, 0  # of buffer[counted]
 
-    def rows(self) -> Iterator[Raw]:
+    def rows(self) -> Iterator[RawRow]:
         """Each element with its number from 1 and the line on which it begins."""
         first = self._next()
         if first == "[":
@@ -119,7 +119,7 @@ class ArrayReader(_Rows):
         if self._next():
             self._fail("Extra data", self.position)
 
-    def _data(self) -> Iterator[Raw]:
+    def _data(self) -> Iterator[RawRow]:
         found = False
         self.position += 1
         more = self._next() != "}"
@@ -141,7 +141,7 @@ class ArrayReader(_Rows):
         if not found:
             self._no_list()
 
-    def _array(self) -> Iterator[Raw]:
+    def _array(self) -> Iterator[RawRow]:
         self.position += 1
         number = 0
         if self._next() == "]":
@@ -181,7 +181,7 @@ class ArrayReader(_Rows):
         """The JSON value that begins here; reads on, twice as much each time, while it may be cut."""
         self._next()
         while True:
-            self.twice.clear()
+            self.duplicates.clear()
             try:
                 value, end = self.decoder.raw_decode(self.buffer, self.position)
             except json.JSONDecodeError as error:
@@ -189,7 +189,7 @@ class ArrayReader(_Rows):
                 if self.ended or not cut:
                     self._fail(error.msg, error.pos)
             except (RecursionError, ValueError) as error:
-                raise _unreadable(error, f"{self.where}, line {self._line()}") from None
+                raise _json_error(error, f"{self.where}, line {self._line()}") from None
             else:
                 if end < len(self.buffer) or self.ended:
                     self.position = end

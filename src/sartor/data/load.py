@@ -12,14 +12,14 @@ from types import ModuleType
 from typing import Any
 
 from sartor.base import registry
-from sartor.base.errors import DataError, nearest
+from sartor.base.errors import DataError, close_matches
 from sartor.base.files import sha256_file
-from sartor.base.process import no_cycle_search
-from sartor.base.types import Example, Ledger, Origin, Raw, Skipped
+from sartor.base.process import gc_paused
+from sartor.base.types import Example, Ledger, Origin, RawRow, Skipped
 from sartor.data import files as files_module
 from sartor.data import mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry
-from sartor.data.validate import Notes, Unusable, is_missing
+from sartor.data.validate import Notes, RowRejected, is_missing
 
 REQUIRED = ("prompt", "response", "messages", "chosen", "rejected", "kto_tag")
 """Fields whose column, when it is named and in no row, is an error; of the others it is a note."""
@@ -114,12 +114,12 @@ def load_many(
         drawn = mixing.interleave([part.examples for part in parts], mix_strategy, interleave_probs, seed)
         mixed = [example for _, example in drawn]
         used = len({(part, example.origin.id) for part, example in drawn})
-        unused = ledger.learned - used
-        ledger = replace(ledger, learned=used, left_out=ledger.left_out + unused, repeats=len(mixed) - used)
+        unused = ledger.training - used
+        ledger = replace(ledger, training=used, left_out=ledger.left_out + unused, repeats=len(mixed) - used)
     return Loaded(mixed, ledger, parts[0].spec, tuple(file for part in parts for file in part.files))
 
 
-@no_cycle_search()
+@gc_paused()
 def load_spec(
     spec: DatasetSpec,
     *,
@@ -152,7 +152,7 @@ def load_spec(
         raise DataError("The dataset holds no rows.", str(files[0].path) if files else spec.name, "Check the file.")
     asked = parsed
     if all(file.encoding or file.how == files_module.NO_TEXT for file in files):  # hubs and scripts slice themselves
-        asked = [parsed[n] for n in mixing.rows_of(spec.split, len(parsed), f"dataset {spec.name!r}")]
+        asked = [parsed[n] for n in mixing.parse_slice(spec.split, len(parsed), f"dataset {spec.name!r}")]
     examples = [outcome for outcome in asked if not isinstance(outcome, Skipped)]
     skipped = tuple(outcome for outcome in asked if isinstance(outcome, Skipped))
     wanted = min(spec.num_samples or len(examples), max_samples or sys.maxsize)
@@ -160,7 +160,7 @@ def load_spec(
     learned = min(len(kept), len(examples))
     ledger = Ledger(
         read=len(parsed),
-        learned=learned,
+        training=learned,
         left_out=len(parsed) - learned - len(skipped),
         repeats=len(kept) - learned,
         skipped=skipped,
@@ -175,7 +175,7 @@ class _Input:
 
     shown: Path
     label: str
-    rows: Iterator[Raw]
+    rows: Iterator[RawRow]
     spec: DatasetSpec
     path: Path | None = None
     encoding: str | None = None
@@ -205,14 +205,14 @@ def _file_inputs(
     spec: DatasetSpec, path: Path, label: str, encoding: str | None, shown: Path | None = None
 ) -> Iterator[_Input]:
     _verify(spec, path)
-    with files_module.opened(path, encoding or spec.encoding) as file:
+    with files_module.open_data_file(path, encoding or spec.encoding) as file:
         reading = _with_own_column(spec, file.source)
         yield _Input(shown or path, label, file.rows(), reading, path, file.encoding, file.how)
 
 
 def read_raw(
     spec: DatasetSpec, *, encoding: str | None = None, permissions: Permissions | None = None
-) -> Iterator[tuple[Origin, Raw]]:
+) -> Iterator[tuple[Origin, RawRow]]:
     """Every row of a dataset's files as it stands there, faulty ones too, one at a time.
 
     Raises: DataError as `load` does.
@@ -224,7 +224,7 @@ def read_raw(
 
 def read_examples(
     spec: DatasetSpec, *, stage: str = "sft", encoding: str | None = None, permissions: Permissions | None = None
-) -> Iterator[tuple[Raw, Example | Skipped]]:
+) -> Iterator[tuple[RawRow, Example | Skipped]]:
     """Every row of a dataset's files with what it is read as, one at a time. Raises: DataError as `load` does."""
     notes = Notes()
     for part in _inputs(spec, permissions or Permissions(), encoding):
@@ -239,7 +239,7 @@ def _with_own_column(spec: DatasetSpec, source: ModuleType) -> DatasetSpec:
     return replace(spec, columns={**spec.columns, "prompt": column})
 
 
-def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example | Skipped:
+def parse_row(raw: RawRow, spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example | Skipped:
     """One raw row as an example, or the reason why it is none."""
     if raw.fault is not None:
         return Skipped(origin, "row-broken", None, {"reason": raw.fault})
@@ -249,14 +249,14 @@ def parse_row(raw: Raw, spec: DatasetSpec, origin: Origin, stage: str, notes: No
         example: Example = registry.plugin("sartor.data.formats", spec.formatting).parse(
             raw.value, spec, origin, stage, notes
         )
-    except Unusable as reason:
+    except RowRejected as reason:
         return Skipped(origin, reason.code, reason.column, reason.params)
     return example
 
 
-def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[Raw]:
+def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[RawRow]:
     """The rows of a file, by the plug-in of its suffix. Raises: DataError as `files.opened` does."""
-    with files_module.opened(path, encoding, delimiter) as file:
+    with files_module.open_data_file(path, encoding, delimiter) as file:
         yield from file.rows()
 
 
@@ -268,12 +268,12 @@ def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
     if "\0" in name:
         raise DataError("file_name holds a NUL character.", f"dataset {spec.name!r}", "Write a plain file name.")
     path = folder / name
-    _need_reachable(path)
-    _need_inside(path, folder, permissions)
+    _require_reachable(path)
+    _require_inside(path, folder, permissions)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         for inner in found:
-            _need_inside(inner, folder, permissions)
+            _require_inside(inner, folder, permissions)
         if not found:
             raise DataError("The folder is empty.", str(path), "Put data files into it.")
         return found
@@ -281,13 +281,13 @@ def source_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
         raise DataError("This is no regular file.", str(path), "Copy what it gives into a file.")
     if not path.is_file():
         there = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        near = nearest(name, there, 1)
+        near = close_matches(name, there, 1)
         hint = f"Did you mean {near[0]}? Write it as file_name." if near else "Put it there, or mend file_name."
         raise DataError(f"The file {name!r} is not there.", str(path), hint)
     return [path]
 
 
-def _need_reachable(path: Path) -> None:
+def _require_reachable(path: Path) -> None:
     """Raises: DataError for links in a circle, a name beyond the system's length, a folder that is closed."""
     try:
         path.resolve().stat()
@@ -298,7 +298,7 @@ def _need_reachable(path: Path) -> None:
         raise DataError(f"The file cannot be reached: {reason}.", str(path)[:300], "Mend file_name.") from None
 
 
-def _need_inside(path: Path, folder: Path, permissions: Permissions) -> None:
+def _require_inside(path: Path, folder: Path, permissions: Permissions) -> None:
     """Where links lead counts, not where they lie."""
     if not permissions.allow_outside and not path.resolve().is_relative_to(folder.resolve()):
         raise DataError(
@@ -313,7 +313,7 @@ def _label(spec: DatasetSpec, path: Path) -> str:
         return path.name
 
 
-def _origin(spec: DatasetSpec, label: str, raw: Raw) -> Origin:
+def _origin(spec: DatasetSpec, label: str, raw: RawRow) -> Origin:
     section = raw.value.get("section") if isinstance(raw.value, dict) else None
     return Origin(spec.name, label, raw.row, raw.line, section=section if isinstance(section, str) else None)
 
@@ -345,7 +345,7 @@ def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -
         if not column or column in seen:
             continue
         if name in REQUIRED and name in needed:
-            near = nearest(column, seen, 1)
+            near = close_matches(column, seen, 1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise DataError(
                 f"No row has the column {column!r} (columns.{name}).",

@@ -15,7 +15,7 @@ T = TypeVar("T")
 SLICE = re.compile(r"[\w.-]+(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def rows_of(split: str, total: int, where: str) -> range:
+def parse_slice(split: str, total: int, where: str) -> range:
     """The rows (from 0) that `train[:30%]` asks of a file; the split's name means nothing there.
 
     Percentages are rounded to the nearest row, as `datasets` does. Raises: DataError for anything else.
@@ -49,10 +49,10 @@ def interleave(parts: Sequence[Sequence[T]], strategy: str, probs: Sequence[floa
 
     Raises: ConfigError for probabilities that do not fit; DataError for a part without rows.
     """
-    return list(interleaved([part.__iter__ for part in parts], strategy, probs, seed))
+    return list(interleave_iterators([part.__iter__ for part in parts], strategy, probs, seed))
 
 
-def interleaved(
+def interleave_iterators(
     parts: Sequence[Callable[[], Iterator[T]]], strategy: str, probs: Sequence[float], seed: int
 ) -> Iterator[tuple[int, T]]:
     """The same for parts that are read a row at a time, and read again where they are begun anew."""
@@ -61,7 +61,7 @@ def interleaved(
     if None in following:
         raise DataError("A dataset has no usable row to mix.", "mix_strategy", "Take it out, or mend its rows.")
     unused = set(range(len(parts)))
-    for part in _turns(len(parts), probs, seed):
+    for part in _draw_sources(len(parts), probs, seed):
         row = following[part]
         assert row is not None
         yield part, row
@@ -74,7 +74,7 @@ def interleaved(
             following[part] = next(running[part], None)
 
 
-def _turns(count: int, probs: Sequence[float], seed: int) -> Iterator[int]:
+def _draw_sources(count: int, probs: Sequence[float], seed: int) -> Iterator[int]:
     if not probs:
         yield from cycle(range(count))
     if len(probs) != count or min(probs) <= 0 or abs(sum(probs) - 1) > 1e-6:

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.dataset_info import DatasetSpec
 from sartor.data.sources.arrow import plain
 
@@ -38,7 +38,7 @@ def place_of(spec: DatasetSpec) -> str | None:
     return f"cloud:{spec.cloud_file_name}" if spec.cloud_file_name else None
 
 
-def hub_rows(spec: DatasetSpec) -> Iterator[Raw]:
+def hub_rows(spec: DatasetSpec) -> Iterator[RawRow]:
     """The rows of a dataset on Hugging Face or ModelScope; subset, folder and split are passed on as they stand.
 
     Raises: DataError when the hub's package is missing or the hub does not give the dataset.
@@ -58,7 +58,7 @@ def hub_rows(spec: DatasetSpec) -> Iterator[Raw]:
             f"dataset {spec.name!r}, {place}",
             "Check its name, subset and split, and the network; or download it and use file_name.",
         ) from None
-    yield from numbered(found)
+    yield from number_rows(found)
 
 
 def _from_modelscope(name: str) -> str:
@@ -69,13 +69,13 @@ def _from_modelscope(name: str) -> str:
     return str(HubApi().download_repo(name, repo_type="dataset", local_files_only=offline))
 
 
-def numbered(rows: Iterable[Any]) -> Iterator[Raw]:
+def number_rows(rows: Iterable[Any]) -> Iterator[RawRow]:
     """Rows with their number from 1; dates and decimals become text."""
     for number, row in enumerate(rows, 1):
-        yield Raw(number, None, plain(row))
+        yield RawRow(number, None, plain(row))
 
 
-def script_rows(spec: DatasetSpec, *, allow_scripts: bool, allow_outside: bool) -> Iterator[Raw]:
+def script_rows(spec: DatasetSpec, *, allow_scripts: bool, allow_outside: bool) -> Iterator[RawRow]:
     """The rows of `<folder>/<folder>.py`: a module with `load(split)`, or a `datasets` builder. This runs its code.
 
     Raises: DataError without permission (showing the file's SHA-256), or when the module is neither.
@@ -97,7 +97,7 @@ def script_rows(spec: DatasetSpec, *, allow_scripts: bool, allow_outside: bool) 
         )
     module = _module(file, content)
     if hasattr(module, "load"):
-        yield from numbered(module.load(spec.split))
+        yield from number_rows(module.load(spec.split))
     else:
         yield from _builder_rows(module, file, spec)
 
@@ -115,7 +115,7 @@ def _module(file: Path, content: bytes) -> ModuleType:
     return module
 
 
-def _builder_rows(module: ModuleType, file: Path, spec: DatasetSpec) -> Iterator[Raw]:
+def _builder_rows(module: ModuleType, file: Path, spec: DatasetSpec) -> Iterator[RawRow]:
     try:
         from datasets import GeneratorBasedBuilder
     except ImportError:
@@ -130,7 +130,7 @@ def _builder_rows(module: ModuleType, file: Path, spec: DatasetSpec) -> Iterator
     with TemporaryDirectory(prefix="sartor-") as cache:
         builder = builders[0](cache_dir=cache, config_name=spec.subset)
         builder.download_and_prepare()
-        yield from numbered(builder.as_dataset(split=spec.split))
+        yield from number_rows(builder.as_dataset(split=spec.split))
 
 
 @contextmanager
@@ -149,14 +149,14 @@ def cloud_file(spec: DatasetSpec, *, allow_network: bool) -> Iterator[Path]:
         raise DataError("cloud_file_name names no cloud store.", url, f"There are: {known}; use file_name for files.")
     with TemporaryDirectory(prefix="sartor-") as folder:
         path = Path(folder) / (PurePosixPath(urlsplit(url).path).name or "data")
-        pieces = _of_web(url) if scheme in ("http", "https") else _of_store(url)
+        pieces = _read_web(url) if scheme in ("http", "https") else _read_store(url)
         with path.open("wb") as here:
             for piece in pieces:
                 here.write(piece)
         yield path
 
 
-def _of_store(url: str) -> Iterator[bytes]:
+def _read_store(url: str) -> Iterator[bytes]:
     try:
         import fsspec
 
@@ -169,7 +169,7 @@ def _of_store(url: str) -> Iterator[bytes]:
         raise DataError(f"The file cannot be had: {error}.", url, "Check the address and the access.") from None
 
 
-def _of_web(url: str) -> Iterator[bytes]:
+def _read_web(url: str) -> Iterator[bytes]:
     import httpx
 
     try:

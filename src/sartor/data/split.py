@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Split:
     """Both parts in the order of the data; ids are `example.origin.id`."""
 
-    learned: list[Example]
+    train: list[Example]
     held_out: list[Example]
 
 
@@ -42,7 +42,7 @@ def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
         )
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
     held_out = {ids[int(i)] for i in chosen}
-    return _parted(examples, held_out)
+    return _partition(examples, held_out)
 
 
 def split_groups(
@@ -60,13 +60,13 @@ def split_groups(
     if unknown := sorted(chosen - sizes.keys()):
         raise ConfigError(f"There is no group {unknown[0]!r}.", "held_out", did_you_mean(unknown[0], sizes))
     if not chosen:
-        chosen = _drawn(sizes, val_size, seed)
+        chosen = _draw(sizes, val_size, seed)
     if len(chosen) == len(sizes):
         raise ConfigError(f"All {len(sizes)} groups would be held out.", "by", "Leave groups to learn from.")
-    return _parted(examples, {row for row, group in groups.items() if group in chosen})
+    return _partition(examples, {row for row, group in groups.items() if group in chosen})
 
 
-def _drawn(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:
+def _draw(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:
     total = sum(sizes.values())
     wanted = val_size if val_size >= 1 else val_size * total
     names = sorted(sizes)
@@ -80,7 +80,7 @@ def _drawn(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:
     return chosen or {min(order, key=lambda name: sizes[name])}
 
 
-def _parted(examples: Sequence[Example], held_out: set[str] | frozenset[str]) -> Split:
+def _partition(examples: Sequence[Example], held_out: set[str] | frozenset[str]) -> Split:
     return Split(
         [example for example in examples if example.origin.id not in held_out],
         [example for example in examples if example.origin.id in held_out],
@@ -96,33 +96,33 @@ class SavedSplit:
     val_size: float
     seed: int
     files: tuple[str, ...]
-    learned: tuple[str, ...]
+    train: tuple[str, ...]
     held_out: tuple[str, ...]
 
 
-def saved_path(dataset_dir: Path, dataset: str) -> Path:
+def split_path(dataset_dir: Path, dataset: str) -> Path:
     """Where the split of a dataset is kept, beside its registry."""
     name = re.sub(r'[/\\:*?"<>|\0]', lambda found: f"%{ord(found[0]):02x}", dataset)
     return dataset_dir / f"{name}.split.json"
 
 
-def save(dataset_dir: Path, saved: SavedSplit) -> Path:
+def save_split(dataset_dir: Path, saved: SavedSplit) -> Path:
     """Write it for every later command. Raises: RunError on a full disk."""
-    path = saved_path(dataset_dir, saved.dataset)
+    path = split_path(dataset_dir, saved.dataset)
     atomic_write(path, json.dumps(asdict(saved), ensure_ascii=False, indent=1) + "\n")
     return path
 
 
-def read_saved(dataset_dir: Path, dataset: str) -> SavedSplit | None:
+def read_split(dataset_dir: Path, dataset: str) -> SavedSplit | None:
     """The saved split of a dataset, if there is one. Raises: DataError when the file is damaged."""
-    path = saved_path(dataset_dir, dataset)
+    path = split_path(dataset_dir, dataset)
     if not path.exists():
         return None
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        files, learned, held_out = (tuple(map(str, there[name])) for name in ("files", "learned", "held_out"))
+        files, train, held_out = (tuple(map(str, there[name])) for name in ("files", "train", "held_out"))
         by, val_size, seed = str(there["by"]), float(there["val_size"]), int(there["seed"])
-        return SavedSplit(str(there["dataset"]), by, val_size, seed, files, learned, held_out)
+        return SavedSplit(str(there["dataset"]), by, val_size, seed, files, train, held_out)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"The saved split is damaged: {error}.", str(path), f"Run: sartor split {dataset}") from None
 
@@ -134,7 +134,7 @@ def split_loaded(loaded: Loaded, val_size: float, seed: int) -> Split:
     """
     names = dict.fromkeys(example.origin.dataset for example in loaded.examples)
     folder = loaded.spec.folder_path
-    saved = {name: there for name in names if (there := read_saved(folder, name))}
+    saved = {name: there for name in names if (there := read_split(folder, name))}
     if not saved:
         return split(loaded.examples, val_size, seed)
     now = {file.sha256 for file in loaded.files}
@@ -142,10 +142,10 @@ def split_loaded(loaded: Loaded, val_size: float, seed: int) -> Split:
         if not now.issuperset(there.files):
             raise DataError(
                 f"The files of {name!r} have changed since they were split.",
-                str(saved_path(folder, name)),
+                str(split_path(folder, name)),
                 f"Run `sartor split {name}` again, or delete the saved split.",
             )
     others = [example for example in loaded.examples if example.origin.dataset not in saved]
     drawn = split(others, val_size, seed).held_out if others else []
     held_out = {example.origin.id for example in drawn}
-    return _parted(loaded.examples, held_out.union(*(there.held_out for there in saved.values())))
+    return _partition(loaded.examples, held_out.union(*(there.held_out for there in saved.values())))

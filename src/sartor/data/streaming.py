@@ -18,16 +18,16 @@ from sartor.base.types import Example, Skipped
 from sartor.data import load, mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry
 from sartor.data.load import Permissions, SourceFile
-from sartor.data.split import read_saved
+from sartor.data.split import read_split
 from sartor.data.validate import Notes
 
 T = TypeVar("T")
-LOOKED_AT = 1000
+INSPECTED_ROWS = 1000
 """Rows after which the columns that an entry names must have appeared."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ExampleStream:
     """Registered datasets that can be read again and again. Rows come in the order of the files, mixed as asked."""
 
     specs: tuple[DatasetSpec, ...]
@@ -44,7 +44,7 @@ class Stream:
         parts = [partial(_examples, self, spec, on_skipped) for spec in self.specs]
         if self.mix_strategy == "concat" or len(parts) == 1:
             return (example for part in parts for example in part())
-        mixed = mixing.interleaved(parts, self.mix_strategy, self.interleave_probs, self.seed)
+        mixed = mixing.interleave_iterators(parts, self.mix_strategy, self.interleave_probs, self.seed)
         return (example for _, example in mixed)
 
 
@@ -58,7 +58,7 @@ def open_stream(
     seed: int = 42,
     encoding: str | None = None,
     permissions: Permissions | None = None,
-) -> Stream:
+) -> ExampleStream:
     """Find the datasets and hash their files; no row is read yet.
 
     Raises: DataError as `load` does; ConfigError for what cannot be had without knowing all rows: a sample
@@ -74,14 +74,14 @@ def open_stream(
                 where,
                 "Take num_samples and the slice out of the entry, or leave streaming out.",
             )
-        if read_saved(dataset_dir, spec.name):
+        if read_split(dataset_dir, spec.name):
             raise ConfigError(
                 "The saved split needs all rows; a stream has none.",
                 where,
                 "Hold out by eval_dataset, or leave streaming out.",
             )
     files = tuple(file for spec in specs for file in _files(spec, permissions))
-    return Stream(specs, stage, mix_strategy, tuple(interleave_probs), seed, encoding, permissions, files)
+    return ExampleStream(specs, stage, mix_strategy, tuple(interleave_probs), seed, encoding, permissions, files)
 
 
 def shuffled(rows: Iterable[T], size: int, seed: int, turn: int) -> Iterator[T]:
@@ -97,14 +97,14 @@ def shuffled(rows: Iterable[T], size: int, seed: int, turn: int) -> Iterator[T]:
     yield from buffer
 
 
-def _examples(stream: Stream, spec: DatasetSpec, on_skipped: Callable[[Skipped], None]) -> Iterator[Example]:
+def _examples(stream: ExampleStream, spec: DatasetSpec, on_skipped: Callable[[Skipped], None]) -> Iterator[Example]:
     columns: set[str] | None = set()
     outcomes = load.read_examples(spec, stage=stream.stage, encoding=stream.encoding, permissions=stream.permissions)
     number, notes = 0, Notes()
     for number, (raw, outcome) in enumerate(outcomes, 1):
         if columns is not None and isinstance(raw.value, dict):
             columns |= raw.value.keys()
-        if columns is not None and number == LOOKED_AT:
+        if columns is not None and number == INSPECTED_ROWS:
             load.check_columns(spec, columns, stream.stage, notes)
             columns = None
         if isinstance(outcome, Skipped):

@@ -12,7 +12,7 @@ from typing import Any
 from sartor.base.types import Note, Tool
 
 
-class Unusable(Exception):
+class RowRejected(Exception):
     """A row cannot be used; caught where the row's origin is known and turned into `Skipped`."""
 
     def __init__(self, code: str, column: str | None = None, **params: object) -> None:
@@ -50,19 +50,19 @@ def text_of(value: Any, column: str, notes: Notes) -> str:
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise Unusable("broken-unicode", column, field=column) from None
+            raise RowRejected("broken-unicode", column, field=column) from None
         return value
     if isinstance(value, (int, float)):  # bool too: a column of answers yes/no
         notes.add("number-as-text", field=column)
         return json.dumps(value)
-    raise Unusable("cell-not-text", column, field=column, kind=type(value).__name__)
+    raise RowRejected("cell-not-text", column, field=column, kind=type(value).__name__)
 
 
 def required_text(row: Mapping[str, Any], column: str, code: str, notes: Notes) -> str:
     """The text of a column that must be there. Raises: Unusable with `code` when it is missing or blank."""
     value = row.get(column)
     if is_missing(value):
-        raise Unusable(code, column, field=column)
+        raise RowRejected(code, column, field=column)
     return text_of(value, column, notes)
 
 
@@ -86,8 +86,8 @@ def parse_tools(value: Any, column: str, notes: Notes) -> tuple[Tool, ...]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            raise Unusable("tools-invalid", column, field=column, reason=str(error)) from None
+            raise RowRejected("tools-invalid", column, field=column, reason=str(error)) from None
     tools = value if isinstance(value, list) else [value]
     if not all(isinstance(tool, dict) for tool in tools):
-        raise Unusable("tools-invalid", column, field=column, reason="not a list of objects")
+        raise RowRejected("tools-invalid", column, field=column, reason="not a list of objects")
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools)

@@ -9,20 +9,20 @@ from sartor.checks import near_pairs
 from sartor.evaluation.verdict import Leak
 
 
-def leaks(learned: Sequence[Example], held_out: Sequence[Example]) -> list[Leak]:
+def find_leaks(train: Sequence[Example], held_out: Sequence[Example]) -> list[Leak]:
     """For each held-out row the learned row most like it, where question and answer are nearly the same text."""
-    rows = [*learned, *held_out]
+    rows = [*train, *held_out]
     texts = [_text(row) for row in rows]
     found = []
     for pair in near_pairs(texts):
-        if pair.first < len(learned) <= pair.second:
+        if pair.first < len(train) <= pair.second:
             found.append(
                 Leak(
                     held_out=rows[pair.second].origin.id,
-                    learned=rows[pair.first].origin.id,
+                    train=rows[pair.first].origin.id,
                     similarity=pair.similarity,
                     text=texts[pair.second],
-                    learned_text=texts[pair.first],
+                    train_text=texts[pair.first],
                 )
             )
     return found

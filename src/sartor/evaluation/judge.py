@@ -19,8 +19,8 @@ from sartor.evaluation.verdict import Difference, compare_rows
 Winner = Literal["base", "tuned", "tie"]
 Ask = Callable[[str], str]
 ATTEMPTS = 5
-LONGEST_WAIT_S = 30.0
-FIRST_FAILURES = 4
+MAX_WAIT_S = 30.0
+MAX_INITIAL_FAILURES = 4
 """When so many comparisons fail and none succeeds, the endpoint is not there: the judging ends."""
 
 PROMPT = """Two answers to the same request follow. Decide which one serves the person better: correct first, then \
@@ -41,7 +41,7 @@ _VERDICT = re.compile(r"\b(1|2|tie)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Rivals:
+class AnswerPair:
     """Two answers to one row's question."""
 
     id: str
@@ -57,12 +57,12 @@ class Judgement:
 
     id: str
     winner: Winner | None
-    swayed: bool = False
+    position_bias: bool = False
     error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgeResult:
     """All judgements; `difference` counts a tuned win as 1, a tie as 0, a base win as −1, without failures."""
 
     rows: tuple[Judgement, ...]
@@ -75,7 +75,7 @@ class Judged:
     @property
     def counts(self) -> Mapping[str, int]:
         found = Counter(row.winner or "failed" for row in self.rows)
-        swayed = sum(row.swayed for row in self.rows)
+        swayed = sum(row.position_bias for row in self.rows)
         return {name: found[name] for name in ("tuned", "base", "tie", "failed")} | {"swayed_by_order": swayed}
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,9 @@ class Judged:
             "p": interval.p if interval else None,
             "agreement": self.agreement,
             "kappa": self.kappa,
-            "rows": [{"id": r.id, "winner": r.winner, "swayed": r.swayed, "error": r.error} for r in self.rows],
+            "rows": [
+                {"id": r.id, "winner": r.winner, "position_bias": r.position_bias, "error": r.error} for r in self.rows
+            ],
         }
 
 
@@ -122,7 +124,7 @@ class Endpoint:
         wait, reason = 1.0, ""
         for attempt in range(ATTEMPTS):
             if attempt:
-                self.sleep(min(wait, LONGEST_WAIT_S))
+                self.sleep(min(wait, MAX_WAIT_S))
                 wait *= 2
             try:
                 response = self.http.post(f"{self.url}/chat/completions", json=body)
@@ -155,24 +157,24 @@ class Endpoint:
 
 def judge(
     ask: Ask,
-    rivals: Sequence[Rivals],
+    pairs: Sequence[AnswerPair],
     *,
     labels: Mapping[str, Winner] | None = None,
     workers: int = 4,
     seed: int = 42,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Judged:
+) -> JudgeResult:
     """Every pair in both orders; only a winner of both is a winner. `labels` are people's, by row id.
 
     Raises: EndpointError when the first comparisons all fail.
     """
     rows: list[Judgement] = []
     with ThreadPoolExecutor(workers) as pool:
-        for part in (rivals[:FIRST_FAILURES], rivals[FIRST_FAILURES:]):
+        for part in (pairs[:MAX_INITIAL_FAILURES], pairs[MAX_INITIAL_FAILURES:]):
             for row in pool.map(lambda pair: _compare(ask, pair), part):
                 rows.append(row)
                 if progress:
-                    progress(len(rows), len(rivals))
+                    progress(len(rows), len(pairs))
             if rows and all(row.winner is None for row in rows):
                 raise EndpointError(
                     f"The judge failed from the start: {rows[0].error}",
@@ -183,11 +185,11 @@ def judge(
     difference = None
     if values:
         difference = compare_rows([0.0] * len(values), values, metric="judge", higher_is_better=True, seed=seed)
-    pairs = [(row.winner, labels[row.id]) for row in rows if row.winner and row.id in labels] if labels else []
-    return Judged(tuple(rows), difference, *_agreement(pairs))
+    labeled = [(row.winner, labels[row.id]) for row in rows if row.winner and row.id in labels] if labels else []
+    return JudgeResult(tuple(rows), difference, *_agreement(labeled))
 
 
-def _compare(ask: Ask, pair: Rivals) -> Judgement:
+def _compare(ask: Ask, pair: AnswerPair) -> Judgement:
     said: list[Winner] = []
     for first, second in (("base", "tuned"), ("tuned", "base")):
         answers = {"base": pair.base, "tuned": pair.tuned}
@@ -205,7 +207,7 @@ def _compare(ask: Ask, pair: Rivals) -> Judgement:
         said.append({"1": first, "2": second}.get(found[-1].lower(), "tie"))  # type: ignore[arg-type]
     if said[0] == said[1]:
         return Judgement(pair.id, said[0])
-    return Judgement(pair.id, "tie", swayed="tie" not in said)
+    return Judgement(pair.id, "tie", position_bias="tie" not in said)
 
 
 def _agreement(pairs: Sequence[tuple[Winner | None, Winner]]) -> tuple[float | None, float | None]:

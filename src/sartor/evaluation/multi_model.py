@@ -19,7 +19,7 @@ TEXT_METRIC = "rouge-l.char"
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class Candidate:
     """What one model did: its scores over the rows, and its loss on each (nats per token; None: not to be had)."""
 
     name: str
@@ -38,7 +38,7 @@ class Contestant:
 class Comparison:
     """All contestants over the same rows; `verdicts` hold each of the others against the first, in order."""
 
-    contestants: tuple[Contestant, ...]
+    candidates: tuple[Candidate, ...]
     verdicts: tuple[Verdict, ...]
     p_holm: tuple[float, ...]
     """p of each verdict, adjusted for how many there are (Holm 1979)."""
@@ -55,14 +55,14 @@ class Comparison:
             "metric": self.metric,
             "rows": list(self.row_ids),
             "notes": list(self.notes),
-            "contestants": [
+            "candidates": [
                 {
                     "name": c.name,
                     "answered_by": c.answered_by,
                     "loss": _mean_or_none(c.losses),
                     "scores": {name: _finite(score.value) for name, score in c.scores.items()},
                 }
-                for c in self.contestants
+                for c in self.candidates
             ],
             "verdicts": [{**v.to_json(), "p_holm": p} for v, p in zip(self.verdicts, self.p_holm, strict=True)],
         }
@@ -72,7 +72,7 @@ class Comparison:
         from rich.table import Table
 
         table = Table(
-            title=f"{self.metric}, {len(self.row_ids)} rows; differences against {self.contestants[0].name}",
+            title=f"{self.metric}, {len(self.row_ids)} rows; differences against {self.candidates[0].name}",
             title_justify="left",
             box=None,
             pad_edge=False,
@@ -81,8 +81,8 @@ class Comparison:
         for column in ("model", self.metric, "difference", "95 % interval", "p (Holm)", "verdict"):
             table.add_column(column, justify="left" if column in ("model", "verdict") else "right", overflow="fold")
         first = self.verdicts[0].primary
-        table.add_row(self.contestants[0].name, f"{first.base:.4g}", "", "", "", "")
-        for contestant, verdict, p in zip(self.contestants[1:], self.verdicts, self.p_holm, strict=True):
+        table.add_row(self.candidates[0].name, f"{first.base:.4g}", "", "", "", "")
+        for contestant, verdict, p in zip(self.candidates[1:], self.verdicts, self.p_holm, strict=True):
             d = verdict.primary
             interval = "" if d.low is None or d.high is None else f"{d.low:+.4g} … {d.high:+.4g}"
             color = {"better": "green", "worse": "red"}.get(verdict.outcome, "yellow")
@@ -94,7 +94,7 @@ class Comparison:
 
 
 def make_comparison(
-    contestants: Sequence[Contestant],
+    candidates: Sequence[Candidate],
     row_ids: Sequence[str],
     *,
     metric: str = "loss",
@@ -106,11 +106,11 @@ def make_comparison(
 
     Raises: ValueError for fewer than two contestants; KeyError for a metric that was not scored.
     """
-    if len(contestants) < 2:
+    if len(candidates) < 2:
         raise ValueError("a comparison needs two")
-    first, *others = contestants
+    first, *others = candidates
     notes = list(notes)
-    if metric == "loss" and (why := _losses_differ_in_kind(contestants)):
+    if metric == "loss" and (why := _losses_differ_in_kind(candidates)):
         metric, notes = TEXT_METRIC, [*notes, f"Compared by {TEXT_METRIC}: {why}."]
     names = [metric, *(n for n, score in first.scores.items() if score.per_row and n != metric)]
     verdicts = []
@@ -118,20 +118,20 @@ def make_comparison(
         primary, *rest = [_difference(first, other, name, clusters, seed) for name in names]
         verdicts.append(make_verdict(primary, rest, base_name=first.name, tuned_name=other.name, notes=notes))
     adjusted = statistics.holm([verdict.primary.p for verdict in verdicts])
-    return Comparison(tuple(contestants), tuple(verdicts), tuple(adjusted), tuple(row_ids), tuple(notes))
+    return Comparison(tuple(candidates), tuple(verdicts), tuple(adjusted), tuple(row_ids), tuple(notes))
 
 
-def _losses_differ_in_kind(contestants: Sequence[Contestant]) -> str:
-    without = [c.name for c in contestants if c.losses is None]
+def _losses_differ_in_kind(candidates: Sequence[Candidate]) -> str:
+    without = [c.name for c in candidates if c.losses is None]
     if without:
         return f"{', '.join(without)} tells no losses"
-    if len({c.label_tokens for c in contestants}) > 1:
+    if len({c.label_tokens for c in candidates}) > 1:
         return "the models cut the answers into different tokens, so their losses are not of the same thing"
     return ""
 
 
 def _difference(
-    first: Contestant, other: Contestant, metric: str, clusters: Sequence[str | None] | None, seed: int
+    first: Candidate, other: Candidate, metric: str, clusters: Sequence[str | None] | None, seed: int
 ) -> Difference:
     higher = metric != "loss" and first.scores[metric].higher_is_better
     return compare_rows(

@@ -16,15 +16,15 @@ from sartor.base.files import atomic_write
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Prediction, Score
 from sartor.evaluation.journal import Journal, Shard, row_key
-from sartor.evaluation.score import Scoring
+from sartor.evaluation.score import Scorer
 from sartor.inference.backends.vllm import Agreement, VllmBackend
 from sartor.inference.engine import BATCH_ROWS, Answer, Engine
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 
 OpenVllm: TypeAlias = Callable[..., AbstractContextManager[VllmBackend]]
 """`open_vllm` with what is known before the rows are."""
 
-EXPLAINED = {
+FIELD_DESCRIPTIONS = {
     "predict_runtime": "seconds of generating and scoring; loading the model is not in it",
     "predict_samples_per_second": "rows / predict_runtime",
     "predict_steps_per_second": "batches / predict_runtime",
@@ -56,7 +56,7 @@ def predict(
     folder: Path,
     *,
     generation: GenerationSettings | None = None,
-    weights: Which = "tuned",
+    weights: WeightSet = "tuned",
     learned_ids: frozenset[str] = frozenset(),
     metrics: Sequence[str] = ("all",),
     seed: int = 0,
@@ -84,7 +84,7 @@ def predict(
         engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress, vllm=vllm
     )
     rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
-    scoring = Scoring(tuple(metrics))
+    scoring = Scorer(tuple(metrics))
     per_row = [scoring.add(row.text, row.reference) for row in rows]
     scores = scoring.result()
     seconds = time.perf_counter() - prepared
@@ -106,7 +106,7 @@ def _answer_rows(
     examples: Sequence[Demonstration],
     folder: Path,
     settings: GenerationSettings,
-    weights: Which,
+    weights: WeightSet,
     seed: int,
     *,
     shard: Shard | None,
@@ -215,7 +215,7 @@ def _results(
     preparation: float,
     settings: GenerationSettings,
     engine: Engine,
-    weights: Which,
+    weights: WeightSet,
     fingerprint: str,
 ) -> dict[str, Any]:
     seen = sum(row.seen_in_training for row in rows)
@@ -228,7 +228,7 @@ def _results(
         "predict_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3),
         "predict_steps_per_second": round(-(-len(rows) // BATCH_ROWS) / max(seconds, 1e-9), 3),
         "predict_model_preparation_time": round(preparation, 4),
-        "explained": EXPLAINED,
+        "explained": FIELD_DESCRIPTIONS,
         "rows": len(rows),
         "seen_in_training": seen,
         "stopped_at_limit": sum(row.stop_reason == "length" for row in rows),
@@ -249,9 +249,9 @@ def _by_dataset(
     metrics: Sequence[str],
 ) -> dict[str, Any]:
     """The scores of each dataset by itself, where there are several."""
-    parts: dict[str, Scoring] = {}
+    parts: dict[str, Scorer] = {}
     for dataset, row, scored in zip(datasets, rows, per_row, strict=True):
-        scoring = parts.setdefault(dataset, Scoring(tuple(metrics)))
+        scoring = parts.setdefault(dataset, Scorer(tuple(metrics)))
         scoring.add_scored(row.text, row.reference, scored)
     if len(parts) < 2:
         return {}

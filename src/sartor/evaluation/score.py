@@ -16,7 +16,7 @@ from sartor.base.types import Score
 from sartor.evaluation import metrics
 from sartor.evaluation.metrics import Metric
 
-LEFT_OUT = math.nan
+NOT_SCORED = math.nan
 """Stands in `per_row` where a pair has no reference."""
 
 
@@ -36,7 +36,7 @@ def score(
     """
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions, but {len(references)} references")
-    scoring = Scoring(names)
+    scoring = Scorer(names)
     if workers > 1 and len(predictions) >= 2 * workers:
         scoring.add_in_parallel(list(predictions), list(references), workers)
     else:
@@ -46,7 +46,7 @@ def score(
 
 
 @dataclass(slots=True)
-class Scoring:
+class Scorer:
     """Scores that grow row by row: `add` returns the row's own, `result` what they come to so far."""
 
     names: Iterable[str] = ("all",)
@@ -69,7 +69,7 @@ class Scoring:
         """A pair whose scores `add` gave before (a journal); False, and nothing added, when a metric is missing."""
         if any(name not in row for name in self.values) and reference is not None and metrics.clean(reference):
             return False
-        self._take(prediction, reference, {name: row.get(name, LEFT_OUT) for name in self.values})
+        self._take(prediction, reference, {name: row.get(name, NOT_SCORED) for name in self.values})
         return True
 
     def add_in_parallel(self, predictions: list[str], references: list[str | None], workers: int) -> None:
@@ -166,7 +166,7 @@ def _score_pair(found: Iterable[Metric], prediction: str, reference: str | None)
     for metric in found:
         if metric.pair:
             pair = _prepared(metric, prediction, reference)
-            row[metric.name] = LEFT_OUT if pair is None else float(metric.pair(*pair))
+            row[metric.name] = NOT_SCORED if pair is None else float(metric.pair(*pair))
     return row
 
 

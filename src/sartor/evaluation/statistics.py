@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-FEWEST_CLUSTERS = 10
+MIN_CLUSTERS = 10
 """Below this many sections no interval over sections is given: with 4 a percentile one covered 0.78, not 0.95."""
 RESAMPLES = 9999
 _BLOCK = 4_000_000
@@ -36,16 +36,17 @@ class Interval:
     high: float | None
     p: float
     se: float | None
-    detectable: float | None
+    min_detectable_effect: float | None
     method: str
     clusters: int | None = None
 
     def scaled(self, factor: float) -> Interval:
         """The same in another unit (percent for shares)."""
         low, high, se, detectable = (
-            None if value is None else factor * value for value in (self.low, self.high, self.se, self.detectable)
+            None if value is None else factor * value
+            for value in (self.low, self.high, self.se, self.min_detectable_effect)
         )
-        return replace(self, mean=factor * self.mean, low=low, high=high, se=se, detectable=detectable)
+        return replace(self, mean=factor * self.mean, low=low, high=high, se=se, min_detectable_effect=detectable)
 
 
 def interval_of_mean(

@@ -9,30 +9,30 @@ from rapidfuzz.distance import LCSseq
 
 from sartor.evaluation.metrics._words import jieba_words
 
-MOST_WORDS = 2000
+MAX_WORDS = 2000
 """Longer texts are shown without marks: nobody reads them word by word, and the alignment grows with the square."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class DiffSpan:
     """A run of words that the other text has too (`shared`), or has not."""
 
     text: str
     shared: bool
 
 
-def mark(text: str, other: str) -> list[Stretch]:
+def diff_words(text: str, other: str) -> list[DiffSpan]:
     """`text` in stretches whose joined texts are `text`; upper and lower case count as the same."""
     words, others = jieba_words(text), jieba_words(other)
-    if max(len(words), len(others)) > MOST_WORDS:
-        return [Stretch(text, False)] if text else []
+    if max(len(words), len(others)) > MAX_WORDS:
+        return [DiffSpan(text, False)] if text else []
     shared = _aligned([word.lower() for word in words], [word.lower() for word in others])
-    stretches: list[Stretch] = []
+    stretches: list[DiffSpan] = []
     for number, word in enumerate(words):
         if stretches and stretches[-1].shared == shared[number]:
-            stretches[-1] = Stretch(stretches[-1].text + word, shared[number])
+            stretches[-1] = DiffSpan(stretches[-1].text + word, shared[number])
         else:
-            stretches.append(Stretch(word, shared[number]))
+            stretches.append(DiffSpan(word, shared[number]))
     return stretches
 
 

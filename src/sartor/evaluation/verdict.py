@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sartor.base.errors import RunError
 from sartor.evaluation import statistics
-from sartor.evaluation.statistics import FEWEST_CLUSTERS, Interval
+from sartor.evaluation.statistics import MIN_CLUSTERS, Interval
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,7 +38,7 @@ class Difference:
     p: float
     n: int
     method: str
-    detectable: float | None = None
+    min_detectable_effect: float | None = None
     se: float | None = None
     p_holm: float | None = None
     improved: int = 0
@@ -61,24 +61,31 @@ class Difference:
     def interval(self) -> Interval:
         """The statistics behind it."""
         return Interval(
-            self.difference, self.low, self.high, self.p, self.se, self.detectable, self.method, self.clusters
+            self.difference,
+            self.low,
+            self.high,
+            self.p,
+            self.se,
+            self.min_detectable_effect,
+            self.method,
+            self.clusters,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Memorisation:
+class Memorization:
     """The gain on rows that were learned against the gain on held-out rows: much more means learned by heart.
 
     `gap` is in the primary metric's unit, positive when learned rows gained more. `verbatim_*` are shares (0–1) of
     answers equal to the reference.
     """
 
-    learned: Difference
+    train_rows: Difference
     gap: float
     low: float | None
     high: float | None
     p: float
-    verbatim_learned: float | None = None
+    verbatim_train: float | None = None
     verbatim_held_out: float | None = None
 
     @property
@@ -101,11 +108,11 @@ class Leak:
     """A held-out row that is nearly a learned one; its score shows memory, not skill."""
 
     held_out: str
-    learned: str
+    train: str
     similarity: float
     """0–1; 1 is the same text."""
     text: str
-    learned_text: str
+    train_text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ class Verdict:
     outcome: Outcome
     primary: Difference
     others: tuple[Difference, ...] = ()
-    memorisation: Memorisation | None = None
+    memorization: Memorization | None = None
     forgetting: Forgetting | None = None
     leaks: tuple[Leak, ...] = ()
     spread: Spread | None = None
@@ -144,12 +151,12 @@ class Verdict:
     def from_json(cls, value: Mapping[str, Any]) -> Verdict:
         """The verdict that `to_json` wrote. Raises: RunError when a field is missing."""
         try:
-            memory, forgot, spread = value["memorisation"], value["forgetting"], value["spread"]
+            memory, forgot, spread = value["memorization"], value["forgetting"], value["spread"]
             return cls(
                 outcome=value["outcome"],
                 primary=_difference(value["primary"]),
                 others=tuple(map(_difference, value["others"])),
-                memorisation=memory and Memorisation(**{**memory, "learned": _difference(memory["learned"])}),
+                memorization=memory and Memorization(**{**memory, "train_rows": _difference(memory["train_rows"])}),
                 forgetting=forgot
                 and Forgetting(_difference(forgot["difference"]), tuple(forgot["lost"]), tuple(forgot["gained"])),
                 leaks=tuple(Leak(**leak) for leak in value["leaks"]),
@@ -217,7 +224,7 @@ def compare_rows(
         p=found.p,
         n=len(kept),
         method=found.method,
-        detectable=found.detectable,
+        min_detectable_effect=found.min_detectable_effect,
         se=found.se,
         improved=sum(d > 0 for d in signed),
         worsened=sum(d < 0 for d in signed),
@@ -230,7 +237,7 @@ def make_verdict(
     primary: Difference,
     others: Sequence[Difference] = (),
     *,
-    memorisation: Memorisation | None = None,
+    memorization: Memorization | None = None,
     forgetting: Forgetting | None = None,
     leaks: Sequence[Leak] = (),
     spread: Spread | None = None,
@@ -246,7 +253,7 @@ def make_verdict(
         primary.outcome,
         primary,
         described,
-        memorisation,
+        memorization,
         forgetting,
         tuple(leaks),
         spread,
@@ -257,21 +264,19 @@ def make_verdict(
     )
 
 
-def memorisation(
-    learned: Difference,
+def memorization(
+    train: Difference,
     held_out: Difference,
     *,
-    verbatim_learned: float | None = None,
+    verbatim_train: float | None = None,
     verbatim_held_out: float | None = None,
-) -> Memorisation:
+) -> Memorization:
     """The gap between the gain on a probe of learned rows and on the held-out rows, both in the primary metric."""
-    gap = statistics.welch(learned.interval(), held_out.interval(), learned.n, held_out.n, level=LEVEL)
+    gap = statistics.welch(train.interval(), held_out.interval(), train.n, held_out.n, level=LEVEL)
     ends = (gap.low, gap.high)
-    if not learned.higher_is_better:
+    if not train.higher_is_better:
         ends = (None, None) if gap.low is None or gap.high is None else (-gap.high, -gap.low)
-    return Memorisation(
-        learned, learned.gain - held_out.gain, ends[0], ends[1], gap.p, verbatim_learned, verbatim_held_out
-    )
+    return Memorization(train, train.gain - held_out.gain, ends[0], ends[1], gap.p, verbatim_train, verbatim_held_out)
 
 
 def spread_of(differences: Sequence[float]) -> Spread:
@@ -289,7 +294,7 @@ def _usable_clusters(clusters: Sequence[str | None] | None, kept: Sequence[int])
     found = len(set(named))
     if found == len(named):
         return None, ""
-    if found < FEWEST_CLUSTERS:
+    if found < MIN_CLUSTERS:
         return (
             None,
             f"{found} sections are too few for an interval over sections (10 are needed); rows count as independent.",

@@ -56,7 +56,7 @@ def verdict_sentence(verdict: Verdict, lang: str) -> str:
         "low": number(d.low, True),
         "high": number(d.high, True),
         "difference": number(d.difference, True),
-        "detectable": number(d.detectable),
+        "detectable": number(d.min_detectable_effect),
         "improved": d.improved,
     }
     if d.low is None:
@@ -139,9 +139,9 @@ def remarks(verdict: Verdict, lang: str = "en") -> list[str]:
     """What the probes found, one sentence each."""
     zh = lang == "zh"
     lines = []
-    if memory := verdict.memorisation:
+    if memory := verdict.memorization:
         ends = "" if memory.low is None else f"{number(memory.low, True)} … {number(memory.high, True)}"
-        gap, metric = number(memory.gap, True), memory.learned.metric
+        gap, metric = number(memory.gap, True), memory.train_rows.metric
         if zh:
             found = "超出偶然：有一部分是背下来的" if memory.found else "没有超出偶然"
             lines.append(f"学过的行比保留的行在 {metric} 上多改善 {gap}（95 % 区间 {ends or '–'}）：{found}。")

@@ -37,7 +37,7 @@ Ask = Callable[[Sequence[int], Sequence[int]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceAnswers:
     """The greedy answers of the adapter over the base in float32, unmerged: what was trained."""
 
     prompts: tuple[tuple[int, ...], ...]
@@ -47,7 +47,7 @@ class Reference:
     tokenizer: Any
 
     @classmethod
-    def of(cls, source: Source) -> Reference:
+    def of(cls, source: Source) -> ReferenceAnswers:
         model = _plain_model(source.model, source)
         if source.adapter is not None:
             model = load_adapter(model, source.adapter).eval()
@@ -61,7 +61,7 @@ class Reference:
             likeliest.append(tuple((found.values, found.indices) for found in top))
         return cls(tuple(prompts), tuple(answers), tuple(likeliest), engine.tokenizer)
 
-    def compare(self, form: str, ask: Ask, limit: float, least: float, fix: str = FIX) -> Check:
+    def check(self, form: str, ask: Ask, limit: float, least: float, fix: str = FIX) -> Check:
         """Hold another form's answers to the same prefixes beside these.
 
         Raises: ExportError when a logit differs by more than `limit`, or fewer than `least` of the tokens agree.

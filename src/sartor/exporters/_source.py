@@ -45,18 +45,18 @@ class Check:
     largest: float
     """The largest difference of log-probability (nats) among the reference's likeliest tokens (see `_check`)."""
     limit: float
-    least: float
+    min_agreement: float
     """The smallest agreement allowed."""
     where: str
     """Prompt, position and token of the largest difference."""
 
     @property
     def holds(self) -> bool:
-        return self.largest <= self.limit and self.agreement >= self.least
+        return self.largest <= self.limit and self.agreement >= self.min_agreement
 
     def __str__(self) -> str:
         return (
-            f"{self.form}: {self.agreement:.1%} of {self.positions} tokens agree (at least {self.least:.0%}), "
+            f"{self.form}: {self.agreement:.1%} of {self.positions} tokens agree (at least {self.min_agreement:.0%}), "
             f"largest logit difference {self.largest:.4f} (limit {self.limit:g})"
         )
 
@@ -114,7 +114,7 @@ def write_record(folder: Path, form: str, source: Source, checks: tuple[Check, .
                 "agreement": round(c.agreement, 6),
                 "largest": round(c.largest, 6),
                 "limit": c.limit,
-                "least": c.least,
+                "min_agreement": c.min_agreement,
                 "where": c.where,
             }
             for c in checks

@@ -9,7 +9,7 @@ from typing import Any
 
 from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, fsync_file
-from sartor.exporters._parity import Reference, ask_folder
+from sartor.exporters._parity import ReferenceAnswers, ask_folder
 from sartor.exporters._source import Exported, Source, exported_folder, save_tokenizer, write_record
 
 LIMIT, LEAST = 1e-4, 1.0
@@ -20,7 +20,7 @@ def export(source: Source, out: Path, **options: Any) -> Exported:
     """Copy the adapter. Raises: ExportError when the run has none."""
     if source.adapter is None:
         raise ExportError("There is no adapter: all weights were trained.", source.name, "Write --to merged.")
-    reference = Reference.of(source)
+    reference = ReferenceAnswers.of(source)
     with exported_folder(out) as folder:
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(source.adapter / name, folder / name)
@@ -28,7 +28,7 @@ def export(source: Source, out: Path, **options: Any) -> Exported:
         (folder / "adapter_model.safetensors").chmod(0o644)
         save_tokenizer(source, folder)
         _name_base(folder / "adapter_config.json", source.model)
-        checks = (reference.compare("adapter", ask_folder(folder, source, over_base=True), LIMIT, LEAST),)
+        checks = (reference.check("adapter", ask_folder(folder, source, over_base=True), LIMIT, LEAST),)
         write_record(folder, "adapter", source, checks)
     return Exported(out, tuple(sorted(out.iterdir())), checks)
 

@@ -13,7 +13,7 @@ from sartor.base.errors import ExportError
 from sartor.base.types import Message
 from sartor.exporters._architectures import Family, family_of, rope_factors, write_sizes
 from sartor.exporters._llama_cpp import LlamaCpp
-from sartor.exporters._parity import PROMPTS, Reference
+from sartor.exporters._parity import PROMPTS, ReferenceAnswers
 from sartor.exporters._source import Check, Exported, Source, exported_folder, write_record
 from sartor.exporters._vocabulary import Vocabulary
 
@@ -82,7 +82,7 @@ def write(source: Source, path: Path, quant: str) -> None:
 
 def verify(source: Source, path: Path, quant: str) -> Check:
     """Tokens, renderings and answers of llama.cpp beside ours. Raises: ExportError naming the first difference."""
-    reference = Reference.of(source)
+    reference = ReferenceAnswers.of(source)
     engine = source.engine
     with LlamaCpp(path, engine.model.config.get_text_config().vocab_size) as file:
         for number, prompt in enumerate(PROMPTS):
@@ -91,7 +91,7 @@ def verify(source: Source, path: Path, quant: str) -> Check:
             _same(f"prompt {number + 1} as tokens", list(reference.prompts[number]), file.tokens(text))
             if "strftime_now" not in engine.template.source:
                 _same(f"prompt {number + 1} as rendered", text, file.render(messages))
-        return reference.compare(f"gguf {quant}", file.ask, *QUANTS[quant][2])
+        return reference.check(f"gguf {quant}", file.ask, *QUANTS[quant][2])
 
 
 def _same(what: str, ours: Any, theirs: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sartor.base.errors import ExportError
-from sartor.exporters._parity import Reference, ask_folder
+from sartor.exporters._parity import ReferenceAnswers, ask_folder
 from sartor.exporters._source import Exported, Source, exported_folder, own_dtype, save_tokenizer, write_record
 
 LIMITS = {"float32": (5e-3, 0.99), "float16": (0.25, 0.95), "bfloat16": (0.75, 0.9)}
@@ -28,10 +28,10 @@ def export(source: Source, out: Path, *, dtype: str | None = None, **options: An
     """Merge and save. Raises: ExportError when the folder answers differently from the adapter over its base."""
     if dtype is not None and dtype not in LIMITS:
         raise ExportError(f"There is no type {dtype!r}.", "--dtype", f"There are: {', '.join(LIMITS)}.")
-    reference = Reference.of(source)
+    reference = ReferenceAnswers.of(source)
     with exported_folder(out) as folder:
         dtype = save_merged(source, folder, dtype)
-        checks = (reference.compare("merged", ask_folder(folder, source), *LIMITS[dtype], fix=FIX),)
+        checks = (reference.check("merged", ask_folder(folder, source), *LIMITS[dtype], fix=FIX),)
         write_record(folder, "merged", source, checks, dtype=dtype)
     return Exported(out, tuple(sorted(out.iterdir())), checks)
 

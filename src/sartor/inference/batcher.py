@@ -14,12 +14,12 @@ from torch import Tensor
 from sartor.base.errors import SartorError
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Answer, Engine, Row, left_padded
-from sartor.inference.kv_cache import RoomyLayer, roomy_cache
+from sartor.inference.kv_cache import PreallocatedLayer, preallocated_cache
 from sartor.inference.sampling import next_tokens
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 from sartor.model.head import logits
 
-TRIM = 64
+TRIM_TOKENS = 64
 """Padding positions that are worth cutting off at the front of a batch."""
 
 
@@ -33,7 +33,7 @@ class Request:
 
     prompt: tuple[int, ...]
     generation: GenerationSettings
-    weights: Which = "tuned"
+    weights: WeightSet = "tuned"
     seed: int = 0
     number: int = 0
     top_logprobs: int | None = None
@@ -43,7 +43,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenChosen:
+class TokenLogprobs:
     """A token, its log-probability before sampling, and the likeliest ones, each (id, log-probability)."""
 
     id: int
@@ -56,7 +56,7 @@ class Progress:
     """What a step brought one request: all text that is certain, the tokens so far told; at the end the answer."""
 
     text: str
-    token: TokenChosen | None = None
+    token: TokenLogprobs | None = None
     answer: Answer | None = None
     error: str | None = None
 
@@ -76,7 +76,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class _Live:
+class _LiveBatch:
     """The batch on its way: tickets, cache, and the next inputs (ids_B1, mask_BT, positions_B1)."""
 
     tickets: list[Ticket] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Batcher:
         self.engine = engine
         self.most_rows, self.most_tokens, self.most_waiting = most_rows, most_tokens, most_waiting
         self._waiting: deque[Ticket] = deque()
-        self._live = _Live()
+        self._live = _LiveBatch()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="sartor-batcher", daemon=True)
@@ -143,9 +143,9 @@ class Batcher:
                     self._changed.wait()
                 if self._closed and not (self._waiting or self._live.tickets):
                     return
-                joining = self._take_from_line()
+                joining = self._admit()
             try:
-                self._leave([ticket for ticket in self._live.tickets if ticket.cancelled], "cancelled")
+                self._remove([ticket for ticket in self._live.tickets if ticket.cancelled], "cancelled")
                 if joining:
                     self._join(joining)
                 elif self._live.tickets:
@@ -153,12 +153,12 @@ class Batcher:
             except Exception as error:  # the thread must outlive a failed batch: its people are told, others go on
                 self._fail([*joining, *self._live.tickets], error)
 
-    def _take_from_line(self) -> list[Ticket]:
+    def _admit(self) -> list[Ticket]:
         """The tickets at the head of the line that may join now; cancelled ones leave it."""
         joining: list[Ticket] = []
         live = self._live.tickets
         longest = max((len(t.row.prompt) + t.row.limit for t in live), default=0)
-        can_join = not live or all(isinstance(layer, RoomyLayer) for layer in self._live.cache.layers)
+        can_join = not live or all(isinstance(layer, PreallocatedLayer) for layer in self._live.cache.layers)
         while self._waiting:
             ticket = self._waiting[0]
             first = (joining or live or [ticket])[0]
@@ -172,7 +172,7 @@ class Batcher:
                 break
             self._waiting.popleft()
             if ticket.cancelled:
-                self._tell(ticket, "cancelled")
+                self._finish(ticket, "cancelled")
             else:
                 joining.append(ticket)
         return joining
@@ -182,7 +182,7 @@ class Batcher:
         """Read the prompts of the new rows and put them below those that run."""
         engine, live = self.engine, self._live
         engine.weights.use(joining[0].request.weights)
-        cache = roomy_cache(engine.model)
+        cache = preallocated_cache(engine.model)
         ids_BT, mask_BT = left_padded([ticket.row.prompt for ticket in joining], engine.pad_id, engine.device)
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
         output = self._forward(ids_BT, mask_BT, positions_BT, cache)
@@ -202,7 +202,7 @@ class Batcher:
         live.ids = torch.cat([live.ids, chosen[:, None]])
         live.positions = torch.cat([live.positions, positions_BT[:, -1:] + 1])
         live.mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-        self._leave([ticket for ticket in joining if _finished(ticket)])
+        self._remove([ticket for ticket in joining if _finished(ticket)])
 
     @torch.inference_mode()
     def _step(self) -> None:
@@ -213,7 +213,7 @@ class Batcher:
         live.ids = chosen[:, None]
         live.mask = torch.cat([live.mask, live.mask.new_ones(live.mask.shape[0], 1)], dim=1)
         live.positions = live.positions + 1
-        self._leave([ticket for ticket in live.tickets if _finished(ticket)])
+        self._remove([ticket for ticket in live.tickets if _finished(ticket)])
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Any:
         return self.engine.model.base_model(
@@ -239,50 +239,50 @@ class Batcher:
             self.engine.take(ticket.row, token, ticket.request.generation)
             if not _finished(ticket):
                 text, safe = self.engine.safe_text(ticket.row, ticket.request.generation)
-                _say(ticket, Progress(text[:safe], told.get(ticket)))
+                _notify(ticket, Progress(text[:safe], told.get(ticket)))
             elif (last := told.get(ticket)) is not None:
-                _say(ticket, Progress("", last))
+                _notify(ticket, Progress("", last))
         return chosen
 
-    def _leave(self, leaving: list[Ticket], reason: str = "") -> None:
+    def _remove(self, leaving: list[Ticket], reason: str = "") -> None:
         """Tell these their answers and close the ranks; padding that no row needs any more is cut off."""
         live = self._live
         for ticket in leaving:
-            self._tell(ticket, reason)
+            self._finish(ticket, reason)
         if not leaving:
             return
         gone = set(map(id, leaving))
         kept = [place for place, ticket in enumerate(live.tickets) if id(ticket) not in gone]
         live.tickets = [live.tickets[place] for place in kept]
         if not kept:
-            self._live = _Live()
+            self._live = _LiveBatch()
             return
         index = torch.tensor(kept, device=live.mask.device)
         live.cache.batch_select_indices(index)
         live.ids, live.mask, live.positions = live.ids[index], live.mask[index], live.positions[index]
         spare = live.mask.shape[1] - 1 - int(live.positions.max())
-        if spare >= TRIM and all(isinstance(layer, RoomyLayer) for layer in live.cache.layers):
+        if spare >= TRIM_TOKENS and all(isinstance(layer, PreallocatedLayer) for layer in live.cache.layers):
             for layer in live.cache.layers:
                 layer.forget(spare)
             live.mask = live.mask[:, spare:]
 
-    def _tell(self, ticket: Ticket, reason: str) -> None:
+    def _finish(self, ticket: Ticket, reason: str) -> None:
         if reason == "cancelled" and not _finished(ticket):
             ticket.row.stop_reason = "cancelled"
         answer = self.engine.answer_of(ticket.row, ticket.request.generation)
-        _say(ticket, Progress(self.engine.final_text(ticket.row), answer=answer))
+        _notify(ticket, Progress(self.engine.final_text(ticket.row), answer=answer))
 
     def _fail(self, tickets: list[Ticket], error: Exception) -> None:
-        self._live = _Live()
+        self._live = _LiveBatch()
         for ticket in {id(ticket): ticket for ticket in tickets}.values():
-            _say(ticket, Progress("", error=f"{type(error).__name__}: {error}"))
+            _notify(ticket, Progress("", error=f"{type(error).__name__}: {error}"))
 
 
 def _finished(ticket: Ticket) -> bool:
     return ticket.row.stop_reason == "stop" or len(ticket.row.ids) >= ticket.row.limit
 
 
-def _say(ticket: Ticket, progress: Progress) -> None:
+def _notify(ticket: Ticket, progress: Progress) -> None:
     try:
         ticket.on_progress(progress)
     except Exception:  # its listener is gone (a closed event loop): the others' batch goes on
@@ -308,7 +308,7 @@ def _with_penalties(tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
     return scores
 
 
-def _logprobs(logits_BV: Tensor, chosen: Tensor, tickets: list[Ticket]) -> dict[Ticket, TokenChosen]:
+def _logprobs(logits_BV: Tensor, chosen: Tensor, tickets: list[Ticket]) -> dict[Ticket, TokenLogprobs]:
     values = logits_BV.float().log_softmax(dim=-1)
     most = max(ticket.request.top_logprobs or 0 for ticket in tickets)
     top = values.topk(max(most, 1), dim=-1)
@@ -316,5 +316,5 @@ def _logprobs(logits_BV: Tensor, chosen: Tensor, tickets: list[Ticket]) -> dict[
     for place, ticket in enumerate(tickets):
         count, id = ticket.request.top_logprobs or 0, int(chosen[place])
         listed = zip(top.indices[place, :count].tolist(), top.values[place, :count].tolist(), strict=True)
-        found[ticket] = TokenChosen(id, float(values[place, id]), tuple(listed))
+        found[ticket] = TokenLogprobs(id, float(values[place, id]), tuple(listed))
     return found

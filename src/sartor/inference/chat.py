@@ -14,7 +14,7 @@ from sartor.base.files import atomic_write
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.inference.engine import Answer, Engine
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 
 HELP = """/base         hear the untuned model's answer to the same turn
 /system TEXT  set the system text (empty: none) and begin anew
@@ -34,7 +34,7 @@ class Chat:
     system: str = ""
     turns: list[Message] = field(default_factory=list)
 
-    def say(self, line: str) -> bool:
+    def send(self, line: str) -> bool:
         """One line of a person: a command, or a turn to answer. False ends the chat."""
         command, _, rest = line.strip().partition(" ")
         match command:
@@ -59,7 +59,7 @@ class Chat:
                 self._answer([*self.turns, Message("user", line.strip())], "tuned", keep=True)
         return True
 
-    def _answer(self, turns: list[Message], which: Which, *, keep: bool) -> Answer:
+    def _answer(self, turns: list[Message], which: WeightSet, *, keep: bool) -> Answer:
         head = [Message("system", self.system)] if self.system else []
         pieces = self.engine.stream([*head, *turns], self.generation, weights=which)
         while True:
@@ -118,7 +118,7 @@ def chat(
     talk._print(f"{HELP}\n")
     while True:
         try:
-            if not talk.say(read("> ")):
+            if not talk.send(read("> ")):
                 return
         except EOFError:
             return

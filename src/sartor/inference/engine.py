@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from sartor.base.settings import GenerationSettings, ModelSettings, PromptSettings
-from sartor.base.types import Message, Tool
-from sartor.base.types import Sequence as Tokens
-from sartor.inference.kv_cache import roomy_cache
+from sartor.base.types import Message, TokenSequence, Tool
+from sartor.inference.kv_cache import preallocated_cache
 from sartor.inference.sampling import next_tokens
-from sartor.inference.weight_prepack import pack
-from sartor.inference.weights import Weights, Which
+from sartor.inference.weight_prepack import prepack
+from sartor.inference.weights import Weights, WeightSet
 from sartor.model.batch import collate, micro_batches
 from sartor.model.head import logits, token_losses
 from sartor.model.load import load_model, load_tokenizer
@@ -27,7 +26,7 @@ from sartor.prompt.template import Template
 
 BATCH_ROWS = 64
 """Rows decoded together: throughput still grows a little beyond, memory and first answers suffer."""
-PACKED_ROWS = 16
+PREPACK_MIN_ROWS = 16
 """So many prompts are worth putting the weights in order for: about 0.3 s for 135 million."""
 LOSS_TOKENS = 4096
 """Padded tokens measured at once."""
@@ -101,7 +100,9 @@ class Engine:
             {"model_name_or_path": str(model_name_or_path), "dtype": dtype, "device": device}
         )
         tokenizer = load_tokenizer(str(model_name_or_path), trust_remote_code=trust_remote_code)
-        named = Template.of(tokenizer, template, default_system=default_system, enable_thinking=enable_thinking)
+        named = Template.from_tokenizer(
+            tokenizer, template, default_system=default_system, enable_thinking=enable_thinking
+        )
         model = load_model(settings, trust_remote_code=trust_remote_code)
         check_tokenizer(tokenizer, model, adapter)
         model.requires_grad_(False)
@@ -120,17 +121,17 @@ class Engine:
         device: torch.device = self.model.device
         return device
 
-    def fingerprint(self, which: Which = "tuned") -> str:
+    def fingerprint(self, which: WeightSet = "tuned") -> str:
         """Which weights really answer: a hash over all of them."""
         self.weights.use(which)
         return self.weights.fingerprint()
 
     def generate(
         self,
-        prompts: Sequence[Tokens | Conversation],
+        prompts: Sequence[TokenSequence | Conversation],
         generation: GenerationSettings | None = None,
         *,
-        weights: Which = "tuned",
+        weights: WeightSet = "tuned",
         seed: int = 0,
         on_done: Callable[[int, Answer], None] | None = None,
         numbers: Sequence[int] | None = None,
@@ -141,12 +142,12 @@ class Engine:
         Raises: PromptError for a conversation that the template cannot render.
         """
         settings = generation or GenerationSettings()
-        encoded = [p if isinstance(p, Tokens) else self.prompt(p) for p in prompts]
+        encoded = [p if isinstance(p, TokenSequence) else self.prompt(p) for p in prompts]
         order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
         answers: list[Answer | None] = [None] * len(encoded)
         self.weights.use(weights)
-        if len(order) >= PACKED_ROWS:
-            pack(self.model)
+        if len(order) >= PREPACK_MIN_ROWS:
+            prepack(self.model)
         for start in range(0, len(order), BATCH_ROWS):
             rows = [
                 Row(i, encoded[i].ids.tolist(), settings.max_new_tokens, []) for i in order[start : start + BATCH_ROWS]
@@ -157,7 +158,7 @@ class Engine:
                     on_done(row.number, answer)
         return [answer for answer in answers if answer is not None]
 
-    def prompt(self, messages: Conversation, tools: Sequence[Tool] = ()) -> Tokens:
+    def prompt(self, messages: Conversation, tools: Sequence[Tool] = ()) -> TokenSequence:
         """The ids after which the model writes its next turn. Raises: PromptError."""
         return self.encoder.prompt(tuple(message_of(message) for message in messages), tuple(tools))
 
@@ -167,7 +168,7 @@ class Engine:
         generation: GenerationSettings | None = None,
         *,
         tools: Sequence[Tool] = (),
-        weights: Which = "tuned",
+        weights: WeightSet = "tuned",
         seed: int = 0,
     ) -> Answer:
         """The model's next turn. Raises: PromptError."""
@@ -179,7 +180,7 @@ class Engine:
         generation: GenerationSettings | None = None,
         *,
         tools: Sequence[Tool] = (),
-        weights: Which = "tuned",
+        weights: WeightSet = "tuned",
         seed: int = 0,
     ) -> Generator[str, None, Answer]:
         """The next turn in pieces of text as they come; never half a character. The generator's value is the Answer."""
@@ -198,7 +199,7 @@ class Engine:
         return self.answer_of(row, settings)
 
     @torch.inference_mode()
-    def losses(self, rows: Sequence[Tokens], *, weights: Which = "tuned") -> list[RowLoss]:
+    def losses(self, rows: Sequence[TokenSequence], *, weights: WeightSet = "tuned") -> list[RowLoss]:
         """The loss of each row's learned tokens, in the order given; nothing is generated."""
         self.weights.use(weights)
         lengths = [len(row) for row in rows]
@@ -229,7 +230,7 @@ class Engine:
     ) -> Iterator[list[Row]]:
         """One token for every row at a time; yields the rows that finished with it, and drops them from the batch."""
         live = list(rows)
-        cache = roomy_cache(self.model)
+        cache = preallocated_cache(self.model)
         ids_BT, mask_BT = left_padded([row.prompt for row in live], self.pad_id, self.device)
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
         while live:

@@ -20,7 +20,7 @@ def next_tokens(
     """The next id of each row. `seen` are the ids so far (for repetition_penalty), `keys` (seed, row, position)."""
     scores = logits_BV.float()
     if settings.repetition_penalty != 1.0:
-        scores = penalised(scores, seen, settings.repetition_penalty)
+        scores = penalize_repetition(scores, seen, settings.repetition_penalty)
     if not settings.do_sample or settings.temperature == 0:
         return scores.argmax(dim=-1)
     probabilities = distribution(scores, settings)
@@ -29,7 +29,7 @@ def next_tokens(
     return (cumulative < (draws * cumulative[:, -1])[:, None]).sum(dim=-1).clamp_max(scores.shape[-1] - 1)
 
 
-def penalised(scores_BV: Tensor, seen: list[list[int]], penalty: float) -> Tensor:
+def penalize_repetition(scores_BV: Tensor, seen: list[list[int]], penalty: float) -> Tensor:
     """Seen tokens lose weight (Keskar et al. 2019): positive scores are divided, negative multiplied."""
     scores = scores_BV.clone()
     for row, ids in enumerate(seen):

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """Larger models stay unpacked: the packed copy is as large as the weights."""
-ROWS = 64
+MAX_ROWS = 64
 """The number of rows that the order is made for; others work with it too."""
 
 
-def pack(model: nn.Module) -> int:
+def prepack(model: nn.Module) -> int:
     """Pack the weights that answer now; returns how many layers have a packed copy.
 
     A layer uses its copy only while its weights are the very tensor that was packed, so another set of weights is
@@ -23,11 +23,11 @@ def pack(model: nn.Module) -> int:
     1536 × 576 took 165 in place of 92 µs (2026-11-23, two cores with AMX, bfloat16).
     """
     layers: list[Any] = [layer for layer in model.modules() if type(layer) is nn.Linear and _fits(layer.weight)]
-    if sum(layer.weight.nbytes for layer in layers) > MOST_BYTES:
+    if sum(layer.weight.nbytes for layer in layers) > MAX_BYTES:
         return 0
     for layer in layers:
         if getattr(layer, "packed", (None, None))[0] != _mark(layer.weight):
-            layer.packed = _mark(layer.weight), torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), ROWS)
+            layer.packed = _mark(layer.weight), torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), MAX_ROWS)
             layer.forward = types.MethodType(_forward, layer)
     return len(layers)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sartor.model.load import load_adapter
 
-Which = Literal["base", "tuned"]
+WeightSet = Literal["base", "tuned"]
 
 
 class Weights:
@@ -23,9 +23,9 @@ class Weights:
 
     def __init__(self, model: Any, adapter: str | Path | None = None) -> None:
         self.model = model
-        self.current: Which = "base"
+        self.current: WeightSet = "base"
         self._sets: dict[str, tuple[Tensor, Tensor]] = {}
-        self._fingerprints: dict[Which, str] = {}
+        self._fingerprints: dict[WeightSet, str] = {}
         if adapter is not None:
             self.model, self._sets = _merge(model, adapter)
             self.use("tuned")
@@ -34,7 +34,7 @@ class Weights:
     def has_both(self) -> bool:
         return bool(self._sets)
 
-    def use(self, which: Which) -> None:
+    def use(self, which: WeightSet) -> None:
         """Make the model answer with these weights; without an adapter there is only one set."""
         if not self._sets or which == self.current:
             return
@@ -43,7 +43,7 @@ class Weights:
             parameters[name].data = tuned if which == "tuned" else base
         self.current = which
 
-    def keep_only(self, which: Which) -> None:
+    def discard_other(self, which: WeightSet) -> None:
         """Free the other set's tensors: an export needs one of them, and half the memory."""
         self.use(which)
         self._sets = {}

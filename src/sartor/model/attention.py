@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartor.model.shape import SHORT_TOKENS
+from sartor.model.shape import MAX_SHORT_TOKENS
 
 NAME = "sartor_short"
 """The name under which transformers knows `short_attention`."""
 
 
-class Rows:
+class RaggedRows:
     """Examples of `lengths` tokens that lie one after the other, N in all, as B rows of at most T tokens.
 
     `token_BT` is the place of each row's tokens among the N; behind a row's end it repeats the last one.
@@ -117,7 +117,7 @@ def short_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    rows: Rows | None = None,
+    rows: RaggedRows | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention by two batched products; short rows on a CPU only, everything else goes to transformers' sdpa.
@@ -138,7 +138,7 @@ def short_attention(
         if plain and rows.longest <= (kwargs.get("sliding_window") or rows.longest):
             return _by_rows(query, key, value, rows, scale), None
     t = query.shape[2]
-    if t > SHORT_TOKENS or t != key.shape[2] or not plain:
+    if t > MAX_SHORT_TOKENS or t != key.shape[2] or not plain:
         result: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -167,10 +167,10 @@ def _masked(query_XSD: Tensor, key_XTD: Tensor, attention_mask: Tensor, scale: f
     return F.softmax(scores, dim=-1).to(query_XSD.dtype).view(x, s, t)
 
 
-def _by_rows(query: Tensor, key: Tensor, value: Tensor, rows: Rows, scale: float) -> Tensor:
+def _by_rows(query: Tensor, key: Tensor, value: Tensor, rows: RaggedRows, scale: float) -> Tensor:
     """query_1HND, key_1GND, value_1GND → output_1NHD, each row by itself."""
     (_, h, n, d), g = query.shape, key.shape[1]
-    if rows.longest > SHORT_TOKENS:
+    if rows.longest > MAX_SHORT_TOKENS:
         parts = zip(*(part.split(rows.lengths, dim=2) for part in (query, key, value)))  # type: ignore[no-untyped-call]
         done = [
             F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=g != h) for q, k, v in parts
@@ -197,7 +197,7 @@ def register() -> str:
     return NAME
 
 
-def hands_rows_on(model: Any) -> bool:
+def passes_rows_through(model: Any) -> bool:
     """Whether rows without padding can be tried: our attention, over all that lies before, in every layer."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

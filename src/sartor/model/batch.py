@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence as Listed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sartor.base.types import IGNORED, Pair, Sequence
+from sartor.base.types import IGNORE_INDEX, Pair, TokenSequence
 
-Lengths: TypeAlias = "Listed[int] | Mapping[int, int]"
+Lengths: TypeAlias = "Sequence[int] | Mapping[int, int]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,13 @@ class Batch:
     """How many tokens of each padded row are real (int64); packed rows have none."""
     good_B: Tensor | None = None
     """kto: whether each row's answer was judged good (bool)."""
-    drift: Tensor | None = None
+    kl: Tensor | None = None
     """kto: z₀, how far the policy is from the reference, over the whole global batch (nats, a scalar)."""
 
     @property
     def label_tokens(self) -> int:
         """Labels that are predicted: all but those of first tokens."""
-        return int((self.labels_BT[:, 1:] != IGNORED).sum())
+        return int((self.labels_BT[:, 1:] != IGNORE_INDEX).sum())
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
@@ -48,9 +47,9 @@ class Batch:
         return replace(self, **moved)
 
 
-def epoch_order(rows: int, seed: int, epoch: int) -> list[int]:
+def epoch_order(row_count: int, seed: int, epoch: int) -> list[int]:
     """A permutation of `rows` that depends on (seed, epoch) only."""
-    return [int(i) for i in np.random.default_rng((seed, epoch)).permutation(rows)]
+    return [int(i) for i in np.random.default_rng((seed, epoch)).permutation(row_count)]
 
 
 def global_batches(rows: int, size: int, seed: int, epoch: int, *, in_order: bool = False) -> list[list[int]]:
@@ -59,7 +58,7 @@ def global_batches(rows: int, size: int, seed: int, epoch: int, *, in_order: boo
     return [order[start : start + size] for start in range(0, rows, size)]
 
 
-def micro_batches(rows: Listed[int], lengths: Lengths, max_rows: int, max_tokens: int) -> list[list[int]]:
+def micro_batches(rows: Sequence[int], lengths: Lengths, max_rows: int, max_tokens: int) -> list[list[int]]:
     """Cut one global batch: longest first, at most `max_rows` rows and `max_tokens` padded tokens each.
 
     Sorting happens inside a global batch only, so what an optimizer step learns from is still a random draw.
@@ -74,7 +73,7 @@ def micro_batches(rows: Listed[int], lengths: Lengths, max_rows: int, max_tokens
     return cut
 
 
-def packed_batches(rows: Listed[int], lengths: Lengths, max_tokens: int) -> list[list[int]]:
+def packed_batches(rows: Sequence[int], lengths: Lengths, max_tokens: int) -> list[list[int]]:
     """Cut one global batch into packs of at most `max_tokens` tokens (first fit, longest first)."""
     packs: list[list[int]] = []
     room: list[int] = []
@@ -90,11 +89,11 @@ def packed_batches(rows: Listed[int], lengths: Lengths, max_tokens: int) -> list
     return packs
 
 
-def collate(sequences: Listed[Sequence], rows: Listed[int], pad_id: int) -> Batch:
+def collate(sequences: Sequence[TokenSequence], rows: Sequence[int], pad_id: int) -> Batch:
     """One padded row an example."""
     longest = max(len(sequences[row]) for row in rows)
     ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    labels = np.full((len(rows), longest), IGNORED, dtype=np.int64)
+    labels = np.full((len(rows), longest), IGNORE_INDEX, dtype=np.int64)
     for line, row in enumerate(rows):
         ids[line, : len(sequences[row])] = sequences[row].ids
         labels[line, : len(sequences[row])] = sequences[row].labels
@@ -103,30 +102,32 @@ def collate(sequences: Listed[Sequence], rows: Listed[int], pad_id: int) -> Batc
     return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), tuple(rows), lengths)
 
 
-def collate_pairs(pairs: Listed[Pair], rows: Listed[int], pad_id: int) -> Batch:
+def collate_pairs(pairs: Sequence[Pair], rows: Sequence[int], pad_id: int) -> Batch:
     """2·n padded rows: the n chosen answers, then the n rejected ones, in the same order."""
     both = [pairs[row].chosen for row in rows] + [pairs[row].rejected for row in rows]
     return replace(collate(both, range(len(both)), pad_id), rows=tuple(rows))
 
 
-def pair_batches(pairs: Listed[Pair], chosen: Listed[int], max_rows: int, max_tokens: int, pad_id: int) -> list[Batch]:
+def pair_batches(
+    pairs: Sequence[Pair], chosen: Sequence[int], max_rows: int, max_tokens: int, pad_id: int
+) -> list[Batch]:
     """One global batch of pairs; a pair counts as one row, and twice its longer half in tokens."""
     lengths = {row: 2 * max(len(pairs[row].chosen), len(pairs[row].rejected)) for row in chosen}
     return [collate_pairs(pairs, part, pad_id) for part in micro_batches(chosen, lengths, max_rows, max_tokens)]
 
 
-def collate_packs(sequences: Listed[Sequence], packs: Listed[Listed[int]], pad_id: int) -> Batch:
+def collate_packs(sequences: Sequence[TokenSequence], packs: Sequence[Sequence[int]], pad_id: int) -> Batch:
     """One row a pack: its examples one after the other, positions restarting; no example's first token is a label."""
     longest = max(sum(len(sequences[row]) for row in pack) for pack in packs)
     ids = np.full((len(packs), longest), pad_id, dtype=np.int64)
-    labels = np.full((len(packs), longest), IGNORED, dtype=np.int64)
+    labels = np.full((len(packs), longest), IGNORE_INDEX, dtype=np.int64)
     positions = np.zeros((len(packs), longest), dtype=np.int64)
     for line, pack in enumerate(packs):
         start = 0
         for row in pack:
             end = start + len(sequences[row])
             ids[line, start:end], labels[line, start:end] = sequences[row].ids, sequences[row].labels
-            labels[line, start] = IGNORED
+            labels[line, start] = IGNORE_INDEX
             positions[line, start:end] = np.arange(end - start)
             start = end
         positions[line, start:] = np.arange(longest - start)  # padding is an example of its own
@@ -134,13 +135,15 @@ def collate_packs(sequences: Listed[Sequence], packs: Listed[Listed[int]], pad_i
     return Batch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(positions), rows)
 
 
-def packed(sequences: Listed[Sequence], chosen: Listed[int], pack: int, most: int, pad_id: int) -> list[Batch]:
+def pack_batches(
+    sequences: Sequence[TokenSequence], chosen: Sequence[int], pack: int, max_rows: int, pad_id: int
+) -> list[Batch]:
     """One global batch as rows of at most `pack` packed tokens, as many at once as hold `most` tokens together."""
-    packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, most))
-    at_once = max(1, most // max(1, min(pack, most)))
+    packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, max_rows))
+    at_once = max(1, max_rows // max(1, min(pack, max_rows)))
     return [collate_packs(sequences, packs[i : i + at_once], pad_id) for i in range(0, len(packs), at_once)]
 
 
-def collate_packed(sequences: Listed[Sequence], rows: Listed[int]) -> Batch:
+def collate_packed(sequences: Sequence[TokenSequence], rows: Sequence[int]) -> Batch:
     """All examples in one row, one after the other; the first token of each is never a label."""
     return collate_packs(sequences, [rows], 0)

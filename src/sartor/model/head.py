@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sartor.base.types import IGNORED
+from sartor.base.types import IGNORE_INDEX
 from sartor.model import attention
 from sartor.model.batch import Batch
-from sartor.model.kernels import head_loss, head_losses
+from sartor.model.kernels import fused_linear_cross_entropy, fused_linear_cross_entropy_per_token
 
 
 def causal_model(model: Any) -> Any:
@@ -22,23 +22,23 @@ def causal_model(model: Any) -> Any:
 
 _PADS: WeakSet[nn.Module] = WeakSet()
 """Models whose own code does not hand keyword arguments on to attention."""
-LEAST_WASTE = 1 / 32
+MIN_PADDING_FRAC = 1 / 32
 """With a smaller share of padding than this a batch stays as it is."""
-TOKENS_COME_IN = 32
+TOKEN_MULTIPLE = 32
 """So much padding stays that the tokens are a multiple of this: shapes that recur leave fewer holes in the heap (1.83
 in place of 2.19 GB after 60 steps of the demo) and suit the matrix units (a step 4 % shorter; measured 2026-11-23)."""
 
 
-def label_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def label_hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """(hidden_ND, target_N): the states that predict a label, and those labels.
 
     Where the model's attention can keep examples apart by itself, it is given their tokens alone, without padding.
     """
     causal = causal_model(model)
     target_BT = batch.labels_BT[:, 1:]
-    wanted_BT = target_BT != IGNORED
-    if attention.hands_rows_on(causal) and causal not in _PADS and (rows := _rows(batch)):
-        real_BT = _real(batch, rows)
+    wanted_BT = target_BT != IGNORE_INDEX
+    if attention.passes_rows_through(causal) and causal not in _PADS and (rows := _ragged_rows(batch)):
+        real_BT = _unpadded_forward(batch, rows)
         hidden_1ND = causal.base_model(
             input_ids=batch.ids_BT[real_BT][None],
             position_ids=batch.positions_BT[real_BT][None],
@@ -56,7 +56,7 @@ def label_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return output.last_hidden_state[:, :-1][wanted_BT], target_BT[wanted_BT]
 
 
-def _real(batch: Batch, rows: attention.Rows) -> Tensor:
+def _unpadded_forward(batch: Batch, rows: attention.RaggedRows) -> Tensor:
     """Which places the model computes on; all of packed rows, whose padding is an example of its own."""
     if batch.lengths_B is None:
         return torch.ones_like(batch.ids_BT, dtype=torch.bool)
@@ -64,39 +64,39 @@ def _real(batch: Batch, rows: attention.Rows) -> Tensor:
     return torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device) < length_B[:, None]
 
 
-def _rows(batch: Batch) -> attention.Rows | None:
+def _ragged_rows(batch: Batch) -> attention.RaggedRows | None:
     """The examples of packed rows, or of padded ones where most of the padding is worth leaving out."""
     if batch.lengths_B is None:
         starts = (batch.positions_BT.flatten() == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], batch.ids_BT.numel()]
-        return attention.Rows([end - start for start, end in zip(starts, ends)])
+        return attention.RaggedRows([end - start for start, end in zip(starts, ends)])
     lengths: list[int] = batch.lengths_B.tolist()
-    missing, longest = -sum(lengths) % TOKENS_COME_IN, batch.ids_BT.shape[1]
+    missing, longest = -sum(lengths) % TOKEN_MULTIPLE, batch.ids_BT.shape[1]
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):  # what follows an example it never sees
         more = min(missing, longest - lengths[row])
         lengths[row] += more
         missing -= more
-    return attention.Rows(lengths) if sum(lengths) < (1 - LEAST_WASTE) * batch.ids_BT.numel() else None
+    return attention.RaggedRows(lengths) if sum(lengths) < (1 - MIN_PADDING_FRAC) * batch.ids_BT.numel() else None
 
 
 def summed_loss(model: Any, batch: Batch) -> Tensor:
     """Sum over label tokens of −ln p (nats, float32, a scalar)."""
-    hidden_ND, target_N = label_hidden(model, batch)
+    hidden_ND, target_N = label_hidden_states(model, batch)
     head = causal_model(model).get_output_embeddings()
     if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
-        return head_loss(hidden_ND, head.weight, target_N)
+        return fused_linear_cross_entropy(hidden_ND, head.weight, target_N)
     return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="sum")
 
 
-def row_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+def sequence_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """(logp_B, count_B): the sum of ln p over each row's label tokens, and how many there are (float32)."""
-    hidden_ND, target_N = label_hidden(model, batch)
+    hidden_ND, target_N = label_hidden_states(model, batch)
     head = causal_model(model).get_output_embeddings()
     if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
-        loss_N = head_losses(hidden_ND, head.weight, target_N)
+        loss_N = fused_linear_cross_entropy_per_token(hidden_ND, head.weight, target_N)
     else:
         loss_N = F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="none")
-    wanted_BT = batch.labels_BT[:, 1:] != IGNORED
+    wanted_BT = batch.labels_BT[:, 1:] != IGNORE_INDEX
     row_N = torch.arange(len(batch.ids_BT), device=loss_N.device).repeat_interleave(wanted_BT.sum(1))
     logp_B = loss_N.new_zeros(len(batch.ids_BT)).index_add(0, row_N, -loss_N)
     return logp_B, wanted_BT.sum(1).float()
@@ -104,7 +104,7 @@ def row_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def token_losses(model: Any, batch: Batch) -> Tensor:
     """−ln p of each label token, loss_N in the order of rows and positions (float32)."""
-    hidden_ND, target_N = label_hidden(model, batch)
+    hidden_ND, target_N = label_hidden_states(model, batch)
     return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="none")
 
 

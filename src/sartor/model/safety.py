@@ -10,7 +10,7 @@ from typing import Any
 from sartor.base.errors import ModelError
 
 FIX = "Take the model from a source that you trust."
-MOST_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 64 << 20
 """A tokenizer.json of 64 MiB would be a vocabulary of millions."""
 
 
@@ -49,7 +49,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def _object(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > MOST_JSON_BYTES:
+    if file.stat().st_size > MAX_JSON_BYTES:
         raise ModelError(f"{file.name} is too large to be what it says.", str(file), FIX)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))

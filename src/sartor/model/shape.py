@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-SHORT_TOKENS = 192
+MAX_SHORT_TOKENS = 192
 """Up to this length a CPU keeps each head's attention weights (`attention.short_attention`)."""
 
 
@@ -15,19 +15,19 @@ class Shape:
 
     layers: int
     hidden: int
-    wide: int
+    ffn_width: int
     """The feed-forward width; of all experts that a token passes through."""
     heads: int
-    query: int
+    query_width: int
     """All query heads together."""
-    key: int
+    key_width: int
     """All key heads together (values are as wide)."""
-    vocabulary: int
+    vocab_size: int
     tied: bool
     experts: int = 1
 
     @classmethod
-    def of(cls, config: Any) -> Shape:
+    def from_config(cls, config: Any) -> Shape:
         """From a transformers config. Raises: AttributeError when it is no decoder's."""
         text = config.get_text_config()
         heads = text.num_attention_heads
@@ -49,13 +49,17 @@ class Shape:
 
     @property
     def layer_weights(self) -> int:
-        return self.hidden * (2 * self.query + 2 * self.key + 3 * self.wide * self.experts + 2)
+        return self.hidden * (2 * self.query_width + 2 * self.key_width + 3 * self.ffn_width * self.experts + 2)
 
     @property
     def weights(self) -> int:
-        return self.layers * self.layer_weights + self.vocabulary * self.hidden * (1 if self.tied else 2)
+        return self.layers * self.layer_weights + self.vocab_size * self.hidden * (1 if self.tied else 2)
 
     def lora_weights(self, rank: int) -> int:
         """With every linear layer a target."""
-        sums = (self.hidden + self.query) * 2 + (self.hidden + self.key) * 2 + (self.hidden + self.wide) * 3
+        sums = (
+            (self.hidden + self.query_width) * 2
+            + (self.hidden + self.key_width) * 2
+            + (self.hidden + self.ffn_width) * 3
+        )
         return self.layers * rank * sums

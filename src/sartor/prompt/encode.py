@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Sequence as Listed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -12,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from sartor.base.errors import ConfigError, PromptError
-from sartor.base.process import no_cycle_search
+from sartor.base.process import gc_paused
 from sartor.base.settings import PromptSettings
 from sartor.base.types import (
     Demonstration,
@@ -20,23 +19,23 @@ from sartor.base.types import (
     Encoded,
     Example,
     Feedback,
-    Judged,
     Message,
     Note,
     Origin,
     Pair,
     Preference,
-    Sequence,
     Skipped,
+    TokenSequence,
     Tool,
+    UnpairedSequence,
 )
-from sartor.prompt.label_spans import Job, Lost, Spans
+from sartor.prompt.label_spans import EncodeFailure, EncodeRequest, SpanEncoder
 from sartor.prompt.messages import message_of
 from sartor.prompt.template import Template
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 Progress = Callable[[int, int | None], None]
-AT_ONCE = 2
+MAX_TOKENIZER_CHUNKS = 2
 """Chunks in the tokenizer at a time: one is cut into ids while Python renders and labels the other."""
 FIRST_CHUNK, CHUNK_ROWS = 64, 1024
 CHUNK_CHARACTERS = 2_000_000
@@ -47,12 +46,12 @@ CHUNK_CHARACTERS = 2_000_000
 class EncodedRows:
     """What became of some examples, in their order: tokens, or a reason."""
 
-    encoded: Listed[Encoded]
+    encoded: Sequence[Encoded]
     skipped: list[Skipped]
     notes: tuple[Note, ...] = ()
 
 
-_Chunk: TypeAlias = list[tuple[Example, list[Job] | Lost]]
+_Chunk: TypeAlias = list[tuple[Example, list[EncodeRequest] | EncodeFailure]]
 
 
 class Encoder:
@@ -66,7 +65,7 @@ class Encoder:
         self.template = template
         self.settings = settings
         self.codec: Codec = template.codec
-        self.spans = Spans(template)
+        self.spans = SpanEncoder(template)
         self._notes: Counter[str] = Counter()
         with_special = self.codec.backend.encode("a", add_special_tokens=True).ids
         plain = self.codec.ids("a")
@@ -80,42 +79,42 @@ class Encoder:
         own = self.tokenizer.eos_token_id
         return tuple(dict.fromkeys(ids if own is None else [*ids, own]))
 
-    def prompt(self, messages: Listed[Message], tools: Listed[Tool] = ()) -> Sequence:
+    def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenSequence:
         """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""
         try:
-            job = Job(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
+            job = EncodeRequest(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
             done = self.spans.encode([job])[0]
         except UnicodeEncodeError as error:
-            done = _half_character(error)
-        if isinstance(done, Lost):
+            done = _surrogate_failure(error)
+        if isinstance(done, EncodeFailure):
             skipped = Skipped(Origin("prompt", "prompt", 1), done.code, None, done.params)
             raise PromptError(skipped.reason, self.template.name, skipped.fix)
         return done
 
     def encode(self, example: Example) -> Encoded | Skipped:
         """One example as tokens, or why not. A document is not split here, whatever `overlong` says."""
-        chunk = [(example, self.jobs(example))]
-        return next(self._finish(chunk, self.spans.encode(_all_jobs(chunk)), split=False))
+        chunk = [(example, self.requests(example))]
+        return next(self._finish(chunk, self.spans.encode(_all_requests(chunk)), split=False))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
         """Many examples in their order, lazily, in chunks that one call of the Rust tokenizer encodes."""
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            under_way: deque[tuple[_Chunk, Future[list[Sequence | Lost]]]] = deque()
+        with ThreadPoolExecutor(MAX_TOKENIZER_CHUNKS) as threads:
+            under_way: deque[tuple[_Chunk, Future[list[TokenSequence | EncodeFailure]]]] = deque()
             for chunk in self._chunks(examples):
-                under_way.append((chunk, threads.submit(self.spans.encode, _all_jobs(chunk))))
-                if len(under_way) > AT_ONCE:
+                under_way.append((chunk, threads.submit(self.spans.encode, _all_requests(chunk))))
+                if len(under_way) > MAX_TOKENIZER_CHUNKS:
                     done, tokens = under_way.popleft()
                     yield from self._finish(done, tokens.result(), split=True)
             for done, tokens in under_way:
                 yield from self._finish(done, tokens.result(), split=True)
 
-    @no_cycle_search()
+    @gc_paused()
     def encode_all(self, examples: Iterable[Example], progress: Progress | None = None) -> EncodedRows:
         """Every example as tokens or with its reason; `progress` is told how many of how many are done."""
-        total = len(examples) if isinstance(examples, Listed) else None
+        total = len(examples) if isinstance(examples, Sequence) else None
         encoded: list[Encoded] = []
         skipped: list[Skipped] = []
-        for outcome in self.stream(_told(examples, total, progress)):
+        for outcome in self.stream(_with_progress(examples, total, progress)):
             if isinstance(outcome, Skipped):
                 skipped.append(outcome)
             else:
@@ -129,7 +128,7 @@ class Encoder:
         self._notes.clear()
         return taken
 
-    def _noted(self, job: Job, done: Sequence | Lost) -> Sequence | Lost:
+    def _noted(self, job: EncodeRequest, done: TokenSequence | EncodeFailure) -> TokenSequence | EncodeFailure:
         if job.rendered is not None and job.rendered.notes:
             self._notes.update(note.code for note in job.rendered.notes)
         return done
@@ -139,96 +138,102 @@ class Encoder:
         chunk: _Chunk = []
         characters, limit = 0, FIRST_CHUNK
         for example in examples:
-            jobs = self.jobs(example)
+            jobs = self.requests(example)
             chunk.append((example, jobs))
-            characters += 0 if isinstance(jobs, Lost) else sum(len(job.text) for job in jobs)
+            characters += 0 if isinstance(jobs, EncodeFailure) else sum(len(job.text) for job in jobs)
             if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
                 yield chunk
                 chunk, characters, limit = [], 0, min(2 * limit, CHUNK_ROWS)
         if chunk:
             yield chunk
 
-    def jobs(self, example: Example) -> list[Job] | Lost:
+    def requests(self, example: Example) -> list[EncodeRequest] | EncodeFailure:
         """The texts to encode for an example: one, or two of a preference."""
         try:
             if isinstance(example, Document):
-                return [Job.document(example.text)]
+                return [EncodeRequest.document(example.text)]
             if isinstance(example, Preference):
                 turns = (example.chosen, example.rejected)
                 return [self._last_turn((*example.prompt, turn), example.tools) for turn in turns]
             if isinstance(example, Feedback):
                 return [self._last_turn(example.messages, example.tools)]
-            return [self._job(example.messages, example.tools)]
+            return [self._request(example.messages, example.tools)]
         except PromptError as refusal:
-            return Lost("not-renderable", {"template": self.template.name, "reason": refusal.what})
+            return EncodeFailure("not-renderable", {"template": self.template.name, "reason": refusal.what})
         except UnicodeEncodeError as error:
-            return _half_character(error)
+            return _surrogate_failure(error)
 
-    def _job(self, messages: Listed[Message], tools: Listed[Tool]) -> Job:
+    def _request(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
         answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
         wanted = answers[-1:] if self.settings.mask_history else answers
-        learned = frozenset(number for number in wanted if messages[number].learn)
-        return Job(self.template.lay_out(messages, tools), learned, self.settings.train_on_prompt)
+        learned = frozenset(number for number in wanted if messages[number].train)
+        return EncodeRequest(self.template.lay_out(messages, tools), learned, self.settings.train_on_prompt)
 
-    def _last_turn(self, messages: Listed[Message], tools: Listed[Tool]) -> Job:
+    def _last_turn(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
         if not messages or messages[-1].role != "assistant":
             raise PromptError("the last message is no answer")
-        return Job(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
+        return EncodeRequest(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
 
-    def _finish(self, chunk: _Chunk, tokens: list[Sequence | Lost], *, split: bool) -> Iterator[Encoded | Skipped]:
+    def _finish(
+        self, chunk: _Chunk, tokens: list[TokenSequence | EncodeFailure], *, split: bool
+    ) -> Iterator[Encoded | Skipped]:
         """Put the examples of an encoded chunk together again."""
         left = iter(tokens)
         for example, jobs in chunk:
-            done = jobs if isinstance(jobs, Lost) else [self._noted(job, next(left)) for job in jobs]
-            if isinstance(example, Document) and not isinstance(done, Lost):
+            done = jobs if isinstance(jobs, EncodeFailure) else [self._noted(job, next(left)) for job in jobs]
+            if isinstance(example, Document) and not isinstance(done, EncodeFailure):
                 yield from self._of_document(done[0], example.origin, split)
             else:
                 yield self._of_example(example, done)
 
-    def _of_example(self, example: Example, done: list[Sequence | Lost] | Lost) -> Encoded | Skipped:
-        fitted = [done] if isinstance(done, Lost) else [self._fit(sequence) for sequence in done]
-        sequences: list[Sequence] = []
+    def _of_example(
+        self, example: Example, done: list[TokenSequence | EncodeFailure] | EncodeFailure
+    ) -> Encoded | Skipped:
+        fitted = [done] if isinstance(done, EncodeFailure) else [self._fit(sequence) for sequence in done]
+        sequences: list[TokenSequence] = []
         for outcome in fitted:
-            if isinstance(outcome, Lost):
+            if isinstance(outcome, EncodeFailure):
                 return Skipped(example.origin, outcome.code, None, outcome.params)
-            sequences.append(Sequence(outcome.ids, outcome.learned, example.origin))
+            sequences.append(TokenSequence(outcome.ids, outcome.label_spans, example.origin))
         if isinstance(example, Preference):
             return Pair(sequences[0], sequences[1], example.origin)
         if isinstance(example, Feedback):
-            return Judged(sequences[0], example.good, example.origin)
+            return UnpairedSequence(sequences[0], example.good, example.origin)
         return sequences[0]
 
-    def _fit(self, sequence: Sequence | Lost) -> Sequence | Lost:
+    def _fit(self, sequence: TokenSequence | EncodeFailure) -> TokenSequence | EncodeFailure:
         """The sequence within `cutoff_len`, with something to learn, or the reason why not."""
-        if isinstance(sequence, Lost):
+        if isinstance(sequence, EncodeFailure):
             return sequence
         if not sequence.label_tokens:
-            return Lost("no-label", {})
+            return EncodeFailure("no-label", {})
         limit = self.settings.cutoff_len
         if len(sequence) <= limit:
             return sequence
         sizes = {"tokens": len(sequence), "cutoff": limit}
         if self.settings.overlong != "truncate":
-            return Lost("overlong", sizes)
-        cut = _cut(sequence, limit)
-        return cut if cut.label_tokens else Lost("overlong-prompt", sizes)
+            return EncodeFailure("overlong", sizes)
+        cut = _truncate(sequence, limit)
+        return cut if cut.label_tokens else EncodeFailure("overlong-prompt", sizes)
 
-    def _of_document(self, done: Sequence | Lost, origin: Origin, split: bool) -> Iterator[Encoded | Skipped]:
-        if isinstance(done, Sequence):
+    def _of_document(
+        self, done: TokenSequence | EncodeFailure, origin: Origin, split: bool
+    ) -> Iterator[Encoded | Skipped]:
+        if isinstance(done, TokenSequence):
             eos = self.tokenizer.eos_token_id
             end = [] if eos is None else [eos]
             ids = np.asarray([*self._document_start, *done.ids.tolist(), *end], np.int32)
-            done = Sequence(ids, ((0, len(ids)),))
+            done = TokenSequence(ids, ((0, len(ids)),))
             limit = self.settings.cutoff_len
             if split and self.settings.overlong == "split" and len(done) > limit:
                 # A last piece of one token predicts nothing: the piece before it ends the document.
                 for start in range(0, len(ids) - 1, limit):
                     piece = ids[start : start + limit]
-                    yield Sequence(piece, ((0, len(piece)),), origin)
+                    yield TokenSequence(piece, ((0, len(piece)),), origin)
                 return
         whole = self.settings.overlong == "split" and not split
         outcome = done if whole else self._fit(done)
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, EncodeFailure):
             yield Skipped(origin, outcome.code, None, outcome.params)
         else:
             yield replace(outcome, origin=origin)
@@ -237,20 +242,20 @@ class Encoder:
 def encode(
     messages: Iterable[Message | Mapping[str, Any]],
     tokenizer: Tokenizer,
-    tools: Listed[Tool] | None = None,
+    tools: Sequence[Tool] | None = None,
     template: str | Template | None = None,
     *,
     enable_thinking: bool | None = None,
     mask_history: bool = False,
     train_on_prompt: bool = False,
-) -> Sequence:
+) -> TokenSequence:
     """Messages (or OpenAI-style dicts) as ids and learned spans, exactly as the trainer gets them.
 
     `template` is a name, a Template, or None for the model's own. Nothing is cut.
     Raises: PromptError when there is nothing to learn or the template refuses.
     """
     if not isinstance(template, Template):
-        template = Template.of(tokenizer, template, enable_thinking=enable_thinking)
+        template = Template.from_tokenizer(tokenizer, template, enable_thinking=enable_thinking)
     settings = PromptSettings(mask_history=mask_history, train_on_prompt=train_on_prompt, cutoff_len=1 << 40)
     parsed = tuple(message_of(message) for message in messages)
     outcome = Encoder(tokenizer, template, settings).encode(
@@ -258,25 +263,25 @@ def encode(
     )
     if isinstance(outcome, Skipped):
         raise PromptError(outcome.reason, "messages", outcome.fix)
-    assert isinstance(outcome, Sequence)
+    assert isinstance(outcome, TokenSequence)
     return replace(outcome, origin=None)
 
 
-def _half_character(error: UnicodeEncodeError) -> Lost:
-    return Lost("not-text", {"character": f"U+{ord(error.object[error.start]):04X}"})
+def _surrogate_failure(error: UnicodeEncodeError) -> EncodeFailure:
+    return EncodeFailure("not-text", {"character": f"U+{ord(error.object[error.start]):04X}"})
 
 
-def _all_jobs(chunk: _Chunk) -> list[Job]:
-    return [job for _, jobs in chunk if not isinstance(jobs, Lost) for job in jobs]
+def _all_requests(chunk: _Chunk) -> list[EncodeRequest]:
+    return [job for _, jobs in chunk if not isinstance(jobs, EncodeFailure) for job in jobs]
 
 
-def _cut(sequence: Sequence, limit: int) -> Sequence:
+def _truncate(sequence: TokenSequence, limit: int) -> TokenSequence:
     """The first `limit` tokens; what stood beyond them, an end token too, is not learned."""
-    learned = tuple((start, min(stop, limit)) for start, stop in sequence.learned if start < limit)
-    return replace(sequence, ids=sequence.ids[:limit], learned=learned)
+    learned = tuple((start, min(stop, limit)) for start, stop in sequence.label_spans if start < limit)
+    return replace(sequence, ids=sequence.ids[:limit], label_spans=learned)
 
 
-def _told(examples: Iterable[Example], total: int | None, progress: Progress | None) -> Iterator[Example]:
+def _with_progress(examples: Iterable[Example], total: int | None, progress: Progress | None) -> Iterator[Example]:
     """The examples, with `progress` told every thousand and at the end."""
     done = 0
     for done, example in enumerate(examples, 1):

@@ -63,7 +63,7 @@ class Layout:
     pieces: tuple[str, ...]
     slots: tuple[Slot, ...]
     turns: tuple[Turn, ...] = ()
-    watched: tuple[str, ...] = ()
+    traced: tuple[str, ...] = ()
     """What the template asked of the texts; empty when it only writes them (trimmed at most)."""
     exact_prompt: bool = True
     """False where a turn does not begin with the whole generation prompt."""
@@ -87,7 +87,7 @@ class Layout:
         return "".join(joined)
 
 
-class Unjoinable(Exception):
+class UnsupportedTemplate(Exception):
     """A rendering cannot be taken apart; the reason is its only argument. Callers make a PromptError or Skipped."""
 
 
@@ -112,8 +112,8 @@ def probe(messages: Sequence[Message], render: Render) -> Layout:
         pieces.append(text[stop:left])
         slots.append(Slot(index, field, edit))
         stop = right
-    _each_once(wanted, slots)
-    return Layout((*pieces, text[stop:]), tuple(slots), watched=tuple(dict.fromkeys(seen)))
+    _require_each_once(wanted, slots)
+    return Layout((*pieces, text[stop:]), tuple(slots), traced=tuple(dict.fromkeys(seen)))
 
 
 def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layout:
@@ -135,13 +135,13 @@ def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layou
                 spans.append((len(before), stop, replace(slot, edit=name)))
                 break
         else:
-            raise Unjoinable(f"the template changes the text of message {slot.message + 1}")
+            raise UnsupportedTemplate(f"the template changes the text of message {slot.message + 1}")
     spans.sort(key=lambda span: span[0])
     stops = [0, *(stop for _, stop, _ in spans)]
     if any(start < before for (start, _, _), before in zip(spans, stops)):
-        raise Unjoinable("two messages stand in the same place")
+        raise UnsupportedTemplate("two messages stand in the same place")
     pieces = [whole[before:start] for (start, _, _), before in zip(spans, stops)]
-    return Layout((*pieces, whole[stops[-1] :]), tuple(slot for _, _, slot in spans), watched=layout.watched)
+    return Layout((*pieces, whole[stops[-1] :]), tuple(slot for _, _, slot in spans), traced=layout.traced)
 
 
 def with_turns(
@@ -176,13 +176,13 @@ def with_turns(
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
         if start < before:
-            raise Unjoinable(f"message {index + 1} does not begin as the generation prompt does")
+            raise UnsupportedTemplate(f"message {index + 1} does not begin as the generation prompt does")
         last = max([start, *(stop for _, stop in own)])
         so_far = render(messages[: index + 1], False)
         bounded = whole.startswith(so_far) and last <= len(so_far) <= after
         length = end(whole[last : len(so_far) if bounded else after], bounded, bool(message.tool_calls))
         if not length:
-            raise Unjoinable(f"no control token ends message {index + 1}")
+            raise UnsupportedTemplate(f"no control token ends message {index + 1}")
         turns.append(Turn(index, _place(start, starts, stops), _place(last + length, starts, stops)))
     return replace(layout, turns=tuple(turns), exact_prompt=exact)
 
@@ -199,7 +199,7 @@ def neutral(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def unbroken(layout: Layout) -> Layout:
+def without_breaks(layout: Layout) -> Layout:
     """The layout of the true rendering, after one was made with the control tokens in tools and calls broken."""
     if not any(BREAK in piece for piece in layout.pieces):
         return layout
@@ -211,13 +211,13 @@ def unbroken(layout: Layout) -> Layout:
         layout,
         pieces=tuple(piece.replace(BREAK, "") for piece in layout.pieces),
         turns=tuple(replace(turn, start=moved(turn.start), stop=moved(turn.stop)) for turn in layout.turns),
-        watched=(*layout.watched, "broken"),
+        traced=(*layout.traced, "broken"),
         broken=layout.pieces,
     )
 
 
 def _placeholder(number: int, seen: list[str]) -> str:
-    return Watched.of(f'{PADDING}§sartor{number}"§{PADDING}', seen)
+    return TracingStr.of(f'{PADDING}§sartor{number}"§{PADDING}', seen)
 
 
 def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
@@ -240,13 +240,13 @@ def _common(one: str, other: str) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
-def _each_once(wanted: list[tuple[int, Field]], slots: list[Slot]) -> None:
+def _require_each_once(wanted: list[tuple[int, Field]], slots: list[Slot]) -> None:
     """Every text stands in the rendering once; reasoning of earlier turns may be left out by the template."""
     for index, field in wanted:
         count = sum(slot.message == index and slot.field == field for slot in slots)
         if count > 1 or (count == 0 and field == "text"):
             times = "not at all" if count == 0 else f"{count} times"
-            raise Unjoinable(f"the {field} of message {index + 1} stands in it {times}")
+            raise UnsupportedTemplate(f"the {field} of message {index + 1} stands in it {times}")
 
 
 def _slot_spans(layout: Layout, texts: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -266,7 +266,7 @@ def _place(position: int, starts: Sequence[int], stops: Sequence[int]) -> Place:
 
 
 _HARMLESS = {"strip", "lstrip", "rstrip"}
-_UNWATCHED = {
+_UNTRACED = {
     "__new__",
     "__init__",
     "__str__",
@@ -287,13 +287,13 @@ _UNWATCHED = {
 }
 
 
-class Watched(str):
+class TracingStr(str):
     """A text that notes what is asked of it; being written, joined by `+`, trimmed and tested for emptiness is free."""
 
     seen: list[str]
 
     @classmethod
-    def of(cls, text: str, seen: list[str]) -> Watched:
+    def of(cls, text: str, seen: list[str]) -> TracingStr:
         watched = cls(text)
         watched.seen = seen
         return watched
@@ -301,25 +301,25 @@ class Watched(str):
     def __bool__(self) -> bool:
         return str.__len__(self) > 0
 
-    def __add__(self, other: str) -> Watched:
-        return Watched.of(str.__add__(self, other), self.seen)
+    def __add__(self, other: str) -> TracingStr:
+        return TracingStr.of(str.__add__(self, other), self.seen)
 
-    def __radd__(self, other: str) -> Watched:
-        return Watched.of(str.__add__(other, self), self.seen)
+    def __radd__(self, other: str) -> TracingStr:
+        return TracingStr.of(str.__add__(other, self), self.seen)
 
 
-def _watching(name: str) -> Callable[..., Any]:
+def _tracing_method(name: str) -> Callable[..., Any]:
     original = getattr(str, name)
 
-    def method(self: Watched, *args: Any, **kwargs: Any) -> Any:
+    def method(self: TracingStr, *args: Any, **kwargs: Any) -> Any:
         if name not in _HARMLESS or args:
             self.seen.append(name)
         result = original(self, *args, **kwargs)
-        return Watched.of(result, self.seen) if type(result) is str else result
+        return TracingStr.of(result, self.seen) if type(result) is str else result
 
     return method
 
 
 for _name in dir(str):
-    if _name not in _UNWATCHED and callable(getattr(str, _name)):
-        setattr(Watched, _name, _watching(_name))
+    if _name not in _UNTRACED and callable(getattr(str, _name)):
+        setattr(TracingStr, _name, _tracing_method(_name))

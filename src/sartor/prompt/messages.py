@@ -29,7 +29,7 @@ def message_of(value: Message | Mapping[str, Any]) -> Message:
         text=_text_of(value.get("content")),
         tool_calls=tuple(_call_of(call) for call in value.get("tool_calls") or ()),
         reasoning=value.get("reasoning_content") or value.get("reasoning") or None,
-        learn=bool(value.get("loss", value.get("learn", True))),
+        train=bool(value.get("loss", value.get("learn", True))),
     )
 
 

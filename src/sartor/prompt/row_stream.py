@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Sequence as Listed
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import overload
 
@@ -12,11 +11,11 @@ from sartor.base.errors import DataError
 from sartor.base.types import Encoded, Example, Skipped
 from sartor.prompt.encode import Encoder
 
-AHEAD = 4096
+PREFETCH_ROWS = 4096
 """Encoded rows that wait to be learned, at most."""
 
 
-class RowStream(Listed[Encoded]):
+class RowStream(Sequence[Encoded]):
     """Position → row; asked for in growing order, give or take `behind`, for rows further back are forgotten.
 
     `examples(turn)` is one pass over the data, in the order of that turn; the next begins where it ends. The same
@@ -32,7 +31,7 @@ class RowStream(Listed[Encoded]):
         *,
         behind: int,
         on_skipped: Callable[[Skipped], None],
-        ahead: int = AHEAD,
+        ahead: int = PREFETCH_ROWS,
     ) -> None:
         self._examples, self._encoder, self._total = examples, encoder, total
         self._behind, self._ahead, self._on_skipped = behind, ahead, on_skipped
@@ -81,7 +80,7 @@ class RowStream(Listed[Encoded]):
         if self._thread is not None:
             self._thread.join()
 
-    def uses(self, stop: int) -> dict[str, int]:
+    def release_before(self, stop: int) -> dict[str, int]:
         """Row's id → at how many positions before `stop` it stands; `stop` is not behind what is forgotten."""
         with self._changed:
             found = dict(self._uses)

@@ -16,13 +16,13 @@ from typing import Any
 
 from sartor.base.errors import PromptError, did_you_mean
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
-from sartor.prompt.layout import Layout, Render, Unjoinable, locate, neutral, probe, unbroken, with_turns
+from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 TODAY = datetime(2024, 7, 26)
 """What `strftime_now` tells templates: a run must not change with the day. Llama 3.1's own fallback date."""
-MOST_LAYOUTS = 2048
+MAX_LAYOUTS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Template:
         """The Jinja text as it is saved with a model: `default_system` and `enable_thinking` are written into it."""
         self.codec = codec
         self._variables = {**variables, "strftime_now": TODAY.strftime}
-        self._layouts: dict[Any, Layout | Unjoinable] = {}
+        self._layouts: dict[Any, Layout | UnsupportedTemplate] = {}
         self._opaque = _is_opaque(source)
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
@@ -74,7 +74,7 @@ class Template:
         """What a person should know of this template before training with it."""
 
     @classmethod
-    def of(
+    def from_tokenizer(
         cls,
         tokenizer: Tokenizer,
         name: str | None = None,
@@ -122,7 +122,7 @@ class Template:
         rendered = self.lay_out(messages, tools, generation=open_turn)
         borders: dict[int, list[tuple[int, bool]]] = {}
         for turn in rendered.layout.turns:
-            if messages[turn.message].learn and not open_turn:
+            if messages[turn.message].train and not open_turn:
                 borders.setdefault(turn.start[0], []).append((turn.start[1], True))
                 borders.setdefault(turn.stop[0], []).append((turn.stop[1], False))
         segments, learn = [], False
@@ -168,19 +168,19 @@ class Template:
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._probe(messages, tools, generation)
-            if len(self._layouts) >= MOST_LAYOUTS:
+            if len(self._layouts) >= MAX_LAYOUTS:
                 self._layouts.clear()
             self._layouts[key] = layout
-        if isinstance(layout, Unjoinable):
+        if isinstance(layout, UnsupportedTemplate):
             raise self._refusal(layout)
         texts = layout.texts(messages)
-        if layout.watched:
+        if layout.traced:
             whole = self._render(messages, tools, generation)
             if layout.join(texts) != whole:
                 layout = self._locate(messages, tools, generation, layout)
                 texts = layout.texts(messages)
                 if layout.join(texts) != whole:
-                    raise self._refusal(Unjoinable("its parts do not add up to the whole"))
+                    raise self._refusal(UnsupportedTemplate("its parts do not add up to the whole"))
         return Rendered(layout, texts, notes)
 
     def ending(self, text: str, bounded: bool, called: bool) -> int:
@@ -207,7 +207,7 @@ class Template:
         layout = self.lay_out([question, answer]).layout
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
-            raise self._refusal(Unjoinable("the answer does not come last"))
+            raise self._refusal(UnsupportedTemplate("the answer does not come last"))
         self.end = layout.pieces[-1][: turn.stop[1]]
         self.ends = (self.end, *self._end_of_a_call(question))
         self._check_reasoning(question, answer)
@@ -232,7 +232,7 @@ class Template:
         try:
             layout = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
             self.renders_reasoning = any(slot.field == "reasoning" for slot in layout.slots)
-        except (Unjoinable, PromptError):
+        except (UnsupportedTemplate, PromptError):
             self.renders_reasoning = False
         if not self.renders_reasoning:
             joined = join_reasoning(replace(answer, reasoning="Is it?"))
@@ -241,35 +241,37 @@ class Template:
             except PromptError:
                 self.drops_reasoning = True
 
-    def _probe(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> Layout | Unjoinable:
+    def _probe(
+        self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
+    ) -> Layout | UnsupportedTemplate:
         render = self._renderer(tools, generation)
         try:
             self._refuse_ignored(messages, tools, generation)
             layout = probe(messages, render)
             if self._opaque:
-                layout = replace(layout, watched=(*layout.watched, "macro"))
+                layout = replace(layout, traced=(*layout.traced, "macro"))
             return self._with_turns(layout, neutral(messages), tools, generation)
-        except Unjoinable as reason:
+        except UnsupportedTemplate as reason:
             return reason
         except PromptError as refusal:
-            return Unjoinable(refusal.what)
+            return UnsupportedTemplate(refusal.what)
 
     def _refuse_ignored(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
         """A template that leaves out tools or calls would teach answers to questions that nobody sees."""
         plain = neutral(messages)
         whole = self._render(plain, tools, generation)
         if tools and whole == self._render(plain, (), generation):
-            raise Unjoinable("it does not write tools")
+            raise UnsupportedTemplate("it does not write tools")
         if any(message.tool_calls for message in plain):
             without = [replace(message, tool_calls=()) for message in plain]
             if whole == self._render(without, tools, generation):
-                raise Unjoinable("it does not write tool calls")
+                raise UnsupportedTemplate("it does not write tool calls")
 
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
             found = locate(messages, layout, self._renderer(tools, generation))
             return self._with_turns(found, messages, tools, generation)
-        except Unjoinable as reason:
+        except UnsupportedTemplate as reason:
             raise self._refusal(reason) from None
 
     def _with_turns(
@@ -278,7 +280,7 @@ class Template:
         if not generation:
             texts, render = layout.texts(messages), self._renderer(tools, False)
             layout = with_turns(layout, messages, texts, render, self.ending, self.header)
-        return unbroken(layout)
+        return without_breaks(layout)
 
     def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:
         """Renders with the control tokens' strings in tools and calls broken, so that none of theirs is one."""
@@ -319,7 +321,7 @@ class Template:
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(f"The template is broken: {error}", f"{self.name}, line {error.lineno}") from None
 
-    def _refusal(self, reason: Unjoinable) -> PromptError:
+    def _refusal(self, reason: UnsupportedTemplate) -> PromptError:
         return PromptError(
             f"The template cannot be used here: {reason}.", self.name, "Choose a named one, as in template=chatml."
         )

@@ -9,21 +9,20 @@ import os
 import shutil
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from collections.abc import Sequence as Listed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from sartor.base.files import atomic_write, fsync_file, fsync_folder, sha256_file
-from sartor.base.process import no_cycle_search
-from sartor.base.types import Encoded, Example, Judged, Note, Origin, Pair, Sequence, Skipped
+from sartor.base.process import gc_paused
+from sartor.base.types import Encoded, Example, Note, Origin, Pair, Skipped, TokenSequence, UnpairedSequence
 from sartor.prompt.encode import EncodedRows, Encoder
 
-FEWEST_ROWS = 2000
+MIN_ROWS = 2000
 """Fewer rows are encoded sooner than looked up."""
-KEPT = 20
+MAX_CACHES = 20
 """Stores kept in a folder; the one unused for longest goes first."""
 _ARRAYS = {"offsets": np.int64, "spans": np.int32, "span_offsets": np.int64, "kinds": np.uint8, "places": np.int64}
 _CODES: dict[Any, str] = {np.int64: "q", np.int32: "i", np.uint8: "B"}
@@ -32,10 +31,10 @@ _KINDS = {"sequence": 0, "pair": 1, "bad": 2, "good": 3}
 Progress = Callable[[int, int | None], None]
 
 
-class StoredRows(Listed[Encoded]):
+class CachedRows(Sequence[Encoded]):
     """Rows that lie in files and become objects when they are asked for; origins come from the examples."""
 
-    def __init__(self, folder: Path, examples: Listed[Example]) -> None:
+    def __init__(self, folder: Path, examples: Sequence[Example]) -> None:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         self.offsets, self.span_offsets = arrays["offsets"], arrays["span_offsets"]
         self.spans = arrays["spans"].reshape(-1, 2)
@@ -61,27 +60,27 @@ class StoredRows(Listed[Encoded]):
         if kind == _KINDS["pair"]:
             return Pair(self._sequence(first, origin), self._sequence(first + 1, origin), origin)
         sequence = self._sequence(first, origin)
-        return sequence if kind == _KINDS["sequence"] else Judged(sequence, kind == _KINDS["good"], origin)
+        return sequence if kind == _KINDS["sequence"] else UnpairedSequence(sequence, kind == _KINDS["good"], origin)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Listed) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other))
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _sequence(self, number: int, origin: Origin | None) -> Sequence:
+    def _sequence(self, number: int, origin: Origin | None) -> TokenSequence:
         ids = np.asarray(self.ids[self.offsets[number] : self.offsets[number + 1]], np.int32)
         spans = self.spans[self.span_offsets[number] : self.span_offsets[number + 1]]
-        return Sequence(ids, tuple((int(start), int(stop)) for start, stop in spans), origin)
+        return TokenSequence(ids, tuple((int(start), int(stop)) for start, stop in spans), origin)
 
 
-def encode_stored(
+def encode_cached(
     encoder: Encoder,
-    examples: Listed[Example],
+    examples: Sequence[Example],
     folder: Path,
     inputs: Mapping[str, Any],
     progress: Progress | None = None,
     *,
-    fewest: int = FEWEST_ROWS,
+    min_rows: int = MIN_ROWS,
 ) -> tuple[EncodedRows, bool]:
     """What `encoder.encode_all` gives, and whether it was read from `folder`.
 
@@ -89,10 +88,10 @@ def encode_stored(
     and Sartor's own code are added here, and the ids of the examples in their order. A store that is damaged is made
     again. Raises: RunError when the disk is full.
     """
-    if len(examples) < fewest:
+    if len(examples) < min_rows:
         return encoder.encode_all(examples, progress), False
-    target = folder / store_key(encoder, examples, inputs)
-    if _whole(target):
+    target = folder / cache_key(encoder, examples, inputs)
+    if _is_complete(target):
         os.utime(target)
         if progress:
             progress(len(examples), len(examples))
@@ -111,7 +110,7 @@ def encode_stored(
     return _read(target, examples), False
 
 
-def store_key(encoder: Encoder, examples: Listed[Example], inputs: Mapping[str, Any]) -> str:
+def cache_key(encoder: Encoder, examples: Sequence[Example], inputs: Mapping[str, Any]) -> str:
     """32 hex digits of SHA-256 over all that decides the tokens."""
     template = encoder.template
     digest = hashlib.sha256()
@@ -140,8 +139,8 @@ def _code_version() -> str:
     return digest.hexdigest()
 
 
-@no_cycle_search()
-def _write(folder: Path, encoder: Encoder, examples: Listed[Example], progress: Progress | None) -> None:
+@gc_paused()
+def _write(folder: Path, encoder: Encoder, examples: Sequence[Example], progress: Progress | None) -> None:
     """All files, then the manifest with their hashes."""
     made = {name: array(_CODES[kind]) for name, kind in _ARRAYS.items()}
     made["offsets"].append(0)
@@ -158,7 +157,7 @@ def _write(folder: Path, encoder: Encoder, examples: Listed[Example], progress: 
             for sequence in _sequences(outcome):
                 file.write(sequence.ids.astype(width).tobytes())
                 made["offsets"].append(made["offsets"][-1] + len(sequence))
-                made["spans"].extend(end for span in sequence.learned for end in span)
+                made["spans"].extend(end for span in sequence.label_spans for end in span)
                 made["span_offsets"].append(len(made["spans"]) // 2)
     if made["offsets"][-1] == 0:
         raise OSError("nothing to keep")
@@ -179,7 +178,7 @@ def _width(folder: Path) -> Any:
 
 
 def _placed(
-    encoder: Encoder, examples: Listed[Example], progress: Progress | None
+    encoder: Encoder, examples: Sequence[Example], progress: Progress | None
 ) -> Iterator[tuple[int, Encoded | Skipped]]:
     """Each outcome with the place of its example; a document may have several."""
     place, total = 0, len(examples)
@@ -193,14 +192,14 @@ def _placed(
         progress(total, total)
 
 
-def _read(folder: Path, examples: Listed[Example]) -> EncodedRows:
+def _read(folder: Path, examples: Sequence[Example]) -> EncodedRows:
     rest = json.loads((folder / "rest.json").read_text(encoding="utf-8"))
     skipped = [Skipped(examples[place].origin, code, field, params) for place, code, field, params in rest["skipped"]]
     notes = tuple(Note(code, params, count) for code, params, count in rest["notes"])
-    return EncodedRows(StoredRows(folder, examples), skipped, notes)
+    return EncodedRows(CachedRows(folder, examples), skipped, notes)
 
 
-def _whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Whether every file is there with the bytes that were written."""
     try:
         hashes: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -212,17 +211,17 @@ def _whole(folder: Path) -> bool:
 
 def _prune(folder: Path) -> None:
     stores = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
-    for old in stores[KEPT:]:
+    for old in stores[MAX_CACHES:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _kind(row: Encoded) -> int:
-    if isinstance(row, Judged):
+    if isinstance(row, UnpairedSequence):
         return _KINDS["good" if row.good else "bad"]
     return _KINDS["pair" if isinstance(row, Pair) else "sequence"]
 
 
-def _sequences(row: Encoded) -> Iterable[Sequence]:
+def _sequences(row: Encoded) -> Iterable[TokenSequence]:
     if isinstance(row, Pair):
         return row.chosen, row.rejected
-    return (row.sequence,) if isinstance(row, Judged) else (row,)
+    return (row.sequence,) if isinstance(row, UnpairedSequence) else (row,)

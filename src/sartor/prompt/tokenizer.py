@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Control:
+class ControlToken:
     """One control token found in a text: its place in characters, its id, and its own string."""
 
     start: int
@@ -115,14 +115,16 @@ class Codec:
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
-    def scan(self, text: str) -> list[Control]:
+    def scan(self, text: str) -> list[ControlToken]:
         """The control tokens in a text, as the tokenizer sees them."""
         encoding = self.exact.encode(text, add_special_tokens=False)
         found = []
         for number, (start, stop) in zip(encoding.ids, encoding.offsets):
             if number in self.control:
                 content = self.control[number]
-                found.append(Control(start, stop, number, content if content in text[start:stop] else text[start:stop]))
+                found.append(
+                    ControlToken(start, stop, number, content if content in text[start:stop] else text[start:stop])
+                )
         return found
 
     def token_id(self, token: str) -> int | None:

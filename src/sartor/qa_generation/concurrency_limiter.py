@@ -10,7 +10,7 @@ from typing import Literal
 Outcome = Literal["good", "busy", "bad"]
 
 
-class Pace:
+class ConcurrencyLimiter:
     """A gate that worker threads pass before each request; the first goes alone, so that its time is measured.
 
     Up to the first refusal each success lets one more in; after it, one more for each round of successes.
@@ -21,7 +21,7 @@ class Pace:
         self._clock, self._not_before, self._cuts = clock, 0.0, 0
         self._changed = threading.Condition()
 
-    def enter(self) -> int:
+    def acquire(self) -> int:
         """Wait for a place. Returns the ticket that `leave` wants back."""
         with self._changed:
             self._changed.wait_for(lambda: self.in_flight < max(int(self.limit), 1))
@@ -29,7 +29,7 @@ class Pace:
             self.highest = max(self.highest, self.in_flight)
             return self._cuts
 
-    def leave(self, ticket: int, outcome: Outcome, hold_s: float = 0.0) -> None:
+    def release(self, ticket: int, outcome: Outcome, hold_s: float = 0.0) -> None:
         """Give the place back. A busy server halves the limit, once for all requests that were in flight then, and
         lets nobody begin before `hold_s` seconds have passed; what is bad for other reasons changes nothing.
         """

@@ -21,9 +21,11 @@ HEADING = re.compile(
     r"|(?P<en>(?i:chapter)[ \t]+(?:\d+|[IVXLCDM]+)\b[^\n]{0,80}))[ \t\r]*$",
     re.MULTILINE,
 )
-BLOCKS = frozenset(("p", "div", "li", "tr", "section", "article", "blockquote", "pre", "table", "ul", "ol", "title"))
-UNSEEN = frozenset(("script", "style", "noscript", "template", "head"))
-MOST_UNPACKED = 200_000_000
+BLOCK_TAGS = frozenset(
+    ("p", "div", "li", "tr", "section", "article", "blockquote", "pre", "table", "ul", "ol", "title")
+)
+INVISIBLE_TAGS = frozenset(("script", "style", "noscript", "template", "head"))
+MAX_UNPACKED_BYTES = 200_000_000
 """Bytes that a zipped document may hold in all: books are below 20 MB of text, bombs are above."""
 
 
@@ -107,18 +109,18 @@ def html_text(content: bytes, where: str, encoding: str | None = None) -> str:
 
 def _walk(event: str, node: Any, pieces: list[str]) -> None:
     tag = node.tag if isinstance(node.tag, str) else ""
-    hidden = tag in UNSEEN or any(above.tag in UNSEEN for above in node.iterancestors())
+    hidden = tag in INVISIBLE_TAGS or any(above.tag in INVISIBLE_TAGS for above in node.iterancestors())
     if event == "start":
         if re.fullmatch("h[1-6]", tag):
             pieces.append("\0" + "#" * int(tag[1]) + " ")
-        elif tag in BLOCKS or tag == "br":
+        elif tag in BLOCK_TAGS or tag == "br":
             pieces.append("\0")
         if not hidden:
             pieces.append(node.text or "")
         return
-    if tag in BLOCKS or re.fullmatch("h[1-6]", tag):
+    if tag in BLOCK_TAGS or re.fullmatch("h[1-6]", tag):
         pieces.append("\0")
-    if not any(above.tag in UNSEEN for above in node.iterancestors()):
+    if not any(above.tag in INVISIBLE_TAGS for above in node.iterancestors()):
         pieces.append(node.tail or "")
 
 
@@ -155,7 +157,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
         raise DataError("The document is damaged.", str(path), "It should be a zip archive inside.") from None
-    if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED:
+    if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
         archive.close()
         raise DataError("The document unpacks to more than 200 MB.", str(path), "Is it a zip bomb? Split it.")
     return archive

@@ -13,8 +13,8 @@ import httpx
 
 from sartor.base.errors import EndpointError
 from sartor.base.types import Message
-from sartor.qa_generation.concurrency_limiter import Outcome, Pace
-from sartor.qa_generation.run import CapReached, Completion
+from sartor.qa_generation.concurrency_limiter import ConcurrencyLimiter, Outcome
+from sartor.qa_generation.run import BudgetExceeded, Completion
 
 ATTEMPTS = 5
 LONGEST_WAIT_S = 60.0
@@ -47,7 +47,7 @@ class Endpoint:
     ) -> None:
         self.url, self.model, self.max_tokens = url.rstrip("/"), model, max_tokens
         self.most_spent, self.price_in, self.price_out = most_spent, price_in, price_out
-        self.spent, self.retries, self.pace = 0.0, 0, Pace(workers)
+        self.spent, self.retries, self.pace = 0.0, 0, ConcurrencyLimiter(workers)
         self._stop = stop
         self._sleep = sleep or (stop.wait if stop else time.sleep)
         self._reserved, self._money = 0.0, threading.Condition()
@@ -66,7 +66,7 @@ class Endpoint:
                 wait, slept = wait * 2, True
             if self._stop is not None and self._stop.is_set():
                 raise EndpointError("It was stopped.", self.url, "Run the same command to go on.")
-            ticket = self.pace.enter()
+            ticket = self.pace.acquire()
             if not slept and (hold := self.pace.hold_s()):
                 self._sleep(min(hold, LONGEST_WAIT_S))
             answer, reason, busy, hold = self._attempt(turns, most_in, ticket)
@@ -86,8 +86,8 @@ class Endpoint:
         outcome: Outcome = "bad"
         try:
             self._reserve(worst)
-        except CapReached:
-            self.pace.leave(ticket, "bad")
+        except BudgetExceeded:
+            self.pace.release(ticket, "bad")
             raise
         try:
             body = {"model": self.model, "messages": turns, "max_tokens": self.max_tokens}
@@ -110,7 +110,7 @@ class Endpoint:
             return None, str(error), error.again, 0.0
         finally:
             self._settle(worst, cost)
-            self.pace.leave(ticket, outcome, min(hold, LONGEST_WAIT_S))
+            self.pace.release(ticket, outcome, min(hold, LONGEST_WAIT_S))
 
     def _reserve(self, worst: float) -> None:
         """Wait until the money for a request is free. Raises: CapReached when nothing in flight could free it."""
@@ -120,7 +120,7 @@ class Endpoint:
             most = self.most_spent
             self._money.wait_for(lambda: self.spent + self._reserved + worst <= most or not self._reserved)
             if self.spent + worst > most:
-                raise CapReached(
+                raise BudgetExceeded(
                     f"The next request could pass the cap of {most:g}; {self.spent:.4g} is spent.",
                     self.url,
                     "Answers so far are kept: run the same command with a higher --max-cost to go on.",

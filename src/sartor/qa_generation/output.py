@@ -14,7 +14,7 @@ from sartor.base.errors import DataError
 from sartor.base.files import atomic_write, move_to_trash
 from sartor.data.dataset_info import write_entry
 from sartor.data.import_file import NAME
-from sartor.qa_generation.pairs import Grounded
+from sartor.qa_generation.pairs import GroundedPair
 
 COLUMNS = ("question", "answer", "quote", "section", "document", "sha256", "start", "stop", "conversation", "turn")
 RISKY = re.compile(r"'*[=+\-@\t\r]")
@@ -26,7 +26,7 @@ def check_name(name: str) -> None:
         raise DataError(f"{name!r} is no name for a dataset.", "--name", "Use letters, digits, _ - . and +.")
 
 
-def write(pairs: Sequence[Grounded], name: str, dataset_dir: Path) -> tuple[Path, Path]:
+def write(pairs: Sequence[GroundedPair], name: str, dataset_dir: Path) -> tuple[Path, Path]:
     """`<name>.csv` and `<name>.json` with its entry, each atomically; files of that name that differ, edited by hand
     perhaps, go to the trash beside them. Raises: DataError for a bad name.
 
@@ -45,7 +45,7 @@ def write(pairs: Sequence[Grounded], name: str, dataset_dir: Path) -> tuple[Path
     return table, rows
 
 
-def row_of(pair: Grounded) -> dict[str, Any]:
+def row_of(pair: GroundedPair) -> dict[str, Any]:
     """A row in sharegpt's format with its provenance; `quotes` has one quote for each turn of a conversation."""
     turns = []
     for turn in pair.turns:
@@ -58,14 +58,14 @@ def row_of(pair: Grounded) -> dict[str, Any]:
         "stop": place.stop,
         "quote": pair.quote,
     }
-    if pair.later:
+    if pair.more_turns:
         source["quotes"] = [turn.quote for turn in pair.turns]
     return {"conversations": turns, "section": place.section, "source": source}
 
 
-def table_of(pairs: Sequence[Grounded]) -> str:
+def table_of(pairs: Sequence[GroundedPair]) -> str:
     """The CSV's text; conversations and their turns are numbered where there are any."""
-    columns = COLUMNS if any(pair.later for pair in pairs) else COLUMNS[:-2]
+    columns = COLUMNS if any(pair.more_turns for pair in pairs) else COLUMNS[:-2]
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(columns)

@@ -29,7 +29,7 @@ KIND = {
     "引文": "quote",
 }
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
-LITTLE = frozenset(
+STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
         "a an the is are was were be been it its he she they them his her their this that of in on at to for by "
@@ -64,19 +64,19 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounded:
+class GroundedPair:
     """A question and an answer whose `quote` stands in the passage, white space folded; `later` turns go on from it."""
 
     question: str
     answer: str
     quote: str
     passage: Passage
-    later: tuple[Turn, ...] = ()
+    more_turns: tuple[Turn, ...] = ()
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """All of the conversation, the first turn too."""
-        return Turn(self.question, self.answer, self.quote), *self.later
+        return Turn(self.question, self.answer, self.quote), *self.more_turns
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -85,7 +85,7 @@ class Grounded:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedPair:
     """What a model wrote that is not used, and why."""
 
     reason: Reason
@@ -93,7 +93,7 @@ class Refused:
     passage: Passage
 
 
-class Repeats:
+class DuplicateFilter:
     """Whether a question nearly repeats an earlier one: Jaccard of its pairs of characters, found by prefixes."""
 
     def __init__(self) -> None:
@@ -121,29 +121,31 @@ class Repeats:
         return False
 
 
-def parse(answer: str, passage: Passage, most: int, multi_turn: bool = False) -> tuple[list[Grounded], list[Refused]]:
+def parse(
+    answer: str, passage: Passage, most: int, multi_turn: bool = False
+) -> tuple[list[GroundedPair], list[RejectedPair]]:
     """The first `most` pairs (or conversations) of an answer, whatever stands around its JSON.
 
     An answer without JSON may be lines of `Q:`, `A:` and, if it likes, `Quote:` (`问：答：引文：`).
     """
-    good: list[Grounded] = []
-    bad: list[Refused] = []
+    good: list[GroundedPair] = []
+    bad: list[RejectedPair] = []
     values = _objects(answer) or list(_plain(answer))
     for value in values[:most]:
         turns = value.get("turns", value.get("conversation")) if multi_turn else None
         found, refused = _turns(turns if isinstance(turns, list) else [value], passage)
         bad += refused
         if multi_turn and len(found) < 2:
-            bad += [] if refused else [Refused("too-few-turns", found[0].question, passage)]
+            bad += [] if refused else [RejectedPair("too-few-turns", found[0].question, passage)]
         elif found:
             good.append(joined(found, passage))
-    return good, bad if values else [Refused("no-json", "", passage)]
+    return good, bad if values else [RejectedPair("no-json", "", passage)]
 
 
-def joined(turns: list[Turn], passage: Passage) -> Grounded:
+def joined(turns: list[Turn], passage: Passage) -> GroundedPair:
     """One conversation of the turns."""
     first = turns[0]
-    return Grounded(first.question, first.answer, first.quote, passage, tuple(turns[1:]))
+    return GroundedPair(first.question, first.answer, first.quote, passage, tuple(turns[1:]))
 
 
 def fold(text: str) -> str:
@@ -157,26 +159,26 @@ def locate(quote: str, text: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
-def _turns(values: list[Any], passage: Passage) -> tuple[list[Turn], list[Refused]]:
+def _turns(values: list[Any], passage: Passage) -> tuple[list[Turn], list[RejectedPair]]:
     """The turns up to the first that is refused: later ones may rest on it."""
     found: list[Turn] = []
     for value in values:
         question, reply, quote = (_text(value, name) for name in ("question", "answer", "quote"))
         if not (question and reply):
-            return found, [Refused("incomplete", question, passage)]
+            return found, [RejectedPair("incomplete", question, passage)]
         if not quote and isinstance(value, dict) and value.get("plain"):
-            quote = proof(reply, passage.text)
+            quote = find_quote(reply, passage.text)
             if not quote:
-                return found, [Refused("not-grounded", question, passage)]
+                return found, [RejectedPair("not-grounded", question, passage)]
         if not quote:
-            return found, [Refused("incomplete", question, passage)]
+            return found, [RejectedPair("incomplete", question, passage)]
         if locate(quote, passage.text) is None:
-            return found, [Refused("quote-not-found", question, passage)]
+            return found, [RejectedPair("quote-not-found", question, passage)]
         found.append(Turn(question, reply, quote))
     return found, []
 
 
-def proof(answer: str, text: str) -> str:
+def find_quote(answer: str, text: str) -> str:
     """The sentence that holds most of the answer's words; "" where none holds enough of them."""
     words = _words(answer)
     best, most = "", 0.0
@@ -188,7 +190,7 @@ def proof(answer: str, text: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    return {word for word in WORD.findall(text.lower()) if word not in LITTLE}
+    return {word for word in WORD.findall(text.lower()) if word not in STOP_WORDS}
 
 
 def _text(value: Any, name: str) -> str:

@@ -14,11 +14,11 @@ from sartor.qa_generation.journal import Journal, key_of
 from sartor.qa_generation.pairs import Passage
 from sartor.qa_generation.prompt_files import Prompt
 
-LEAST = 12
+MIN_CHARACTERS = 12
 """Characters that a passage holds beside its headings, at least: a table of contents is not worth a question."""
 SENTENCE = range(20, 400)
 """Characters of a sentence that a small model is asked about."""
-MOST_EACH = 10
+MAX_PAIRS_PER_PASSAGE = 10
 ROUNDS = 3
 """How often a passage is asked for other questions, when `pairs` are wanted and too few were found."""
 PAIR_TOKENS = 80
@@ -33,7 +33,7 @@ class Task:
 
     passage: Passage
     messages: tuple[Message, ...]
-    most: int
+    max_pairs: int
     last: bool = True
 
 
@@ -49,10 +49,10 @@ class Estimate:
     reused: int
     tokens_in: int
     tokens_out: int
-    most_tokens_in: int
-    most_tokens_out: int
-    money: float
-    most_money: float
+    max_tokens_in: int
+    max_tokens_out: int
+    cost: float
+    max_cost: float
     seconds: float
     basis: Literal["assumed", "measured"] = "assumed"
     assumed_call_s: float = CALL_S
@@ -78,12 +78,12 @@ def passages_of(sources: Sequence[Source], most: int) -> list[Passage]:
             if len(sources) > 1 and section.title:
                 title = f"{source.path.name}: {title}"
             for chunk in chunks_of(section.text, most):
-                if len("".join(HEADING.sub("", chunk.text).split())) >= LEAST:
+                if len("".join(HEADING.sub("", chunk.text).split())) >= MIN_CHARACTERS:
                     found.append(Passage(source.path.name, source.sha256, title, chunk.start, chunk.stop, chunk.text))
     return found
 
 
-def each_for(pairs: int | None, per_chunk: int | None, passages: int, gather: bool = False) -> int:
+def pairs_per_passage(pairs: int | None, per_chunk: int | None, passages: int, gather: bool = False) -> int:
     """How many questions a passage is asked for: as told, else what `pairs` in all need, else two.
 
     With `gather` the questions of a passage are the turns of one conversation: three.
@@ -94,10 +94,10 @@ def each_for(pairs: int | None, per_chunk: int | None, passages: int, gather: bo
         return per_chunk
     if pairs is None:
         return 2
-    return min(max(math.ceil(pairs / max(passages, 1)), 1), MOST_EACH)
+    return min(max(math.ceil(pairs / max(passages, 1)), 1), MAX_PAIRS_PER_PASSAGE)
 
 
-def spread(count: int) -> list[int]:
+def spread_order(count: int) -> list[int]:
     """0 … count-1 so that any beginning of the list is spread over all of it (binary van der Corput order)."""
     bits = max(count - 1, 1).bit_length()
     order = (int(f"{number:0{bits}b}"[::-1], 2) * count >> bits for number in range(1 << bits))
@@ -120,7 +120,7 @@ def tasks_of(
             found.append(Task(passage, messages, each))
             continue
         sentences = [passage.text[a:b] for a, b in sentences_of(passage.text) if _worth(passage.text[a:b])]
-        order = [sentences[place] for place in spread(len(sentences))] if sentences else []
+        order = [sentences[place] for place in spread_order(len(sentences))] if sentences else []
         mine = order[turn * each : (turn + 1) * each]
         for place, sentence in enumerate(mine, 1):
             messages = prompt.messages(passage.text, section=passage.section, sentence=sentence)
@@ -146,7 +146,7 @@ def estimate(
     for task in tasks:
         if pairs is not None and likely >= pairs:
             break
-        likely += task.most
+        likely += task.max_pairs
         passages.add(task.passage)
         if journal.get(key_of(model, task.messages)) is not None:
             reused += 1
@@ -154,7 +154,7 @@ def estimate(
         calls += 1
         tokens_in += sum(tokens_in_text(message.text) + 4 for message in task.messages)
         most_in += sum(len(message.text.encode("utf-8", "surrogatepass")) + 16 for message in task.messages)
-        tokens_out += min(task.most * PAIR_TOKENS, max_tokens)
+        tokens_out += min(task.max_pairs * PAIR_TOKENS, max_tokens)
     money, most_money = (
         (inside * price_in + outside * price_out) / 1e6
         for inside, outside in ((tokens_in, tokens_out), (most_in, calls * max_tokens))

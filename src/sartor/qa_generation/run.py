@@ -14,18 +14,18 @@ from typing import Literal, TypeAlias
 from sartor.base.errors import EndpointError, RunError
 from sartor.base.types import Message
 from sartor.qa_generation.journal import Journal, key_of
-from sartor.qa_generation.pairs import Grounded, Passage, Refused, Repeats, Turn, joined, parse
+from sartor.qa_generation.pairs import DuplicateFilter, GroundedPair, Passage, RejectedPair, Turn, joined, parse
 from sartor.qa_generation.prompt_files import Prompt
-from sartor.qa_generation.requests_plan import ROUNDS, Task, each_for, spread, tasks_of
+from sartor.qa_generation.requests_plan import ROUNDS, Task, pairs_per_passage, spread_order, tasks_of
 
-GIVE_UP = 5
+MAX_FAILURES_IN_A_ROW = 5
 """So many requests fail one after the other, and no more are made: the endpoint is out of order."""
-Stopped = Literal["enough", "asked", "cap", "endpoint"]
+Stopped = Literal["enough", "requested", "cap", "endpoint"]
 Complete: TypeAlias = "Callable[[Sequence[Message]], Completion]"
 Timed: TypeAlias = "tuple[Completion, float]"
 
 
-class CapReached(RunError):
+class BudgetExceeded(RunError):
     """The next request could pass the cap on spending."""
 
 
@@ -39,7 +39,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class GenerationOutcome:
     """Pairs, what was refused, and the passages that no answer came for; those are asked again by the next run.
 
     `stopped` says why not everything was asked: `enough` pairs, `asked` to stop, the `cap` on spending, or an
@@ -47,10 +47,10 @@ class Generated:
     as the endpoint told them.
     """
 
-    pairs: tuple[Grounded, ...]
-    refused: tuple[Refused, ...]
+    pairs: tuple[GroundedPair, ...]
+    rejected: tuple[RejectedPair, ...]
     failed: tuple[tuple[Passage, str], ...]
-    asked: int
+    requests: int
     reused: int
     stopped: Stopped | None = None
     left: int = 0
@@ -67,15 +67,15 @@ class _Work:
     wanted: int | None
     multi_turn: bool
     gather: bool
-    on_pair: Callable[[Grounded], None] | None
+    on_pair: Callable[[GroundedPair], None] | None
     on_measured: Callable[[float], None] | None
-    pairs: list[Grounded] = field(default_factory=list)
-    refused: list[Refused] = field(default_factory=list)
+    pairs: list[GroundedPair] = field(default_factory=list)
+    rejected: list[RejectedPair] = field(default_factory=list)
     failed: list[tuple[Passage, str]] = field(default_factory=list)
     questions: dict[Passage, list[str]] = field(default_factory=dict)
     turns: list[Turn] = field(default_factory=list)
-    repeats: Repeats = field(default_factory=Repeats)
-    asked: int = 0
+    repeats: DuplicateFilter = field(default_factory=DuplicateFilter)
+    requests: int = 0
     reused: int = 0
     bad_in_a_row: int = 0
     stopped: Stopped | None = None
@@ -88,8 +88,8 @@ class _Work:
 
     def settle(self, task: Task, answer: str) -> None:
         """Take the pairs of an answer, in the order of the tasks, whenever it came."""
-        good, bad = parse(answer, task.passage, task.most, self.multi_turn and not self.gather)
-        self.refused += bad
+        good, bad = parse(answer, task.passage, task.max_pairs, self.multi_turn and not self.gather)
+        self.rejected += bad
         if self.gather:
             self.turns += [turn for pair in good for turn in pair.turns]
             self.close(task)
@@ -104,12 +104,12 @@ class _Work:
             if len(turns) >= 2:
                 self.take(joined(turns, task.passage))
             elif turns:
-                self.refused.append(Refused("too-few-turns", turns[0].question, task.passage))
+                self.rejected.append(RejectedPair("too-few-turns", turns[0].question, task.passage))
 
-    def take(self, pair: Grounded) -> None:
+    def take(self, pair: GroundedPair) -> None:
         self.questions.setdefault(pair.passage, []).append(pair.question)
         if self.repeats("\n".join(turn.question for turn in pair.turns)):
-            self.refused.append(Refused("near-duplicate", pair.question, pair.passage))
+            self.rejected.append(RejectedPair("near-duplicate", pair.question, pair.passage))
         elif not self.enough():
             self.pairs.append(pair)
             if self.on_pair:
@@ -119,12 +119,12 @@ class _Work:
         """Journal an answer as soon as it is there, whatever is still waited for before it."""
         try:
             answer, seconds = future.result()
-        except (EndpointError, CapReached):
+        except (EndpointError, BudgetExceeded):
             return
-        if self.on_measured and not self.asked:
+        if self.on_measured and not self.requests:
             self.on_measured(seconds)
         self.journal.add(key_of(self.model, task.messages), answer.text)
-        self.asked += 1
+        self.requests += 1
         self.tokens_in += answer.prompt_tokens
         self.tokens_out += answer.tokens
 
@@ -141,10 +141,10 @@ def generate(
     multi_turn: bool = False,
     workers: int = 1,
     stop: threading.Event | None = None,
-    on_pair: Callable[[Grounded], None] | None = None,
+    on_pair: Callable[[GroundedPair], None] | None = None,
     on_measured: Callable[[float], None] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Generated:
+) -> GenerationOutcome:
     """Ask for each passage, or until there are `pairs`, spread over the passages; `workers` requests at once.
 
     The pairs come in one order, whichever answer comes first. An EndpointError fails its request alone and is never
@@ -153,8 +153,10 @@ def generate(
     """
     gather = multi_turn and prompt.by_sentence
     work = _Work(journal, model, pairs, multi_turn, gather, on_pair, on_measured)
-    each = each_for(pairs, per_chunk, len(passages), gather)
-    order = [passages[place] for place in spread(len(passages))] if pairs is not None and passages else list(passages)
+    each = pairs_per_passage(pairs, per_chunk, len(passages), gather)
+    order = (
+        [passages[place] for place in spread_order(len(passages))] if pairs is not None and passages else list(passages)
+    )
     stop = stop or threading.Event()
     for turn in range(ROUNDS if pairs is not None else 1):
         tasks = tasks_of(order, prompt, each, turn, work.questions)
@@ -167,11 +169,11 @@ def generate(
         except BaseException:
             stop.set()
             raise
-    return Generated(
+    return GenerationOutcome(
         tuple(work.pairs),
-        tuple(work.refused),
+        tuple(work.rejected),
         tuple(work.failed),
-        work.asked,
+        work.requests,
         work.reused,
         work.stopped,
         work.left,
@@ -203,7 +205,7 @@ def _round(
             if not line and (upcoming is None or _ended(work, stop)):
                 break
             while upcoming is not None and len(flying) < workers and not _ended(work, stop):
-                if work.enough(sum(task.most for task, _ in line)):
+                if work.enough(sum(task.max_pairs for task, _ in line)):
                     break
                 known = work.journal.get(key_of(work.model, upcoming.messages))
                 found = pool.submit(_timed, complete, upcoming.messages) if known is None else known
@@ -230,8 +232,8 @@ def _ended(work: _Work, stop: threading.Event) -> bool:
         if work.enough():
             work.stopped = "enough"
         elif stop.is_set():
-            work.stopped = "asked"
-        elif work.bad_in_a_row >= GIVE_UP:
+            work.stopped = "requested"
+        elif work.bad_in_a_row >= MAX_FAILURES_IN_A_ROW:
             work.stopped = "endpoint"
     return work.stopped is not None
 
@@ -252,7 +254,7 @@ def _settled(
             work.keep(task, found)
         try:
             answer, _ = found.result()
-        except CapReached:
+        except BudgetExceeded:
             work.stopped = work.stopped or "cap"
             work.close(task)
         except EndpointError as error:

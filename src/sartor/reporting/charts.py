@@ -122,7 +122,7 @@ def lengths(groups: Sequence[tuple[str, Sequence[int]]]) -> str:
     return _svg(width, height, parts, ", ".join(name for name, _ in groups), "lengths")
 
 
-def standing_alone(svg: str) -> str:
+def standalone_svg(svg: str) -> str:
     """An SVG file of its own: the light palette written in, on white."""
     rules = STYLE
     for name, colour in PAPER.items():

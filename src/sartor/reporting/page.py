@@ -17,16 +17,16 @@ from sartor.base.files import atomic_write
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.evaluation import metrics, verdict_text
 from sartor.evaluation.metrics import LLAMA_FACTORY
-from sartor.evaluation.text_diff import Stretch, mark
+from sartor.evaluation.text_diff import DiffSpan, diff_words
 from sartor.evaluation.verdict import Difference, Verdict
 from sartor.reporting import charts
-from sartor.reporting.recommendations import RunFigures, next_steps
+from sartor.reporting.recommendations import RunFigures, recommend
 
 OPEN_ROWS = 6
 """Rows shown unfolded: the most improved and the most worsened; the others open on a tap."""
-MOST_ROWS = 300
+MAX_ROWS = 300
 """Rows in the page; more would make it heavy on a phone. The files have them all."""
-MOST_SKIPPED = 200
+MAX_SKIPPED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class AnsweredRow:
 
     id: str
     question: str
-    base: list[Stretch]
-    tuned: list[Stretch]
-    reference: list[Stretch]
+    base: list[DiffSpan]
+    tuned: list[DiffSpan]
+    reference: list[DiffSpan]
     gain: float | None
     base_score: float | None
     tuned_score: float | None
@@ -58,7 +58,7 @@ class RunFiles:
     evals: Sequence[tuple[int, float]]
     warnings: Sequence[str]
     answers: Mapping[str, Sequence[Mapping[str, Any]]]
-    """`base-held_out`, `tuned-held_out`, `base-learned`, `tuned-learned` → rows."""
+    """`base-held_out`, `tuned-held_out`, `base-train`, `tuned-train` → rows."""
     verdict: Verdict | None
 
 
@@ -77,13 +77,13 @@ def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = T
         lang=i18n.language(),
         style=charts.STYLE,
         words=verdict_text,
-        steps=next_steps(figures(files)),
+        steps=recommend(figures(files)),
         scores=score_rows(files),
         ledger=files.data.get("ledger", {}),
         rows=answered_rows(files),
         open_rows=OPEN_ROWS,
-        most_rows=MOST_ROWS,
-        most_skipped=MOST_SKIPPED,
+        most_rows=MAX_ROWS,
+        most_skipped=MAX_SKIPPED,
         settings=_shown_settings(files.settings),
         sources=_sources(files.data),
         tiles=tiles(files),
@@ -93,7 +93,7 @@ def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = T
     if pictures_too:
         for name, svg in drawn.items():
             if svg:
-                alone = charts.standing_alone(svg)
+                alone = charts.standalone_svg(svg)
                 atomic_write(target.parent / "pictures" / f"{name}.svg", alone)
                 atomic_write(target.parent / "pictures" / f"{name}.png", charts.as_png(alone))
     return target
@@ -207,7 +207,7 @@ def answered_rows(files: RunFiles) -> list[AnsweredRow]:
     worst = [row for row in judged if (row.gain or 0) < 0][: OPEN_ROWS // 2]
     best = [row for row in reversed(judged) if (row.gain or 0) > 0][: OPEN_ROWS - len(worst)]
     first = {row.id for row in (*best, *worst)}
-    return [*best, *worst, *(row for row in rows if row.id not in first)][:MOST_ROWS]
+    return [*best, *worst, *(row for row in rows if row.id not in first)][:MAX_ROWS]
 
 
 def _answered(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> AnsweredRow:
@@ -217,9 +217,9 @@ def _answered(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> AnsweredRow:
     return AnsweredRow(
         id=str(tuned.get("id", "")),
         question=str(tuned.get("question") or tuned.get("prompt") or ""),
-        base=mark(texts["base"], reference),
-        tuned=mark(texts["tuned"], reference),
-        reference=mark(reference, texts["tuned"]),
+        base=diff_words(texts["base"], reference),
+        tuned=diff_words(texts["tuned"], reference),
+        reference=diff_words(reference, texts["tuned"]),
         gain=None if before is None or after is None else sign * (after - before),
         base_score=before,
         tuned_score=after,
@@ -240,7 +240,7 @@ def tiles(files: RunFiles) -> list[tuple[str, str, str, str]]:
     """(value, unit, English, Chinese) of the few numbers people ask for first."""
     ledger, found = files.data.get("ledger", {}), []
     if ledger:
-        found.append((f"{ledger.get('learned', 0):,}", "", "rows learned", "行用于学习"))
+        found.append((f"{ledger.get('training', 0):,}", "", "rows learned", "行用于学习"))
         found.append((f"{ledger.get('held_out', 0):,}", "", "rows held out", "行保留"))
     if files.steps:
         found.append((f"{files.steps[-1][0]:,}", "", "optimizer steps", "优化步"))

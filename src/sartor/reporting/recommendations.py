@@ -9,7 +9,7 @@ from typing import Any
 from sartor.evaluation.verdict import Verdict
 from sartor.evaluation.verdict_text import number
 
-MOST = 3
+MAX_RECOMMENDATIONS = 3
 FEW_STEPS = 30
 """Below this many optimizer steps a cosine schedule with warm-up has hardly left the start."""
 STILL_FALLING_FRAC = 0.03
@@ -18,7 +18,7 @@ CUT_FRAC = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class NextStep:
+class Recommendation:
     """What to try, and the figure that says so, in English and Chinese."""
 
     code: str
@@ -41,9 +41,9 @@ class RunFigures:
     ledger: Mapping[str, Any]
 
 
-def next_steps(run: RunFigures) -> list[NextStep]:
+def recommend(run: RunFigures) -> list[Recommendation]:
     """The most useful first."""
-    found: list[NextStep] = []
+    found: list[Recommendation] = []
     for rule in (
         _worse,
         _cut,
@@ -51,20 +51,20 @@ def next_steps(run: RunFigures) -> list[NextStep]:
         _too_few_rows,
         _still_falling,
         _few_steps,
-        _by_heart,
+        _memorized,
         _forgot,
         _leaks,
         _skipped,
     ):
         found.extend(rule(run))
-    return found[:MOST]
+    return found[:MAX_RECOMMENDATIONS]
 
 
-def _worse(run: RunFigures) -> Iterator[NextStep]:
+def _worse(run: RunFigures) -> Iterator[Recommendation]:
     if run.verdict and run.verdict.outcome == "worse":
         rate = run.settings.get("learning_rate", 5e-5)
         change = number(run.verdict.primary.difference, True)
-        yield NextStep(
+        yield Recommendation(
             "worse",
             change,
             f"The untuned model is stronger ({run.verdict.primary.metric} {change}). Learn more gently: "
@@ -74,12 +74,12 @@ def _worse(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _cut(run: RunFigures) -> Iterator[NextStep]:
+def _cut(run: RunFigures) -> Iterator[Recommendation]:
     cut = sum(row.get("stop_reason") == "length" for row in run.tuned_answers)
     total = len(run.tuned_answers)
     if total and cut / total >= CUT_FRAC:
         most = run.settings.get("max_new_tokens", 1024)
-        yield NextStep(
+        yield Recommendation(
             "cut",
             f"{cut}/{total}",
             f"{cut} of {total} answers were cut at max_new_tokens ({most}). Write max_new_tokens: {2 * int(most)}; "
@@ -89,13 +89,13 @@ def _cut(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _past_the_best(run: RunFigures) -> Iterator[NextStep]:
+def _past_the_best(run: RunFigures) -> Iterator[Recommendation]:
     if len(run.evals) < 2:
         return
     best_step, best = min(run.evals, key=lambda pair: pair[1])
     last_step, last = run.evals[-1]
     if last > best * 1.01 and best_step < last_step:
-        yield NextStep(
+        yield Recommendation(
             "past-best",
             f"{number(best)} → {number(last)}",
             f"Held-out loss was lowest at step {best_step} ({number(best)}) and rose to {number(last)} by step "
@@ -105,23 +105,24 @@ def _past_the_best(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _too_few_rows(run: RunFigures) -> Iterator[NextStep]:
+def _too_few_rows(run: RunFigures) -> Iterator[Recommendation]:
     d = run.verdict.primary if run.verdict else None
-    if d is None or d.outcome != "not_proven" or not d.detectable or not d.difference:
+    if d is None or d.outcome != "not_proven" or not d.min_detectable_effect or not d.difference:
         return
-    needed = round(d.n * (d.detectable / abs(d.difference)) ** 2)
+    needed = round(d.n * (d.min_detectable_effect / abs(d.difference)) ** 2)
     if d.n < needed <= 100_000:
-        yield NextStep(
+        yield Recommendation(
             "rows",
             f"{d.n} → {needed}",
-            f"{d.n} held-out rows can show a difference of {number(d.detectable)}; the one seen is "
+            f"{d.n} held-out rows can show a difference of {number(d.min_detectable_effect)}; the one seen is "
             f"{number(abs(d.difference))}. To prove that one, hold out about {needed} rows (val_size: {needed}).",
-            f"{d.n} 行保留数据能显示 {number(d.detectable)} 的差别，而实际看到的是 {number(abs(d.difference))}。"
+            f"{d.n} 行保留数据能显示 {number(d.min_detectable_effect)} 的差别，"
+            f"而实际看到的是 {number(abs(d.difference))}。"
             f"要证明它，大约需要保留 {needed} 行（val_size: {needed}）。",
         )
 
 
-def _still_falling(run: RunFigures) -> Iterator[NextStep]:
+def _still_falling(run: RunFigures) -> Iterator[Recommendation]:
     points = run.evals if len(run.evals) >= 2 else _thirds(run.steps)
     if len(points) < 2:
         return
@@ -129,7 +130,7 @@ def _still_falling(run: RunFigures) -> Iterator[NextStep]:
     if before > 0 and (before - last) / before >= STILL_FALLING_FRAC:
         epochs = float(run.settings.get("num_train_epochs", 3.0))
         where = ("held-out loss", "保留数据上的损失") if len(run.evals) >= 2 else ("training loss", "训练损失")
-        yield NextStep(
+        yield Recommendation(
             "falling",
             f"−{(before - last) / before:.0%}",
             f"The {where[0]} still fell by {(before - last) / before:.0%} ({number(before)} → {number(last)}, steps "
@@ -139,13 +140,13 @@ def _still_falling(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _few_steps(run: RunFigures) -> Iterator[NextStep]:
+def _few_steps(run: RunFigures) -> Iterator[Recommendation]:
     if run.steps and run.steps[-1][0] < FEW_STEPS:
         steps = run.steps[-1][0]
         batch = int(run.settings.get("per_device_train_batch_size", 8)) * int(
             run.settings.get("gradient_accumulation_steps", 1)
         )
-        yield NextStep(
+        yield Recommendation(
             "few-steps",
             str(steps),
             f"There were only {steps} optimizer steps of {batch} rows. A smaller batch makes more of them: "
@@ -155,11 +156,11 @@ def _few_steps(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _by_heart(run: RunFigures) -> Iterator[NextStep]:
-    memory = run.verdict.memorisation if run.verdict else None
+def _memorized(run: RunFigures) -> Iterator[Recommendation]:
+    memory = run.verdict.memorization if run.verdict else None
     if memory and memory.found and run.verdict:
         gap, held_out = number(memory.gap), number(run.verdict.primary.gain)
-        yield NextStep(
+        yield Recommendation(
             "by-heart",
             gap,
             f"Learned rows gained {gap} more than rows it never saw ({held_out}). More rows help most; else fewer "
@@ -169,11 +170,11 @@ def _by_heart(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _forgot(run: RunFigures) -> Iterator[NextStep]:
+def _forgot(run: RunFigures) -> Iterator[Recommendation]:
     forgot = run.verdict.forgetting if run.verdict else None
     if forgot and forgot.difference.outcome == "worse":
         d = forgot.difference
-        yield NextStep(
+        yield Recommendation(
             "forgot",
             f"{number(d.base)} % → {number(d.tuned)} %",
             f"General questions fell from {number(d.base)} % to {number(d.tuned)} % right. Mix in general rows "
@@ -183,10 +184,10 @@ def _forgot(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _leaks(run: RunFigures) -> Iterator[NextStep]:
+def _leaks(run: RunFigures) -> Iterator[Recommendation]:
     if run.verdict and run.verdict.leaks:
         count = len(run.verdict.leaks)
-        yield NextStep(
+        yield Recommendation(
             "leaks",
             str(count),
             f"{count} held-out row{'s are' if count > 1 else ' is'} nearly the same as learned ones. "
@@ -195,10 +196,10 @@ def _leaks(run: RunFigures) -> Iterator[NextStep]:
         )
 
 
-def _skipped(run: RunFigures) -> Iterator[NextStep]:
+def _skipped(run: RunFigures) -> Iterator[Recommendation]:
     skipped = len(run.ledger.get("skipped", ()))
     if skipped:
-        yield NextStep(
+        yield Recommendation(
             "skipped",
             str(skipped),
             f"{skipped} of {run.ledger.get('read', 0)} rows were not used; the ledger below has each reason and fix.",

@@ -21,19 +21,19 @@ from starlette.exceptions import HTTPException
 from sartor.base.settings import GenerationSettings
 from sartor.inference.batcher import Batcher, Progress, QueueFull, Ticket
 from sartor.inference.engine import Engine
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 from sartor.server.metrics import Metrics
 from sartor.server.responses import Conversation, error
 from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_requests
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "testserver"})
 _PORT = re.compile(r":\d+$")
-LOOK_S = 0.25
+POLL_S = 0.25
 """How often a waiting answer looks whether its client is still there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """How one server behaves. Without a key only loopback names are answered (no other site's page gets in)."""
 
     name: str
@@ -45,12 +45,12 @@ class Settings:
 class Server:
     """The parts that all requests share."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = engine, settings
         limits = settings.limits
         self.batcher = Batcher(engine, most_rows=limits.rows, most_waiting=limits.waiting)
         self.metrics = Metrics(self.batcher)
-        self.models: dict[str, Which] = {settings.name: "tuned"}
+        self.models: dict[str, WeightSet] = {settings.name: "tuned"}
         if engine.weights.has_both:
             self.models[f"{settings.name}:base"] = "base"
         self.since = int(time.time())
@@ -82,11 +82,11 @@ class Server:
         return Conversation(asked, asked.model, self.engine), queue, tickets
 
 
-class Failed(Exception):
+class GenerationFailed(Exception):
     """The batch that held this request broke down."""
 
 
-def create_app(engine: Engine, settings: Settings) -> FastAPI:
+def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     """The application; its batcher ends with it."""
     server = Server(engine, settings)
 
@@ -99,7 +99,7 @@ def create_app(engine: Engine, settings: Settings) -> FastAPI:
     app.state.server = server
     _add_errors(app, settings.limits)
     _add_routes(app, server)
-    app.add_middleware(Gate, server=server)
+    app.add_middleware(AuthMiddleware, server=server)
     return app
 
 
@@ -158,16 +158,16 @@ async def _steps(
     left, first, looked = len(tickets), True, began
     try:
         while left:
-            if time.perf_counter() - looked > LOOK_S:
+            if time.perf_counter() - looked > POLL_S:
                 if await request.is_disconnected():
                     return
                 looked = time.perf_counter()
             try:
-                index, progress = await asyncio.wait_for(queue.get(), LOOK_S)
+                index, progress = await asyncio.wait_for(queue.get(), POLL_S)
             except TimeoutError:
                 continue
             if progress.error is not None:
-                raise Failed(progress.error)
+                raise GenerationFailed(progress.error)
             if first:
                 server.metrics.first.observe(time.perf_counter() - began)
                 first = False
@@ -201,7 +201,7 @@ async def _events(
         if options is not None and options.include_usage and conversation.answers:
             yield _event(conversation.usage_chunk())
         yield b"data: [DONE]\n\n"
-    except Failed as failed:
+    except GenerationFailed as failed:
         yield _event(error(str(failed), "server_error"))
     finally:
         with suppress(RuntimeError):
@@ -232,8 +232,8 @@ def _add_errors(app: FastAPI, limits: Limits) -> None:
         headers = {"Retry-After": str(limits.retry_after_s)}
         return _error(429, f"{full.what} {full.fix}", "rate_limit_error", code="queue_full", headers=headers)
 
-    @app.exception_handler(Failed)
-    async def failed(request: Request, failed: Failed) -> JSONResponse:
+    @app.exception_handler(GenerationFailed)
+    async def failed(request: Request, failed: GenerationFailed) -> JSONResponse:
         return _error(500, str(failed), "server_error")
 
 
@@ -253,7 +253,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-class Gate:
+class AuthMiddleware:
     """Before anything is parsed: the key, the host's name, the content type and the size of the body."""
 
     def __init__(self, app: Any, server: Server) -> None:

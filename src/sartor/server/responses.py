@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sartor.inference.batcher import Progress, TokenChosen
+from sartor.inference.batcher import Progress, TokenLogprobs
 from sartor.inference.engine import Answer, Engine
 from sartor.server.schemas import ChatRequest
 from sartor.server.tool_calls import read_calls
@@ -26,7 +26,7 @@ class Conversation:
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     answers: dict[int, Answer] = field(default_factory=dict)
-    tokens: dict[int, list[TokenChosen]] = field(default_factory=dict)
+    tokens: dict[int, list[TokenLogprobs]] = field(default_factory=dict)
     said: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Choice → characters of reasoning and of content already sent."""
 
@@ -92,7 +92,7 @@ class Conversation:
         index: int,
         delta: Mapping[str, Any],
         *,
-        told: Sequence[TokenChosen] = (),
+        told: Sequence[TokenLogprobs] = (),
         finish: str | None = None,
         fingerprint: str | None = None,
     ) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Conversation:
         self.said[index] = (max(had_reasoning, len(reasoning)), max(had_content, len(content)))
         return delta
 
-    def _logprobs(self, tokens: Sequence[TokenChosen]) -> dict[str, Any] | None:
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if not self.asked.logprobs or not tokens:
             return None
         return {

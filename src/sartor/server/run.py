@@ -33,7 +33,7 @@ def serve(
     """
     import uvicorn
 
-    from sartor.server.app import Settings, create_app
+    from sartor.server.app import ServerSettings, create_app
     from sartor.server.schemas import Limits
 
     key = os.environ.get(KEY) or None
@@ -43,7 +43,7 @@ def serve(
         run = trained_run(config)
         name = name or (run.name if run else config.model.model_name_or_path.rstrip("/").rpartition("/")[2])
         limits = replace(Limits(), rows=rows, waiting=waiting)
-        app = create_app(engine, Settings(name, config.generation, limits, key))
+        app = create_app(engine, ServerSettings(name, config.generation, limits, key))
         if on_ready:
             on_ready(address_of(listener), name)
         uvicorn.Server(

@@ -12,7 +12,7 @@ from sartor.base.errors import PromptError
 from sartor.base.settings import GenerationSettings
 from sartor.inference.batcher import Request
 from sartor.inference.engine import Engine
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class ChatRequest(_Strict):
 
 
 def batch_requests(
-    asked: ChatRequest, engine: Engine, weights: Which, default: GenerationSettings, limits: Limits
+    asked: ChatRequest, engine: Engine, weights: WeightSet, default: GenerationSettings, limits: Limits
 ) -> list[Request]:
     """One batch request for each choice. Raises: BadRequest naming the field."""
     n = asked.n or 1

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sartor.base.errors import ModelError, RunError
 from sartor.base.files import disk_error, fsync_file, fsync_folder, sha256_file
 from sartor.base.rundir import RunDir
-from sartor.model.lora_offset import RAW
+from sartor.model.lora_offset import TRAINED_MATRICES_FILE
 from sartor.training.distributed import processes, sharded_checkpoint
 
 MANIFEST = "sartor_manifest.json"
@@ -36,7 +36,7 @@ class Progress:
     seconds: float = 0.0
     best_loss: float | None = None
     best_step: int | None = None
-    evaluations_without_gain: int = 0
+    evals_without_improvement: int = 0
     skipped_steps: int = 0
     micro_divisor: int = 1
     """By how much micro-batches were cut after running out of memory."""
@@ -93,13 +93,13 @@ def save_sharded(
     if processes.rank() == 0:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True, exist_ok=True)
-    processes.wait()
+    processes.barrier()
     try:
-        states = None if optimizer is None else states_of(optimizer)
+        states = None if optimizer is None else optimizer_states(optimizer)
         part = sharded_checkpoint.write_part(aside, model, states, random_states())
     except (OSError, SafetensorError) as error:
         wrong = error if isinstance(error, OSError) else OSError(0, str(error))
-    told = processes.gathered((part, wrong and (wrong.errno, str(wrong))))
+    told = processes.all_gather((part, wrong and (wrong.errno, str(wrong))))
     failed = next((said for _, said in told if said), None)
     try:
         if failed:
@@ -120,7 +120,7 @@ def _places(run: RunDir, progress: Progress) -> tuple[Path, Path]:
 
 
 def _write_state(
-    aside: Path, progress: Progress, scheduler: Mapping[str, Any], fingerprint: Mapping[str, str], resumable: bool
+    tmp: Path, progress: Progress, scheduler: Mapping[str, Any], fingerprint: Mapping[str, str], resumable: bool
 ) -> None:
     state = {
         "progress": {name: getattr(progress, name) for name in progress.__slots__},
@@ -128,15 +128,15 @@ def _write_state(
         "fingerprint": dict(fingerprint),
         "resumable": resumable,
     }
-    (aside / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    (tmp / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
 
-def _finish(aside: Path, target: Path, known: Mapping[str, Any]) -> None:
+def _finish(tmp: Path, target: Path, known: Mapping[str, Any]) -> None:
     """The manifest, and the name that makes it a checkpoint."""
-    _write_manifest(aside, known)
+    _write_manifest(tmp, known)
     if target.exists():
         shutil.rmtree(target)
-    os.replace(aside, target)
+    os.replace(tmp, target)
     fsync_folder(target.parent)
 
 
@@ -155,7 +155,7 @@ def _write_manifest(folder: Path, known: Mapping[str, Any] | None = None) -> Non
     fsync_folder(folder)
 
 
-def fault(folder: Path) -> str | None:
+def verify(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None when every file is there with its size and SHA-256."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -175,11 +175,11 @@ def fault(folder: Path) -> str | None:
     return f"it holds foreign files ({', '.join(sorted(extra))})" if extra else None
 
 
-def newest(run: RunDir) -> tuple[Path | None, list[str]]:
+def latest(run: RunDir) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies and can be resumed from, and why each newer one is not used."""
     passed_over: list[str] = []
     for folder in run.checkpoints():
-        wrong = fault(folder)
+        wrong = verify(folder)
         if wrong is None and not read_state(folder)["resumable"]:
             wrong = "it holds no optimizer state (save_only_model)"
         if wrong is None:
@@ -225,7 +225,7 @@ def load_trained_weights(folder: Path, model: Any) -> None:
         if (folder / "adapter_model.safetensors").exists():
             from peft import set_peft_model_state_dict
 
-            raw = folder / RAW  # what was trained, where adapter_model.safetensors holds more
+            raw = folder / TRAINED_MATRICES_FILE  # what was trained, where adapter_model.safetensors holds more
             file = raw if raw.exists() else folder / "adapter_model.safetensors"
             outcome = set_peft_model_state_dict(model, load_file(file))
             unexpected = list(outcome.unexpected_keys)
@@ -242,7 +242,7 @@ def load_trained_weights(folder: Path, model: Any) -> None:
         raise ModelError(f"Weights do not fit the model: {unexpected[:3]}", str(folder), "Use the run's own model.")
 
 
-def sweep(run: RunDir) -> None:
+def remove_partial(run: RunDir) -> None:
     """Remove what a killed process left half-written or half-removed; nothing that is whole."""
     for pattern in (".checkpoint-*.part", ".checkpoint-*.gone", ".final.part", ".preflight.part"):
         for folder in run.path.glob(pattern):
@@ -284,17 +284,17 @@ def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
     return gone
 
 
-def flat_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """`<parameter number>.<name>` → tensor; numbers as one-element tensors."""
     flat = {}
-    for number, values in states_of(optimizer).items():
+    for number, values in optimizer_states(optimizer).items():
         for name, value in values.items():
             tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
-            flat[f"{number}.{name}"] = processes.whole(tensor.detach()).contiguous().cpu().clone()
+            flat[f"{number}.{name}"] = processes.full_tensor(tensor.detach()).contiguous().cpu().clone()
     return flat
 
 
-def states_of(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
+def optimizer_states(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
     """Parameter number → its states; not as bitsandbytes wraps them."""
     states: dict[int, dict[str, Any]] = torch.optim.Optimizer.state_dict(optimizer)["state"]
     return states
@@ -305,7 +305,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, t
     parameters = _parameters(optimizer)
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = processes.like(tensor, parameters[int(number)])
+        state.setdefault(int(number), {})[name] = processes.shard_like(tensor, parameters[int(number)])
     _put_states(optimizer, state)
 
 

@@ -15,7 +15,7 @@ import torch
 from sartor.base import registry
 from sartor.base.config import RunConfig
 from sartor.base.errors import Interrupted, RunError
-from sartor.base.process import heard_signals
+from sartor.base.process import handle_signals
 from sartor.base.rundir import RunDir
 from sartor.base.types import Encoded
 from sartor.model import kernels
@@ -25,10 +25,10 @@ from sartor.training import checkpoint, training_log
 from sartor.training.checkpoint import Progress
 from sartor.training.distributed import deepspeed, processes
 from sartor.training.optimizer import is_finite, make_optimizer, make_scheduler, restore_scheduler, scheduler_state
-from sartor.training.peak_memory import NoRoom, PeakMemory, out_of_memory
+from sartor.training.peak_memory import OutOfMemory, PeakMemory, is_out_of_memory
 from sartor.training.plan import Plan, sequences
 
-MOST_SKIPPED_STEPS = 3
+MAX_SKIPPED_STEPS = 3
 """So many steps with a non-finite loss or gradient end the run."""
 
 
@@ -63,7 +63,7 @@ class Training:
     """DeepSpeed's, where it takes the steps."""
 
     @property
-    def passes_alike(self) -> bool:
+    def equal_micro_batches(self) -> bool:
         """Whether all processes must run equally many micro-batches: sharded layers meet in each."""
         return self.accelerator.num_processes > 1 and bool(self.config.train.fsdp or self.engine)
 
@@ -111,9 +111,9 @@ def train(
     )
     training.sample, training.replay = sample, dict(replay or {})
     if training.accelerator.is_main_process:
-        checkpoint.sweep(run)
+        checkpoint.remove_partial(run)
     if resume is not None:
-        _go_on(training, resume)
+        _restore(training, resume)
     signals: list[int] = []
     if training.accelerator.is_main_process:
         training_log.begin(training.run, training.progress.step)
@@ -129,13 +129,13 @@ def train(
     begun = time.perf_counter()
     peak = PeakMemory(training.accelerator.device)
     try:
-        with heard_signals(signals.append), peak:
+        with handle_signals(signals.append), peak:
             _run_steps(training, signals)
-        _take_best(training)
-        with _whole(training):
+        _load_best(training)
+        with _full_weights(training):
             if training.accelerator.is_main_process:
                 checkpoint.write_final(run, write_model)
-        processes.wait()
+        processes.barrier()
     except Interrupted as stop:
         training.event("interrupted", signal=stop.exit_code - 128, step=training.progress.step)
         raise
@@ -178,7 +178,7 @@ def set_up(
     accelerator = _accelerator(config, plan, next(p for p in model.parameters() if p.requires_grad).dtype)
     stage = registry.plugin("sartor.training.stages", config.method.stage)
     model.train()
-    if plan.recompute:
+    if plan.gradient_checkpointing:
         # transformers 5.23 renamed it; both recompute without reentrance by default
         (getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable)()
     kernels.CHUNK_BYTES = plan.head_chunk_bytes
@@ -246,7 +246,7 @@ def _check_same(folder: Path, fingerprint: Mapping[str, str], allow_changed: boo
         )
 
 
-def _go_on(training: Training, folder: Path) -> None:
+def _restore(training: Training, folder: Path) -> None:
     """Put optimizer, schedule, random states and progress back from a checkpoint; its weights are in the model."""
     state = checkpoint.read_state(folder)
     checkpoint.load_optimizer(folder, training.optimizer)
@@ -280,7 +280,7 @@ def step(training: Training, chosen: list[int]) -> None:
             training.optimizer.step()
         training.scheduler.step()
     else:
-        _skip(training, chosen, loss_value, norm)
+        _skip_step(training, chosen, loss_value, norm)
         progress = replace(progress, skipped_steps=progress.skipped_steps + 1)
         loss_value = 0.0
     training.optimizer.zero_grad(set_to_none=True)
@@ -310,9 +310,9 @@ def step(training: Training, chosen: list[int]) -> None:
     )
     if training.progress.step % training.config.train.logging_steps == 0 and training.accelerator.is_main_process:
         training_log.log_step(training.run, plan, training.progress, loss_value, rate)
-    if training.progress.skipped_steps >= MOST_SKIPPED_STEPS:
+    if training.progress.skipped_steps >= MAX_SKIPPED_STEPS:
         raise RunError(
-            f"{MOST_SKIPPED_STEPS} steps had a loss or gradient that is no number.",
+            f"{MAX_SKIPPED_STEPS} steps had a loss or gradient that is no number.",
             str(training.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
         )
@@ -323,7 +323,7 @@ def _clip(training: Training) -> float:
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     processes.sum_gradients(parameters)
     limit = training.config.train.max_grad_norm
-    return float(processes.whole(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))))
+    return float(processes.full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit if limit else float("inf"))))
 
 
 def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int]:
@@ -338,12 +338,12 @@ def _gradients(training: Training, chosen: list[int]) -> tuple[torch.Tensor, int
         try:
             return _accumulate(training, chosen)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or training.accelerator.num_processes > 1:
+            if not is_out_of_memory(error) or training.accelerator.num_processes > 1:
                 raise
             reason = str(error).splitlines()[0]
         divisor = 2 * training.progress.micro_divisor
-        if divisor > training.plan.micro_rows:
-            raise NoRoom(
+        if divisor > training.plan.micro_batch_size:
+            raise OutOfMemory(
                 f"Out of memory with one row at a time: {reason}",
                 str(training.run.path),
                 "Lower cutoff_len, or use LoRA, a smaller model, or a larger machine. Checkpoints are kept.",
@@ -363,42 +363,46 @@ def _accumulate(training: Training, chosen: list[int]) -> tuple[torch.Tensor, in
     divisor = training.progress.micro_divisor
     plan = replace(
         training.plan,
-        micro_rows=max(1, training.plan.micro_rows // divisor),
+        micro_batch_size=max(1, training.plan.micro_batch_size // divisor),
         micro_tokens=max(1, training.plan.micro_tokens // divisor),
     )
     total = torch.zeros((), device=training.accelerator.device)
     tokens = 0
-    drift = _drift(training, chosen) if hasattr(training.stage, "drift_batches") else None
+    kl = _kl(training, chosen) if hasattr(training.stage, "kl_batches") else None
     batches = training.stage.batches(training.rows, chosen[rank::world], plan, training.pad_id)
-    most = processes.highest(len(batches), training.accelerator.device) if training.passes_alike else len(batches)
+    most = (
+        processes.all_reduce_max(len(batches), training.accelerator.device)
+        if training.equal_micro_batches
+        else len(batches)
+    )
     spare = most - len(batches)
     if spare:  # every process must pass through the sharded layers equally often
         more = training.stage.batches(training.rows, chosen[:1], plan, training.pad_id)[:1]
         batches = [*batches, *more * spare]
     for number, batch in enumerate(batches):
-        batch = replace(batch, drift=drift).to(training.accelerator.device)
+        batch = replace(batch, kl=kl).to(training.accelerator.device)
         loss = training.objective(batch) / weight * (number < len(batches) - spare)
         if training.engine:
             training.engine.backward(loss, last=number == len(batches) - 1)
         else:  # FSDP2 averages over processes; we want the sum
-            (loss * world if training.passes_alike else loss).backward()
+            (loss * world if training.equal_micro_batches else loss).backward()
         total += loss.detach()
         tokens += batch.ids_BT.numel()
     return total, tokens
 
 
-def _drift(training: Training, chosen: list[int]) -> torch.Tensor:
+def _kl(training: Training, chosen: list[int]) -> torch.Tensor:
     """kto's z₀ over the whole global batch and all processes, ≥ 0 (nats)."""
     accelerator, objective = training.accelerator, training.accelerator.unwrap_model(training.objective)
     total = torch.zeros((), device=accelerator.device)
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    for batch in training.stage.drift_batches(training.rows, chosen, training.plan, training.pad_id, share):
+    for batch in training.stage.kl_batches(training.rows, chosen, training.plan, training.pad_id, share):
         total += objective.log_ratios(batch.to(accelerator.device))
     summed: torch.Tensor = accelerator.reduce(total)
     return (summed / len(chosen)).clamp(min=0)
 
 
-def _skip(training: Training, chosen: list[int], loss: float, norm: float) -> None:
+def _skip_step(training: Training, chosen: list[int], loss: float, norm: float) -> None:
     origins = [getattr(training.rows[row], "origin", None) for row in chosen]
     training.event(
         "skipped_step",
@@ -419,7 +423,7 @@ def _after_step(training: Training, signals: list[int]) -> bool:
         saved = settings.load_best_model_at_end and training.progress.best_step == step and not last
     if training.sample is not None and settings.sample_steps and step % settings.sample_steps == 0:
         _sample(training)
-    heard = processes.highest(signals[0] if signals else 0, training.accelerator.device)
+    heard = processes.all_reduce_max(signals[0] if signals else 0, training.accelerator.device)
     if heard:
         path = save(training)
         raise Interrupted(
@@ -431,7 +435,7 @@ def _after_step(training: Training, signals: list[int]) -> bool:
     if saved or (plan.save_steps and step % plan.save_steps == 0 and not last):
         save(training)
     patience = settings.early_stopping_steps
-    return last or bool(patience and training.progress.evaluations_without_gain >= patience)
+    return last or bool(patience and training.progress.evals_without_improvement >= patience)
 
 
 def _sample(training: Training) -> None:
@@ -445,24 +449,24 @@ def _sample(training: Training) -> None:
     module.train()
 
 
-def _take_best(training: Training) -> None:
+def _load_best(training: Training) -> None:
     """Put the weights with the lowest held-out loss back, where that was asked for and is not the last step."""
     best = training.progress.best_step
     if not training.config.train.load_best_model_at_end or best in (None, training.progress.step):
         return
     folder = training.run.path / f"checkpoint-{best}"
-    if wrong := checkpoint.fault(folder):
+    if wrong := checkpoint.verify(folder):
         training.event("warning", text=f"The best checkpoint cannot be used ({wrong}); the last weights are kept.")
         return
     checkpoint.load_trained_weights(folder, training.accelerator.unwrap_model(training.objective).model)
     training.event("best", step=best, eval_loss=training.progress.best_loss, path=folder.name)
 
 
-def _whole(training: Training) -> AbstractContextManager[None]:
+def _full_weights(training: Training) -> AbstractContextManager[None]:
     """While it is open, the first process's model carries its weights whole, for saving."""
     model = training.accelerator.unwrap_model(training.objective).model
-    state = deepspeed.whole_state(training.accelerator, training.objective) if training.engine else None
-    return processes.whole_weights(model, state)
+    state = deepspeed.full_state(training.accelerator, training.objective) if training.engine else None
+    return processes.full_weights(model, state)
 
 
 def save(training: Training) -> Path:
@@ -481,20 +485,20 @@ def save(training: Training) -> Path:
         )
     else:
         none = settings.save_only_model or training.engine
-        with _whole(training):
+        with _full_weights(training):
             if training.accelerator.is_main_process:
                 checkpoint.save(
                     training.run,
                     training.progress,
                     write_model=training.write_model,
                     scheduler_state=state,
-                    optimizer=None if none else checkpoint.flat_optimizer(training.optimizer),
+                    optimizer=None if none else checkpoint.flatten_optimizer(training.optimizer),
                     fingerprint=training.fingerprint,
                 )
     if training.accelerator.is_main_process:
         training.event("checkpoint", step=training.progress.step, path=path.name)
         checkpoint.prune(training.run, settings.save_total_limit, training.progress.best_step)
-    processes.wait()
+    processes.barrier()
     return path
 
 
@@ -516,7 +520,7 @@ def evaluate(training: Training) -> None:
         progress,
         best_loss=loss if better else progress.best_loss,
         best_step=progress.step if better else progress.best_step,
-        evaluations_without_gain=0 if better else progress.evaluations_without_gain + 1,
+        evals_without_improvement=0 if better else progress.evals_without_improvement + 1,
     )
     training.event(
         "eval", step=progress.step, epoch=round(progress.step / training.plan.steps_per_epoch, 4), eval_loss=loss

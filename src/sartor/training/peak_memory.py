@@ -11,7 +11,7 @@ import torch
 from sartor.base.errors import RunError
 
 
-class NoRoom(RunError):
+class OutOfMemory(RunError):
     """Not even one row at a time fits into memory."""
 
 
@@ -43,7 +43,7 @@ class PeakMemory:
             self.bytes = max(self.bytes, psutil.Process().memory_info().rss)
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: CUDA's own, or the CPU allocator's, which has no class."""
     said = str(error)
     return (

@@ -21,12 +21,12 @@ from sartor.base.types import Encoded
 from sartor.model.batch import global_batches
 from sartor.training import loop
 from sartor.training.checkpoint import OPTIMIZER
-from sartor.training.peak_memory import NoRoom, PeakMemory
+from sartor.training.peak_memory import OutOfMemory, PeakMemory
 from sartor.training.plan import Plan, sequences
 
-USUAL_BATCHES = 3
+TYPICAL_BATCHES = 3
 """Timed steps on usual batches, after the one on the longest; their median counts, because the first still warms up."""
-LOOKED_AT = 32
+SAMPLED_BATCHES = 32
 """Global batches that are cut to count padded tokens."""
 SMALL_ROWS, FEW_STEPS, MANY_EPOCHS = 50, 20, 10
 
@@ -87,17 +87,17 @@ def preflight(
         )
         return found, replace(sampled, rows=plan.rows, streaming=True)
     try:
-        return _fly(run, config, plan, *words)
-    except NoRoom:
+        return _measure(run, config, plan, *words)
+    except OutOfMemory:
         refused = config.train.gradient_checkpointing is False or config.train.disable_gradient_checkpointing
-        if plan.recompute or refused:
+        if plan.gradient_checkpointing or refused:
             raise
     why = f"{plan.reasons['recomputation']}; pre-flight: without it single rows do not fit"
-    plan = replace(plan, recompute=True, reasons={**plan.reasons, "recomputation": why})
-    return _fly(run, config, plan, *words)
+    plan = replace(plan, gradient_checkpointing=True, reasons={**plan.reasons, "recomputation": why})
+    return _measure(run, config, plan, *words)
 
 
-def _fly(
+def _measure(
     run: RunDir,
     config: RunConfig,
     plan: Plan,
@@ -118,7 +118,7 @@ def _fly(
     try:
         with PeakMemory(training.accelerator.device) as peak:
             longest = _timed(training, _longest(rows, plan.global_batch))
-            usual = [_timed(training, chosen) for chosen in _usual(config, plan)]
+            usual = [_timed(training, chosen) for chosen in _typical(config, plan)]
             eval_seconds = _evaluation(training) if plan.eval_steps else 0.0
             saved = _saved(training)
         return _estimate(run, config, training, longest, usual, eval_seconds, saved, peak.bytes)
@@ -132,9 +132,9 @@ def _longest(rows: Sequence[Encoded], size: int) -> list[int]:
     return sorted(range(len(rows)), key=lambda r: -sum(len(part) for part in sequences(rows[r])))[:size]
 
 
-def _usual(config: RunConfig, plan: Plan) -> list[list[int]]:
+def _typical(config: RunConfig, plan: Plan) -> list[list[int]]:
     seed = config.train.seed if config.train.data_seed is None else config.train.data_seed
-    return global_batches(plan.rows, plan.global_batch, seed, 0)[:USUAL_BATCHES]
+    return global_batches(plan.rows, plan.global_batch, seed, 0)[:TYPICAL_BATCHES]
 
 
 def _timed(training: loop.Training, chosen: list[int]) -> tuple[float, int]:
@@ -188,7 +188,7 @@ def _estimate(
         why = f"{plan.reasons['micro_tokens']}; pre-flight ran out of memory: 1/{divisor} of that"
         plan = replace(
             plan,
-            micro_rows=max(1, plan.micro_rows // divisor),
+            micro_batch_size=max(1, plan.micro_batch_size // divisor),
             micro_tokens=max(1, plan.micro_tokens // divisor),
             reasons={**plan.reasons, "micro_tokens": why},
         )
@@ -233,7 +233,7 @@ def _mean_tokens(training: loop.Training, plan: Plan) -> float:
     """Padded tokens of a usual step, from the first batches of the first epoch as the plan cuts them."""
     counts: list[int] = []
     seed = training.config.train.seed if training.config.train.data_seed is None else training.config.train.data_seed
-    for chosen in global_batches(plan.rows, plan.global_batch, seed, 0)[:LOOKED_AT]:
+    for chosen in global_batches(plan.rows, plan.global_batch, seed, 0)[:SAMPLED_BATCHES]:
         cut = training.stage.batches(training.rows, chosen, plan, training.pad_id)
         counts.append(sum(batch.ids_BT.numel() for batch in cut))
     return sum(counts) / len(counts)
@@ -259,7 +259,7 @@ def advise(config: RunConfig, plan: Plan, held_out: bool) -> tuple[str, ...]:
     return tuple(advice)
 
 
-def compared(estimate: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, float]:
+def prediction_errors(estimate: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, float]:
     """How far the estimate was off: predicted / happened − 1, for time and memory."""
     pairs = {"seconds": results["total_seconds"], "peak_memory_bytes": results["peak_memory_bytes"]}
     return {name: round(estimate[name] / happened - 1, 4) for name, happened in pairs.items() if happened}

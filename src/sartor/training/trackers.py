@@ -8,7 +8,7 @@ from typing import Any
 
 from sartor.base.errors import ConfigError
 
-SENT = {
+LOGGED_FIELDS = {
     "step": ("loss", "learning_rate", "grad_norm", "tokens", "label_tokens", "seconds", "memory_bytes", "epoch"),
     "eval": ("eval_loss", "epoch"),
 }
@@ -43,8 +43,8 @@ class Trackers:
             for tracker in self._trackers:
                 tracker.start()
                 tracker.store_init_configuration(self._settings)
-        elif kind in SENT:
-            values = {f"{'eval' if kind == 'eval' else 'train'}/{key}": event[key] for key in SENT[kind]}
+        elif kind in LOGGED_FIELDS:
+            values = {f"{'eval' if kind == 'eval' else 'train'}/{key}": event[key] for key in LOGGED_FIELDS[kind]}
             for tracker in self._trackers:
                 tracker.log(values, step=event["step"])
         elif kind in ("finished", "failed", "interrupted"):

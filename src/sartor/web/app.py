@@ -15,11 +15,11 @@ from starlette.staticfiles import StaticFiles
 
 from sartor.base.i18n import LANGUAGES
 from sartor.web import components, uploads
-from sartor.web.auth import Access
+from sartor.web.auth import PasswordAuth
 from sartor.web.jobs import Jobs
-from sartor.web.origin_check import LOOPBACK, App, Guard
-from sartor.web.run_monitor import Watches
-from sartor.web.workspace import Desk
+from sartor.web.origin_check import LOOPBACK, App, OriginCheck
+from sartor.web.run_monitor import RunMonitors
+from sartor.web.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
 YEAR_S = 365 * 24 * 3600
@@ -30,7 +30,7 @@ FAVICON = (
 
 
 def create_app(
-    desk: Desk, hosts: Iterable[str] = LOOPBACK, *, any_address: bool = False, password: str | None = None
+    desk: Workspace, hosts: Iterable[str] = LOOPBACK, *, any_address: bool = False, password: str | None = None
 ) -> App:
     """The whole application, guard outermost. NiceGUI keeps its pages globally: one desk to a process."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -54,10 +54,10 @@ def create_app(
     )
     jobs = Jobs(desk.jobs, desk.folder)
     nicegui.timer(1.0, jobs.advance)
-    given = {"desk": desk, "jobs": jobs, "watches": Watches()}
+    given = {"desk": desk, "jobs": jobs, "watches": RunMonitors()}
     for name in ("start", "dataset", "run", "generate", *components.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters
         module.add_to(*(given[parameter] for parameter in wanted))
     ui.run_with(app, title="Sartor", favicon=FAVICON, show_welcome_message=False, reconnect_timeout=30.0)
-    return Guard(Access(app, password) if password else app, hosts, any_address=any_address)
+    return OriginCheck(PasswordAuth(app, password) if password else app, hosts, any_address=any_address)

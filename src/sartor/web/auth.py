@@ -17,10 +17,10 @@ COOKIE = "sartor-session"
 SESSION_S = 12 * 3600.0
 TRIES, PER_S = 8, 300.0
 """Wrong passwords from one address in so many seconds; then it waits."""
-MOST_FORM_BYTES = 4096
+MAX_FORM_BYTES = 4096
 
 
-class Access:
+class PasswordAuth:
     """Asks for the password before anything else is answered, http and websocket alike."""
 
     def __init__(self, app: App, password: str) -> None:
@@ -75,12 +75,12 @@ class Access:
 
 async def _body(receive: Receive) -> bytes:
     body = b""
-    while len(body) <= MOST_FORM_BYTES:
+    while len(body) <= MAX_FORM_BYTES:
         message: Any = await receive()
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
-    return body[:MOST_FORM_BYTES]
+    return body[:MAX_FORM_BYTES]
 
 
 async def _page(send: Send, remark: str, status: int = 200) -> None:

@@ -16,17 +16,17 @@ from sartor.base.types import Demonstration, Document, Example, Feedback, Prefer
 from sartor.data.dataset_info import read_registry
 from sartor.data.load import Loaded
 from sartor.prompt.encode import Encoder
-from sartor.web.form import allow
-from sartor.web.workspace import Desk
+from sartor.web.form import check_paths
+from sartor.web.workspace import Workspace
 
-KEPT = 4
+MAX_ENTRIES = 4
 
 
 @dataclass(slots=True)
-class Shelf:
+class Cache:
     """The few newest things made, by key; several threads may ask, one makes."""
 
-    desk: Desk
+    desk: Workspace
     kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -34,7 +34,7 @@ class Shelf:
         with self.lock:
             if key not in self.kept:
                 self.kept[key] = make()
-                while len(self.kept) > KEPT:
+                while len(self.kept) > MAX_ENTRIES:
                     self.kept.popitem(last=False)
             self.kept.move_to_end(key)
             return self.kept[key]
@@ -52,8 +52,8 @@ class Shelf:
         Raises: ConfigError for a model outside the desk, ModelError, PromptError.
         """
         settings = {"model_name_or_path": model, "template": template}
-        config = RunConfig.of({k: v for k, v in settings.items() if v is not None})
-        allow(self.desk, config)
+        config = RunConfig.from_dict({k: v for k, v in settings.items() if v is not None})
+        check_paths(self.desk, config)
         made: Encoder = self.keep(("encoder", model, template), lambda: make_encoder(config))
         return made
 
@@ -99,5 +99,5 @@ def find(loaded: Loaded, wanted: str) -> list[int]:
     return [i for i, e in enumerate(loaded.examples) if any(low in said.casefold() for _, said in turns(e))]
 
 
-def relative(desk: Desk, path: Path) -> str:
+def relative(desk: Workspace, path: Path) -> str:
     return path.relative_to(desk.folder).as_posix() if path.is_relative_to(desk.folder) else path.name

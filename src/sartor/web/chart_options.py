@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-MOST_POINTS = 1200
+MAX_POINTS = 1200
 PALETTE = ("#128a7d", "#c46a1b", "#5b6ee1", "#b0417e", "#7c8a1f", "#3f7fb5")
 """The accent first; all with a contrast above 3:1 on the light and the dark ground."""
-GREY = "#8a9490"
+GRAY = "#8a9490"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Curve:
     name: str
     points: Sequence[Sequence[float]]
     dots: bool = False
-    colour: int = 0
+    color: int = 0
     faint: bool = False
 
 
-def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> list[list[float]]:
+def thin(x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS) -> list[list[float]]:
     """At most `most` of the points: the lowest and highest of each of equal stretches, the first and the last.
 
     Values that are no number are left out. Points stay in their order.
@@ -67,9 +67,9 @@ def weight_for(level: int, points: int) -> float:
 def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legend: bool = True) -> dict[str, Any]:
     """The options of one chart with these lines."""
     axis = {
-        "axisLine": {"lineStyle": {"color": GREY}},
-        "axisLabel": {"color": GREY, "hideOverlap": True},
-        "splitLine": {"lineStyle": {"color": GREY, "opacity": 0.18}},
+        "axisLine": {"lineStyle": {"color": GRAY}},
+        "axisLabel": {"color": GRAY, "hideOverlap": True},
+        "splitLine": {"lineStyle": {"color": GRAY, "opacity": 0.18}},
     }
     return {
         "animation": False,
@@ -78,7 +78,7 @@ def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legen
             "show": legend,
             "top": 0,
             "left": 0,
-            "textStyle": {"color": GREY},
+            "textStyle": {"color": GRAY},
             "icon": "roundRect",
             "itemHeight": 4,
             "data": [c.name for c in curves if not c.faint],
@@ -99,7 +99,7 @@ def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legen
 
 
 def _series(curve: Curve) -> dict[str, Any]:
-    colour = PALETTE[curve.colour % len(PALETTE)]
+    colour = PALETTE[curve.color % len(PALETTE)]
     return {
         "name": curve.name,
         "type": "line",

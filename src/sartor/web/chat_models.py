@@ -16,14 +16,14 @@ from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
-from sartor.web.endpoints import Told
-from sartor.web.workspace import Desk
+from sartor.web.endpoints import RemoteAnswer
+from sartor.web.workspace import Workspace
 
 if TYPE_CHECKING:
     from sartor.inference.batcher import Batcher, Progress, Ticket
     from sartor.inference.engine import Answer
 
-KEPT = 2
+MAX_LOADED = 2
 """Models in memory at once; a third one takes the place of the one used longest ago."""
 
 
@@ -49,7 +49,7 @@ class Reply:
     began: float = 0.0
     first: float | None = None
     ended: float | None = None
-    answer: Answer | Told | None = None
+    answer: Answer | RemoteAnswer | None = None
     error: SartorError | None = None
     ticket: Ticket | asyncio.Task[None] | None = None
     stopped: bool = False
@@ -80,7 +80,7 @@ class Reply:
         self.tokens += 1
         self.first = self.first or time.monotonic()
 
-    def end(self, answer: Answer | Told) -> None:
+    def end(self, answer: Answer | RemoteAnswer) -> None:
         self.text, self.tokens, self.ended, self.answer = answer.text, answer.tokens, time.monotonic(), answer
 
     def fail(self, error: SartorError) -> None:
@@ -93,10 +93,10 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Engines:
+class ChatModels:
     """Loads what a column asks for and puts its turns in line."""
 
-    desk: Desk
+    desk: Workspace
     kept: OrderedDict[tuple[str, bool | None], Batcher] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -150,7 +150,7 @@ class Engines:
         with self.lock:
             key = (path, thinking)
             if key not in self.kept:
-                while len(self.kept) >= KEPT:
+                while len(self.kept) >= MAX_LOADED:
                     self.kept.popitem(last=False)[1].close()
                 overrides = [] if thinking is None else [f"enable_thinking={str(thinking).lower()}"]
                 self.kept[key] = Batcher(load_engine(config_for(path, overrides)))

@@ -16,7 +16,7 @@ from nicegui.language import Language
 
 from sartor.base.errors import SartorError
 from sartor.web.i18n import Words, spoken
-from sartor.web.workspace import plain
+from sartor.web.workspace import visible
 
 T = TypeVar("T")
 PAGES = ("data", "train", "runs", "evaluate", "chat", "home")
@@ -37,7 +37,7 @@ STATE_PILL = {
 
 
 @contextmanager
-def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
+def page_frame(request: Request, here: str, title: str = "") -> Iterator[Words]:
     """A page inside the frame: `with framed(request, "data") as t: …`; `t` is its texts."""
     t = Words(spoken(request.cookies.get(LANGUAGE), request.headers.get("accept-language", "")))
     client = ui.context.client
@@ -71,7 +71,7 @@ def framed(request: Request, here: str, title: str = "") -> Iterator[Words]:
 
 def text(content: object, classes: str = "", tag: str = "div") -> ui.html:
     """An element with text in it, never markup; control characters and direction marks are made visible."""
-    return ui.html(html.escape(plain(content)), tag=tag, sanitize=False).classes(classes)
+    return ui.html(html.escape(visible(content)), tag=tag, sanitize=False).classes(classes)
 
 
 def heading(title: str, lead: str = "") -> None:
@@ -125,9 +125,9 @@ def facts(pairs: Sequence[tuple[str, object]]) -> list[ui.html]:
     return values
 
 
-def retell(element: ui.html, content: object) -> None:
+def set_text(element: ui.html, content: object) -> None:
     """Another text in an element made by `text`; nothing is sent where it is the same."""
-    if (shown := html.escape(plain(content))) != element.content:
+    if (shown := html.escape(visible(content))) != element.content:
         element.set_content(shown)
 
 
@@ -140,7 +140,7 @@ def empty(title: str, next_step: str) -> ui.element:
     return made
 
 
-def trouble(t: Words, error: BaseException) -> None:
+def show_error(t: Words, error: BaseException) -> None:
     """An error as its three lines: what, where, what to do."""
     with ui.element("div").classes("notice bad-n").props("role=alert"):
         text(t.sentence(error.what) if isinstance(error, SartorError) else f"{type(error).__name__}: {error}", tag="b")
@@ -151,7 +151,7 @@ def trouble(t: Words, error: BaseException) -> None:
                 text(f"{t('app.fix')}: {t.sentence(error.fix)}", "small")
 
 
-async def aside(work: Callable[[], T]) -> T | SartorError:
+async def run_in_thread(work: Callable[[], T]) -> T | SartorError:
     """Do something slow in a thread, so that the page stays alive; its SartorError is returned, not raised."""
 
     def guarded() -> tuple[T | SartorError]:

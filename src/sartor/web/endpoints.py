@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 """Only such variables may be sent: any other secret of the environment stays where it is."""
-MOST_CHARACTERS = 2_000_000
+MAX_CHARACTERS = 2_000_000
 TIMEOUT = httpx.Timeout(120.0, connect=10.0)
 REASONS = {"stop": "stop", "length": "length", "tool_calls": "stop", "function_call": "stop"}
 
@@ -43,7 +43,7 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RemoteAnswer:
     """What an endpoint answered, in the fields that the page shows of any answer."""
 
     text: str
@@ -117,12 +117,12 @@ async def ask(
                 reason = REASONS.get(str(choice.get("finish_reason") or ""), reason)
                 tokens += 1
                 reply.grow(text + calls.text)
-                if len(text) + len(reasoning) > MOST_CHARACTERS:
+                if len(text) + len(reasoning) > MAX_CHARACTERS:
                     reason = "length"
                     break
-        reply.end(Told(text + calls.text, reasoning or None, reason, tokens))
+        reply.end(RemoteAnswer(text + calls.text, reasoning or None, reason, tokens))
     except asyncio.CancelledError:
-        reply.end(Told(text + calls.text, reasoning or None, "cancelled", tokens))
+        reply.end(RemoteAnswer(text + calls.text, reasoning or None, "cancelled", tokens))
     except httpx.HTTPError as error:
         what = f"The endpoint did not answer ({type(error).__name__})."
         reply.fail(EndpointError(what, remote.url, "Is it running, and reachable?"))

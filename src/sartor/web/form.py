@@ -14,9 +14,9 @@ import yaml
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.settings import SECTIONS
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
-USUAL = (
+COMMON = (
     "model_name_or_path",
     "dataset",
     "val_size",
@@ -34,7 +34,7 @@ USUAL = (
     "output_dir",
 )
 """Open on the page; the others are folded."""
-NOT_HERE = (
+HIDDEN = (
     "trust_remote_code",
     "judge_api_key",
     "do_train",
@@ -44,7 +44,7 @@ NOT_HERE = (
     "resume_from_checkpoint",
 )
 """Not drawn. The first two cannot be switched on from the page at all."""
-BEGINNING: Mapping[str, Any] = {
+DEFAULTS: Mapping[str, Any] = {
     "model_name_or_path": "smollm2-135m",
     "stage": "sft",
     "finetuning_type": "lora",
@@ -59,7 +59,7 @@ BEGINNING: Mapping[str, Any] = {
     "save_steps": 50,
 }
 """The form as it opens: LoRA on the embedded model."""
-MOST_YAML = 200_000
+MAX_YAML_CHARACTERS = 200_000
 """Characters. A few lines that refer to each other can stand for more memory than there is: no references either."""
 
 
@@ -80,7 +80,7 @@ def fields() -> list[Field]:
         Field(key, name, info.description or "", info.get_default(call_default_factory=True), choices(info.annotation))
         for name, section in SECTIONS.items()
         for key, info in section.model_fields.items()
-        if key not in NOT_HERE
+        if key not in HIDDEN
     ]
 
 
@@ -119,7 +119,7 @@ def typed(text: str) -> Any:
 
 def parse_yaml(text: str) -> dict[str, Any]:
     """Flat settings from the text beside the form. Raises: ConfigError with line and column."""
-    if len(text) > MOST_YAML:
+    if len(text) > MAX_YAML_CHARACTERS:
         raise ConfigError("This is too long for settings.", f"{len(text):,} characters", "Is it another file?")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
@@ -145,12 +145,12 @@ def command(asked: Mapping[str, Any]) -> str:
     return " ".join(["sartor train", *words])
 
 
-def allow(desk: Desk, config: RunConfig) -> None:
+def check_paths(desk: Workspace, config: RunConfig) -> None:
     """What the page does not let through although a command line may.
 
     Raises: ConfigError for paths outside of the desk, and for settings that only a command line can switch on.
     """
-    harmless(config)
+    check_permissions(config)
     paths = [
         config.data.dataset_dir,
         config.train.output_dir,
@@ -177,12 +177,12 @@ def allow(desk: Desk, config: RunConfig) -> None:
         raise ConfigError("A run of the page lies directly in runs/.", config.train.output_dir, "Write runs/NAME.")
 
 
-def harmless(config: RunConfig) -> None:
+def check_permissions(config: RunConfig) -> None:
     """Neither code nor a secret comes in by settings from the page: only a command line can name them.
 
     Raises: ConfigError for remote code, scripts, a metric that is a Python file, and the key of a judge.
     """
-    asked = {key: config.asked.get(key) for key in ("trust_remote_code", "judge_api_key") if config.asked.get(key)}
+    asked = {key: config.given.get(key) for key in ("trust_remote_code", "judge_api_key") if config.given.get(key)}
     for name in (*config.evaluation.metrics, config.evaluation.primary_metric):
         if name.strip().lower().endswith(".py") or "/" in name or "\\" in name:
             asked["metrics"] = name
@@ -190,12 +190,12 @@ def harmless(config: RunConfig) -> None:
         raise ConfigError("This cannot be switched on from the page.", key, "Take it out; only the command line can.")
 
 
-def _in_runs(desk: Desk, output_dir: str) -> bool:
+def _in_runs(desk: Workspace, output_dir: str) -> bool:
     place = (desk.folder / output_dir).resolve()
     return place.parent == desk.runs.resolve() and not place.name.startswith(".")
 
 
-def free_name(desk: Desk, stem: str) -> str:
+def free_name(desk: Workspace, stem: str) -> str:
     """`runs/pride`, or `runs/pride-2` where that is taken."""
     number = 1
     while (desk.runs / (name := stem if number == 1 else f"{stem}-{number}")).exists():

@@ -16,12 +16,12 @@ from typing import Any
 from sartor.base.errors import DataError
 from sartor.base.files import atomic_write
 from sartor.qa_generation.output import write
-from sartor.qa_generation.pairs import Grounded, Passage, Turn
+from sartor.qa_generation.pairs import GroundedPair, Passage, Turn
 from sartor.web.jobs import Job
 
 FILE = "pairs.json"
 EVERY_S = 1.0
-ONLY_TO_ASK = ("key_env", "max_cost", "name")
+ENDPOINT_ONLY = ("key_env", "max_cost", "name")
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Pair:
     accepted: bool = True
 
     @classmethod
-    def of(cls, made: Grounded) -> Pair:
+    def of(cls, made: GroundedPair) -> Pair:
         place = made.passage
         return cls(
             [asdict(turn) for turn in made.turns],
@@ -58,18 +58,18 @@ class Pair:
     def usable(self) -> bool:
         return self.accepted and all(turn["question"].strip() and turn["answer"].strip() for turn in self.turns)
 
-    def grounded(self) -> Grounded:
+    def grounded(self) -> GroundedPair:
         """As it is written; what a person changed counts."""
         turns = [Turn(t["question"].strip(), t["answer"].strip(), t["quote"]) for t in self.turns]
         place = Passage(self.document, self.sha256, self.section, self.start, self.stop, self.passage)
-        return Grounded(turns[0].question, turns[0].answer, turns[0].quote, place, tuple(turns[1:]))
+        return GroundedPair(turns[0].question, turns[0].answer, turns[0].quote, place, tuple(turns[1:]))
 
 
 def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What these arguments would ask: passages, tokens, seconds, money; nothing is asked. Raises: SartorError."""
     from sartor.api.generating import estimate_generation
 
-    known = {name: value for name, value in arguments.items() if name not in ONLY_TO_ASK}
+    known = {name: value for name, value in arguments.items() if name not in ENDPOINT_ONLY}
     return estimate_generation(**known).to_json()
 
 
@@ -86,7 +86,7 @@ def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str,
     pairs: list[Pair] = []
     last = 0.0
 
-    def take(made: Grounded) -> None:
+    def take(made: GroundedPair) -> None:
         nonlocal last
         pairs.append(Pair.of(made))
         if time.monotonic() - last > EVERY_S:
@@ -103,10 +103,10 @@ def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str,
     )
     found = made.generated
     save(job, [Pair.of(one) for one in found.pairs])
-    refused = dict(Counter(one.reason for one in found.refused))
+    rejected = dict(Counter(one.reason for one in found.rejected))
     return {
         "pairs": len(found.pairs),
-        "refused": refused,
+        "rejected": rejected,
         "failed": len(found.failed),
         "stopped": found.stopped,
         "spent": made.spent,

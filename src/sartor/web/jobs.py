@@ -18,7 +18,7 @@ from typing import Any, Literal
 import psutil
 
 from sartor.base.errors import RunError
-from sartor.base.files import atomic_write, locked
+from sartor.base.files import atomic_write, file_lock
 
 Kind = Literal["train", "estimate", "compare", "export", "generate", "contest"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -46,7 +46,7 @@ class Job:
         started = self.read("started.json")
         if started is None:
             return "stopped" if self._asked_to_stop() else "waiting"
-        if _lives(started):
+        if _is_alive(started):
             return "running"
         return "stopped" if self._asked_to_stop() else "failed"
 
@@ -71,7 +71,7 @@ class Job:
         """Ask the process to end (training makes a checkpoint first); a waiting job leaves the queue."""
         (self.path / "stop").touch()
         started = self.read("started.json")
-        if started and self.read("ended.json") is None and _lives(started):
+        if started and self.read("ended.json") is None and _is_alive(started):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(started["pid"]), signal.SIGTERM)
 
@@ -112,7 +112,7 @@ class Jobs:
         """Start the oldest waiting jobs, one for each device that is free and never two about one run."""
         self.children = [child for child in self.children if child.poll() is None]
         self.folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(RunError), locked(self.folder):
+        with contextlib.suppress(RunError), file_lock(self.folder):
             jobs = [(job, job.state()) for job in self.all()]
             running = [job for job, state in jobs if state == "running"]
             every, busy = devices(), {job.run for job in running}
@@ -135,7 +135,7 @@ class Jobs:
                 env={**os.environ, VISIBLE: device} if device else None,
             )
         self.children.append(child)
-        job.write("started.json", {"pid": child.pid, "born": _born(child.pid), "device": device})
+        job.write("started.json", {"pid": child.pid, "born": _birth_time(child.pid), "device": device})
 
 
 def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
@@ -146,13 +146,13 @@ def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
     return tuple(part.strip() for part in named.split(",") if part.strip()) or ("",)
 
 
-def _born(pid: int) -> float | None:
+def _birth_time(pid: int) -> float | None:
     with contextlib.suppress(psutil.Error):
         return psutil.Process(pid).create_time()
     return None
 
 
-def _lives(started: Mapping[str, Any]) -> bool:
+def _is_alive(started: Mapping[str, Any]) -> bool:
     """The process of this number lives and is not another one that got the number later."""
     with contextlib.suppress(psutil.Error, KeyError, TypeError):
         process = psutil.Process(int(started["pid"]))

@@ -22,7 +22,7 @@ HEADERS = (
 """Sent with every answer: no other page may frame, sniff or embed what is shown here."""
 
 
-class Guard:
+class OriginCheck:
     """Checks Host, Origin and Sec-Fetch-Site for http and websocket scopes alike, before any other code sees them.
 
     A page elsewhere can reach a loopback address through the same browser: by its own origin (Origin differs from

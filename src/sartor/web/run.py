@@ -38,11 +38,11 @@ def serve(
     os.chdir(folder)
     from sartor.web.app import create_app
     from sartor.web.origin_check import LOOPBACK
-    from sartor.web.workspace import Desk
+    from sartor.web.workspace import Workspace
 
     with bound(host, port) as listener:
         app = create_app(
-            Desk(Path.cwd().resolve(), folders),
+            Workspace(Path.cwd().resolve(), folders),
             (*LOOPBACK, host, *hosts),
             any_address=not is_loopback(host),
             password=password if not is_loopback(host) else None,

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sartor.base.process import process_lives
+from sartor.base.process import is_process_alive
 from sartor.base.rundir import RunDir, State
-from sartor.web.chart_options import MOST_POINTS, smooth, thin, weight_for
+from sartor.web.chart_options import MAX_POINTS, smooth, thin, weight_for
 
 CURVES = ("loss", "learning_rate", "grad_norm", "speed", "memory_bytes")
 LINES = 400
 RECENT_STEPS = 30
-WATCHED = 32
+MAX_MONITORS = 32
 
 
 @dataclass(slots=True)
-class Watch:
+class RunMonitor:
     """What is known of a run so far. `version` grows when anything is new."""
 
     run: RunDir
@@ -46,7 +46,7 @@ class Watch:
     drawn: dict[Hashable, tuple[int, list[list[float]]]] = field(default_factory=dict)
     """Lines as they were thinned last, with the version: all windows share them."""
 
-    def line(self, name: str, axis: str = "step", smoothing: int = 0, most: int = MOST_POINTS) -> list[list[float]]:
+    def line(self, name: str, axis: str = "step", smoothing: int = 0, most: int = MAX_POINTS) -> list[list[float]]:
         """[x, y] points of a curve, smoothed, then thinned with the extremes kept."""
         key, version = (name, axis, smoothing, most), self.version
         made = self.drawn.get(key)
@@ -81,7 +81,7 @@ class Watch:
         if self.last is None:
             return "new"
         if self.last["kind"] == "started":
-            return "running" if process_lives(int(self.last.get("pid", 0))) else "interrupted"
+            return "running" if is_process_alive(int(self.last.get("pid", 0))) else "interrupted"
         kind: State = self.last["kind"]
         return kind
 
@@ -151,17 +151,17 @@ class Watch:
         del self.lines[:-LINES]
 
 
-class Watches:
+class RunMonitors:
     """One Watch a run folder, shared by all windows."""
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[Path, Watch] = OrderedDict()
+        self.kept: OrderedDict[Path, RunMonitor] = OrderedDict()
 
-    def of(self, run: RunDir) -> Watch:
+    def of(self, run: RunDir) -> RunMonitor:
         key = run.path.resolve()
         if key not in self.kept:
-            self.kept[key] = Watch(run)
-            while len(self.kept) > WATCHED:
+            self.kept[key] = RunMonitor(run)
+            while len(self.kept) > MAX_MONITORS:
                 self.kept.popitem(last=False)
         self.kept.move_to_end(key)
         return self.kept[key]

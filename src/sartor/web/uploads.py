@@ -11,10 +11,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from sartor.base.errors import DataError, SartorError
-from sartor.web.workspace import Desk, clean_name
+from sartor.web.workspace import Workspace, clean_name
 
 
-def add_to(app: FastAPI, desk: Desk) -> None:
+def add_to(app: FastAPI, desk: Workspace) -> None:
     @app.put("/upload")
     async def upload(request: Request, name: str) -> JSONResponse:
         """Keep the body under uploads/. Answers {file, bytes}, or {error, where, fix} with 400 or 413."""

@@ -12,11 +12,11 @@ from sartor.base.registry import plugins
 from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import REGISTRY
 
-MOST_FILES = 500
+MAX_FILES = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Workspace:
     """A folder with data/, runs/ and uploads/ in it, and folders of models beside it."""
 
     folder: Path
@@ -40,7 +40,7 @@ class Desk:
     def jobs(self) -> Path:
         return self.folder / ".sartor" / "jobs"
 
-    def inside(self, name: str, root: Path | None = None) -> Path:
+    def resolve_inside(self, name: str, root: Path | None = None) -> Path:
         """A path that a browser named, resolved. Raises: DataError when it leaves the folder, by links too."""
         root = (root or self.folder).resolve()
         path = (root / name).resolve()
@@ -50,7 +50,7 @@ class Desk:
 
     def run(self, name: str) -> RunDir:
         """A run by its name below runs/. Raises: DataError when there is none."""
-        run = RunDir(self.inside(name, self.runs))
+        run = RunDir(self.resolve_inside(name, self.runs))
         if not run.exists():
             raise DataError("There is no such run.", name, "It may have been moved to the trash.")
         return run
@@ -65,7 +65,7 @@ class Desk:
                 continue
             if path.suffix.lower() in suffixes and path.name != REGISTRY and path.is_file():
                 found.append(path.relative_to(self.folder).as_posix())
-            if len(found) >= MOST_FILES:
+            if len(found) >= MAX_FILES:
                 break
         return found
 
@@ -115,6 +115,6 @@ MARKS = {
 SHOWN_AS = str.maketrans({**CONTROL_PICTURES, **MARKS})
 
 
-def plain(text: object) -> str:
+def visible(text: object) -> str:
     """Text from data, models and logs as it is shown: control characters and direction marks are made visible."""
     return str(text).replace("\r\n", "\n").translate(SHOWN_AS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Row, Subject
+from sartor.checks.lint_input import LintInput, LintRow
 from sartor.checks.near_duplicates import fold
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """Rows whose folded question stood before with another folded answer."""
-    first_of: dict[str, Row] = {}
+    first_of: dict[str, LintRow] = {}
     for row in subject.rows:
         question = fold(row.question)
         if not question:

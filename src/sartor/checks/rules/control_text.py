@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 KNOWN = (
     "<|im_start|>",
@@ -42,7 +42,7 @@ REASONING = {"<think>", "</think>"}
 """Parsed as reasoning where they lead an answer; not reported."""
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """One warning for each text with such a string, naming the first."""
     strings = sorted({*KNOWN, *subject.control} - REASONING, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, strings)))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Row, Subject
+from sartor.checks.lint_input import LintInput, LintRow
 
 ENDED = re.compile(r"[.!?。！？…;；:：)\]）】}」』”’\"'`*|>~～]\s*$|\d\s*$|[\U0001f000-\U0001ffff]\s*$")
 """Ends of sentences, quotes, lists, code, numbers: not cut."""
@@ -23,7 +23,7 @@ LONG = 80
 """Characters from which an answer is expected to consist of sentences (Chinese: 40)."""
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """A warning for each cut answer."""
     longer = [row for row in subject.rows if _is_long(row.answer)]
     ended = sum(bool(ENDED.search(row.answer)) for row in longer)
@@ -33,7 +33,7 @@ def find(subject: Subject) -> Iterator[Finding]:
             yield Finding("answer-cut", "warning", row.origin, None, {"end": row.answer.rstrip()[-20:]})
 
 
-def _cut(row: Row, mostly: bool) -> bool:
+def _cut(row: LintRow, mostly: bool) -> bool:
     answer = row.answer.rstrip()
     last = answer.rpartition("\n")[2]
     if len(answer) < LONG / 4 or "```" in answer or LIST_LINE.search(last) or NO_SENTENCE.search(last):

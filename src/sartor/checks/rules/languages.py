@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 SCRIPTS = {
     "Japanese": re.compile(r"[\u3040-\u30ff]"),
@@ -24,7 +24,7 @@ SHARE = {"Japanese": 0.1, "Korean": 0.2, "Chinese": 0.2, "Cyrillic": 0.3, "Arabi
 SAMPLE = 400
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """One note on the mix, and a note on each row of a rare writing."""
     scripts = [script_of(row.text) for row in subject.rows]
     counts = Counter(script for script in scripts if script)

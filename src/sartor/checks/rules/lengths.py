@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 PERCENTILES = (50, 90, 99)
 ROUND_TO = 128
 
 
-def facts(subject: Subject) -> dict[str, float]:
+def facts(subject: LintInput) -> dict[str, float]:
     """`tokens_p50 tokens_p90 tokens_p99 tokens_max cutoff_len overlong`."""
     lengths = [*subject.lengths.values(), *subject.overlong.values()]
     if not lengths:
@@ -23,7 +23,7 @@ def facts(subject: Subject) -> dict[str, float]:
     return {**values, "tokens_max": max(lengths), "cutoff_len": limit, "overlong": len(subject.overlong)}
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """A warning with the cutoff_len that would hold 99 % and all of the rows, where some do not fit."""
     lengths = [*subject.lengths.values(), *subject.overlong.values()]
     if subject.overlong:

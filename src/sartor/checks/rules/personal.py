@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}")
 EXAMPLE_MAIL = re.compile(r"@(?:[\w.-]*\.)?example\.|@(?:email|domain|company|abc|xyz)\.com$", re.IGNORECASE)
@@ -21,7 +21,7 @@ SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![
 DIGITS = re.compile(r"\d{3}")
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """A warning for each text and kind; the number itself is shown in part only."""
     for row in subject.rows:
         for name, text in row.parts:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 from sartor.checks.near_duplicates import near_pairs
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """Pairs, never deleted: equal rows, near-equal rows, and either kind where one row is held out."""
-    rows = [*subject.learned, *(row for row in subject.rows if row.held_out)]
+    rows = [*subject.training_rows, *(row for row in subject.rows if row.held_out)]
     for pair in near_pairs([row.text for row in rows]):
         first, second = rows[pair.first], rows[pair.second]
         if first.origin.id == second.origin.id:  # oversampled on purpose

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 HTML = re.compile(
     r"</?(?:p|div|span|br|font|td|tr|table|li|ul|ol|h[1-6]|img|strong|em|b|i)(?:\s+[\w-]+\s*=[^<>]{0,200})?\s*/?>"
@@ -26,7 +26,7 @@ AS_GBK = re.compile(f"[{re.escape(FIRST)}][^\\x00-\\x7f]{{2,}}")
 """What UTF-8 read as GBK begins with: a lead byte of three-byte characters and its first continuation."""
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """A warning for each text with either kind, with the residue and, where it can be told, what it was."""
     for row in subject.rows:
         about_code = None

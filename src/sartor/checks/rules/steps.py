@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from sartor.checks.finding import Finding
-from sartor.checks.lint_input import Subject
+from sartor.checks.lint_input import LintInput
 
 FEW_STEPS = 50
 """Below so many steps LoRA has hardly moved (the 39 steps of the demo's baseline lower the loss, and little more)."""
@@ -15,18 +15,18 @@ HELD_OUT_ROWS = 20
 """Fewer held-out rows show only very large differences."""
 
 
-def facts(subject: Subject) -> dict[str, float]:
+def facts(subject: LintInput) -> dict[str, float]:
     """`rows_learned rows_held_out batch steps_each_epoch steps`, on one device."""
     train = subject.config.train
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    rows = len(subject.learned)
+    rows = len(subject.training_rows)
     each = ceil(rows / batch)
     steps = train.max_steps if train.max_steps > 0 else ceil(each * train.num_train_epochs)
     held_out = len(subject.rows) - rows
     return {"rows_learned": rows, "rows_held_out": held_out, "batch": batch, "steps_each_epoch": each, "steps": steps}
 
 
-def find(subject: Subject) -> Iterator[Finding]:
+def find(subject: LintInput) -> Iterator[Finding]:
     """Notes: too few rows, too few steps (with the settings that give more), too few held-out rows."""
     known = facts(subject)
     rows, steps, batch = int(known["rows_learned"]), int(known["steps"]), int(known["batch"])

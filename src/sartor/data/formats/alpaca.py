@@ -7,7 +7,7 @@ from typing import Any
 
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference
 from sartor.data.dataset_info import DatasetSpec
-from sartor.data.validate import Notes, Unusable, is_missing, optional_text, parse_tools, required_text, text_of
+from sartor.data.validate import Notes, RowRejected, is_missing, optional_text, parse_tools, required_text, text_of
 
 
 def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
@@ -20,7 +20,7 @@ def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str,
         part for part in (optional_text(row, prompt_column, notes), optional_text(row, columns["query"], notes)) if part
     )
     if not question:
-        raise Unusable("prompt-missing", prompt_column, field=prompt_column)
+        raise RowRejected("prompt-missing", prompt_column, field=prompt_column)
     system = optional_text(row, columns["system"], notes)
     head = (Message("system", system),) if system else ()
     turns = (*head, *_history(row, columns["history"], notes), Message("user", question))
@@ -29,7 +29,7 @@ def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str,
         chosen = _answer(row, columns["chosen"] or "chosen", notes)
         rejected = _answer(row, columns["rejected"] or "rejected", notes)
         if chosen == rejected:
-            raise Unusable("same-answers", columns["rejected"])
+            raise RowRejected("same-answers", columns["rejected"])
         return Preference(turns, chosen, rejected, origin, tools)
     answer = _answer(row, columns["response"] or "output", notes)
     if columns["kto_tag"]:
@@ -42,7 +42,7 @@ def good_of(value: Any, column: str) -> bool:
     known = {"true": True, "false": False, "1": True, "0": False}
     key = str(value).strip().lower()
     if key not in known:
-        raise Unusable("kto-tag-invalid", column, field=column, value=str(value)[:40])
+        raise RowRejected("kto-tag-invalid", column, field=column, value=str(value)[:40])
     return known[key]
 
 
@@ -57,7 +57,7 @@ def _history(row: Mapping[str, Any], column: str | None, notes: Notes) -> tuple[
     turns: list[Message] = []
     for pair in value if isinstance(value, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2:
-            raise Unusable("history-malformed", column, field=column)
+            raise RowRejected("history-malformed", column, field=column)
         turns += [
             Message("user", text_of(pair[0], str(column), notes)),
             Message("assistant", text_of(pair[1], str(column), notes)),

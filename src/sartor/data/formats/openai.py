@@ -8,7 +8,7 @@ from typing import Any
 from sartor.base.types import Example, Message, Origin, Role
 from sartor.data.dataset_info import DatasetSpec
 from sartor.data.formats import sharegpt
-from sartor.data.validate import Notes, Unusable, is_missing, text_of
+from sartor.data.validate import Notes, RowRejected, is_missing, text_of
 
 ROLES: Mapping[str, Role] = {"developer": "system", "function": "tool"}
 """Role words of OpenAI's API beside those of the entry's tags."""
@@ -22,7 +22,7 @@ def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str,
 def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:
     tags = spec.tags
     if not isinstance(turn, dict) or tags["role_tag"] not in turn:
-        raise Unusable(
+        raise RowRejected(
             "turn-malformed", column, turn=number, role_tag=tags["role_tag"], content_tag=tags["content_tag"]
         )
     word = str(turn[tags["role_tag"]])
@@ -30,14 +30,14 @@ def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Note
         return sharegpt.message_of(turn, number, spec, column, notes)
     role = sharegpt.role_of(word, tags) or ROLES.get(word)
     if role is None:
-        raise Unusable("role-unknown", column, turn=number, role=word[:40])
+        raise RowRejected("role-unknown", column, turn=number, role=word[:40])
     content = turn.get(tags["content_tag"])
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else None)
     parsed = sharegpt.calls_of(calls, number, column) if calls and role == "assistant" else ()
     silent = role == "system" or parsed or (role == "tool" and isinstance(content, (str, list)))  # may say nothing
     text = _text(content, column, notes)
     if is_missing(text) and not silent:
-        raise Unusable("turn-empty", column, turn=number, role=word)
+        raise RowRejected("turn-empty", column, turn=number, role=word)
     reasoning = turn.get("reasoning_content") or turn.get("reasoning")
     if is_missing(reasoning) or role != "assistant":
         reasoning = None
@@ -58,7 +58,7 @@ def _text(content: Any, column: str, notes: Notes) -> str:
             texts.append(text_of(part, column, notes))
         else:
             kind = str(part.get("type"))[:40] if isinstance(part, dict) else type(part).__name__
-            raise Unusable("cell-not-text", column, field=column, kind=kind)
+            raise RowRejected("cell-not-text", column, field=column, kind=kind)
     return "".join(texts)
 
 
@@ -68,7 +68,7 @@ def _learn(turn: Mapping[str, Any], number: int, column: str) -> bool:
     if weight is None:
         return sharegpt.learn_of(turn, number, column)
     if weight not in (0, 1):
-        raise Unusable("loss-invalid", column, turn=number)
+        raise RowRejected("loss-invalid", column, turn=number)
     return bool(weight)
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference, Role, ToolCall
 from sartor.data.dataset_info import DatasetSpec
 from sartor.data.formats.alpaca import good_of
-from sartor.data.validate import Notes, Unusable, is_missing, optional_text, parse_tools, required_text, text_of
+from sartor.data.validate import Notes, RowRejected, is_missing, optional_text, parse_tools, required_text, text_of
 
 SYNONYMS: Mapping[str, Role] = {
     "user": "user",
@@ -43,7 +43,7 @@ def example_of(
     column = columns["messages"] or "conversations"
     turns = row.get(column)
     if not isinstance(turns, list) or not turns:
-        raise Unusable("messages-missing", column, field=column)
+        raise RowRejected("messages-missing", column, field=column)
     messages = [read_turn(turn, number, spec, column, notes) for number, turn in enumerate(turns, 1)]
     system = optional_text(row, columns["system"], notes)
     if system and messages[0].role != "system":
@@ -55,10 +55,10 @@ def example_of(
             _turn(row, columns[name] or name, spec, notes, read_turn) for name in ("chosen", "rejected")
         )
         if chosen == rejected:
-            raise Unusable("same-answers", columns["rejected"])
+            raise RowRejected("same-answers", columns["rejected"])
         return Preference(tuple(messages), chosen, rejected, origin, tools)
     if not any(m.role == "assistant" and (m.text.strip() or m.tool_calls) for m in messages):
-        raise Unusable("no-answer-turn", column, field=column)
+        raise RowRejected("no-answer-turn", column, field=column)
     if columns["kto_tag"]:
         good = good_of(row.get(columns["kto_tag"]), columns["kto_tag"])
         return Feedback(tuple(messages), good, origin, tools)
@@ -69,7 +69,7 @@ def _turn(row: Mapping[str, Any], column: str, spec: DatasetSpec, notes: Notes, 
     """A chosen or rejected answer: a turn, or its bare text."""
     value = row.get(column)
     if is_missing(value) or value == {}:
-        raise Unusable("answer-missing", column, field=column)
+        raise RowRejected("answer-missing", column, field=column)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return (
@@ -82,27 +82,27 @@ def _turn(row: Mapping[str, Any], column: str, spec: DatasetSpec, notes: Notes, 
 def message_of(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:
     tags = spec.tags
     if not isinstance(turn, dict) or tags["role_tag"] not in turn:
-        raise Unusable(
+        raise RowRejected(
             "turn-malformed", column, turn=number, role_tag=tags["role_tag"], content_tag=tags["content_tag"]
         )
     word, content = str(turn[tags["role_tag"]]), turn.get(tags["content_tag"])
     learn = learn_of(turn, number, column)
     if word == tags["function_tag"]:
-        return Message("assistant", "", calls_of(content, number, column), learn=learn)
+        return Message("assistant", "", calls_of(content, number, column), train=learn)
     role = role_of(word, tags)
     if role is None:
-        raise Unusable("role-unknown", column, turn=number, role=word[:40])
+        raise RowRejected("role-unknown", column, turn=number, role=word[:40])
     if is_missing(content) and role != "system":
-        raise Unusable("turn-empty", column, turn=number, role=word)
+        raise RowRejected("turn-empty", column, turn=number, role=word)
     text = "" if is_missing(content) else text_of(content, column, notes)
-    return Message(role, text, learn=learn)
+    return Message(role, text, train=learn)
 
 
 def learn_of(turn: Mapping[str, Any], number: int, column: str) -> bool:
     """Whether a turn is learned: `loss` is true, false, or not said (null in a parquet file)."""
     learn = turn.get("loss")
     if learn is not None and not isinstance(learn, bool):
-        raise Unusable("loss-invalid", column, turn=number)
+        raise RowRejected("loss-invalid", column, turn=number)
     return learn is not False
 
 
@@ -127,7 +127,7 @@ def calls_of(content: Any, number: int, column: str) -> tuple[ToolCall, ...]:
         calls = value if isinstance(value, list) else [value]
         return tuple(_call(call) for call in calls)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Unusable("call-invalid", column, turn=number, reason=str(error)[:80]) from None
+        raise RowRejected("call-invalid", column, turn=number, reason=str(error)[:80]) from None
 
 
 def _call(call: Mapping[str, Any]) -> ToolCall:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 
 SUFFIXES = (".arrow", ".feather")
 TEXT = False
@@ -18,20 +18,20 @@ BATCH = 1024
 FILE_MARK = b"ARROW1"
 
 
-def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[RawRow]:
     """Each row with its number from 1. Raises: DataError for a damaged file."""
     import pyarrow as pa
 
-    with damage_named(where, "Arrow"), pa.memory_map(str(path)) as file:
+    with corruption_errors(where, "Arrow"), pa.memory_map(str(path)) as file:
         if file.read(len(FILE_MARK)) == FILE_MARK:
             reader = pa.ipc.open_file(file)
-            yield from raws(reader.get_batch(n) for n in range(reader.num_record_batches))
+            yield from rows_of_batches(reader.get_batch(n) for n in range(reader.num_record_batches))
         else:
             file.seek(0)
-            yield from raws(pa.ipc.open_stream(file))
+            yield from rows_of_batches(pa.ipc.open_stream(file))
 
 
-def raws(batches: Iterable[Any]) -> Iterator[Raw]:
+def rows_of_batches(batches: Iterable[Any]) -> Iterator[RawRow]:
     """The rows of record batches; a row whose text is no UTF-8 is a fault of that row."""
     number = 0
     for batch in batches:
@@ -48,9 +48,9 @@ def raws(batches: Iterable[Any]) -> Iterator[Raw]:
             for value in values:
                 number += 1
                 yield (
-                    Raw(number, None, None, fault=str(value))
+                    RawRow(number, None, None, fault=str(value))
                     if isinstance(value, Exception)
-                    else Raw(number, None, plain(value))
+                    else RawRow(number, None, plain(value))
                 )
 
 
@@ -75,7 +75,7 @@ def plain(value: Any) -> Any:
 
 
 @contextmanager
-def damage_named(where: str, kind: str) -> Iterator[None]:
+def corruption_errors(where: str, kind: str) -> Iterator[None]:
     """Turns pyarrow's errors into one that names the file."""
     import pyarrow as pa
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 
 SUFFIXES = (".csv",)
@@ -17,7 +17,7 @@ DELIMITERS = (",", "\t", ";", "|", "^", "\x01", "\x1f")
 csv.field_size_limit(1 << 30)
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
     """Each record under its header; `line` is where the record begins.
 
     A record with more cells than the header, or fewer, is a fault of that row. Raises: DataError without a header.
@@ -31,7 +31,7 @@ def delimiter(path: Path, encoding: str) -> str:
         return delimiter_of(file.read(65536))
 
 
-def records(path: Path, where: str, encoding: str, between: str) -> Iterator[Raw]:
+def records(path: Path, where: str, encoding: str, between: str) -> Iterator[RawRow]:
     """`rows` with the delimiter known."""
     with open_text(path, encoding) as file:
         reader = csv.reader(file, delimiter=between, strict=True)
@@ -53,10 +53,10 @@ def records(path: Path, where: str, encoding: str, between: str) -> Iterator[Raw
             _names([], where)
 
 
-def _raw(number: int, line: int, cells: list[str], names: list[str]) -> Raw:
+def _raw(number: int, line: int, cells: list[str], names: list[str]) -> RawRow:
     if len(cells) != len(names):
-        return Raw(number, line, None, fault=f"{len(cells)} cells, the header has {len(names)}")
-    return Raw(number, line, dict(zip(names, cells, strict=True)))
+        return RawRow(number, line, None, fault=f"{len(cells)} cells, the header has {len(names)}")
+    return RawRow(number, line, dict(zip(names, cells, strict=True)))
 
 
 def header(path: Path, where: str, encoding: str, between: str | None = None) -> list[str]:

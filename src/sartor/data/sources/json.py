@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.json_stream import ArrayReader
 from sartor.data.sources import jsonl
@@ -16,7 +16,7 @@ TEXT = True
 LONGEST_LINE = 1 << 24
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
     """Each element with its number from 1; lines of JSON under the wrong name are read as such.
 
     Raises: DataError naming line and column of a syntax error, or when the file holds no list.

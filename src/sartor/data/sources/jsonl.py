@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.json_stream import LineReader
 
@@ -13,7 +13,7 @@ SUFFIXES = (".jsonl", ".ndjson")
 TEXT = True
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
     """Each line that is not blank; `row` counts those, `line` all."""
     reader = LineReader()
     number = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.sources import csv
 
@@ -13,7 +13,7 @@ SUFFIXES = (".tsv", ".tab")
 TEXT = True
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
     """As for CSV, with a tab between the cells, or what the file has where it has no tab."""
     yield from csv.records(path, where, encoding, delimiter(path, encoding))
 

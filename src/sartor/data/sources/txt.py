@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 
 SUFFIXES = (".txt", ".text", ".md")
@@ -14,7 +14,7 @@ COLUMN = "text"
 """The one column of such a file; stage pt reads it without being told."""
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
     """Each paragraph as `{"text": …}`, its line the first of it; line breaks within are kept."""
     apart = _has_blank_lines(path, encoding)
     number = 0
@@ -28,10 +28,10 @@ def rows(path: Path, where: str, encoding: str) -> Iterator[Raw]:
                 paragraph.append(line)
             if paragraph and not (apart and line.strip()):
                 number += 1
-                yield Raw(number, begin, {COLUMN: "".join(paragraph).strip()})
+                yield RawRow(number, begin, {COLUMN: "".join(paragraph).strip()})
                 paragraph = []
     if paragraph:
-        yield Raw(number + 1, begin, {COLUMN: "".join(paragraph).strip()})
+        yield RawRow(number + 1, begin, {COLUMN: "".join(paragraph).strip()})
 
 
 def _has_blank_lines(path: Path, encoding: str) -> bool:

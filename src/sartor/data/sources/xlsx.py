@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.base.types import Raw
+from sartor.base.types import RawRow
 from sartor.data.decompress import measure_zip
 
 SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 TEXT = False
 
 
-def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[Raw]:
+def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[RawRow]:
     """Each row that is not blank, under the header of its sheet; `line` is the sheet's row.
 
     Sheets with the same header are read one after the other. Raises: DataError for a damaged file, a header that
@@ -41,9 +41,9 @@ def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[Raw]:
             number += 1
             extra = texts[len(names) :]
             if any(extra):
-                yield Raw(number, line, None, fault=f"{len(texts)} cells, the header has {len(names)}")
+                yield RawRow(number, line, None, fault=f"{len(texts)} cells, the header has {len(names)}")
             else:
-                yield Raw(number, line, dict(zip(names, texts + [""] * len(names))))
+                yield RawRow(number, line, dict(zip(names, texts + [""] * len(names))))
     if not names:
         raise DataError("The file is empty.", where, "It needs a header line and rows.")
 

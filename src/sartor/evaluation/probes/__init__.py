@@ -12,7 +12,7 @@ from importlib import resources
 from sartor.base.settings import GenerationSettings
 from sartor.evaluation.verdict import Forgetting, compare_rows
 from sartor.inference.engine import Engine
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 
 ANSWER_TOKENS = 32
 
@@ -29,7 +29,7 @@ class Question:
     def is_right(self, answer: str) -> bool:
         """Whether an accepted text stands in the answer: as a whole word or number; Chinese anywhere."""
         said = _plain(answer)
-        return any(_stands_in(_plain(accepted), said) for accepted in self.accepts)
+        return any(_contains(_plain(accepted), said) for accepted in self.accepts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def questions(name: str = "general") -> tuple[Question, ...]:
 def ask(
     engine: Engine,
     probe: Sequence[Question],
-    weights: Which = "tuned",
+    weights: WeightSet = "tuned",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Reply]:
     """Greedy answers, in order. Raises: PromptError when the template refuses a lone question."""
@@ -88,7 +88,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold()
 
 
-def _stands_in(accepted: str, said: str) -> bool:
+def _contains(accepted: str, said: str) -> bool:
     if not accepted.isascii():
         return accepted in said
     return re.search(rf"(?<![a-z0-9])(?<![0-9][.,]){re.escape(accepted)}(?![a-z0-9]|[.,][0-9])", said) is not None

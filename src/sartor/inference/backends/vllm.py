@@ -15,9 +15,9 @@ from torch import Tensor
 from sartor.base.errors import ModelError, PromptError
 from sartor.base.process import release_memory
 from sartor.base.settings import GenerationSettings
-from sartor.base.types import Sequence as Tokens
+from sartor.base.types import TokenSequence
 from sartor.inference.engine import Answer, Engine, Row
-from sartor.inference.weights import Which
+from sartor.inference.weights import WeightSet
 from sartor.model.head import logits
 
 AGREE_ROWS, AGREE_TOKENS = 8, 32
@@ -44,10 +44,10 @@ class VllmBackend:
 
     def generate(
         self,
-        prompts: Sequence[Tokens],
+        prompts: Sequence[TokenSequence],
         generation: GenerationSettings,
         *,
-        weights: Which = "tuned",
+        weights: WeightSet = "tuned",
         seed: int = 0,
         on_done: Callable[[int, Answer], None] | None = None,
         numbers: Sequence[int] | None = None,
@@ -58,7 +58,7 @@ class VllmBackend:
         for start in range(0, len(prompts), ROWS_AT_ONCE):
             part = prompts[start : start + ROWS_AT_ONCE]
             seeds = [seed * 1_000_003 + (numbers[start + n] if numbers else start + n) for n in range(len(part))]
-            for offset, written in enumerate(_written(self.llm, self.vllm, self.engine, part, generation, seeds)):
+            for offset, written in enumerate(_generate(self.llm, self.vllm, self.engine, part, generation, seeds)):
                 answer = _answer(self.engine, part[offset], written, generation)
                 answers.append(answer)
                 if on_done:
@@ -69,10 +69,10 @@ class VllmBackend:
 @contextmanager
 def open_vllm(
     engine: Engine,
-    prompts: Sequence[Tokens],
+    prompts: Sequence[TokenSequence],
     generation: GenerationSettings,
     *,
-    weights: Which = "tuned",
+    weights: WeightSet = "tuned",
     model: str,
     trust_remote_code: bool = False,
     seed: int = 0,
@@ -96,7 +96,7 @@ def open_vllm(
     chances = [_log_chances(engine, prompt, answer.ids) for prompt, answer in zip(some, ours, strict=True)]
     with tempfile.TemporaryDirectory(prefix="sartor-vllm-") as name:
         folder, merged = model, engine.weights.has_both
-        engine.weights.keep_only(weights)
+        engine.weights.discard_other(weights)
         if merged:
             folder = name
             engine.model.save_pretrained(name)
@@ -116,13 +116,18 @@ def open_vllm(
         except Exception as error:  # vLLM raises whatever its parts raise
             why = str(error).partition("\n")[0] or type(error).__name__
             raise ModelError(f"vLLM cannot load the model: {why}.", model, "Leave infer_backend out.") from error
-        theirs = _written(llm, vllm, engine, some, greedy, [seed] * len(some))
+        theirs = _generate(llm, vllm, engine, some, greedy, [seed] * len(some))
         agreement = _agree([answer.ids for answer in ours], [ids for ids, _ in theirs], chances, engine)
         yield VllmBackend(engine, llm, vllm, agreement)
 
 
-def _written(
-    llm: Any, vllm: Any, engine: Engine, prompts: Sequence[Tokens], generation: GenerationSettings, seeds: Sequence[int]
+def _generate(
+    llm: Any,
+    vllm: Any,
+    engine: Engine,
+    prompts: Sequence[TokenSequence],
+    generation: GenerationSettings,
+    seeds: Sequence[int],
 ) -> list[tuple[list[int], str]]:
     """(ids, why it ended) of each prompt, in order."""
     drawn = generation.do_sample and generation.temperature > 0
@@ -147,7 +152,9 @@ def _written(
     return [(list(map(int, output.outputs[0].token_ids)), output.outputs[0].finish_reason) for output in outputs]
 
 
-def _answer(engine: Engine, prompt: Tokens, written: tuple[list[int], str], generation: GenerationSettings) -> Answer:
+def _answer(
+    engine: Engine, prompt: TokenSequence, written: tuple[list[int], str], generation: GenerationSettings
+) -> Answer:
     """The ids through the Engine's own stops: what is beyond a stop string is not the answer."""
     ids, reason = written
     row = Row(0, prompt.ids.tolist(), generation.max_new_tokens, [])
@@ -161,7 +168,7 @@ def _answer(engine: Engine, prompt: Tokens, written: tuple[list[int], str], gene
 
 
 @torch.inference_mode()
-def _log_chances(engine: Engine, prompt: Tokens, ids: Sequence[int]) -> Tensor:
+def _log_chances(engine: Engine, prompt: TokenSequence, ids: Sequence[int]) -> Tensor:
     """Log-probabilities_TV (float32, on the CPU) with which the engine chose each of its tokens."""
     both = torch.tensor([[*prompt.ids.tolist(), *ids]], device=engine.device)
     hidden_TD = engine.model.base_model(input_ids=both).last_hidden_state[0, len(prompt) - 1 : -1]

@@ -24,12 +24,12 @@ def plugin(config: RunConfig, dtype: str) -> Any:
     Raises: ConfigError when the package or the file is missing, or the file says other than the settings.
     """
     path = str(config.train.deepspeed)
-    filled = fill(read(path), config, dtype, processes.world(), path)
+    filled = fill(read(path), config, dtype, processes.world_size(), path)
     if importlib.util.find_spec("deepspeed") is None:
         raise ConfigError(
             "DeepSpeed is not installed.", f"deepspeed: {path}", "pip install deepspeed, or write fsdp: true instead."
         )
-    if processes.world() == 1:
+    if processes.world_size() == 1:
         raise ConfigError(
             "deepspeed needs several processes.",
             f"deepspeed: {path}",
@@ -98,7 +98,7 @@ class Engine:
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add gradients; `loss` is this process's share of a sum (the engine would average it)."""
         self._engine.set_gradient_accumulation_boundary(last)
-        self._engine.backward(loss * processes.world() * self._engine.gradient_accumulation_steps())
+        self._engine.backward(loss * processes.world_size() * self._engine.gradient_accumulation_steps())
 
     def step(self) -> float:
         """Clip, move the weights, clear the gradients; the gradient's norm before it was clipped."""
@@ -106,7 +106,7 @@ class Engine:
         return float(self._engine.get_global_grad_norm() or 0.0)
 
 
-def whole_state(accelerator: Any, engine: Any) -> dict[str, Tensor]:
+def full_state(accelerator: Any, engine: Any) -> dict[str, Tensor]:
     """The model's weights whole, by their own names (every process calls; empty in all but the first for ZeRO 3)."""
     state = accelerator.get_state_dict(engine) or {}
     return {name.removeprefix("model."): tensor for name, tensor in state.items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sartor.base.errors import ConfigError
 from sartor.model.layers import decoder_layers
-from sartor.model.load import WHOLE
+from sartor.model.load import FULL_STATE_ATTR
 
 
 def start(device: str, deepspeed: bool = False) -> None:
@@ -33,37 +33,37 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What the first process holds, for all."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def gathered(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """What each process holds, in the order of their ranks, for all."""
-    if world() == 1:
+    if world_size() == 1:
         return [value]
-    box: list[Any] = [None] * world()
+    box: list[Any] = [None] * world_size()
     dist.all_gather_object(box, value)
     return box
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until every process is here."""
-    if world() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
-def highest(number: int, device: torch.device) -> int:
+def all_reduce_max(number: int, device: torch.device) -> int:
     """The highest of all processes' numbers."""
-    if world() == 1:
+    if world_size() == 1:
         return number
     box = torch.tensor(number, device=device)
     dist.all_reduce(box, dist.ReduceOp.MAX)
@@ -77,7 +77,7 @@ def shard(objective: nn.Module, model: Any) -> None:
     """
     from torch.distributed.fsdp import fully_shard
 
-    if world() == 1:
+    if world_size() == 1:
         raise ConfigError(
             "fsdp needs several processes.", "fsdp", "Start with torchrun --nproc-per-node N -m sartor train …"
         )
@@ -96,13 +96,13 @@ def is_sharded(parameters: Iterable[Any]) -> bool:
     return any(hasattr(p, "full_tensor") for p in parameters)
 
 
-def whole(tensor: Any) -> Tensor:
+def full_tensor(tensor: Any) -> Tensor:
     """A sharded tensor made whole (every process must call), any other as it is."""
     made: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return made
 
 
-def like(value: Tensor, parameter: Any) -> Tensor:
+def shard_like(value: Tensor, parameter: Any) -> Tensor:
     """A whole tensor cut as a sharded parameter of its shape is."""
     if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
         return value
@@ -113,27 +113,27 @@ def like(value: Tensor, parameter: Any) -> Tensor:
 
 
 @contextmanager
-def whole_weights(model: Any, made_whole: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+def full_weights(model: Any, full_state: Mapping[str, Tensor] | None = None) -> Iterator[None]:
     """While the block runs, a sharded model carries its weights whole, on the first process's CPU, for saving.
 
     Every process must call; one weight at a time is whole in each. `made_whole` are the weights where another library
     has gathered them already.
     """
-    if made_whole is not None:
-        setattr(model, WHOLE, dict(made_whole))
+    if full_state is not None:
+        setattr(model, FULL_STATE_ATTR, dict(full_state))
     elif is_sharded(model.parameters()):
         state = model.state_dict(keep_vars=True)
         made: dict[int, Any] = {}
         for t in state.values():  # tied weights are one tensor, and stay one
             if id(t) not in made:
-                gathered_whole = whole(t).detach()
+                gathered_whole = full_tensor(t).detach()
                 made[id(t)] = gathered_whole.cpu() if rank() == 0 else None
-        setattr(model, WHOLE, {name: made[id(t)] for name, t in state.items()})
+        setattr(model, FULL_STATE_ATTR, {name: made[id(t)] for name, t in state.items()})
     try:
         yield
     finally:
-        if hasattr(model, WHOLE):
-            delattr(model, WHOLE)
+        if hasattr(model, FULL_STATE_ATTR):
+            delattr(model, FULL_STATE_ATTR)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -141,7 +141,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
     Not DDP's hooks: they want equally many backward passes everywhere, and our micro-batches are cut by length.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
     plain = [p for p in parameters if p.requires_grad and not hasattr(p, "full_tensor")]
     for p in plain:

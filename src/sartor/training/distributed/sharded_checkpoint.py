@@ -35,11 +35,11 @@ def write_part(
     `states` are those of the optimizer; None leaves them out. Raises: OSError, SafetensorError when the disk is full.
     """
     rank = processes.rank()
-    name = f"shard-{rank:05d}-of-{processes.world():05d}.safetensors"
+    name = f"shard-{rank:05d}-of-{processes.world_size():05d}.safetensors"
     tensors: dict[str, Tensor] = {}
     told: dict[str, Any] = {}
     for key, value in _named(model, states):
-        local, offset = _own(value)
+        local, offset = _local_shard(value)
         if local is None or (local.numel() == 0 and value.numel()):
             continue
         tensors[key] = local.detach().contiguous().cpu().clone()
@@ -101,7 +101,7 @@ class Shards:
                 str(self.folder),
                 "Use the run's own model.",
             )
-        local, offset = _own(target, everywhere=True)
+        local, offset = _local_shard(target, everywhere=True)
         assert local is not None
         for piece in self._tensors[key]["pieces"]:
             overlap = [
@@ -177,7 +177,7 @@ def _named(model: Any, states: Mapping[int, Mapping[str, Any]] | None) -> Iterat
             yield f"{STATE}{number}.{name}", value if isinstance(value, Tensor) else torch.tensor(value)
 
 
-def _own(value: Any, everywhere: bool = False) -> tuple[Tensor | None, list[int]]:
+def _local_shard(value: Any, everywhere: bool = False) -> tuple[Tensor | None, list[int]]:
     """(this process's part, where it begins); a tensor that all hold alike belongs to the first, or to everyone."""
     if hasattr(value, "device_mesh") and all(place.is_shard() for place in value.placements):
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -185,7 +185,7 @@ def _own(value: Any, everywhere: bool = False) -> tuple[Tensor | None, list[int]
         _, offset = compute_local_shape_and_global_offset(value.shape, value.device_mesh, value.placements)
         local: Tensor = value.detach().to_local()
         return local, list(offset)
-    whole = processes.whole(value)
+    whole = processes.full_tensor(value)
     return (whole if everywhere or processes.rank() == 0 else None), [0] * whole.ndim
 
 

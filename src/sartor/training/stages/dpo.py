@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence as Listed
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sartor.base.settings import MethodSettings
 from sartor.base.types import Pair
 from sartor.model.batch import Batch, pair_batches
-from sartor.model.head import row_logps
+from sartor.model.head import sequence_logps
 from sartor.training.plan import Plan
 from sartor.training.reference import Reference
 
@@ -23,7 +23,7 @@ EXAMPLES = (
     {"stage": "dpo", "dataset": "pairs", "pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 1.0},
 )
 
-KIND = Pair
+ACCEPTS = Pair
 TEXT = "compares two answers: write `ranking: true` and map `chosen` and `rejected` in dataset_info.json"
 WITHOUT_REFERENCE = ("orpo", "simpo")
 
@@ -92,9 +92,9 @@ class Objective(nn.Module):
         reference = None
         for held in self._reference:
             with held.of(self.model) as before:
-                reference_w, reference_l = row_logps(before, batch)[0].chunk(2)
+                reference_w, reference_l = sequence_logps(before, batch)[0].chunk(2)
                 reference = reference_w, reference_l
-        logp, count = row_logps(self.model, batch)
+        logp, count = sequence_logps(self.model, batch)
         (logp_w, logp_l), (count_w, count_l) = logp.chunk(2), count.chunk(2)
         losses = pair_losses(self.method, (logp_w, count_w), (logp_l, count_l), reference)
         if self.method.pref_ftx:
@@ -107,6 +107,6 @@ def weight(row: Pair) -> int:
     return 1
 
 
-def batches(rows: Listed[Pair], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
+def batches(rows: Sequence[Pair], chosen: Sequence[int], plan: Plan, pad_id: int) -> list[Batch]:
     """One global batch cut as the plan says; both answers of a pair stay together."""
-    return pair_batches(rows, chosen, plan.micro_rows, plan.micro_tokens, pad_id)
+    return pair_batches(rows, chosen, plan.micro_batch_size, plan.micro_tokens, pad_id)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Listed
+from collections.abc import Sequence
 
-from sartor.base.types import Sequence
-from sartor.model.batch import Batch, packed
+from sartor.base.types import TokenSequence
+from sartor.model.batch import Batch, pack_batches
 from sartor.training.plan import Plan
 from sartor.training.stages.sft import Objective, weight
 
 EXAMPLES = ({"stage": "pt", "dataset": "novel", "cutoff_len": 512, "overlong": "split"},)
 
-KIND = Sequence
+ACCEPTS = TokenSequence
 TEXT = "reads documents: map the text to `prompt` in dataset_info.json"
 
-__all__ = ["EXAMPLES", "KIND", "TEXT", "Objective", "batches", "weight"]
+__all__ = ["EXAMPLES", "ACCEPTS", "TEXT", "Objective", "batches", "weight"]
 
 
-def batches(rows: Listed[Sequence], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
+def batches(rows: Sequence[TokenSequence], chosen: Sequence[int], plan: Plan, pad_id: int) -> list[Batch]:
     """One global batch, always packed: documents never attend to each other, positions restart."""
-    return packed(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)
+    return pack_batches(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)

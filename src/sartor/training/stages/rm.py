@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from sartor.model.batch import Batch
 from sartor.model.head import causal_model
-from sartor.training.stages.dpo import KIND, TEXT, batches, weight
+from sartor.training.stages.dpo import ACCEPTS, TEXT, batches, weight
 
 EXAMPLES = ({"stage": "rm", "dataset": "pairs"},)
 
 HEAD = "reward"
 """The model is transformers' sequence classifier with one label, and is saved as that."""
 
-__all__ = ["EXAMPLES", "HEAD", "KIND", "TEXT", "Objective", "batches", "pair_losses", "rewards", "weight"]
+__all__ = ["EXAMPLES", "HEAD", "ACCEPTS", "TEXT", "Objective", "batches", "pair_losses", "rewards", "weight"]
 
 
 def rewards(model: Any, batch: Batch) -> Tensor:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Listed
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from sartor.base.types import Sequence
-from sartor.model.batch import Batch, collate, micro_batches, packed
+from sartor.base.types import TokenSequence
+from sartor.model.batch import Batch, collate, micro_batches, pack_batches
 from sartor.model.head import summed_loss
 from sartor.training.plan import Plan
 
 EXAMPLES = ({"stage": "sft", "dataset": "pride_en"},)
 
-KIND = Sequence
+ACCEPTS = TokenSequence
 TEXT = "imitates answers: take `ranking` and `kto_tag` out of the entry in dataset_info.json"
 
 
@@ -29,14 +29,14 @@ class Objective(nn.Module):
         return summed_loss(self.model, batch)
 
 
-def weight(row: Sequence) -> int:
+def weight(row: TokenSequence) -> int:
     """What a row counts in the mean: its label tokens."""
     return row.label_tokens
 
 
-def batches(rows: Listed[Sequence], chosen: Listed[int], plan: Plan, pad_id: int) -> list[Batch]:
+def batches(rows: Sequence[TokenSequence], chosen: Sequence[int], plan: Plan, pad_id: int) -> list[Batch]:
     """One global batch cut as the plan says: packed, or padded and sorted by length."""
     if plan.packing:
-        return packed(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)
-    cut = micro_batches(chosen, {row: len(rows[row]) for row in chosen}, plan.micro_rows, plan.micro_tokens)
+        return pack_batches(rows, chosen, plan.pack_tokens, plan.micro_tokens, pad_id)
+    cut = micro_batches(chosen, {row: len(rows[row]) for row in chosen}, plan.micro_batch_size, plan.micro_tokens)
     return [collate(rows, part, pad_id) for part in cut]

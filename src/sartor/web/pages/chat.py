@@ -17,32 +17,32 @@ from sartor.base.errors import ConfigError, SartorError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.web import endpoints
-from sartor.web.chat_models import Engines, Reply, Target
-from sartor.web.components import aside, button, card, framed, heading, line, text, trouble
+from sartor.web.chat_models import ChatModels, Reply, Target
+from sartor.web.components import button, card, heading, line, page_frame, run_in_thread, show_error, text
 from sartor.web.endpoints import Remote
 from sartor.web.i18n import Words
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 EVERY_S = 0.05
-MOST_COLUMNS = 4
+MAX_COLUMNS = 4
 SAVED = "chat"
 """The dataset that saved turns go to."""
 
 
-def add_to(desk: Desk) -> None:
-    engines = Engines(desk)
+def add_to(desk: Workspace) -> None:
+    engines = ChatModels(desk)
 
     @ui.page("/chat")
     def page(request: Request, run: str = "") -> None:
-        with framed(request, "chat") as t:
+        with page_frame(request, "chat") as t:
             heading(t("chat.title"), t("chat.lead"))
-            Chatting(desk, engines, t, run).draw()
+            ChatView(desk, engines, t, run).draw()
 
 
 class Column:
     """One model's side of the conversation."""
 
-    def __init__(self, chat: Chatting, target: Target) -> None:
+    def __init__(self, chat: ChatView, target: Target) -> None:
         self.chat, self.target = chat, target
         self.turns: list[Message] = []
         self.reply: Reply | None = None
@@ -156,7 +156,7 @@ class Column:
     def _finish(self, reply: Reply) -> None:
         if reply.error is not None:
             with self.place:
-                trouble(self.chat.t, reply.error)
+                show_error(self.chat.t, reply.error)
             self.box.delete()
             self.turns = self.turns[:-1]
         elif reply.answer is not None:
@@ -188,10 +188,10 @@ class Column:
             ui.notify(str(error), type="negative")
 
 
-class Chatting:
+class ChatView:
     """The columns, and what is asked of all of them."""
 
-    def __init__(self, desk: Desk, engines: Engines, t: Words, run_name: str) -> None:
+    def __init__(self, desk: Workspace, engines: ChatModels, t: Words, run_name: str) -> None:
         self.desk, self.engines, self.t = desk, engines, t
         self.targets = engines.targets()
         first = [target for target in self.targets if target.path == f"runs/{run_name}"]
@@ -276,7 +276,7 @@ class Chatting:
             options = {"seed": self.seed, "thinking": self.thinking, "tools": self._tools()}
         except (ValueError, SartorError) as error:
             with self.said:
-                trouble(self.t, error)
+                show_error(self.t, error)
             return
         self.box.value = ""
         for column in self.columns:
@@ -297,7 +297,7 @@ class Chatting:
                 column.reply.stop()
 
     def _add(self) -> None:
-        if len(self.columns) < MOST_COLUMNS:
+        if len(self.columns) < MAX_COLUMNS:
             shown = [column.target for column in self.columns]
             column = Column(self, next((target for target in self.targets if target not in shown), self.targets[0]))
             self.columns.append(column)
@@ -332,7 +332,7 @@ class Chatting:
             "tools": self.tools,
             "columns": columns,
         }
-        made = await aside(lambda: json.dumps(told, ensure_ascii=False, indent=2))
+        made = await run_in_thread(lambda: json.dumps(told, ensure_ascii=False, indent=2))
         ui.download.content(str(made), "conversation.json")
 
 
@@ -355,6 +355,6 @@ def label(target: Target, t: Words) -> str:
 def _escaped(words: str) -> str:
     import html
 
-    from sartor.web.workspace import plain
+    from sartor.web.workspace import visible
 
-    return html.escape(plain(words))
+    return html.escape(visible(words))

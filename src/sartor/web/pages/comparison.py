@@ -18,7 +18,7 @@ from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Words
 from sartor.web.jobs import Job
 from sartor.web.pages.verdict import said
-from sartor.web.workspace import Desk, plain
+from sartor.web.workspace import Workspace, visible
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Verdict
@@ -28,11 +28,11 @@ BASE = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Contest:
+class SavedComparison:
     """What the job of a comparison left: the values, each verdict against the first, each row's answers in order."""
 
     folder: str
-    contestants: Sequence[Mapping[str, Any]]
+    candidates: Sequence[Mapping[str, Any]]
     verdicts: Sequence[Verdict]
     p_holm: Sequence[float]
     notes: Sequence[str]
@@ -43,7 +43,7 @@ class Contest:
         return self.verdicts[0].primary.metric
 
 
-def things(desk: Desk, run: str, finished: Sequence[str]) -> list[str]:
+def things(desk: Workspace, run: str, finished: Sequence[str]) -> list[str]:
     """What a run can be compared with, as `api.compare_several` wants it: its base, runs, checkpoints, models."""
     others = [f"runs/{name}" for name in finished if name != run]
     checkpoints = [
@@ -60,27 +60,27 @@ def place(run: str, wanted: Sequence[str], overrides: Sequence[str]) -> str:
     return f"runs/{run}/comparisons/{digest}"
 
 
-def read(desk: Desk, job: Job) -> Contest:
+def read(desk: Workspace, job: Job) -> SavedComparison:
     """The outcome of a job that is done."""
     from sartor.evaluation.verdict import Verdict
 
     told = (job.read("ended.json") or {})["result"]
-    folder = desk.inside(told["folder"])
+    folder = desk.resolve_inside(told["folder"])
     answers: list[dict[str, Mapping[str, Any]]] = []
-    for number in range(1, len(told["contestants"]) + 1):
+    for number in range(1, len(told["candidates"]) + 1):
         found = sorted(folder.glob(f"{number}-*"))
         lines = read_json_lines(found[0] / "generated_predictions.jsonl") if found else ()
         answers.append({str(row["id"]): row for row in lines})
     rows = [[part[row_id] for part in answers] for row_id in told["rows"] if all(row_id in part for part in answers)]
     verdicts = [Verdict.from_json(one) for one in told["verdicts"]]
     p_holm = [float(one["p_holm"]) for one in told["verdicts"]]
-    return Contest(told["folder"], told["contestants"], verdicts, p_holm, told["notes"], rows)
+    return SavedComparison(told["folder"], told["candidates"], verdicts, p_holm, told["notes"], rows)
 
 
-class Several:
+class ComparisonView:
     """One comparison, drawn."""
 
-    def __init__(self, t: Words, run: str, contest: Contest) -> None:
+    def __init__(self, t: Words, run: str, contest: SavedComparison) -> None:
         self.t, self.run, self.contest = t, run, contest
         self.order, self.shown = "row", AT_ONCE
 
@@ -94,7 +94,7 @@ class Several:
         from sartor.evaluation.verdict_text import number as figure
 
         t, contest = self.t, self.contest
-        first, *others = contest.contestants
+        first, *others = contest.candidates
         rows: list[list[Any]] = [
             [
                 partial(self._name, first),
@@ -128,7 +128,7 @@ class Several:
         ]
         with card("flush"):
             with line("spread").style("padding:16px 20px 0"):
-                text(t("evaluate.several", count=len(contest.contestants), rows=len(contest.rows)), tag="h2")
+                text(t("evaluate.several", count=len(contest.candidates), rows=len(contest.rows)), tag="h2")
                 inner = contest.folder.removeprefix(f"runs/{self.run}/")
                 address = f"/runs/{quote(self.run)}/file/{quote(inner)}/comparison.json"
                 link(t("evaluate.download"), address).props["download"] = f"{self.run}-comparison.json"
@@ -144,7 +144,7 @@ class Several:
         """Every score, one column a model."""
         from sartor.evaluation.verdict_text import number as figure
 
-        contestants = self.contest.contestants
+        contestants = self.contest.candidates
         names = ["loss", *contestants[0]["scores"]]
         head = [(self.t("evaluate.metric"), "wide"), *((str(c["name"]), "num raw") for c in contestants)]
         rows: list[list[Any]] = [
@@ -193,7 +193,7 @@ class Several:
                 text(row[0].get("id", ""), "soft small", tag="span")
             text(f"{t('evaluate.reference')}: {label}", "soft")
             with ui.element("div").classes("chat-cols"):
-                for contestant, one in zip(self.contest.contestants, row, strict=True):
+                for contestant, one in zip(self.contest.candidates, row, strict=True):
                     with ui.element("div"):
                         loss = one.get("loss")
                         figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
@@ -201,16 +201,16 @@ class Several:
                         said(t, str(one.get("predict") or ""), label)
 
 
-def orders(t: Words, contest: Contest) -> dict[str, str]:
+def orders(t: Words, contest: SavedComparison) -> dict[str, str]:
     """`number name way` → what the list is sorted by: a score of one of the models."""
     found = {"row": t("evaluate.by_row")}
-    for number, contestant in enumerate(contest.contestants):
+    for number, contestant in enumerate(contest.candidates):
         names = [
             n for n in (contest.rows[0][number].get("scores") or {}) if n in (contest.metric, "rouge-l.char", "chrf")
         ]
         for name in (["loss"] if isinstance(contest.rows[0][number].get("loss"), float) else []) + names:
             for way, sign in (("up", "↑"), ("down", "↓")):
-                found[f"{number} {name} {way}"] = html.unescape(plain(f"{contestant['name']}: {name} {sign}"))
+                found[f"{number} {name} {way}"] = html.unescape(visible(f"{contestant['name']}: {name} {sign}"))
     return found
 
 

@@ -18,33 +18,46 @@ from sartor.base import i18n
 from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.data.dataset_info import read_registry
-from sartor.data.import_file import Imported, Understood, inspect_file
+from sartor.data.import_file import FileInspection, ImportResult, inspect_file
 from sartor.data.load import columns_of, raw_rows
 from sartor.data.sources import csv, tsv
-from sartor.web.components import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
+from sartor.web.components import (
+    button,
+    card,
+    empty,
+    heading,
+    line,
+    link,
+    page_frame,
+    run_in_thread,
+    show_error,
+    size,
+    table,
+    text,
+)
 from sartor.web.i18n import Words
-from sartor.web.workspace import Desk, dataset_name, readable
+from sartor.web.workspace import Workspace, dataset_name, readable
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
 DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in csv.DELIMITERS}
 FIELDS = ("question", "answer", "input", "system")
 
 
-def add_to(desk: Desk) -> None:
+def add_to(desk: Workspace) -> None:
     @ui.page("/data")
     def page(request: Request) -> None:
-        with framed(request, "data") as t:
+        with page_frame(request, "data") as t:
             heading(t("data.title"), t("data.lead"))
-            importing = Importing(desk, t)
+            importing = ImportView(desk, t)
             importing.draw()
             importing.listed = ui.element("div")
             importing.list_datasets()
 
 
-class Importing:
+class ImportView:
     """One file on its way to a dataset: what is chosen and typed, redrawn when it changes."""
 
-    def __init__(self, desk: Desk, t: Words) -> None:
+    def __init__(self, desk: Workspace, t: Words) -> None:
         self.desk, self.t = desk, t
         self.file: str | None = None
         self.encoding: str | None = None
@@ -84,7 +97,7 @@ class Importing:
             return
         self.preview.clear()
         with self.preview:
-            trouble(self.t, DataError(str(answer.get("error", "")), answer.get("where", ""), answer.get("fix", "")))
+            show_error(self.t, DataError(str(answer.get("error", "")), answer.get("where", ""), answer.get("fix", "")))
 
     async def _pasted(self, words: str) -> None:
         """Keep what was pasted as a file of its own, and read it like any other."""
@@ -106,11 +119,11 @@ class Importing:
 
     async def redraw(self) -> None:
         """Read the file as it is asked now, and draw what came of it."""
-        outcome = await aside(self._inspect)
+        outcome = await run_in_thread(self._inspect)
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
-                trouble(self.t, outcome)
+                show_error(self.t, outcome)
                 rows = self._rows_despite()
                 names = columns_of(rows)
                 self._choices(None, names)
@@ -121,22 +134,25 @@ class Importing:
                 self._sample(outcome.columns, outcome.mapping, outcome.sample)
                 self._finish()
 
-    def _inspect(self) -> Understood:
+    def _inspect(self) -> FileInspection:
         return inspect_file(
-            self.desk.inside(self.file or ""), encoding=self.encoding, columns=self.columns, delimiter=self.delimiter
+            self.desk.resolve_inside(self.file or ""),
+            encoding=self.encoding,
+            columns=self.columns,
+            delimiter=self.delimiter,
         )
 
     def _rows_despite(self) -> list[Mapping[str, Any]]:
         """The first rows of a file that cannot be understood, up to where it cannot be read."""
         found: list[Mapping[str, Any]] = []
         with contextlib.suppress(SartorError):
-            path = self.desk.inside(self.file or "")
+            path = self.desk.resolve_inside(self.file or "")
             for row in islice(raw_rows(path, self.encoding, self.delimiter), 50):
                 if isinstance(row.value, dict):
                     found.append(row.value)
         return found
 
-    def _understood(self, found: Understood) -> None:
+    def _understood(self, found: FileInspection) -> None:
         t = self.t
         parts = [t("data.encoding_is", encoding=found.encoding, how=found.how)] if found.encoding else []
         parts.append(t("data.rows_n", count=found.rows))
@@ -147,7 +163,7 @@ class Importing:
         with ui.element("div").classes("notice good-n"):
             text(" · ".join(parts))
 
-    def _choices(self, found: Understood | None, names: list[str]) -> None:
+    def _choices(self, found: FileInspection | None, names: list[str]) -> None:
         t = self.t
         with ui.element("div").classes("fields"):
             known = {None: t("data.detect")} | {name: name for name in ENCODINGS}
@@ -178,7 +194,7 @@ class Importing:
         suffixes = (*csv.SUFFIXES, *tsv.SUFFIXES)
         return any(suffix.lower() in suffixes for suffix in PurePath(self.file or "").suffixes)
 
-    def _delimiter_choice(self, found: Understood | None) -> None:
+    def _delimiter_choice(self, found: FileInspection | None) -> None:
         t = self.t
         known: dict[str | None, str] = {None: t("data.detect")}
         if found and found.delimiter and not self.delimiter:
@@ -224,17 +240,17 @@ class Importing:
             button(self.t("data.import"), self._import, "main")
 
     async def _import(self) -> None:
-        outcome = await aside(self._imported)
+        outcome = await run_in_thread(self._imported)
         self.list_datasets()
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
-                trouble(self.t, outcome)
+                show_error(self.t, outcome)
                 button(self.t("data.again"), self.redraw)
                 return
             ledger = outcome.loaded.ledger
             with ui.element("div").classes("notice good-n"):
-                said = {"name": self.name, "learned": ledger.learned, "read": ledger.read}
+                said = {"name": self.name, "learned": ledger.training, "read": ledger.read}
                 text(self.t("data.imported", **said), tag="b")
                 if ledger.skipped:
                     text(self.t("data.skipped_n", count=len(ledger.skipped)))
@@ -250,9 +266,9 @@ class Importing:
             with self.listed:
                 datasets(self.desk, self.t)
 
-    def _imported(self) -> Imported:
+    def _imported(self) -> ImportResult:
         return api.import_file(
-            self.desk.inside(self.file or ""),
+            self.desk.resolve_inside(self.file or ""),
             self.name,
             dataset_dir=self.desk.data,
             encoding=self.encoding,
@@ -260,7 +276,7 @@ class Importing:
             delimiter=self.delimiter,
         )
 
-    def _skipped(self, done: Imported) -> None:
+    def _skipped(self, done: ImportResult) -> None:
         """The rows that could not be taken, each with a way to mend it into a new version."""
         t = self.t
         rows: list[list[Any]] = []
@@ -313,7 +329,7 @@ def pasted_suffix(words: str) -> str:
     return ".csv"
 
 
-def _raw_row(found: Understood, number: int) -> dict[str, Any]:
+def _raw_row(found: FileInspection, number: int) -> dict[str, Any]:
     for raw in raw_rows(found.path, found.encoding or None, found.delimiter):
         if raw.row == number and isinstance(raw.value, dict):
             return raw.value
@@ -324,14 +340,14 @@ def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
 
 
-def datasets(desk: Desk, t: Words) -> None:
+def datasets(desk: Workspace, t: Words) -> None:
     """The registry as a list."""
     with card("flush"):
         try:
             entries = dict(read_registry(desk.data).entries)
         except DataError as error:
             if (desk.data / "dataset_info.json").exists():
-                trouble(t, error)
+                show_error(t, error)
                 return
             entries = {}
         if not entries:

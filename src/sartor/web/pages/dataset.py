@@ -15,17 +15,30 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.types import Skipped
 from sartor.data.dataset_info import REGISTRY, read_registry
 from sartor.data.load import Loaded
-from sartor.web.cache import Shelf, find, turns
-from sartor.web.components import aside, button, card, empty, facts, framed, heading, line, link, table, text, trouble
+from sartor.web.cache import Cache, find, turns
+from sartor.web.components import (
+    button,
+    card,
+    empty,
+    facts,
+    heading,
+    line,
+    link,
+    page_frame,
+    run_in_thread,
+    show_error,
+    table,
+    text,
+)
 from sartor.web.i18n import Words
-from sartor.web.pages.labels import Labels
-from sartor.web.pages.lint import Linting
-from sartor.web.pages.registry_entry import Entry
-from sartor.web.virtual_list import Rows
-from sartor.web.workspace import Desk
+from sartor.web.pages.labels import LabelsView
+from sartor.web.pages.lint import LintView
+from sartor.web.pages.registry_entry import EntryEditor
+from sartor.web.virtual_list import VirtualList
+from sartor.web.workspace import Workspace
 
 VIEWS = ("rows", "labels", "check", "entry")
-MOST_SKIPPED = 200
+MAX_SKIPPED = 200
 FIELD_OF = {
     "human": "question",
     "user": "question",
@@ -39,16 +52,16 @@ FIELD_OF = {
 """Who speaks, or the column, as the page calls it."""
 
 
-def add_to(desk: Desk) -> None:
-    shelf = Shelf(desk)
+def add_to(desk: Workspace) -> None:
+    shelf = Cache(desk)
 
     @ui.page("/dataset/{name}", response_timeout=30)
     async def page(request: Request, name: str, view: str = "rows", row: int = 0) -> None:
-        with framed(request, "data", name) as t:
+        with page_frame(request, "data", name) as t:
             title = line("spread")
             with title:
                 heading(name)
-            if not await aside(partial(known, desk, name)):
+            if not await run_in_thread(partial(known, desk, name)):
                 with card(), empty(t("dataset.gone"), t("dataset.gone_next")):
                     link(t("nav.data"), "/data", "btn main")
                 return
@@ -60,13 +73,13 @@ def add_to(desk: Desk) -> None:
 
             async def fill() -> None:
                 """After the page is there: a large file takes its time."""
-                loaded = await aside(partial(shelf.dataset, name))
+                loaded = await run_in_thread(partial(shelf.dataset, name))
                 place.clear()
                 with place:
                     if isinstance(loaded, SartorError):
-                        trouble(t, loaded)
+                        show_error(t, loaded)
                         if isinstance(loaded, DataError):
-                            Entry(desk, t, name).draw()
+                            EntryEditor(desk, t, name).draw()
                         return
                     await _view(desk, shelf, t, name, loaded, view, row)
                 with title:
@@ -75,7 +88,7 @@ def add_to(desk: Desk) -> None:
             ui.timer(0.01, fill, once=True)
 
 
-def known(desk: Desk, name: str) -> bool:
+def known(desk: Workspace, name: str) -> bool:
     """Whether there is such a dataset; a registry that cannot be read may hold it."""
     try:
         return name in read_registry(desk.data).entries
@@ -83,16 +96,16 @@ def known(desk: Desk, name: str) -> bool:
         return (desk.data / REGISTRY).exists()
 
 
-async def _view(desk: Desk, shelf: Shelf, t: Words, name: str, loaded: Loaded, view: str, row: int) -> None:
+async def _view(desk: Workspace, shelf: Cache, t: Words, name: str, loaded: Loaded, view: str, row: int) -> None:
     match view:
         case "labels":
-            await Labels(shelf, t, loaded, row).draw()
+            await LabelsView(shelf, t, loaded, row).draw()
         case "check":
-            Linting(desk, shelf, t, name, loaded).draw()
+            LintView(desk, shelf, t, name, loaded).draw()
         case "entry":
-            Entry(desk, t, name).draw()
+            EntryEditor(desk, t, name).draw()
         case _:
-            Browsing(desk, t, name, loaded).draw()
+            DatasetView(desk, t, name, loaded).draw()
 
 
 def _tabs(t: Words, name: str, here: str) -> None:
@@ -103,10 +116,10 @@ def _tabs(t: Words, name: str, here: str) -> None:
                 made.props("aria-current=page")
 
 
-class Browsing:
+class DatasetView:
     """The ledger, and all rows: searched, scrolled, opened, changed or dropped, and kept as a new version."""
 
-    def __init__(self, desk: Desk, t: Words, name: str, loaded: Loaded) -> None:
+    def __init__(self, desk: Workspace, t: Words, name: str, loaded: Loaded) -> None:
         self.desk, self.t, self.name, self.loaded = desk, t, name, loaded
         self.found = find(loaded, "")
         self.changes: dict[str, Any] = {}
@@ -122,7 +135,7 @@ class Browsing:
                 self.count = text("", "soft num")
             if not self.loaded.examples:
                 empty(self.t("dataset.no_rows"), self.t("dataset.no_rows_next"))
-            self.rows = Rows(len(self.found), self._row)
+            self.rows = VirtualList(len(self.found), self._row)
         self._counted()
 
     def _counted(self) -> None:
@@ -131,7 +144,7 @@ class Browsing:
         )
 
     async def _search(self, event: Any) -> None:
-        found = await aside(partial(find, self.loaded, event.value or ""))
+        found = await run_in_thread(partial(find, self.loaded, event.value or ""))
         if not isinstance(found, SartorError):
             self.found = found
             self.rows.reset(len(found))
@@ -157,7 +170,7 @@ class Browsing:
             facts(
                 [
                     (t("dataset.read"), f"{ledger.read:,}"),
-                    (t("dataset.usable"), f"{ledger.learned:,}"),
+                    (t("dataset.usable"), f"{ledger.training:,}"),
                     (t("dataset.skipped"), f"{len(ledger.skipped):,}"),
                     (t("dataset.left_out"), f"{ledger.left_out:,}"),
                     (t("data.encoding"), ", ".join(dict.fromkeys(str(f.encoding or "–") for f in self.loaded.files))),
@@ -182,15 +195,15 @@ class Browsing:
                 i18n.text(s.code, "fix", s.params, t.lang),
                 partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet"),
             ]
-            for s in rows[:MOST_SKIPPED]
+            for s in rows[:MAX_SKIPPED]
         ]
         table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], lines)
 
     async def open(self, row_id: str, index: int | None) -> None:
         """A row in a window: as it is read, and its texts to change."""
-        stand = await aside(partial(api.rows_as_they_stand, self.name, self.desk.data))
+        stand = await run_in_thread(partial(api.read_rows, self.name, self.desk.data))
         if isinstance(stand, SartorError):
-            trouble(self.t, stand)
+            show_error(self.t, stand)
             return
         raw = self.changes.get(row_id) or next((value for origin, value in stand if origin.id == row_id), None)
         with self.pending, ui.dialog() as dialog:
@@ -243,10 +256,10 @@ class Browsing:
             button(self.t("dataset.save_version"), self._save, "main")
 
     async def _save(self) -> None:
-        new = await aside(partial(api.save_version, self.name, self.desk.data, changes=dict(self.changes)))
+        new = await run_in_thread(partial(api.save_version, self.name, self.desk.data, changes=dict(self.changes)))
         if isinstance(new, SartorError):
             with self.pending:
-                trouble(self.t, new)
+                show_error(self.t, new)
             return
         ui.navigate.to(f"/dataset/{quote(new)}")
 

@@ -13,32 +13,32 @@ from nicegui import ui
 from sartor import api
 from sartor.base.errors import SartorError
 from sartor.data.dataset_info import read_registry
-from sartor.web.components import aside, button, card, empty, framed, heading, line, link, text, trouble
+from sartor.web.components import button, card, empty, heading, line, link, page_frame, run_in_thread, show_error, text
 from sartor.web.i18n import Words
 from sartor.web.jobs import Job, Jobs
 from sartor.web.pages import comparison, verdict
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 EVERY_S = 0.7
 
 
-def add_to(desk: Desk, jobs: Jobs) -> None:
+def add_to(desk: Workspace, jobs: Jobs) -> None:
     @ui.page("/evaluate", response_timeout=30)
     async def page(request: Request, run: str = "", against: str | None = None) -> None:
-        with framed(request, "evaluate") as t:
+        with page_frame(request, "evaluate") as t:
             heading(t("evaluate.title"), t("evaluate.lead"))
-            found = await aside(partial(api.runs, desk.runs))
+            found = await run_in_thread(partial(api.runs, desk.runs))
             names = [] if isinstance(found, SartorError) else [r.name for r in found if r.state == "finished"]
             if not names:
                 with card(), empty(t("evaluate.none"), t("evaluate.none_next")):
                     link(t("nav.runs"), "/runs", "btn main")
                 return
-            await aside(verdict.metric_names)
-            await Evaluating(desk, jobs, t, names, run if run in names else names[0], against).draw()
+            await run_in_thread(verdict.metric_names)
+            await EvaluateView(desk, jobs, t, names, run if run in names else names[0], against).draw()
 
 
 @dataclass(slots=True)
-class Choice:
+class EvaluationChoice:
     """What is measured. Nothing in `against` and `datasets`: the run against its base, on the rows it held out."""
 
     run: str
@@ -83,23 +83,23 @@ class Choice:
         return job.run == self.run and job.kind in ("compare", "contest") and same
 
 
-def last_choice(jobs: Jobs, run: str) -> Choice:
+def last_choice(jobs: Jobs, run: str) -> EvaluationChoice:
     """What was measured last, so that a reload shows it."""
     for job in reversed(jobs.all()):
         if job.run == run and job.kind in ("compare", "contest"):
-            return Choice(run, **(job.arguments.get("choice") or {}))
-    return Choice(run)
+            return EvaluationChoice(run, **(job.arguments.get("choice") or {}))
+    return EvaluationChoice(run)
 
 
-class Evaluating:
+class EvaluateView:
     """One run under judgement."""
 
-    def __init__(self, desk: Desk, jobs: Jobs, t: Words, names: list[str], run: str, against: str | None) -> None:
+    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, names: list[str], run: str, against: str | None) -> None:
         self.desk, self.jobs, self.t, self.names = desk, jobs, t, names
         self.choice = last_choice(jobs, run)
         if against is not None:
             known = comparison.things(desk, run, names)
-            self.choice = Choice(run, [thing for thing in against.split(",") if thing in known])
+            self.choice = EvaluationChoice(run, [thing for thing in against.split(",") if thing in known])
         self.seen: Any = None
 
     async def draw(self) -> None:
@@ -211,23 +211,23 @@ class Evaluating:
                     ui.element("div").style(f"width:{100 * done / total if total else 0:.0f}%")
             elif state == "failed" and job:
                 ended = job.read("ended.json") or {"what": job.log(2000)}
-                trouble(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
 
     async def _draw_outcome(self, done: Job | None) -> None:
         t, run = self.t, self.choice.run
         found: Any
         if self.choice.things:
-            found = await aside(partial(comparison.read, self.desk, done)) if done else None
+            found = await run_in_thread(partial(comparison.read, self.desk, done)) if done else None
         else:
-            found = await aside(partial(verdict.read, self.desk, run, t.lang))
+            found = await run_in_thread(partial(verdict.read, self.desk, run, t.lang))
         self.out.clear()
         with self.out:
             if isinstance(found, SartorError):
-                trouble(t, found)
-            elif isinstance(found, comparison.Contest):
-                comparison.Several(t, run, found).draw()
+                show_error(t, found)
+            elif isinstance(found, comparison.SavedComparison):
+                comparison.ComparisonView(t, run, found).draw()
             elif found is not None:
-                verdict.Judged(t, run, found).draw()
+                verdict.VerdictView(t, run, found).draw()
             else:
                 with card():
                     empty(t("evaluate.not_yet"), t("evaluate.not_yet_next"))

@@ -17,10 +17,23 @@ from nicegui import app, ui
 
 from sartor import api
 from sartor.base.errors import SartorError
-from sartor.web.components import aside, button, card, empty, framed, heading, line, link, size, table, text, trouble
+from sartor.web.components import (
+    button,
+    card,
+    empty,
+    heading,
+    line,
+    link,
+    page_frame,
+    run_in_thread,
+    show_error,
+    size,
+    table,
+    text,
+)
 from sartor.web.i18n import Words
 from sartor.web.jobs import Job, Jobs
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 from sartor.web.zip_stream import zipped
 
 EVERY_S = 1.0
@@ -34,26 +47,26 @@ NUMBERS = {
 """The number formats of a form, the first as it opens. float16 rounds eight times finer than bfloat16."""
 
 
-def add_to(desk: Desk, jobs: Jobs) -> None:
+def add_to(desk: Workspace, jobs: Jobs) -> None:
     exports = desk.folder / "exports"
 
     @ui.page("/home", response_timeout=30)
     async def page(request: Request, run: str = "") -> None:
-        with framed(request, "home") as t:
+        with page_frame(request, "home") as t:
             heading(t("home.title"), t("home.lead"))
-            found = await aside(partial(api.runs, desk.runs))
+            found = await run_in_thread(partial(api.runs, desk.runs))
             names = [] if isinstance(found, SartorError) else [r.name for r in found if r.state == "finished"]
             if not names:
                 with card(), empty(t("evaluate.none"), t("home.none_next")):
                     link(t("nav.train"), "/train", "btn main")
                 return
-            Taking(jobs, t, names, run if run in names else names[0], exports).draw()
+            ExportView(jobs, t, names, run if run in names else names[0], exports).draw()
 
     @app.get("/exports/{path:path}")
     def file(path: str) -> Response:
         """A file of an export, as a download."""
         try:
-            found = desk.inside(path, exports)
+            found = desk.resolve_inside(path, exports)
         except SartorError:
             return PlainTextResponse("Not here.", 404)
         if not found.is_file():
@@ -64,7 +77,7 @@ def add_to(desk: Desk, jobs: Jobs) -> None:
     def together(name: str) -> Response:
         """All files of an export as one download."""
         try:
-            found = desk.inside(name, exports)
+            found = desk.resolve_inside(name, exports)
         except SartorError:
             return PlainTextResponse("Not here.", 404)
         if found.parent != exports.resolve() or not found.is_dir():
@@ -73,7 +86,7 @@ def add_to(desk: Desk, jobs: Jobs) -> None:
         return StreamingResponse(zipped(found), media_type="application/zip", headers=said)
 
 
-class Taking:
+class ExportView:
     """One run on its way out."""
 
     def __init__(self, jobs: Jobs, t: Words, names: list[str], run: str, exports: Path) -> None:
@@ -183,7 +196,7 @@ class Taking:
             text(t("home.lies", folder=f"exports/{self._folder()}"), "soft small")
         else:
             said = ended.get("what") or job.log(2000)
-            trouble(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+            show_error(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
 
 
 def agreement(t: Words, check: Mapping[str, Any]) -> str:
@@ -193,7 +206,7 @@ def agreement(t: Words, check: Mapping[str, Any]) -> str:
         form=check["form"],
         share=f"{check['agreement']:.1%}",
         positions=check["positions"],
-        least=f"{check['least']:.0%}",
+        least=f"{check['min_agreement']:.0%}",
         largest=f"{check['largest']:.4f}",
         limit=f"{check['limit']:g}",
     )

@@ -16,28 +16,41 @@ from nicegui import ui
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.data.dataset_info import read_registry
 from sartor.qa_generation.documents import READERS
-from sartor.web.components import aside, button, card, empty, facts, framed, heading, line, link, number, text, trouble
+from sartor.web.components import (
+    button,
+    card,
+    empty,
+    facts,
+    heading,
+    line,
+    link,
+    number,
+    page_frame,
+    run_in_thread,
+    show_error,
+    text,
+)
 from sartor.web.endpoints import key_of
 from sartor.web.generated_pairs import Pair, estimate, keep, read, save
 from sartor.web.i18n import Words
 from sartor.web.jobs import Job, Jobs
 from sartor.web.run_monitor import duration
-from sartor.web.workspace import Desk, dataset_name, plain
+from sartor.web.workspace import Workspace, dataset_name, visible
 
 EVERY_S = 0.7
 AT_ONCE = 20
 
 
-def add_to(desk: Desk, jobs: Jobs) -> None:
+def add_to(desk: Workspace, jobs: Jobs) -> None:
     @ui.page("/generate", response_timeout=30)
     async def page(request: Request, name: str = "") -> None:
-        with framed(request, "data", "") as t:
+        with page_frame(request, "data", "") as t:
             heading(t("generate.title"), t("generate.lead"))
-            await Generating(desk, jobs, t, name).draw()
+            await GenerateView(desk, jobs, t, name).draw()
 
 
 @dataclass(slots=True)
-class Asked:
+class GenerateForm:
     """What a person chose; the arguments of `api.generate` but for the key itself."""
 
     documents: list[str] = field(default_factory=list)
@@ -58,11 +71,11 @@ class Asked:
     max_cost: float = 0.0
     consent: bool = False
 
-    def arguments(self, desk: Desk) -> dict[str, Any]:
+    def arguments(self, desk: Workspace) -> dict[str, Any]:
         """As the job wants them. Raises: ConfigError, DataError for what cannot be used or was not agreed to."""
         if not self.documents:
             raise DataError("No document is chosen.", "documents", "Bring a file, or choose one.")
-        documents = [str(desk.inside(document)) for document in self.documents]
+        documents = [str(desk.resolve_inside(document)) for document in self.documents]
         found: dict[str, Any] = {
             "documents": documents,
             "name": self.name,
@@ -89,13 +102,13 @@ class Asked:
         }
 
 
-class Generating:
+class GenerateView:
     """Documents on their way to a dataset. What runs, and what came of it, is read from the newest job of the name."""
 
-    def __init__(self, desk: Desk, jobs: Jobs, t: Words, name: str) -> None:
+    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, name: str) -> None:
         self.desk, self.jobs, self.t = desk, jobs, t
         last = next((job.run for job in reversed(jobs.all()) if job.kind == "generate"), "")
-        self.asked = Asked(name=name or last)
+        self.asked = GenerateForm(name=name or last)
         self.seen: Any = None
         self.pairs: list[Pair] = []
         self.shown = AT_ONCE
@@ -229,12 +242,12 @@ class Generating:
         self.said.clear()
         if error:
             with self.said:
-                trouble(self.t, error)
+                show_error(self.t, error)
 
     async def _estimate(self) -> None:
         """How much would be asked, at which price, before anything is."""
         t = self.t
-        found = await aside(lambda: estimate(self.asked.arguments(self.desk)))
+        found = await run_in_thread(lambda: estimate(self.asked.arguments(self.desk)))
         self._tell(found if isinstance(found, SartorError) else None)
         if isinstance(found, SartorError):
             return
@@ -242,14 +255,14 @@ class Generating:
             pairs: list[tuple[str, object]] = [
                 (t("generate.passages"), number(found["passages"])),
                 (t("generate.calls"), number(found["calls"])),
-                (t("generate.tokens_in"), number(found["most_tokens_in"])),
-                (t("generate.tokens_out"), number(found["most_tokens_out"])),
+                (t("generate.tokens_in"), number(found["max_tokens_in"])),
+                (t("generate.tokens_out"), number(found["max_tokens_out"])),
                 (t("train.takes"), "≈ " + duration(found["seconds"])),
             ]
             if self.asked.remote:
                 pairs += [
-                    (t("generate.money"), f"{found['money']:.2f}"),
-                    (t("generate.most_money"), f"{found['most_money']:.2f}"),
+                    (t("generate.money"), f"{found['cost']:.2f}"),
+                    (t("generate.most_money"), f"{found['max_cost']:.2f}"),
                 ]
             facts(pairs)
             if found["reused"]:
@@ -259,7 +272,7 @@ class Generating:
         job = self._job()
         if job and job.state() in ("waiting", "running"):
             return
-        found = await aside(lambda: self.asked.arguments(self.desk))
+        found = await run_in_thread(lambda: self.asked.arguments(self.desk))
         if not isinstance(found, SartorError) and self.asked.name:
             self._tell(None)
             self.jobs.add("generate", self.asked.name, **found)
@@ -299,7 +312,7 @@ class Generating:
                 self._so_far(job, total - done if total else None, total)
             elif job and state in ("failed", "stopped"):
                 ended = job.read("ended.json") or {"what": job.log(2000) or t("state.stopped")}
-                trouble(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
                 text(t("generate.again"), "soft small")
 
     def _so_far(self, job: Job, left: int | None, total: int | None) -> None:
@@ -328,9 +341,9 @@ class Generating:
                 with line("spread"):
                     self.count = text("", tag="h2")
                     button(t("generate.register"), partial(self._register, job), "main")
-                for reason, count in told.get("refused", {}).items():
+                for reason, count in told.get("rejected", {}).items():
                     text(f"{count} × {t.get(f'generate.refused_{reason}', reason)}", "soft small num")
-                if told.get("stopped") in ("asked", "cap", "endpoint"):
+                if told.get("stopped") in ("requested", "cap", "endpoint"):
                     text(t(f"generate.stopped_{told['stopped']}"), "notice warn-n small")
                 if told.get("spent"):
                     text(t("generate.spent", money=f"{told['spent']:.4f}"), "soft small num")
@@ -389,11 +402,11 @@ class Generating:
 
     async def _register(self, job: Job) -> None:
         """Write what is taken as a dataset; what a person has changed counts."""
-        outcome = await aside(partial(keep, self.pairs, job.run, self.desk.data))
+        outcome = await run_in_thread(partial(keep, self.pairs, job.run, self.desk.data))
         self.kept.clear()
         with self.kept:
             if isinstance(outcome, SartorError):
-                trouble(self.t, outcome)
+                show_error(self.t, outcome)
                 return
             with ui.element("div").classes("notice good-n row-line spread"):
                 text(self.t("generate.registered", name=job.run, count=outcome))
@@ -414,4 +427,4 @@ def marked(passage: str, spans: Sequence[tuple[int, int]]) -> str:
 
 
 def _text(words: str) -> str:
-    return html.escape(plain(words))
+    return html.escape(visible(words))

@@ -12,18 +12,18 @@ from sartor.base import i18n
 from sartor.base.errors import SartorError
 from sartor.base.types import Example
 from sartor.data.load import Loaded
-from sartor.prompt.label_view import Drawing, Piece, Shown, draw
+from sartor.prompt.label_view import LabelView, Piece, RenderedText, label_view
 from sartor.prompt.template import template_names
-from sartor.web.cache import Shelf
-from sartor.web.components import aside, button, card, empty, facts, line, text, trouble
+from sartor.web.cache import Cache
+from sartor.web.components import button, card, empty, facts, line, run_in_thread, show_error, text
 from sartor.web.i18n import Words
-from sartor.web.workspace import plain
+from sartor.web.workspace import visible
 
 
-class Labels:
+class LabelsView:
     """One row, drawn by the encoder that training uses."""
 
-    def __init__(self, shelf: Shelf, t: Words, loaded: Loaded, row: int) -> None:
+    def __init__(self, shelf: Cache, t: Words, loaded: Loaded, row: int) -> None:
         self.shelf, self.t, self.loaded = shelf, t, loaded
         self.model, self.template = "smollm2-135m", None
         self.at = next((i for i, e in enumerate(loaded.examples) if e.origin.row == row), 0)
@@ -70,28 +70,28 @@ class Labels:
     async def _redraw(self) -> None:
         example: Example = self.loaded.examples[self.at]
         self.place.set_content(f"{self.at + 1:,} / {len(self.loaded.examples):,}")
-        shown = await aside(lambda: draw(example, self.shelf.encoder(self.model, self.template)))
+        shown = await run_in_thread(lambda: label_view(example, self.shelf.encoder(self.model, self.template)))
         self.drawn.clear()
         with self.drawn:
             if isinstance(shown, SartorError):
-                trouble(self.t, shown)
+                show_error(self.t, shown)
             else:
                 self._shown(shown)
 
-    def _shown(self, shown: Shown) -> None:
+    def _shown(self, shown: LabelView) -> None:
         t = self.t
-        for drawing in shown.drawings:
-            share = f"{drawing.learned / max(1, drawing.tokens):.0%}"
+        for drawing in shown.renderings:
+            share = f"{drawing.label_tokens / max(1, drawing.tokens):.0%}"
             facts(
                 [
                     (t("dataset.tokens"), f"{drawing.tokens:,}"),
-                    (t("dataset.learned"), f"{drawing.learned:,}"),
+                    (t("dataset.learned"), f"{drawing.label_tokens:,}"),
                     (t("dataset.share"), share),
                 ]
             )
             if drawing.title:
                 text(drawing.title, tag="h2")
-            ui.html(coloured(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
+            ui.html(colored(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
             found = shown.skipped
             said = [i18n.text(found.code, part, found.params, t.lang) for part in ("reason", "fix")]
@@ -100,16 +100,16 @@ class Labels:
             text(t.note(note), "soft small")
 
 
-def coloured(drawing: Drawing) -> str:
+def colored(drawing: RenderedText) -> str:
     """The pieces as spans; every text escaped, every control character visible."""
     spans, shade = [], 0
     for piece in drawing.pieces:
-        shade = 1 - shade if piece.learned else shade
-        spans.append(f'<span class="{_classes(piece, shade)}">{html.escape(plain(piece.text))}</span>')
+        shade = 1 - shade if piece.trained else shade
+        spans.append(f'<span class="{_classes(piece, shade)}">{html.escape(visible(piece.text))}</span>')
     return "".join(spans)
 
 
 def _classes(piece: Piece, shade: int) -> str:
-    names = ["tok", f"l{shade}" if piece.learned else "read"]
+    names = ["tok", f"l{shade}" if piece.trained else "read"]
     names += ["ctl"] if piece.control else []
     return " ".join(names if piece.used else [*names, "cut"])

@@ -13,22 +13,22 @@ from sartor import api
 from sartor.base import i18n
 from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
-from sartor.checks import Checked, Finding
+from sartor.checks import CheckResult, Finding
 from sartor.checks.lint_input import length_of
 from sartor.data.load import Loaded
-from sartor.web.cache import Shelf, turns
-from sartor.web.components import aside, button, card, line, link, text, trouble
+from sartor.web.cache import Cache, turns
+from sartor.web.components import button, card, line, link, run_in_thread, show_error, text
 from sartor.web.i18n import Words
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
-MOST_EACH = 20
+MAX_PER_CODE = 20
 SIGN = {"error": "no", "warning": "wait", "note": "run"}
 
 
-class Linting:
+class LintView:
     """A check of the dataset with a model's tokenizer, started by a press."""
 
-    def __init__(self, desk: Desk, shelf: Shelf, t: Words, name: str, loaded: Loaded) -> None:
+    def __init__(self, desk: Workspace, shelf: Cache, t: Words, name: str, loaded: Loaded) -> None:
         self.desk, self.shelf, self.t, self.name, self.loaded = desk, shelf, t, name, loaded
         self.model, self.cutoff = "smollm2-135m", 2048
 
@@ -57,18 +57,18 @@ class Linting:
         self.out.clear()
         with self.out:
             ui.spinner(size="1.6em")
-        outcome = await aside(self._work)
+        outcome = await run_in_thread(self._work)
         self.out.clear()
         with self.out:
             if isinstance(outcome, SartorError):
-                trouble(self.t, outcome)
+                show_error(self.t, outcome)
                 return
             checked, lengths = outcome
             self._findings(checked)
             histogram(self.t, lengths, self.cutoff)
 
-    def _work(self) -> tuple[Checked, list[int]]:
-        config = RunConfig.of(
+    def _work(self) -> tuple[CheckResult, list[int]]:
+        config = RunConfig.from_dict(
             {
                 "model_name_or_path": self.model,
                 "dataset": self.name,
@@ -76,12 +76,12 @@ class Linting:
                 "dataset_dir": str(self.desk.data),
             }
         )
-        checked = api.check(self.name, config).checked
+        checked = api.check(self.name, config).result
         encoded = self.shelf.encoder(self.model, None).encode_all(self.loaded.examples)
         longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
         return checked, [length_of(row) for row in encoded.encoded] + longer
 
-    def _findings(self, checked: Checked) -> None:
+    def _findings(self, checked: CheckResult) -> None:
         t = self.t
         if not checked.findings:
             text(t("dataset.nothing_found", rows=checked.rows), "notice good-n")
@@ -96,10 +96,10 @@ class Linting:
                     text(t(f"dataset.severity_{first.severity}"), f"pill {SIGN[first.severity]}", tag="span")
                     text(f"{len(found)} × {what}", tag="span")
                 text(i18n.text(code, "fix", first.params, t.lang), "small")
-                for finding in found[:MOST_EACH]:
+                for finding in found[:MAX_PER_CODE]:
                     self._finding(finding)
-                if len(found) > MOST_EACH:
-                    text(t("dataset.more", count=len(found) - MOST_EACH), "soft small")
+                if len(found) > MAX_PER_CODE:
+                    text(t("dataset.more", count=len(found) - MAX_PER_CODE), "soft small")
 
     def _finding(self, finding: Finding) -> None:
         if finding.origin is None:

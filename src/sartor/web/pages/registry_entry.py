@@ -11,9 +11,9 @@ from nicegui import ui
 
 from sartor.base.errors import DataError, SartorError
 from sartor.data.dataset_info import COLUMNS, FORMATTINGS, OPENAI_TAGS, TAGS, parse_entry, read_registry, write_entry
-from sartor.web.components import button, card, line, text, trouble
+from sartor.web.components import button, card, line, show_error, text
 from sartor.web.i18n import Words
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 GENERAL = ("file_name", "formatting", "encoding", "ranking", "split", "subset", "num_samples")
 MEDIA = ("images", "videos", "audios")
@@ -45,7 +45,7 @@ def with_value(entry: Mapping[str, Any], place: tuple[str, ...], value: Any) -> 
     return {**entry, key: value}
 
 
-def parsed(desk: Desk, name: str, shown: str) -> dict[str, Any]:
+def parsed(desk: Workspace, name: str, shown: str) -> dict[str, Any]:
     """The entry that a person typed. Raises: DataError for broken JSON, a bad entry, a file outside of the folder."""
     try:
         entry = json.loads(shown or "")
@@ -53,14 +53,14 @@ def parsed(desk: Desk, name: str, shown: str) -> dict[str, Any]:
         raise DataError(f"The JSON is broken: {error}.", name, "Mend that place.") from None
     parse_entry(name, entry, desk.data / "dataset_info.json")
     if entry.get("file_name"):
-        desk.inside(str(entry["file_name"]), desk.data)
+        desk.resolve_inside(str(entry["file_name"]), desk.data)
     return dict(entry)
 
 
-class Entry:
+class EntryEditor:
     """`asked` is the truth as far as it is JSON; boxes and JSON show it, and each changes it."""
 
-    def __init__(self, desk: Desk, t: Words, name: str) -> None:
+    def __init__(self, desk: Workspace, t: Words, name: str) -> None:
         self.desk, self.t, self.name = desk, t, name
         self.asked: dict[str, Any] = {}
         self.boxes: dict[tuple[str, ...], Any] = {}
@@ -159,7 +159,7 @@ class Entry:
                 work()
                 text(good, "good")
             except SartorError as error:
-                trouble(self.t, error)
+                show_error(self.t, error)
 
     def _check(self) -> None:
         self._tell(lambda: parsed(self.desk, self.name, self.json.value), self.t("dataset.entry_good"))

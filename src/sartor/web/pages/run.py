@@ -20,54 +20,54 @@ from sartor.base.files import move_to_trash
 from sartor.base.rundir import RunDir
 from sartor.web.chart_options import Curve, chart
 from sartor.web.components import (
-    aside,
     button,
     card,
     empty,
     facts,
-    framed,
     heading,
     line,
     link,
     number,
+    page_frame,
     pill,
-    retell,
+    run_in_thread,
+    set_text,
+    show_error,
     size,
     table,
     text,
-    trouble,
 )
 from sartor.web.form import parse_yaml
 from sartor.web.i18n import Words
 from sartor.web.jobs import Jobs
-from sartor.web.run_monitor import Watch, Watches, clock, duration
-from sartor.web.workspace import Desk
+from sartor.web.run_monitor import RunMonitor, RunMonitors, clock, duration
+from sartor.web.workspace import Workspace
 
 EVERY_S = 1.0
 SMALL_POINTS = 400
 SMALL = ("learning_rate", "grad_norm", "speed", "memory_bytes")
 
 
-def add_to(desk: Desk, jobs: Jobs, watches: Watches) -> None:
+def add_to(desk: Workspace, jobs: Jobs, watches: RunMonitors) -> None:
     @ui.page("/runs/{name}", response_timeout=30)
     async def page(request: Request, name: str) -> None:
-        with framed(request, "runs", name) as t:
-            run = RunDir(desk.inside(name, desk.runs))
+        with page_frame(request, "runs", name) as t:
+            run = RunDir(desk.resolve_inside(name, desk.runs))
             watch = watches.of(run)
-            await aside(watch.refresh)
+            await run_in_thread(watch.refresh)
             if not run.exists() and jobs.of(name) is None:
                 heading(name)
                 with card(), empty(t("runs.gone"), t("runs.gone_next")):
                     link(t("nav.runs"), "/runs", "btn main")
                 return
-            Running(desk, jobs, t, name, run, watch).draw()
+            RunView(desk, jobs, t, name, run, watch).draw()
 
     @app.get("/runs/{name}/file/{path:path}")
     def file(name: str, path: str) -> Response:
         """A file of a run, as a download; nothing of it is run or shown as a page, but for the report."""
         try:
             run = desk.run(name)
-            found = desk.inside(path, run.path)
+            found = desk.resolve_inside(path, run.path)
         except SartorError:
             return PlainTextResponse("Not here.", 404)
         if not found.is_file():
@@ -80,10 +80,10 @@ def add_to(desk: Desk, jobs: Jobs, watches: Watches) -> None:
         return answer
 
 
-class Running:
+class RunView:
     """What the window shows of a run; every second what is new is drawn, from the folder alone."""
 
-    def __init__(self, desk: Desk, jobs: Jobs, t: Words, name: str, run: RunDir, watch: Watch) -> None:
+    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, name: str, run: RunDir, watch: RunMonitor) -> None:
         self.desk, self.jobs, self.t, self.name, self.run, self.watch = desk, jobs, t, name, run, watch
         self.axis, self.smoothing, self.log = "step", 1, False
         self.seen: Any = None
@@ -209,9 +209,9 @@ class Running:
         t, watch = self.t, self.watch
         done, total = (watch.steps[-1] if watch.steps else 0), watch.total_steps
         left = watch.seconds_left() if self.state == "running" else None
-        retell(self.steps, t("runs.steps_of", done=number(done), total=number(total)))
+        set_text(self.steps, t("runs.steps_of", done=number(done), total=number(total)))
         ends = t("runs.until", left=duration(left), end=clock(time.time() + left)) if left is not None else ""
-        retell(self.until, ends)
+        set_text(self.until, ends)
         self.meter.style(f"width:{100 * done / total if total else 0:.1f}%")
         latest = {key: values[-1] if values else None for key, values in watch.curves.items()}
         memory = latest["memory_bytes"]
@@ -233,7 +233,7 @@ class Running:
             with self.figures:
                 self.values = facts([(t(f"runs.{name}"), "–") for name in names])
         for element, value in zip(self.values, told, strict=True):
-            retell(element, value)
+            set_text(element, value)
 
     def _draw_loss(self) -> None:
         t, watch = self.t, self.watch
@@ -241,7 +241,7 @@ class Running:
         if self.smoothing:
             curves.insert(0, Curve(t("runs.unsmoothed"), watch.line("loss", self.axis), faint=True))
         if held_out := watch.held_out(self.axis):
-            curves.append(Curve(t("runs.held_out"), held_out, dots=True, colour=1))
+            curves.append(Curve(t("runs.held_out"), held_out, dots=True, color=1))
         self.loss.options.update(chart(curves, log=self.log))
         self.loss.update()
 
@@ -264,7 +264,7 @@ class Running:
         ended = job.read("ended.json") if job is not None else None
         with self.notice:
             if self.state == "failed" and ended and ended.get("what"):
-                trouble(self.t, SartorError(ended["what"], ended.get("where", ""), ended.get("fix", "")))
+                show_error(self.t, SartorError(ended["what"], ended.get("where", ""), ended.get("fix", "")))
             elif self.state == "failed" and self.watch.last:
                 text(self.watch.last.get("error", ""), "notice bad-n")
             elif self.state == "failed" and job is not None:
@@ -327,7 +327,7 @@ class Running:
         facts(
             [
                 (t("dataset.read"), number(told["read"])),
-                (t("runs.learned_rows"), number(told["learned"])),
+                (t("runs.learned_rows"), number(told["training"])),
                 (t("runs.held_out_rows"), number(told["held_out"])),
                 (t("dataset.left_out"), number(told["left_out"])),
                 (t("dataset.skipped"), number(len(told["skipped"]))),

@@ -14,29 +14,42 @@ from sartor import api
 from sartor.api.list_runs import RunSummary
 from sartor.base.errors import SartorError
 from sartor.web.chart_options import Curve, chart
-from sartor.web.components import aside, card, empty, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.components import (
+    card,
+    empty,
+    heading,
+    line,
+    link,
+    number,
+    page_frame,
+    pill,
+    run_in_thread,
+    show_error,
+    table,
+    text,
+)
 from sartor.web.i18n import Words
 from sartor.web.jobs import Jobs
-from sartor.web.pages.train import Queue
-from sartor.web.run_monitor import Watches, clock
-from sartor.web.workspace import Desk
+from sartor.web.pages.train import QueueView
+from sartor.web.run_monitor import RunMonitors, clock
+from sartor.web.workspace import Workspace
 
 EVERY_S = 3.0
 
 
-def add_to(desk: Desk, jobs: Jobs, watches: Watches) -> None:
+def add_to(desk: Workspace, jobs: Jobs, watches: RunMonitors) -> None:
     @ui.page("/runs", response_timeout=30)
     async def page(request: Request) -> None:
-        with framed(request, "runs") as t:
+        with page_frame(request, "runs") as t:
             heading(t("runs.title"), t("runs.lead"))
-            Queue(jobs, t, ui.element("div")).draw()
-            await Listing(desk, watches, t).draw()
+            QueueView(jobs, t, ui.element("div")).draw()
+            await RunsView(desk, watches, t).draw()
 
 
-class Listing:
+class RunsView:
     """The list, filtered and kept up to date, and the chart of the runs that are ticked."""
 
-    def __init__(self, desk: Desk, watches: Watches, t: Words) -> None:
+    def __init__(self, desk: Workspace, watches: RunMonitors, t: Words) -> None:
         self.desk, self.watches, self.t = desk, watches, t
         self.wanted = ""
         self.ticked: list[str] = []
@@ -60,14 +73,14 @@ class Listing:
         await self._redraw()
 
     async def _redraw(self) -> None:
-        found = await aside(partial(api.runs, self.desk.runs))
+        found = await run_in_thread(partial(api.runs, self.desk.runs))
         if found == self.before:
             return
         self.before = found
         self.listed.clear()
         with self.listed:
             if isinstance(found, SartorError):
-                trouble(self.t, found)
+                show_error(self.t, found)
             elif not found:
                 self.filter.set_visibility(False)
                 with empty(self.t("runs.none"), self.t("runs.none_next")):
@@ -125,9 +138,9 @@ class Listing:
         for place, run in enumerate(self.ticked):
             watch = self.watches.of(self.desk.run(run))
             watch.refresh()
-            curves.append(Curve(run, watch.line("loss", smoothing=1), colour=place))
+            curves.append(Curve(run, watch.line("loss", smoothing=1), color=place))
             label = self.t("runs.held_out_of", run=run)
-            curves.append(Curve(label, watch.held_out("step"), dots=True, colour=place))
+            curves.append(Curve(label, watch.held_out("step"), dots=True, color=place))
         options = chart([c for c in curves if c.points], x_name="")
         if self.chart is None:
             with self.compared, card():

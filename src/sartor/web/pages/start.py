@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import Request
 from nicegui import ui
 
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 
-def add_to(desk: Desk) -> None:
+def add_to(desk: Workspace) -> None:
     @ui.page("/")
     def start(request: Request) -> None:
         ui.navigate.to("/runs" if any(desk.runs.glob("*/config.yaml")) else "/data")

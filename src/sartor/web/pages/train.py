@@ -16,13 +16,26 @@ from sartor.base.files import atomic_write
 from sartor.base.settings import SECTIONS
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
-from sartor.web.components import button, card, facts, framed, heading, line, link, number, pill, table, text, trouble
+from sartor.web.components import (
+    button,
+    card,
+    facts,
+    heading,
+    line,
+    link,
+    number,
+    page_frame,
+    pill,
+    show_error,
+    table,
+    text,
+)
 from sartor.web.form import (
-    BEGINNING,
-    MOST_YAML,
-    USUAL,
+    COMMON,
+    DEFAULTS,
+    MAX_YAML_CHARACTERS,
     Field,
-    allow,
+    check_paths,
     command,
     fields,
     free_name,
@@ -33,20 +46,20 @@ from sartor.web.form import (
 from sartor.web.i18n import Words, explained
 from sartor.web.jobs import Job, Jobs
 from sartor.web.run_monitor import clock, duration
-from sartor.web.workspace import Desk
+from sartor.web.workspace import Workspace
 
 
-def add_to(desk: Desk, jobs: Jobs) -> None:
+def add_to(desk: Workspace, jobs: Jobs) -> None:
     @ui.page("/train")
     def page(request: Request, dataset: str = "", run: str = "") -> None:
-        with framed(request, "train") as t:
+        with page_frame(request, "train") as t:
             heading(t("train.title"), t("train.lead"))
             waiting = ui.element("div")
-            Queue(jobs, t, waiting).draw()
-            Form(desk, jobs, t, _beginning(desk, dataset, run)).draw()
+            QueueView(jobs, t, waiting).draw()
+            TrainForm(desk, jobs, t, _beginning(desk, dataset, run)).draw()
 
 
-def _beginning(desk: Desk, dataset: str, run: str) -> dict[str, Any]:
+def _beginning(desk: Workspace, dataset: str, run: str) -> dict[str, Any]:
     """The settings to begin with: those of a run, or the usual ones on a dataset."""
     if run:
         try:
@@ -58,20 +71,20 @@ def _beginning(desk: Desk, dataset: str, run: str) -> dict[str, Any]:
     chosen = dataset if dataset in names else (names[0] if names else "")
     place = {"dataset_dir": "."} if desk.data == desk.folder else {}
     asked = {"dataset": chosen, **place, "output_dir": free_name(desk, chosen or "run")} if chosen else {}
-    return {**BEGINNING, **asked}
+    return {**DEFAULTS, **asked}
 
 
-def _datasets(desk: Desk) -> list[str]:
+def _datasets(desk: Workspace) -> list[str]:
     try:
         return list(read_registry(desk.data).entries)
     except SartorError:
         return []
 
 
-class Form:
+class TrainForm:
     """`asked` is the truth; fields and YAML show it, and each changes it."""
 
-    def __init__(self, desk: Desk, jobs: Jobs, t: Words, asked: dict[str, Any]) -> None:
+    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, asked: dict[str, Any]) -> None:
         self.desk, self.jobs, self.t, self.asked = desk, jobs, t, asked
         self.boxes: dict[str, Any] = {}
         self.quiet = False
@@ -83,11 +96,11 @@ class Form:
         with ui.element("div").classes("two"):
             with ui.element("div").classes("flex flex-col gap-4"):
                 with card(), ui.element("div").classes("fields"):
-                    for key in USUAL:
+                    for key in COMMON:
                         self._field(known[key])
                 with card("flush"):
                     for section in SECTIONS:
-                        rest = [f for f in known.values() if f.section == section and f.key not in USUAL]
+                        rest = [f for f in known.values() if f.section == section and f.key not in COMMON]
                         with (
                             ui.expansion(t(f"train.section_{section}")).classes("w-full"),
                             ui.element("div").classes("fields").style("padding:4px 4px 12px"),
@@ -138,8 +151,8 @@ class Form:
     def _load(self, file: str) -> None:
         """Settings from a file; whatever stands in it, `allow` sees it before anything starts."""
         try:
-            path = self.desk.inside(file)
-            if path.stat().st_size > 4 * MOST_YAML:
+            path = self.desk.resolve_inside(file)
+            if path.stat().st_size > 4 * MAX_YAML_CHARACTERS:
                 raise ConfigError("This is too long for settings.", file, "Is it another file?")
             self.yaml.value = path.read_text(encoding="utf-8-sig")
         except (SartorError, OSError, UnicodeDecodeError) as error:
@@ -223,25 +236,25 @@ class Form:
         """The command line, and what is wrong with the settings, if anything."""
         self.command.set_content(_escaped(command(self.asked)))
         try:
-            allow(self.desk, self._config())
+            check_paths(self.desk, self._config())
             self._tell(None)
         except SartorError as error:
             self._tell(error)
 
     def _config(self) -> RunConfig:
-        return RunConfig.of(self.asked, "")
+        return RunConfig.from_dict(self.asked, "")
 
     def _tell(self, error: BaseException | None) -> None:
         self.said.clear()
         if error:
             with self.said:
-                trouble(self.t, error)
+                show_error(self.t, error)
 
     def _asked(self) -> tuple[str, str] | None:
         """The run's name and the file with the settings, when they may be used; what is wrong is said."""
         try:
             config = self._config()
-            allow(self.desk, config)
+            check_paths(self.desk, config)
             if not config.data.dataset:
                 raise ConfigError(self.t("train.no_dataset"), "dataset", self.t("train.no_dataset_fix"))
             if not config.train.output_dir:
@@ -252,7 +265,7 @@ class Form:
         run = str(config.train.output_dir).rstrip("/").rpartition("/")[2]
         settings = self.desk.jobs / f"{run}.yaml"
         settings.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(settings, to_yaml(config.asked))
+        atomic_write(settings, to_yaml(config.given))
         return run, str(settings)
 
     def _start(self) -> None:
@@ -282,7 +295,7 @@ class Form:
         with self.flight:
             if job.state() != "done":
                 said = ended.get("what") or job.log(2000)
-                trouble(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
                 return
             found = ended["result"]["estimate"]
             memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"
@@ -329,7 +342,7 @@ def _escaped(words: str) -> str:
     return html.escape(words)
 
 
-class Queue:
+class QueueView:
     """What runs and what waits, redrawn while there is anything."""
 
     def __init__(self, jobs: Jobs, t: Words, place: ui.element) -> None:

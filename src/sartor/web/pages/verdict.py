@@ -14,7 +14,7 @@ from nicegui import ui
 
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Words
-from sartor.web.workspace import Desk, plain
+from sartor.web.workspace import Workspace, visible
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Difference, Verdict
@@ -43,7 +43,7 @@ class Outcome:
     tuned: Sequence[Mapping[str, Any]]
 
 
-def read(desk: Desk, run: str, lang: str) -> Outcome | None:
+def read(desk: Workspace, run: str, lang: str) -> Outcome | None:
     """The verdict and the answers of a run; None before it was compared. Raises: RunError for damaged files."""
     from sartor.evaluation import verdict_text
     from sartor.reporting import page
@@ -64,7 +64,7 @@ def read(desk: Desk, run: str, lang: str) -> Outcome | None:
     )
 
 
-class Judged:
+class VerdictView:
     """The outcome, drawn."""
 
     def __init__(self, t: Words, run: str, outcome: Outcome) -> None:
@@ -227,13 +227,13 @@ def ordered(
 
 def marked(answer: str, reference: str) -> str:
     """The answer as HTML, what the reference has too underlined in green; all text escaped."""
-    from sartor.evaluation.text_diff import mark
+    from sartor.evaluation.text_diff import diff_words
 
     return "".join(
-        f"<ins>{html.escape(plain(part.text))}</ins>"
+        f"<ins>{html.escape(visible(part.text))}</ins>"
         if part.shared and part.text.strip()
-        else html.escape(plain(part.text))
-        for part in mark(answer, reference)
+        else html.escape(visible(part.text))
+        for part in diff_words(answer, reference)
     )
 
 
