@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := web,docs,hub,test,gguf-check,quant
 
-.PHONY: install demo test test-quick test-real check trials browser clean help
+.PHONY: install demo messages test test-quick test-real check trials browser clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,6 +27,10 @@ check: install   ## lint, format, types, layers; mends nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/messages.py check
+
+messages: install ## extract and compile the message catalogs
+	$(BIN)/python tools/messages.py update
 
 test: test-quick test-real ## all tests
 

@@ -56,4 +56,4 @@ def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> N
     (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
     with pytest.raises(DataError, match="best") as caught:
         read_labels(tmp_path / "labels.jsonl")
-    assert "line 2" in caught.value.where
+    assert "line 2" in str(caught.value.where)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import string
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sartor.base import i18n, registry
+from sartor.base import registry
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Skipped, TokenSequence
@@ -32,24 +31,11 @@ def test_labels_are_the_learned_spans_and_the_first_token_is_never_counted() -> 
     assert row.label_tokens == 3
 
 
-def test_the_catalogues_hold_the_same_codes_with_the_same_parameters() -> None:
-    english, chinese = i18n.catalogue("en"), i18n.catalogue("zh")
-    assert set(english) == set(chinese)
-
-    def fields(text: str) -> set[str]:
-        return {name for _, name, _, _ in string.Formatter().parse(text) if name}
-
-    for code, parts in english.items():
-        assert set(parts) == {"reason", "fix"} == set(chinese[code])
-        for part in parts:
-            assert fields(parts[part]) == fields(chinese[code][part]), (code, part)
-
-
 def test_skipped_speaks_the_chosen_language(monkeypatch: pytest.MonkeyPatch) -> None:
     skipped = Skipped(Origin("d", "d.csv", 3), "answer-missing", "答案", {"field": "答案"})
-    assert skipped.reason == "The row has no answer (答案 is empty or missing)."
+    assert str(skipped.reason) == "The row has no answer (答案 is empty or missing)."
     monkeypatch.setenv("SARTOR_LANG", "zh")
-    assert skipped.reason == "该行没有答案（答案 为空或缺失）。"
+    assert str(skipped.reason) == "该行没有答案（答案 为空或缺失）。"
 
 
 def test_a_run_tells_its_state_from_its_events(tmp_path: Path) -> None:
@@ -102,4 +88,4 @@ def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_pat
 def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'gguff' is none of the exporters") as raised:
         registry.plugin("sartor.exporters", "gguff")
-    assert raised.value.fix == "Did you mean gguf?"
+    assert str(raised.value.fix) == "Did you mean gguf?"

@@ -37,7 +37,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     atomic_write(file, "x" * 5000)
 except SartorError as error:
-    print("ERROR", error.what, error.where)
+    print("ERROR", str(error.what), str(error.where))
 print(file.read_text(encoding="utf-8"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

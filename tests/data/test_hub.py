@@ -22,7 +22,7 @@ try:
     loaded = api.load(sys.argv[1], sys.argv[2])
     print(json.dumps([[m.text for m in example.messages] for example in loaded.examples]))
 except SartorError as error:
-    print(json.dumps({"what": error.what, "where": error.where, "fix": error.fix}))
+    print(json.dumps({"what": str(error.what), "where": str(error.where), "fix": str(error.fix)}))
 """
 
 

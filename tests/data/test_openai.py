@@ -71,8 +71,8 @@ def test_a_turn_that_cannot_be_used_skips_the_row_with_its_reason(message: Any, 
     skipped = read({"messages": [ASK, message, SAY]})
     assert isinstance(skipped, Skipped)
     assert skipped.code == code
-    assert skipped.reason
-    assert skipped.fix
+    assert str(skipped.reason)
+    assert str(skipped.fix)
 
 
 def test_preferences_and_feedback() -> None:

@@ -240,7 +240,7 @@ def test_an_array_is_read_the_same_wherever_it_is_cut(
     (tmp_path / "x.json").write_text('[{"a": 1},\n  {"a": oops}, ' + '"long", ' * 40 + "1]", encoding="utf-8")
     with pytest.raises(DataError) as caught:
         values(tmp_path / "x.json")
-    assert caught.value.where.endswith("line 2, column 9")
+    assert str(caught.value.where).endswith("line 2, column 9")
 
 
 def test_raw_rows_of_a_dataset_come_one_at_a_time_with_their_faults(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_overlong_rows_are_skipped_or_cut_without_an_end() -> None:
     skipped = chatml(cutoff_len=length - 2).encode(example)
     assert isinstance(skipped, Skipped)
     assert (skipped.code, dict(skipped.params)) == ("overlong", {"tokens": length, "cutoff": length - 2})
-    assert str(length) in skipped.reason
+    assert str(length) in str(skipped.reason)
     cut = chatml(cutoff_len=length - 4, overlong="truncate").encode(example)
     assert isinstance(cut, TokenSequence)
     assert len(cut) == length - 4
@@ -300,7 +300,7 @@ def test_many_rows_keep_their_order_and_their_reasons() -> None:
     rows = chatml().encode_all(examples, lambda done, total: told.append((done, total)))
     assert [row.origin.row for row in rows.encoded] == [n for n in range(1, 3000) if n not in (100, 200)]  # type: ignore[union-attr]
     assert [(s.origin.row, s.code) for s in rows.skipped] == [(100, "no-label"), (200, "not-text")]
-    assert "U+D800" in rows.skipped[1].reason
+    assert "U+D800" in str(rows.skipped[1].reason)
     assert told == [(1000, 2999), (2000, 2999), (2999, 2999)]
     alone = chatml()
     for index in (0, 6, 1500, 2996):

@@ -80,4 +80,4 @@ def test_calls_are_learned_to_their_end(name: str) -> None:
 def test_the_others_are_refused_by_name(name: str) -> None:
     with pytest.raises(PromptError, match=REFUSED[name]) as refused:
         template_of(name)
-    assert "template=chatml" in refused.value.fix
+    assert "template=chatml" in str(refused.value.fix)

@@ -186,4 +186,4 @@ def test_the_door_stays_closed_without_a_key() -> None:
 def test_a_port_in_use_is_said(served: Served) -> None:
     with pytest.raises(RunError, match="in use") as caught:
         bound("127.0.0.1", int(served.address.rpartition(":")[2]))
-    assert "--port" in caught.value.fix
+    assert "--port" in str(caught.value.fix)

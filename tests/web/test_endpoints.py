@@ -111,8 +111,8 @@ def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch) -> None
     reply, (request,) = asked(httpx.Response(401, text="wrong " + "x" * 10_000), remote)
     assert request.headers["authorization"] == "Bearer very-secret"
     assert reply.error
-    assert "401" in reply.error.what
-    assert len(reply.error.what) < 400
+    assert "401" in (str(reply.error.what))
+    assert len(str(reply.error.what)) < 400
     assert "very-secret" not in str(reply.error)
 
 
@@ -126,7 +126,7 @@ def test_a_redirect_is_not_followed() -> None:
 def test_a_broken_stream_is_an_error_with_a_way_out(event: Any) -> None:
     reply, _ = asked(Stream([delta(content="a"), event]))
     assert reply.error
-    assert reply.error.fix
+    assert str(reply.error.fix)
 
 
 def test_stopping_keeps_what_came() -> None:

@@ -50,7 +50,7 @@ def test_the_command_line_says_the_same() -> None:
 def test_broken_yaml_is_named_by_its_place() -> None:
     with pytest.raises(ConfigError) as error:
         parse_yaml("a: 1\nb: [")
-    assert "line 2" in error.value.where or "line 3" in error.value.where
+    assert "line 2" in str(error.value.where) or "line 3" in str(error.value.where)
     assert parse_yaml("") == {}
     with pytest.raises(ConfigError):
         parse_yaml("- a")

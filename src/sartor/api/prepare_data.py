@@ -216,8 +216,8 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
             "line": s.origin.line,
             "code": s.code,
             "field": s.field,
-            "reason": s.reason,
-            "fix": s.fix,
+            "reason": str(s.reason),
+            "fix": str(s.fix),
             "params": {name: str(value) for name, value in s.params.items()},
         }
         for s in ledger.skipped

@@ -3,60 +3,104 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sartor.base.i18n import Text, as_text
 
 
 class SartorError(Exception):
-    """Base of every error that a user can cause or mend.
+    """Base of every error that a user can cause or fix.
 
-    `what` is one sentence; `where` names a file, row, key or address; `fix` says what to do next.
+    `what` is one sentence; `where` names a file, row, key or address; `fix` says what to do next. `what` and `fix` are
+    messages with named placeholders, filled from the keyword arguments when they are shown. `code` is stable: programs
+    decide by it, never by the words.
+
+    Example:
+        >>> print(SartorError("Duplicate key {key!r}.", "data.json, row 3", "Delete one of them.", key="input"))
+        Duplicate key 'input'.
+        data.json, row 3
+        Delete one of them.
     """
 
     exit_code = 1
+    code = "error"
 
-    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+    def __init__(
+        self, what: str | Text, where: object = "", fix: str | Text = "", *, code: str = "", **params: Any
+    ) -> None:
         super().__init__(what)
-        self.what = what
-        self.where = where
-        self.fix = fix
+        self.what = as_text(what, params)
+        self.where = as_text(where if isinstance(where, Text) else str(where))
+        self.fix = as_text(fix, params)
+        self.code = code or type(self).code
+
+    def to_json(self) -> dict[str, Any]:
+        """For files: the code, and the messages with their params."""
+        parts = {"what": self.what.to_json(), "where": self.where.to_json(), "fix": self.fix.to_json()}
+        return {"code": self.code, "exit": self.exit_code, **parts}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SartorError:
+        """What `to_json` wrote, as a plain SartorError with its code."""
+        what, where, fix = (Text.from_json(value.get(name) or "") for name in ("what", "where", "fix"))
+        return SartorError(what, where, fix, code=str(value.get("code", "")))
 
     def __str__(self) -> str:
-        return "\n".join(line for line in (self.what, self.where, self.fix) if line)
+        return "\n".join(str(part) for part in (self.what, self.where, self.fix) if part)
 
 
 class DataError(SartorError):
     """A dataset, its registry or a document cannot be used as it stands."""
 
+    code = "data"
+
 
 class ConfigError(SartorError):
     """A setting is unknown, malformed, or does not fit another one."""
+
+    code = "config"
 
 
 class PromptError(SartorError):
     """A template or a tokenizer cannot render or encode what it is given."""
 
+    code = "prompt"
+
 
 class ModelError(SartorError):
     """A model, adapter or checkpoint cannot be loaded or does not fit."""
+
+    code = "model"
 
 
 class RunError(SartorError):
     """A run cannot start, resume or go on."""
 
+    code = "run"
+
 
 class ExportError(SartorError):
     """An export failed, or its self-check found a difference."""
+
+    code = "export"
 
 
 class EndpointError(SartorError):
     """A remote model did not answer in a usable way."""
 
+    code = "endpoint"
+
 
 class Interrupted(SartorError):
     """A signal ended the work in an orderly way; `exit_code` is 128 + the signal's number."""
 
-    def __init__(self, signal_number: int, what: str, where: str = "", fix: str = "") -> None:
-        super().__init__(what, where, fix)
+    code = "interrupted"
+
+    def __init__(
+        self, signal_number: int, what: str | Text, where: object = "", fix: str | Text = "", **params: Any
+    ) -> None:
+        super().__init__(what, where, fix, **params)
         self.exit_code = 128 + signal_number
 
 

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sartor.base import i18n as texts
+from sartor.base.i18n import Text
+from sartor.base.reasons import fix_of, reason_of
 
 Role = Literal["system", "user", "assistant", "tool"]
 IntArray: TypeAlias = npt.NDArray[np.int32]
@@ -117,7 +118,7 @@ Example: TypeAlias = Demonstration | Preference | Feedback | Document
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that is not used, and why. The texts of `reason` and `fix` stand in `base/texts/` under `code`."""
+    """A row that is not used, and why. The texts of `reason` and `fix` are in `base/reasons.py` under `code`."""
 
     origin: Origin
     code: str
@@ -125,12 +126,12 @@ class Skipped:
     params: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     @property
-    def reason(self) -> str:
-        return texts.text(self.code, "reason", self.params)
+    def reason(self) -> Text:
+        return reason_of(self.code, self.params)
 
     @property
-    def fix(self) -> str:
-        return texts.text(self.code, "fix", self.params)
+    def fix(self) -> Text:
+        return fix_of(self.code, self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,9 @@ class Note:
     count: int = 1
 
     def __str__(self) -> str:
-        reason, fix = texts.text(self.code, "reason", self.params), texts.text(self.code, "fix", self.params)
+        reason, fix = reason_of(self.code, self.params), fix_of(self.code, self.params)
         rows = f" ({self.count} rows)" if self.count > 1 else ""
-        return f"{reason}{rows}{' ' + fix if fix else ''}"
+        return f"{reason}{rows}{f' {fix}' if fix else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import orjson
 
 from sartor.base.files import atomic_open
-from sartor.base.i18n import text as catalogue
+from sartor.base.reasons import reason_of
 from sartor.base.types import Origin
 from sartor.data.dataset_info import DatasetSpec
 
@@ -54,7 +54,7 @@ class FixResult:
 
     def lines(self) -> list[str]:
         """One sentence a kind of change."""
-        return [catalogue(code, "reason", {"count": count}) for code, count in self.summary.items()]
+        return [str(reason_of(code, {"count": count})) for code, count in self.summary.items()]
 
 
 def raw_rows(

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from sartor.base.i18n import text as catalogue
+from sartor.base.i18n import Text as Message
+from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Origin, Skipped
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class Finding:
         return cls(skipped.code, "error", skipped.origin, skipped.field, skipped.params)
 
     @property
-    def message(self) -> str:
-        return catalogue(self.code, "reason", self.params)
+    def message(self) -> Message:
+        return reason_of(self.code, self.params)
 
     @property
-    def fix(self) -> str:
-        return catalogue(self.code, "fix", self.params)
+    def fix(self) -> Message:
+        return fix_of(self.code, self.params)
 
     def to_json(self) -> dict[str, Any]:
         place = self.origin
@@ -59,8 +60,8 @@ class Finding:
             "row": place and place.row,
             "line": place and place.line,
             "field": self.field,
-            "message": self.message,
-            "fix": self.fix,
+            "message": str(self.message),
+            "fix": str(self.fix),
             "other": self.other and self.other.id,
         }
 
@@ -100,7 +101,7 @@ class CheckResult:
         from rich.console import Group
         from rich.text import Text
 
-        lines = [Text(catalogue("check-head", "reason", {"dataset": self.dataset, "rows": self.rows}), style="bold")]
+        lines = [Text(str(reason_of("check-head", {"dataset": self.dataset, "rows": self.rows})), style="bold")]
         lines += [Text("  " + line, style="dim") for line in _format_facts(self.facts)]
         for code, count in self.summary.items():
             group = [finding for finding in self.findings if finding.code == code]
@@ -110,9 +111,9 @@ class CheckResult:
                 where += f", {finding.field}" if finding.field else ""
                 lines.append(Text.assemble("       ", (where, "dim"), f"  {finding.message}"))
             if mend := group[0].fix:
-                lines.append(Text.assemble("       → ", mend))
+                lines.append(Text.assemble("       → ", str(mend)))
         if not self.findings:
-            lines.append(Text(catalogue("check-clean", "reason", {}), style="green"))
+            lines.append(Text(str(reason_of("check-clean", {})), style="green"))
         return Group(*lines)
 
 
@@ -120,7 +121,7 @@ def _format_facts(facts: Mapping[str, float]) -> list[str]:
     """The numbers about the whole, in words."""
     lines = []
     if "tokens_p50" in facts:
-        lines.append(catalogue("check-lengths", "reason", {k: f"{v:,.0f}" for k, v in facts.items()}))
+        lines.append(str(reason_of("check-lengths", {k: f"{v:,.0f}" for k, v in facts.items()})))
     if "steps" in facts:
-        lines.append(catalogue("check-steps", "reason", {k: f"{v:,.0f}" for k, v in facts.items()}))
+        lines.append(str(reason_of("check-steps", {k: f"{v:,.0f}" for k, v in facts.items()})))
     return lines

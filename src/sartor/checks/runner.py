@@ -89,7 +89,7 @@ def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[O
                 "code": skip.code,
                 "field": skip.field,
                 "reason": skip.reason,
-                "fix": skip.fix,
+                "fix": str(skip.fix),
                 "data": row,
             }
             file.write(orjson.dumps(told, default=str) + b"\n")

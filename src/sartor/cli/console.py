@@ -36,11 +36,11 @@ def print_json(value: Any) -> None:
 
 def print_error(error: SartorError) -> None:
     """Three lines: what, where, what to do."""
-    err.print(f"[bold red]Error:[/] {escape(error.what)}", soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {escape(str(error.what))}", soft_wrap=True)
     if error.where:
-        err.print(f"  [dim]where[/]  {escape(error.where)}", soft_wrap=True)
+        err.print(f"  [dim]where[/]  {escape(str(error.where))}", soft_wrap=True)
     if error.fix:
-        err.print(f"  [dim]to do[/]  {escape(error.fix)}", soft_wrap=True)
+        err.print(f"  [dim]to do[/]  {escape(str(error.fix))}", soft_wrap=True)
 
 
 def ledger_printer(title: str, quiet: bool = False) -> Callable[[Ledger], None] | None:
@@ -62,13 +62,13 @@ def print_ledger(ledger: Ledger, title: str, to: Console = out) -> None:
     counts = Counter(skipped.code for skipped in ledger.skipped)
     for code, count in counts.most_common():
         rows = [skipped for skipped in ledger.skipped if skipped.code == code]
-        to.print(f"  [red]✗[/] {escape(rows[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
+        to.print(f"  [red]✗[/] {escape(str(rows[0].reason))} [dim]{code} × {count}[/]", soft_wrap=True)
         for skipped in rows[:MAX_SKIPPED]:
             field = f", {skipped.field}" if skipped.field else ""
             to.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
         if count > MAX_SKIPPED:
             to.print(f"      [dim]… and {count - MAX_SKIPPED} more[/]", soft_wrap=True)
-        to.print(f"    → {escape(rows[0].fix)}", soft_wrap=True)
+        to.print(f"    → {escape(str(rows[0].fix))}", soft_wrap=True)
     for note in ledger.notes:
         to.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
 

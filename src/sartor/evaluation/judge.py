@@ -200,7 +200,7 @@ def _compare(ask: Ask, pair: AnswerPair) -> Judgement:
         try:
             reply = ask(prompt)
         except EndpointError as error:
-            return Judgement(pair.id, None, error=error.what)
+            return Judgement(pair.id, None, error=str(error.what))
         found = _VERDICT.findall(reply.rpartition("</think>")[2])
         if not found:
             return Judgement(pair.id, None, error=f"The judge's reply holds no verdict: {reply[:80]!r}")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sartor.base.i18n import text as catalogue
+from sartor.base.reasons import reason_of
 from sartor.base.types import Example, IntArray, Note, Preference, Skipped, TokenSequence
 from sartor.prompt.encode import Encoder
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest
@@ -64,7 +64,7 @@ class LabelView:
         return {
             "id": self.id,
             "template": self.template,
-            "skipped": self.skipped and {"code": self.skipped.code, "reason": self.skipped.reason},
+            "skipped": self.skipped and {"code": self.skipped.code, "reason": str(self.skipped.reason)},
             "notes": [str(note) for note in self.notes],
             "renderings": [
                 {
@@ -119,7 +119,7 @@ class LabelView:
             "learned": drawing.label_tokens,
             "share": f"{drawing.label_tokens / max(drawing.tokens, 1):.0%}",
         }
-        return (f"{drawing.title}: " if drawing.title else "") + catalogue("show-tokens", "reason", values)
+        return (f"{drawing.title}: " if drawing.title else "") + str(reason_of("show-tokens", values))
 
 
 def label_view(example: Example, encoder: Encoder) -> LabelView:

@@ -259,7 +259,7 @@ def _settled(
             work.close(task)
         except EndpointError as error:
             if not stop.is_set():
-                work.failed.append((task.passage, error.what))
+                work.failed.append((task.passage, str(error.what)))
             work.bad_in_a_row += 1
             work.close(task)
         else:

@@ -149,7 +149,7 @@ def batch_requests(
     try:
         prompt = engine.prompt(messages, tools).ids.tolist()
     except PromptError as error:
-        raise BadRequest(" ".join(part for part in (error.what, error.fix) if part), "messages") from None
+        raise BadRequest(" ".join(str(part) for part in (error.what, error.fix) if part), "messages") from None
     room = min(int(engine.model.config.get_text_config().max_position_embeddings), limits.prompt_tokens + 1)
     if len(prompt) >= room:
         raise BadRequest(

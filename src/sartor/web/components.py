@@ -143,12 +143,17 @@ def empty(title: str, next_step: str) -> ui.element:
 def show_error(t: Words, error: BaseException) -> None:
     """An error as its three lines: what, where, what to do."""
     with ui.element("div").classes("notice bad-n").props("role=alert"):
-        text(t.sentence(error.what) if isinstance(error, SartorError) else f"{type(error).__name__}: {error}", tag="b")
+        text(
+            t.sentence(error.what.render(t.lang))
+            if isinstance(error, SartorError)
+            else f"{type(error).__name__}: {error}",
+            tag="b",
+        )
         if isinstance(error, SartorError):
             if error.where:
                 text(f"{t('app.where')}: {error.where}", "small soft")
             if error.fix:
-                text(f"{t('app.fix')}: {t.sentence(error.fix)}", "small")
+                text(f"{t('app.fix')}: {t.sentence(error.fix.render(t.lang))}", "small")
 
 
 async def run_in_thread(work: Callable[[], T]) -> T | SartorError:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from sartor.base import i18n
 from sartor.base.i18n import LANGUAGES
+from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Note
 
 
@@ -64,14 +64,14 @@ class Words:
 
     def note(self, note: Note) -> str:
         """A remark about a dataset: what it is, in how many rows, and what to do."""
-        parts = [i18n.text(note.code, "reason", note.params, self.lang)]
+        parts = [reason_of(note.code, note.params).render(self.lang)]
         parts += [self("dataset.rows_n", count=note.count)] if note.count > 1 else []
-        return " ".join([*parts, i18n.text(note.code, "fix", note.params, self.lang)]).strip()
+        return " ".join([*parts, fix_of(note.code, note.params).render(self.lang)]).strip()
 
     def skipped(self, told: Mapping[str, Any]) -> tuple[str, str]:
         """(reason, fix) of a row in a run's ledger; as they were written where an older file holds no parameters."""
         try:
-            reason, fix = (i18n.text(told["code"], part, told["params"], self.lang) for part in ("reason", "fix"))
+            reason, fix = (of(told["code"], told["params"]).render(self.lang) for of in (reason_of, fix_of))
         except KeyError:
             return str(told["reason"]), str(told["fix"])
         return reason, fix

@@ -21,8 +21,8 @@ def add_to(app: FastAPI, desk: Workspace) -> None:
         try:
             file = await keep(request.stream(), clean_name(name), desk.uploads, desk.most_upload_bytes)
         except SartorError as error:
-            status = 413 if "too large" in error.what else 400
-            return JSONResponse({"error": error.what, "where": error.where, "fix": error.fix}, status)
+            status = 413 if error.code == "file-too-large" else 400
+            return JSONResponse({"error": str(error.what), "where": str(error.where), "fix": str(error.fix)}, status)
         return JSONResponse({"file": file.relative_to(desk.folder).as_posix(), "bytes": file.stat().st_size})
 
 

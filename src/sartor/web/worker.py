@@ -77,7 +77,7 @@ def main(path: Path) -> int:
         job.write("ended.json", {"exit": 0, "result": work(job)})
         return 0
     except SartorError as error:
-        job.write("ended.json", {"exit": error.exit_code, "what": error.what, "where": error.where, "fix": error.fix})
+        job.write("ended.json", error.to_json())
         return error.exit_code
     except Exception as error:
         job.write("ended.json", {"exit": 1, "what": f"{type(error).__name__}: {error}", "where": "", "fix": ""})

@@ -14,9 +14,9 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor import api
-from sartor.base import i18n
 from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.reasons import fix_of, reason_of
 from sartor.data.dataset_info import read_registry
 from sartor.data.import_file import FileInspection, ImportResult, inspect_file
 from sartor.data.load import columns_of, raw_rows
@@ -281,8 +281,8 @@ class ImportView:
         t = self.t
         rows: list[list[Any]] = []
         for skipped in done.loaded.ledger.skipped[:50]:
-            reason = i18n.text(skipped.code, "reason", skipped.params, t.lang)
-            fix = i18n.text(skipped.code, "fix", skipped.params, t.lang)
+            reason = reason_of(skipped.code, skipped.params).render(t.lang)
+            fix = fix_of(skipped.code, skipped.params).render(t.lang)
             mend = partial(button, t("data.mend"), partial(self._mend, skipped.origin.row), "quiet")
             rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, mend])
         table([(t("data.line"), "num"), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], rows)

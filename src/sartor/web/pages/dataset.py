@@ -10,8 +10,8 @@ from fastapi import Request
 from nicegui import ui
 
 from sartor import api
-from sartor.base import i18n
 from sartor.base.errors import DataError, SartorError
+from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Skipped
 from sartor.data.dataset_info import REGISTRY, read_registry
 from sartor.data.load import Loaded
@@ -180,7 +180,7 @@ class DatasetView:
             for skipped in ledger.skipped:
                 by_code.setdefault(skipped.code, []).append(skipped)
             for code, rows in by_code.items():
-                reason = i18n.text(code, "reason", rows[0].params, t.lang)
+                reason = reason_of(code, rows[0].params).render(t.lang)
                 with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
                     self._skipped(rows)
             for note in ledger.notes:
@@ -191,8 +191,8 @@ class DatasetView:
         lines: list[list[Any]] = [
             [
                 str(s.origin),
-                i18n.text(s.code, "reason", s.params, t.lang),
-                i18n.text(s.code, "fix", s.params, t.lang),
+                reason_of(s.code, s.params).render(t.lang),
+                fix_of(s.code, s.params).render(t.lang),
                 partial(button, t("data.mend"), partial(self.open, s.origin.id, None), "quiet"),
             ]
             for s in rows[:MAX_SKIPPED]

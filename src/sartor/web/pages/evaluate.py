@@ -211,7 +211,7 @@ class EvaluateView:
                     ui.element("div").style(f"width:{100 * done / total if total else 0:.0f}%")
             elif state == "failed" and job:
                 ended = job.read("ended.json") or {"what": job.log(2000)}
-                show_error(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError.from_json(ended))
 
     async def _draw_outcome(self, done: Job | None) -> None:
         t, run = self.t, self.choice.run

@@ -196,7 +196,7 @@ class ExportView:
             text(t("home.lies", folder=f"exports/{self._folder()}"), "soft small")
         else:
             said = ended.get("what") or job.log(2000)
-            show_error(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+            show_error(t, SartorError.from_json({**ended, "what": said}))
 
 
 def agreement(t: Words, check: Mapping[str, Any]) -> str:

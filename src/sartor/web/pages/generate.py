@@ -312,7 +312,7 @@ class GenerateView:
                 self._so_far(job, total - done if total else None, total)
             elif job and state in ("failed", "stopped"):
                 ended = job.read("ended.json") or {"what": job.log(2000) or t("state.stopped")}
-                show_error(t, SartorError(ended.get("what", ""), ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError.from_json(ended))
                 text(t("generate.again"), "soft small")
 
     def _so_far(self, job: Job, left: int | None, total: int | None) -> None:

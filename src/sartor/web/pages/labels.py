@@ -8,8 +8,8 @@ from typing import Any
 
 from nicegui import ui
 
-from sartor.base import i18n
 from sartor.base.errors import SartorError
+from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Example
 from sartor.data.load import Loaded
 from sartor.prompt.label_view import LabelView, Piece, RenderedText, label_view
@@ -94,7 +94,7 @@ class LabelsView:
             ui.html(colored(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
             found = shown.skipped
-            said = [i18n.text(found.code, part, found.params, t.lang) for part in ("reason", "fix")]
+            said = [of(found.code, found.params).render(t.lang) for of in (reason_of, fix_of)]
             text(" ".join(said), "bad")
         for note in shown.notes:
             text(t.note(note), "soft small")

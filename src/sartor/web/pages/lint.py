@@ -10,9 +10,9 @@ import numpy as np
 from nicegui import ui
 
 from sartor import api
-from sartor.base import i18n
 from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
+from sartor.base.reasons import fix_of, reason_of
 from sartor.checks import CheckResult, Finding
 from sartor.checks.lint_input import length_of
 from sartor.data.load import Loaded
@@ -90,12 +90,12 @@ class LintView:
             by_code.setdefault(finding.code, []).append(finding)
         for code, found in by_code.items():
             first = found[0]
-            what = i18n.text(code, "reason", first.params, t.lang)
+            what = reason_of(code, first.params).render(t.lang)
             with ui.expansion().classes("w-full") as group:
                 with group.add_slot("header"), line("grow"):
                     text(t(f"dataset.severity_{first.severity}"), f"pill {SIGN[first.severity]}", tag="span")
                     text(f"{len(found)} × {what}", tag="span")
-                text(i18n.text(code, "fix", first.params, t.lang), "small")
+                text(fix_of(code, first.params).render(t.lang), "small")
                 for finding in found[:MAX_PER_CODE]:
                     self._finding(finding)
                 if len(found) > MAX_PER_CODE:
@@ -106,7 +106,7 @@ class LintView:
             return
         with ui.element("div").classes("notice").style("margin:8px 0"):
             with line("spread"):
-                text(i18n.text(finding.code, "reason", finding.params, self.t.lang), "small")
+                text(reason_of(finding.code, finding.params).render(self.t.lang), "small")
                 address = f"/dataset/{quote(self.name)}?view=labels&row={finding.origin.row}"
                 link(str(finding.origin), address, "btn quiet")
             if finding.other is not None:

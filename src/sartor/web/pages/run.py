@@ -264,7 +264,7 @@ class RunView:
         ended = job.read("ended.json") if job is not None else None
         with self.notice:
             if self.state == "failed" and ended and ended.get("what"):
-                show_error(self.t, SartorError(ended["what"], ended.get("where", ""), ended.get("fix", "")))
+                show_error(self.t, SartorError.from_json(ended))
             elif self.state == "failed" and self.watch.last:
                 text(self.watch.last.get("error", ""), "notice bad-n")
             elif self.state == "failed" and job is not None:

@@ -295,7 +295,7 @@ class TrainForm:
         with self.flight:
             if job.state() != "done":
                 said = ended.get("what") or job.log(2000)
-                show_error(t, SartorError(said, ended.get("where", ""), ended.get("fix", "")))
+                show_error(t, SartorError.from_json({**ended, "what": said}))
                 return
             found = ended["result"]["estimate"]
             memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"

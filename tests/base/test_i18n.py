@@ -1,0 +1,61 @@
+"""Messages are values: rendered where they are shown, in the language that is asked for there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sartor.base.errors import ConfigError, SartorError
+from sartor.base.i18n import LANGUAGES, Text, language, ntr, shown_in, tr
+from sartor.base.reasons import REASONS, reason_of
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SARTOR_LANG": "zh"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "zh_CN.UTF-8", "SARTOR_LANG": "en"}, "en"),
+        ({"LC_ALL": "C.UTF-8", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LANG": "xx_XX"}, "en"),
+    ],
+)
+def test_the_language_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name in ("SARTOR_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert language() == expected
+    assert expected in LANGUAGES
+
+
+def test_a_message_renders_its_params_in_the_same_language() -> None:
+    inner = reason_of("answer-missing", {"field": "答案"})
+    outer = tr("Row {row} is skipped: {reason}", row=3, reason=inner)
+    assert str(outer) == "Row 3 is skipped: The row has no answer (答案 is empty or missing)."
+    assert "该行没有答案（答案 为空或缺失）。" in outer.render("zh")
+    with shown_in("zh"):
+        assert str(inner) == "该行没有答案（答案 为空或缺失）。"
+
+
+def test_text_that_is_no_format_string_is_shown_as_it_is() -> None:
+    assert str(tr('Write {"a": 1}.')) == 'Write {"a": 1}.'
+    assert str(ntr("{count} row", "{count} rows", count=1)) == "1 row"
+    assert str(ntr("{count} row", "{count} rows", count=2)) == "2 rows"
+
+
+def test_an_error_survives_a_file_and_keeps_its_code() -> None:
+    error = ConfigError("Unknown setting {key!r}.", "run.yaml", tr("Did you mean {name}?", name="lora_rank"), key="r")
+    read = SartorError.from_json(json.loads(json.dumps(error.to_json())))
+    assert str(read) == str(error) == "Unknown setting 'r'.\nrun.yaml\nDid you mean lora_rank?"
+    assert read.code == "config"
+    assert str(SartorError.from_json({"what": "An old file {x}"}).what) == "An old file {x}"
+
+
+def test_every_reason_is_translated() -> None:
+    for reason in REASONS.values():
+        for message in filter(None, reason):
+            assert Text(message).render("zh") != message
