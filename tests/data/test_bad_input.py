@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sartor.base.errors import DataError, SartorError
+from sartor.base.permissions import Permissions
 from sartor.base.types import Demonstration
 from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, read_registry
 from sartor.data.encoding import decode
-from sartor.data.load import Loaded, Permissions, load, load_spec
+from sartor.data.load import Loaded, load, load_spec
 
 ASK, SAY = {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}
 GOOD = {"alpaca": {"instruction": "Q", "output": "A"}, "sharegpt": {"conversations": [ASK, SAY]}}

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import DataError
+from sartor.base.permissions import Permissions
 from sartor.base.types import Demonstration, Example, Origin
 from sartor.data.dataset_info import parse_entry
-from sartor.data.load import Loaded, Permissions, load, load_many
+from sartor.data.load import Loaded, load, load_many
 from sartor.data.split import split
 from sartor.data.validate import Notes
 

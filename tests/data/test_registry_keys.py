@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.permissions import Permissions
 from sartor.base.types import Demonstration, Document, Example, Feedback, Preference
 from sartor.data import remote
 from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry
-from sartor.data.load import Loaded, Permissions, load_many, load_spec
+from sartor.data.load import Loaded, load_many, load_spec
 
 ROWS = [{"instruction": f"Q{n}", "output": f"A{n}"} for n in range(10)]
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import DataError
+from sartor.base.permissions import Permissions
 from sartor.data import remote
 from sartor.data.dataset_info import DatasetSpec, parse_entry
-from sartor.data.load import Permissions, load_spec
+from sartor.data.load import load_spec
 
 ROWS = b'[{"instruction": "a?", "output": "b"}]'
 

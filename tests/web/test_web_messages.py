@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 from string import Formatter
 
 import sartor.web
-from sartor.base import errors
 from sartor.base.config import RunConfig, section_of
 from sartor.model.shape import Shape
 from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.preflight import advise
-from sartor.training.stages import dpo, kto, pt, rm, sft
 from sartor.web.form import fields
 from sartor.web.i18n import Words, catalogue, explained, explanations, sentences, spoken
 
@@ -56,49 +53,6 @@ def test_settings_are_explained_in_both_languages() -> None:
     assert drawn - set(explanations()) == set(), "explain them in web/texts/settings.zh.toml"
     assert explained("zh", "seed", "x") == "一切随机的种子。"
     assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
-
-
-TREES = [
-    ast.parse(file.read_text(encoding="utf-8"))
-    for file in Path(sartor.__file__).parent.rglob("*.py")
-    if "cli" not in file.parts
-]
-OUR_OWN = {name for name in vars(errors) if name.endswith("Error")}
-ERRORS = OUR_OWN | {
-    node.name
-    for tree in TREES
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef) and OUR_OWN & {base.id for base in node.bases if isinstance(base, ast.Name)}
-}
-NESTED = {"Stage {} {}.", "the last message is no answer"}
-"""What is filled in is a sentence with its own text below, and what is caught and told in other words."""
-
-
-def texts_of(node: ast.expr) -> list[str]:
-    """The texts that an argument may be, `{}` where something is filled in."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.strip():
-        return [node.value]
-    if isinstance(node, ast.JoinedStr):
-        return ["".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)]
-    return [*texts_of(node.body), *texts_of(node.orelse)] if isinstance(node, ast.IfExp) else []
-
-
-def test_every_error_is_said_in_chinese_too() -> None:
-    """Every literal `what` and `fix` of an error raised anywhere but in the command line has its Chinese text."""
-    raised = [
-        said
-        for tree in TREES
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS
-        for place, argument in enumerate(node.args)
-        if place != 1
-        for said in texts_of(argument)
-    ]
-    stages = [f"Stage x {stage.TEXT}." for stage in (pt, sft, rm, dpo, kto)]
-    assert len(raised) > 400
-    zh = Words("zh")
-    english = {said for said in [*raised, *stages] if re.search("[A-Za-z]{3}", said) and zh.sentence(said) == said}
-    assert english == NESTED
 
 
 def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> None:

@@ -17,7 +17,7 @@ from sartor.api.predicting import chat, predict, score, score_file
 from sartor.api.prepare_data import ledger_json
 from sartor.api.splitting import split
 from sartor.api.training import Run, train
-from sartor.data.load import Permissions
+from sartor.base.permissions import Permissions
 from sartor.prompt.encode import encode
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from sartor import checks as linting
 from sartor.api.prepare_data import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.base.permissions import Permissions
 from sartor.checks.autofix import raw_rows
-from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.checks import CheckResult, FixResult

@@ -16,10 +16,10 @@ from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
-from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:

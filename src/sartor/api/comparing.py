@@ -15,9 +15,9 @@ from sartor.api.resolve_target import config_for
 from sartor.api.training import Run
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
+from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Encoded, Example, Ledger, TokenSequence
-from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.evaluation.predict import Predictions

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.base.permissions import Permissions
 from sartor.base.types import Ledger
 from sartor.data.import_file import ImportResult
 from sartor.data.import_file import import_file as write_dataset
-from sartor.data.load import Loaded, Permissions
+from sartor.data.load import Loaded
 from sartor.data.load import load as load_dataset
 from sartor.prompt import label_view as drawing
 

@@ -13,9 +13,9 @@ from sartor.api.open_run import run_folder
 from sartor.api.prepare_data import make_encoder
 from sartor.api.training import build_model, pad_id, plan_run, rows_to_train, save_model
 from sartor.base.config import RunConfig, read_config
+from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
-from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.training.plan import Plan

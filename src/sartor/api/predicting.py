@@ -12,9 +12,9 @@ from sartor.api.prepare_data import check_skipped_limit, load_named
 from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError
+from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Ledger, Score
-from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.evaluation.predict import Predictions

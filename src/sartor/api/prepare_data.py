@@ -11,9 +11,10 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
+from sartor.base.permissions import Permissions
 from sartor.base.process import gc_paused
 from sartor.base.types import Encoded, Example, Ledger
-from sartor.data.load import Loaded, Permissions, SourceFile, load_many
+from sartor.data.load import Loaded, SourceFile, load_many
 from sartor.data.split import Split, read_split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
 from sartor.prompt.row_stream import RowStream

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sartor.api.training import train
 from sartor.base.config import RunConfig, read_yaml
+from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
-from sartor.data.load import Permissions
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Verdict

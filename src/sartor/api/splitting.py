@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartor.base.errors import ConfigError, close_matches
+from sartor.base.permissions import Permissions
 from sartor.base.types import Origin
 from sartor.checks.lint_input import row_of
 from sartor.checks.near_duplicates import near_pairs
 from sartor.data import split as splitting
-from sartor.data.load import Loaded, Permissions, read_raw
+from sartor.data.load import Loaded, read_raw
 from sartor.data.load import load as load_dataset
 from sartor.data.split import SavedSplit
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from sartor.api.prepare_data import PreparedRows, check_skipped_limit, first_reason, load_named, split_seed
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.permissions import Permissions
 from sartor.base.types import Example, Ledger, Note, Skipped
-from sartor.data.load import Permissions, SourceFile
+from sartor.data.load import SourceFile
 from sartor.data.streaming import ExampleStream, open_stream, shuffled
 from sartor.prompt.encode import Encoder
 from sartor.prompt.row_stream import RowStream

@@ -18,9 +18,9 @@ from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.files import file_lock, sha256_file
+from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
-from sartor.data.load import Permissions
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sartor.base.errors import ConfigError, did_you_mean
 from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import (
     SECTIONS,
     DataSettings,
@@ -30,7 +31,9 @@ ENV_REFERENCE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
 class RunConfig(BaseModel):
-    """The settings asked for, by section. `asked` holds only what was written, flat; `accepted` what has no effect."""
+    """The settings asked for, by section. `given` holds only what was written, flat; `ignored_keys` what has no
+    effect and why; `permissions` come from the person, never from a file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,9 +47,12 @@ class RunConfig(BaseModel):
     export: ExportSettings = ExportSettings()
     given: Mapping[str, Any] = Field(default_factory=dict)
     ignored_keys: Mapping[str, str] = Field(default_factory=dict)
+    permissions: Permissions = NOTHING_ALLOWED
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any], where: str = "") -> RunConfig:
+    def from_dict(
+        cls, settings: Mapping[str, Any], where: str = "", permissions: Permissions = NOTHING_ALLOWED
+    ) -> RunConfig:
         """Parse flat settings.
 
         Raises: ConfigError for an unknown key (with the nearest), a refused key (with what to write), a bad value,
@@ -67,11 +73,15 @@ class RunConfig(BaseModel):
             else:
                 raise ConfigError(f"There is no setting {key!r}.", where, did_you_mean(key, section_of()))
         sections = {name: _parse_section(name, values, where) for name, values in grouped.items()}
-        return cls(**sections, given=dict(settings), ignored_keys=ignored)
+        return cls(**sections, given=dict(settings), ignored_keys=ignored, permissions=permissions)
 
     def replace(self, **settings: Any) -> RunConfig:
         """The same config with some settings changed; parsed as strictly."""
-        return RunConfig.from_dict({**self.given, **settings})
+        return RunConfig.from_dict({**self.given, **settings}, permissions=self.permissions)
+
+    def allowing(self, permissions: Permissions) -> RunConfig:
+        """The same settings, with what a person allowed."""
+        return self.model_copy(update={"permissions": permissions})
 
     def flat(self) -> dict[str, Any]:
         """Every setting and its value, defaults included, in the order of the sections."""

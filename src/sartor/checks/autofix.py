@@ -16,7 +16,7 @@ from sartor.base.types import Origin
 from sartor.data.dataset_info import DatasetSpec
 
 if TYPE_CHECKING:
-    from sartor.data.load import Permissions
+    from sartor.base.permissions import Permissions
 
 ROLES = {
     "human": "user_tag",

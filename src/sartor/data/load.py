@@ -14,6 +14,7 @@ from typing import Any
 from sartor.base import registry
 from sartor.base.errors import DataError, close_matches
 from sartor.base.files import sha256_file
+from sartor.base.permissions import Permissions
 from sartor.base.process import gc_paused
 from sartor.base.types import Example, Ledger, Origin, RawRow, Skipped
 from sartor.data import files as files_module
@@ -23,15 +24,6 @@ from sartor.data.validate import Notes, RowRejected, is_missing
 
 REQUIRED = ("prompt", "response", "messages", "chosen", "rejected", "kto_tag")
 """Fields whose column, when it is named and in no row, is an error; of the others it is a note."""
-
-
-@dataclass(frozen=True, slots=True)
-class Permissions:
-    """What only the command line can allow."""
-
-    allow_outside: bool = False
-    allow_scripts: bool = False
-    allow_network: bool = False
 
 
 @dataclass(frozen=True, slots=True)

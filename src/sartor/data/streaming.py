@@ -14,10 +14,11 @@ import numpy as np
 
 from sartor.base.errors import ConfigError
 from sartor.base.files import sha256_file
+from sartor.base.permissions import Permissions
 from sartor.base.types import Example, Skipped
 from sartor.data import load, mixing, remote
 from sartor.data.dataset_info import DatasetSpec, read_registry
-from sartor.data.load import Permissions, SourceFile
+from sartor.data.load import SourceFile
 from sartor.data.split import read_split
 from sartor.data.validate import Notes
 
