@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := web,docs,hub,test,gguf-check,quant
 
-.PHONY: install demo messages test test-quick test-real check trials browser clean help
+.PHONY: install demo messages reference test test-quick test-real check trials browser clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,15 +22,19 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install    ## from two CSVs to a tuned model, a verdict and report.html
 	$(BIN)/sartor demo
 
-check: install   ## lint, format, types, layers; mends nothing
+check: install   ## lint, format, types, layers, catalogs, reference pages; fixes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/messages.py check
+	$(BIN)/python tools/reference.py check
 
 messages: install ## extract and compile the message catalogs
 	$(BIN)/python tools/messages.py update
+
+reference: install ## write docs/reference from the code
+	$(BIN)/python tools/reference.py update
 
 test: test-quick test-real ## all tests
 
