@@ -54,10 +54,13 @@ NAMES = frozenset(
 )
 """Identifiers that have other names now (`docs/design.md` has the words)."""
 PHRASES = re.compile(
-    r"""\b(mend(s|ed|ing)?\b|stands?\ twice|is\ none\ of\ the|is\ not\ there\b|this\ is\ no\b|is\ no\ (json|object|number)
-    |cannot\ be\ had|does\ not\ give|anew\b|another\ data\b|by\ heart|learn\ more\ gently|take\ home|one\ by\ one\ thing
-    |nothing\ to\ be\ compared|told\ by\ another|colour|optimis|tokenis|memoris|quantis|behaviour|learnt\b|whilst\b|grey\b
-    |of\ everything\ random|which\ weights\ move|rows?\ to\ learn\b|learned\ rows?\b)""",
+    r"""\b(
+    mend(s|ed|ing)?\b | stands?\ twice | is\ none\ of\ the | is\ not\ there\b | this\ is\ no\b
+    | is\ no\ (json|object|number) | cannot\ be\ had | does\ not\ give | anew\b | another\ data\b | by\ heart
+    | learn\ more\ gently | take\ home | nothing\ to\ be\ compared | told\ by\ another
+    | of\ everything\ random | which\ weights\ move | rows?\ to\ learn\b | learned\ rows?\b
+    | colour | optimis(e|a) | tokenis | memoris | quantis | behaviour | learnt\b | whilst\b | grey\b
+    )""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Wording that a native engineer would not write, and British spelling."""
