@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sartor.api.checking import check
+from sartor.api.checking import CheckReport, check
 from sartor.api.compare_many import compare_several, is_endpoint
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
@@ -12,10 +12,10 @@ from sartor.api.edit_dataset import add_row, read_rows, save_version
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.generating import estimate_generation, generate
-from sartor.api.list_runs import rerun, runs
+from sartor.api.list_runs import RunSummary, rerun, runs
 from sartor.api.predicting import chat, predict, score, score_file
 from sartor.api.prepare_data import ledger_json
-from sartor.api.splitting import split
+from sartor.api.splitting import SplitResult, split
 from sartor.api.training import Run, train
 from sartor.base.permissions import Permissions
 from sartor.prompt.encode import encode
@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from sartor.inference.engine import Engine
 
 __all__ = [
+    "CheckReport",
     "Engine",
     "Permissions",
     "Run",
+    "RunSummary",
+    "SplitResult",
     "add_row",
     "chat",
     "check",

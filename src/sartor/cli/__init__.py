@@ -8,6 +8,7 @@ from importlib import import_module
 
 import typer
 
+from sartor import __version__
 from sartor.base.errors import SartorError
 from sartor.base.process import limit_thread_spinning
 
@@ -15,16 +16,26 @@ app = typer.Typer(
     name="sartor",
     help="Fit a language model to your own data, and prove the fit.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for group in ("start", "data", "generate", "train", "evaluate", "export", "serve", "web"):
+for group in ("start", "data", "generate", "train", "evaluate", "export", "serve", "web", "settings"):
     import_module(f"sartor.cli.{group}").add_to(app)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sartor {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
+def options(
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+    ),
+) -> None:
     """Options before the command."""
 
 
