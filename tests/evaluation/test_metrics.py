@@ -6,39 +6,58 @@ import json
 import math
 import random
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import sacrebleu
 
-from sartor.base import registry
 from sartor.base.errors import ConfigError, DataError
 from sartor.evaluation import metrics
-from sartor.evaluation.metrics import LLAMA_FACTORY, _ngrams
+from sartor.evaluation.metrics import (
+    LLAMA_FACTORY,
+    METRICS,
+    CorpusMetric,
+    LossMetric,
+    Metric,
+    PairMetric,
+    _ngrams,
+)
 from sartor.evaluation.metrics._words import content_characters, content_words, jieba_words
 from sartor.evaluation.score import Scorer, score, score_file, score_losses
 from support import metric_oracles as oracles
 
-PLUGINS = list(registry.plugins(metrics.PACKAGE))
 REFERENCE = Path(__file__).parent / "llama_factory_values.json"
 
 
-@pytest.mark.parametrize("module", PLUGINS, ids=lambda module: module.NAME)
-def test_examples_of_each_metric(module: ModuleType) -> None:
-    metric = metrics.by_name(module.NAME)
-    assert module.__name__.endswith("." + module.NAME.replace("-", "_").replace(".", "_"))
-    assert set(metric.meaning) == {"en", "zh"}
-    assert module.EXAMPLES
-    for one, other, value in module.EXAMPLES:
-        if metric.losses:
-            got = metric.losses(one, other)[0]
-        elif metric.pair:
-            got = metric.pair(one, other)
-        else:
-            assert metric.corpus is not None
-            got = metric.corpus([one], [other])
-        assert got == pytest.approx(value, abs=1e-9)
-        assert metric.range[0] <= got <= metric.range[1]
+@pytest.mark.parametrize("metric", list(METRICS.all()), ids=lambda metric: metric.name)
+def test_examples_of_each_metric(metric: Metric) -> None:
+    found: list[tuple[float, float]] = []
+    match metric:
+        case PairMetric():
+            found = [(metric.score(one, other), value) for one, other, value in metric.examples]
+        case CorpusMetric():
+            found = [(metric.score([one], [other]), value) for one, other, value in metric.examples]
+        case LossMetric():
+            found = [(metric.score(sums, tokens)[0], value) for sums, tokens, value in metric.examples]
+    assert found
+    assert metric.meaning
+    for number, value in found:
+        assert number == pytest.approx(value, abs=1e-9)
+        assert metric.range[0] <= number <= metric.range[1]
+
+
+def test_the_metrics_and_their_signatures_are_the_documented_ones() -> None:
+    """A number is comparable with an older one by its name and signature, so neither may change unnoticed."""
+    names = [metric.name for metric in metrics.find(["all"])]
+    assert names == [*LLAMA_FACTORY, *sorted(set(names) - set(LLAMA_FACTORY))]
+    units = {f"{name}.{unit}" for name in LLAMA_FACTORY for unit in ("char", "word")}
+    assert set(names) == {
+        *LLAMA_FACTORY,
+        *units,
+        *("bleu", "chrf", "exact-match", "token-f1", "loss", "perplexity"),
+    }
+    signatures = [metric.signature for metric in metrics.find(["all"]) if not isinstance(metric, CorpusMetric)]
+    assert len(set(signatures)) == len(signatures)
+    assert METRICS.get("rouge-l.word").signature == "rougeL|word|f|lcs|mean-of-rows|sartor-1"
 
 
 def test_segmentation_equals_jieba_on_generated_texts(trials: int) -> None:
@@ -126,7 +145,7 @@ def test_missing_references_are_left_out_and_counted() -> None:
     assert scores["bleu"].left_out == 2
 
 
-def test_nothing_to_score_is_no_error() -> None:
+def test_scoring_nothing_gives_nan() -> None:
     assert math.isnan(score([], [])["bleu"].value)
     assert score(["a"], [None])["rouge-l"].n == 0
     with pytest.raises(ValueError, match="2 predictions"):
@@ -160,7 +179,7 @@ def test_losses() -> None:
     assert not scores["loss"].higher_is_better
 
 
-def test_a_metric_of_ones_own(tmp_path: Path) -> None:
+def test_a_metric_from_a_users_file(tmp_path: Path) -> None:
     file = tmp_path / "politeness.py"
     file.write_text(
         "RANGE = (0, 1)\ndef score(prediction, reference):\n    return float('请' in prediction)\n", "utf-8"
@@ -174,6 +193,8 @@ def test_a_metric_of_ones_own(tmp_path: Path) -> None:
     file.write_text("x = 1", "utf-8")
     with pytest.raises(ConfigError, match="defines no metric"):
         metrics.from_file(file)
+    with pytest.raises(ConfigError, match="File not found"):
+        metrics.from_file(tmp_path / "none.py")
 
 
 def test_unknown_metric_names_the_nearest() -> None:
@@ -193,7 +214,7 @@ def test_score_file(tmp_path: Path) -> None:
         score_file(file)
     assert "line 2" in str(error.value.where)
     file.write_text("{oops\n", "utf-8")
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="Not valid JSON"):
         score_file(file)
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="File not found"):
         score_file(tmp_path / "none.jsonl")

@@ -1,8 +1,7 @@
-"""Every exported form answers as the adapter over its base does; what cannot is refused and leaves nothing behind."""
+"""Every export answers as the adapter over its base does; one that cannot is refused and leaves nothing behind."""
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sartor import api
 from sartor.base.errors import ConfigError, ExportError
-from sartor.base.registry import names, plugins
-from sartor.exporters import _architectures, _parity
-from sartor.exporters._go_template import GoTemplate
+from sartor.base.i18n import tr
+from sartor.exporters import EXPORTERS, Check, Exporter, Tolerance, _architectures, _parity
 from support.tiny import make_model
 from support.tiny_adapter import save_adapter
 
@@ -72,13 +70,12 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pat
     return save_adapter(make_model(), folder, base=tiny_model_dir)
 
 
-@pytest.mark.parametrize("plugin", list(plugins("sartor.exporters")), ids=lambda plugin: plugin.__name__)
-def test_each_form_holds_its_files_and_answers_the_same(plugin: Any, tuned: Path, tmp_path: Path) -> None:
-    example = plugin.EXAMPLES
-    done = api.export(tuned, example["to"], tmp_path / "out")
+@pytest.mark.parametrize("exporter", list(EXPORTERS.all()), ids=lambda exporter: exporter.name)
+def test_each_format_holds_its_files_and_answers_the_same(exporter: Exporter, tuned: Path, tmp_path: Path) -> None:
+    done = api.export(tuned, exporter.name, tmp_path / "out")
     made = {path.name.replace(tuned.name, "model") for path in done.files}
-    assert {*example["files"], "export.json"} <= made
-    assert all(check.holds and check.positions >= 8 for check in done.checks)
+    assert {*exporter.example_files, "export.json"} <= made
+    assert all(check.passed and check.positions >= 8 for check in done.checks)
     record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
     assert record["checks"][0]["agreement"] == done.checks[0].agreement
     assert not (tmp_path / ".out.part").exists()
@@ -101,13 +98,13 @@ def test_llama_cpp_answers_as_each_family_does(family: str, tiny_tokenizer: Any,
 
 
 @pytest.mark.real
-def test_quantised_files_are_smaller_and_stay_near(tuned: Path, tmp_path: Path) -> None:
+def test_quantized_files_are_smaller_and_stay_near(tuned: Path, tmp_path: Path) -> None:
     sizes = {}
     for quant in ("f16", "q8_0", "q4_0"):
         done = api.export(tuned, "gguf", tmp_path / quant, quant=quant)
         sizes[quant] = next(path.stat().st_size for path in done.files if path.suffix == ".gguf")
     assert sizes["q4_0"] < sizes["q8_0"] < sizes["f16"]
-    with pytest.raises(ExportError, match="q9"):
+    with pytest.raises(ConfigError, match="q9"):
         api.export(tuned, "gguf", tmp_path / "no", quant="q9")
 
 
@@ -118,7 +115,7 @@ def test_a_wrong_tensor_fails_the_export_by_name_and_leaves_nothing(
     model.save_pretrained(tmp_path / "base")
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     wrong = _architectures.Family(_architectures.FAMILIES["llama"].arch, rotates_pairs=False)
-    monkeypatch.setattr("sartor.exporters.gguf.family_of", lambda config: wrong)
+    monkeypatch.setattr("sartor.exporters._gguf_file.family_of", lambda config: wrong)
     with pytest.raises(ExportError, match="answers differently") as caught:
         api.export(tmp_path / "base", "gguf", tmp_path / "out")
     assert "prompt" in str(caught.value.where)
@@ -164,7 +161,7 @@ def test_sixteen_bits_that_lose_the_training_fail_and_say_what_to_write(tiny_tok
         api.export(adapter, "merged", tmp_path / "out")
     assert "--dtype float32" in str(caught.value.fix)
     assert api.export(adapter, "merged", tmp_path / "out", dtype="float32").checks[0].largest < 1e-3
-    with pytest.raises(ExportError, match="no type 'int3'"):
+    with pytest.raises(ConfigError, match="Unknown value 'int3' for --dtype"):
         api.export(adapter, "merged", tmp_path / "out", dtype="int3")
 
 
@@ -199,11 +196,13 @@ def test_only_an_earlier_export_is_replaced(tuned: Path, tmp_path: Path) -> None
 
 
 def test_what_cannot_be_exported_is_refused_with_the_way_out(tiny_model_dir: Path, tuned: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no adapter"):
+    with pytest.raises(ExportError, match="No adapter"):
         api.export(tiny_model_dir, "adapter", tmp_path / "out")
-    with pytest.raises(ConfigError, match="merge"):
+    with pytest.raises(ConfigError, match="Unknown export format 'mergd'"):
         api.export(tuned, "mergd", tmp_path / "out")
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="The format adapter has no option --quant"):
+        api.export(tuned, "adapter", tmp_path / "out", quant="f16")
+    with pytest.raises(ConfigError, match="No output folder"):
         api.export(api.predicting.as_config(tuned, {}), "merged")
 
 
@@ -212,7 +211,7 @@ def test_a_nan_counts_as_the_worst(tuned: Path) -> None:
         ((1,),), ((2,),), ((((torch.zeros(2), torch.tensor([0, 1])),)),), AnyTokenizer()
     )
     with pytest.raises(ExportError):
-        reference.check("test", lambda prompt, answer: [torch.full((4,), float("nan"))], 1.0, 0.0)
+        reference.check("test", lambda prompt, answer: [torch.full((4,), float("nan"))], Tolerance(1.0, 0.0))
 
 
 class AnyTokenizer:
@@ -220,10 +219,20 @@ class AnyTokenizer:
         return "x"
 
 
-def test_forms_are_the_files_of_the_folder() -> None:
-    assert names("sartor.exporters") == ("adapter", "gguf", "merged", "ollama")
-    assert importlib.import_module("sartor.exporters.gguf").QUANTS.keys() == {"f16", "q8_0", "q4_0"}
-    assert GoTemplate.__doc__
+def test_the_formats_declare_their_options() -> None:
+    declared = {e.name: (e.quants, e.dtypes, e.needs_float32, e.self_check) for e in EXPORTERS.all()}
+    assert declared == {
+        "adapter": ((), (), False, "always"),
+        "merged": ((), ("float16", "bfloat16", "float32"), False, "always"),
+        "gguf": (("f16", "q8_0", "q4_0"), (), True, "optional"),
+        "ollama": (("q8_0", "f16", "q4_0"), (), True, "optional"),
+    }
+
+
+def test_a_check_reads_as_one_line_in_the_readers_language() -> None:
+    check = Check("merged", 8, 128, 0.992, 0.01234, Tolerance(0.25, 0.95), tr("no position"))
+    assert str(check).startswith("merged: 99.2% of 128 tokens agree (at least 95%)")
+    assert check.to_json()["form"] == "merged"
 
 
 def test_one_set_of_weights_can_be_kept_alone(tuned: Path, tiny_model_dir: Path) -> None:

@@ -13,11 +13,11 @@ from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
 from sartor.base.errors import ExportError
 from sartor.base.types import Message
-from sartor.exporters import gguf
+from sartor.exporters import Source, _gguf_file
 from sartor.exporters._go_template import GoTemplate
 from sartor.exporters._llama_cpp import LlamaCpp
-from sartor.exporters._source import Source
 from sartor.exporters._vocabulary import PRE_TOKENIZERS, Vocabulary
+from sartor.exporters.gguf import TOLERANCES
 from sartor.inference.engine import Engine
 from sartor.prompt.template import Template
 from support.tiny import CHATML, make_model, make_tokenizer
@@ -103,23 +103,23 @@ REAL = pytest.mark.real
 @pytest.mark.parametrize(
     "kind", ["gpt-2", pytest.param("smollm", marks=REAL), "qwen2", pytest.param("llama-bpe", marks=REAL), "gemma"]
 )
-def test_llama_cpp_tokenises_as_the_tokenizer_does(kind: str, tmp_path: Path) -> None:
+def test_llama_cpp_tokenizes_as_the_tokenizer_does(kind: str, tmp_path: Path) -> None:
     tokenizer = trained(kind)
     source = source_of(tokenizer, tmp_path)
-    gguf.write(source, tmp_path / "tiny.gguf", "f16")
+    _gguf_file.write(source, tmp_path / "tiny.gguf", "f16")
     with LlamaCpp(tmp_path / "tiny.gguf", source.engine.model.config.vocab_size) as file:
         for text in HARD:
             if text:
                 assert file.tokens(text) == tokenizer.encode(text, add_special_tokens=False), text
-    gguf.verify(source, tmp_path / "tiny.gguf", "f16")
+    _gguf_file.verify(source, tmp_path / "tiny.gguf", "f16", TOLERANCES["f16"])
 
 
 def test_a_wrong_pre_tokenizer_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = source_of(trained("qwen2"), tmp_path)
     monkeypatch.setitem(PRE_TOKENIZERS, next(k for k, v in PRE_TOKENIZERS.items() if v == "qwen2"), "gpt-2")
-    gguf.write(source, tmp_path / "tiny.gguf", "f16")
-    with pytest.raises(ExportError, match="as tokens differently"):
-        gguf.verify(source, tmp_path / "tiny.gguf", "f16")
+    _gguf_file.write(source, tmp_path / "tiny.gguf", "f16")
+    with pytest.raises(ExportError, match="the tokens of prompt 8 differently"):
+        _gguf_file.verify(source, tmp_path / "tiny.gguf", "f16", TOLERANCES["f16"])
 
 
 def test_a_tokenizer_unknown_to_llama_cpp_is_refused() -> None:
@@ -127,7 +127,7 @@ def test_a_tokenizer_unknown_to_llama_cpp_is_refused() -> None:
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(r"\w+"), "isolated"), pre_tokenizers.ByteLevel(use_regex=False)]
     )
-    with pytest.raises(ExportError, match="no name"):
+    with pytest.raises(ExportError, match="does not support how"):
         Vocabulary.of(tokenizer, 600)
     with pytest.raises(ExportError, match="no row"):
         Vocabulary.of(tokenizer, 100)
@@ -138,7 +138,7 @@ NAMED = sorted(file.name.removesuffix(".jinja") for file in FOLDER.iterdir() if 
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_each_named_template_is_said_in_gos_language(name: str) -> None:
+def test_each_named_template_is_written_as_a_go_template(name: str) -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({"bos_token": "<s>"})
     source = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
@@ -156,7 +156,7 @@ def test_a_template_that_puts_texts_elsewhere_is_refused() -> None:
         " + '\\n' + m['content'] + '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
-    with pytest.raises(ExportError, match="cannot be written as Ollama's"):
+    with pytest.raises(ExportError, match="cannot be written as an Ollama"):
         GoTemplate.of(Template.from_tokenizer(make_tokenizer(reverse)))
 
 

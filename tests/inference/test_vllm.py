@@ -13,8 +13,8 @@ import pytest
 from sartor.base.errors import ConfigError, ModelError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Message, Origin
-from sartor.evaluation.predict import predict
-from sartor.inference.backends.vllm import open_vllm
+from sartor.evaluation.predict import ChosenBackend, predict
+from sartor.inference.backends import BACKENDS, BackendRequest, chosen_backend
 from sartor.inference.engine import Engine
 from support.tiny_adapter import save_adapter
 
@@ -71,11 +71,12 @@ def tuned(tiny_model_dir: Path, tmp_path: Path) -> Engine:
     return Engine.load(str(tiny_model_dir), adapter, dtype="float32")
 
 
-def opened(model: Path) -> Any:
-    def open_it(*given: Any, **named: Any) -> Any:
-        return open_vllm(*given, model=str(model), **named)
+def vllm(model: Path) -> ChosenBackend:
+    return ChosenBackend(BACKENDS.get("vllm"), str(model))
 
-    return open_it
+
+def open_vllm(engine: Engine, prompts: Any, generation: GenerationSettings, *, model: str) -> Any:
+    return BACKENDS.get("vllm").open(BackendRequest(engine, prompts, generation, model))
 
 
 @pytest.mark.parametrize("hands_out_stops", [True, False])
@@ -91,7 +92,7 @@ def test_it_answers_as_the_engine_does(
         tmp_path / "theirs",
         generation=GENERATION,
         metrics=("rouge-l.char",),
-        vllm=opened(tiny_model_dir),
+        backend=vllm(tiny_model_dir),
     )
     assert [(r.text, r.stop_reason) for r in theirs.rows] == [(r.text, r.stop_reason) for r in ours.rows]
     assert theirs.results["backend"] == "vllm"
@@ -122,7 +123,7 @@ def test_it_is_refused_when_it_disagrees(
     spoil = StandIn(lambda number, ids: [*ids[:2], (ids[2] + 1) % 200, *ids[3:]] if number == 4 else ids)
     monkeypatch.setitem(sys.modules, "vllm", spoil)
     with pytest.raises(ModelError, match="row 5, token 3"):
-        predict(tuned, EXAMPLES, tmp_path / "out", generation=GENERATION, vllm=opened(tiny_model_dir))
+        predict(tuned, EXAMPLES, tmp_path / "out", generation=GENERATION, backend=vllm(tiny_model_dir))
     assert not (tmp_path / "out" / "predict_results.json").exists()
 
 
@@ -152,3 +153,10 @@ def test_it_is_offered_for_predictions_only(tiny_model_dir: Path) -> None:
 
     with pytest.raises(ConfigError, match="predictions only"):
         load_engine(RunConfig.from_dict({"model_name_or_path": str(tiny_model_dir), "infer_backend": "vllm"}))
+
+
+def test_an_unknown_backend_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Unknown infer_backend 'vlm'") as caught:
+        chosen_backend("vlm")
+    assert "vllm" in str(caught.value.fix)
+    assert chosen_backend("huggingface") is None

@@ -88,6 +88,6 @@ def test_every_metric_that_can_be_chosen_exists_and_what_decides_has_a_value_for
     deciding, every = metric_names()
     assert deciding[0] == "loss"
     assert {metric.name for metric in metrics.find(every)} == set(every)
-    assert all(metric.pair for metric in metrics.find(deciding[1:]))
+    assert all(isinstance(metric, metrics.PairMetric) for metric in metrics.find(deciding[1:]))
     with pytest.raises(ConfigError):
         metrics.find(["token-f1.word"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from sartor.base.errors import ConfigError
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Ledger, Score
+from sartor.inference.backends import chosen_backend
 
 if TYPE_CHECKING:
     from sartor.evaluation.predict import Predictions
@@ -24,13 +24,18 @@ if TYPE_CHECKING:
 def load_engine(config: RunConfig, *, trust_remote_code: bool = False, predicts: bool = False) -> Engine:
     """The engine that the settings describe: model, adapter, template, thinking.
 
-    Raises: ModelError, PromptError; ConfigError for vLLM where it is not offered.
+    Raises: ModelError, PromptError; ConfigError for an unknown backend, or one that answers predictions only.
     """
     from sartor.inference.engine import Engine
 
     model, prompt = config.model, config.prompt
-    if model.infer_backend == "vllm" and not predicts:
-        raise ConfigError("vLLM answers predictions only.", "infer_backend: vllm", "Leave it out here.")
+    if (backend := chosen_backend(model.infer_backend)) and not predicts:
+        raise ConfigError(
+            "The backend {backend} answers predictions only.",
+            f"infer_backend: {backend.name}",
+            "Remove infer_backend.",
+            backend=backend.name,
+        )
     return Engine.load(
         model.model_name_or_path,
         model.adapter_name_or_path[0] if model.adapter_name_or_path else None,
@@ -118,18 +123,15 @@ def predict(
     own = run is not None and not config.data.eval_dataset
     folder = run.predictions / "tuned-held_out" if own and run else Path(config.train.output_dir or "predictions")
     engine = load_engine(config, trust_remote_code=trust_remote_code, predicts=True)
-    vllm = None
-    if config.model.infer_backend == "vllm":
-        from sartor.inference.backends.vllm import open_vllm
-
-        vllm = partial(open_vllm, model=config.model.model_name_or_path, trust_remote_code=trust_remote_code)
+    backend = chosen_backend(config.model.infer_backend)
+    permitted = replace(config.permissions, trust_remote_code=trust_remote_code)
     return predicting.predict(
         engine,
         rows,
         folder,
         generation=config.generation,
         learned_ids=learned,
-        vllm=vllm,
+        backend=predicting.ChosenBackend(backend, config.model.model_name_or_path, permitted) if backend else None,
         metrics=config.evaluation.metrics,
         progress=progress,
         shard=Shard.parse(shard) if shard else None,

@@ -70,7 +70,9 @@ class ModelSettings(Section):
     double_quantization: bool = Field(True, description="Quantise the quantisation constants too.")
     device: Literal["auto", "cpu", "cuda", "mps", "xpu"] = Field("auto", description="Where to compute.")
     use_cpu: bool = Field(False, description="The Trainer's name for `device: cpu`.")
-    infer_backend: Literal["huggingface", "vllm"] = Field("huggingface", description="What generates text.")
+    infer_backend: str = Field(
+        "huggingface", description="What generates text: huggingface (Sartor's own engine), or a backend such as vllm."
+    )
 
 
 class DataSettings(Section):

@@ -1,4 +1,4 @@
-"""The command that takes a model home: export."""
+"""The command `export`."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from sartor.cli.evaluate import Target, target_or_config
 def export(
     target: Target,
     settings: Settings = None,
-    to: Annotated[str, typer.Option(help="The form: adapter, merged, gguf or ollama.")] = "merged",
-    out: Annotated[Path | None, typer.Option(help="The folder; default: export_dir, else beside the run.")] = None,
-    quant: Annotated[str | None, typer.Option(help="gguf and ollama: f16, q8_0 or q4_0.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="merged: bfloat16, float16, float32; default: the model's.")] = None,
-    check: Annotated[bool, typer.Option(help="Ask llama.cpp whether it answers the same (gguf, ollama).")] = True,
+    to: Annotated[str, typer.Option(help="Export format; docs/reference/plugins.md lists them.")] = "merged",
+    out: Annotated[Path | None, typer.Option(help="Output folder; default: export_dir, else beside the run.")] = None,
+    quant: Annotated[str | None, typer.Option(help="Quantization, in formats that have one.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Type of the weights, in formats that have one; default: the model's.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Run the self-check where the format makes it optional.")] = True,
     trust_remote_code: RemoteCode = False,
     json: Json = False,
 ) -> None:
-    """Write a tuned model in another form, and prove that it answers the same."""
+    """Export a tuned model, and check that it answers the same."""
     from sartor import api
     from sartor.cli import console
 
@@ -41,10 +43,7 @@ def export(
             {
                 "folder": str(done.folder),
                 "files": [path.name for path in done.files],
-                "checks": [
-                    {"form": c.form, "agreement": c.agreement, "largest": c.largest, "limit": c.limit, "where": c.where}
-                    for c in done.checks
-                ],
+                "checks": [check.to_json() for check in done.checks],
             }
         )
         return

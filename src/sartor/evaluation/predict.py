@@ -6,23 +6,30 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from sartor.base.errors import DataError, RunError
 from sartor.base.files import atomic_write
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Prediction, Score
 from sartor.evaluation.journal import Journal, Shard, row_key
 from sartor.evaluation.score import Scorer
-from sartor.inference.backends.vllm import Agreement, VllmBackend
+from sartor.inference.backends import Agreement, Backend, BackendRequest
 from sartor.inference.engine import BATCH_ROWS, Answer, Engine
 from sartor.inference.weights import WeightSet
 
-OpenVllm: TypeAlias = Callable[..., AbstractContextManager[VllmBackend]]
-"""`open_vllm` with what is known before the rows are."""
+
+@dataclass(frozen=True, slots=True)
+class ChosenBackend:
+    """The backend that answers instead of the engine, and what it loads."""
+
+    backend: Backend
+    model: str
+    permissions: Permissions = NOTHING_ALLOWED
+
 
 FIELD_DESCRIPTIONS = {
     "predict_runtime": "seconds of generating and scoring; loading the model is not in it",
@@ -64,14 +71,14 @@ def predict(
     shard: Shard | None = None,
     merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
-    vllm: OpenVllm | None = None,
+    backend: ChosenBackend | None = None,
 ) -> Predictions:
     """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
 
     Each answer is journalled as it is finished: the same call goes on where a killed one stopped. A `shard` answers its
     rows only and leaves its journal in the folder (`rows` are then those); a call without one takes all journals there
-    together and answers what is missing, or with `merge` refuses to. `vllm` opens the other backend for the prompts
-    that are to be answered; what it agreed on is kept with the results.
+    together and answers what is missing, or with `merge` refuses to. `backend` answers instead of the engine;
+    what they agreed on is kept with the results.
 
     Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
     """
@@ -81,7 +88,7 @@ def predict(
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
     journal, mine, resumed, agreement = _answer_rows(
-        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress, vllm=vllm
+        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress, backend=backend
     )
     rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
     scoring = Scorer(tuple(metrics))
@@ -92,8 +99,8 @@ def predict(
     if resumed:
         results["predict_samples_per_second"] = round((len(rows) - resumed) / max(seconds, 1e-9), 3)
     results |= {"resumed": resumed, "batch_rows": BATCH_ROWS}
-    if vllm:
-        results |= {"backend": "vllm", "agreement": asdict(agreement) if agreement else None}
+    if backend:
+        results |= {"backend": backend.backend.name, "agreement": asdict(agreement) if agreement else None}
     results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
     if shard is None:
         write(folder, rows, per_row, results)
@@ -112,10 +119,10 @@ def _answer_rows(
     shard: Shard | None,
     merge: bool,
     progress: Callable[[int, int | None], None] | None,
-    vllm: OpenVllm | None,
+    backend: ChosenBackend | None,
 ) -> tuple[Journal, range, int, Agreement | None]:
     """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known, on
-    what vLLM agreed).
+    what the backend agreed).
     """
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
     decided_by = {
@@ -123,7 +130,7 @@ def _answer_rows(
         "dtype": str(engine.model.dtype),
         "generation": settings.model_dump(),
         "seed": seed,
-        **({"backend": "vllm"} if vllm else {}),
+        **({"backend": backend.backend.name} if backend else {}),
     }
     keys = [
         row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
@@ -146,10 +153,11 @@ def _answer_rows(
             progress(next(finished), len(mine))
 
     wanted, agreement = [prompts[place] for place in missing], None
-    if vllm and wanted:
-        with vllm(engine, wanted, settings, weights=weights, seed=seed) as backend:
-            backend.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
-            agreement = backend.agreement
+    if backend and wanted:
+        request = BackendRequest(engine, wanted, settings, backend.model, weights, seed, backend.permissions)
+        with backend.backend.open(request) as session:
+            session.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
+            agreement = session.agreement
     else:
         engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
     return journal, mine, len(mine) - len(missing), agreement

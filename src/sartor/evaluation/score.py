@@ -1,4 +1,4 @@
-"""Score: predictions and references become one Score per metric, row by row, in parallel, or from a file."""
+"""Scores predictions against references: one Score per metric, row by row, in parallel, or from a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import numpy as np
 from sartor.base.errors import DataError
 from sartor.base.types import Score
 from sartor.evaluation import metrics
-from sartor.evaluation.metrics import Metric
+from sartor.evaluation.metrics import CorpusMetric, LossMetric, Metric, PairMetric
 
 NOT_SCORED = math.nan
-"""Stands in `per_row` where a pair has no reference."""
+"""The value in `per_row` of a pair without a reference."""
 
 
 def score(
@@ -27,10 +27,11 @@ def score(
     *,
     workers: int = 1,
 ) -> dict[str, Score]:
-    """Every named metric over the pairs; `per_row` follows the order given, NaN where a pair has no reference.
+    """Every named metric over the pairs; `per_row` follows the given order, NaN where a pair has no reference.
 
-    A reference of None leaves the pair out of every metric; a blank one, of the corrected metrics (LLaMA-Factory
-    scores it 0). An empty prediction scores 0. `workers` processes share the pairs; the result does not depend on it.
+    A pair whose reference is None is left out of every metric; one whose reference is blank, of the metrics that clean
+    their texts (LLaMA-Factory scores it 0). An empty prediction scores 0. `workers` processes share the pairs; the
+    result does not depend on their number.
 
     Raises: ConfigError for an unknown metric; ValueError when the two lists differ in length.
     """
@@ -47,7 +48,7 @@ def score(
 
 @dataclass(slots=True)
 class Scorer:
-    """Scores that grow row by row: `add` returns the row's own, `result` what they come to so far."""
+    """Scores computed row by row: `add` returns the row's own, `result` those of all rows so far."""
 
     names: Iterable[str] = ("all",)
     found: tuple[Metric, ...] = field(init=False)
@@ -57,23 +58,26 @@ class Scorer:
     def __post_init__(self) -> None:
         self.names = tuple(self.names)
         self.found = metrics.find(self.names)
-        self.values = {metric.name: [] for metric in self.found if metric.pair}
+        self.values = {metric.name: [] for metric in self.found if isinstance(metric, PairMetric)}
 
     def add(self, prediction: str, reference: str | None) -> dict[str, float]:
-        """The scores of one pair, without the metrics that have no reference to score against."""
+        """The scores of one pair, without the metrics that left it out."""
         row = _score_pair(self.found, prediction, reference)
         self._take(prediction, reference, row)
         return {name: value for name, value in row.items() if not math.isnan(value)}
 
     def add_scored(self, prediction: str, reference: str | None, row: Mapping[str, float]) -> bool:
-        """A pair whose scores `add` gave before (a journal); False, and nothing added, when a metric is missing."""
+        """Add a pair whose scores `add` returned before (from a journal).
+
+        False, and nothing is added, when `row` lacks a metric.
+        """
         if any(name not in row for name in self.values) and reference is not None and metrics.clean(reference):
             return False
         self._take(prediction, reference, {name: row.get(name, NOT_SCORED) for name in self.values})
         return True
 
     def add_in_parallel(self, predictions: list[str], references: list[str | None], workers: int) -> None:
-        """The same over several processes."""
+        """Add many pairs, scored by several processes."""
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
@@ -87,7 +91,7 @@ class Scorer:
 
     def result(self) -> dict[str, Score]:
         """One Score per metric over all pairs added."""
-        return {metric.name: self._score(metric) for metric in self.found if metric.pair or metric.corpus}
+        return {metric.name: self._score(metric) for metric in self.found if not isinstance(metric, LossMetric)}
 
     def _take(self, prediction: str, reference: str | None, row: Mapping[str, float]) -> None:
         self.pairs.append((prediction, reference))
@@ -95,48 +99,46 @@ class Scorer:
             values.append(row[name])
 
     def _score(self, metric: Metric) -> Score:
-        if metric.pair:
-            per_row = tuple(self.values[metric.name])
-            kept = [value for value in per_row if not math.isnan(value)]
-            mean, signature = float(np.mean(kept)) if kept else math.nan, metric.signature
-            left_out = len(per_row) - len(kept)
-        else:
-            per_row = ()
-            kept_pairs = [pair for p, r in self.pairs if (pair := _prepared(metric, p, r)) is not None]
-            mean, signature = _over_corpus(metric, kept_pairs)
-            kept, left_out = [0.0] * len(kept_pairs), len(self.pairs) - len(kept_pairs)
-        return Score(metric.name, mean, metric.range, len(kept), signature, metric.higher_is_better, per_row, left_out)
+        if isinstance(metric, CorpusMetric):
+            return _corpus_score(metric, self.pairs)
+        per_row = tuple(self.values[metric.name])
+        kept = [value for value in per_row if not math.isnan(value)]
+        mean = float(np.mean(kept)) if kept else math.nan
+        return _score_of(metric, mean, len(kept), per_row=per_row, left_out=len(per_row) - len(kept))
 
 
 def score_losses(nll_sums: Sequence[float], label_tokens: Sequence[int]) -> dict[str, Score]:
-    """Loss and perplexity from each row's summed negative log-likelihood (nats) and its count of label tokens."""
+    """The metrics of the model's losses (loss, perplexity, installed ones).
+
+    `nll_sums`: each row's summed negative log-likelihood in nats; `label_tokens`: its number of label tokens.
+    """
     scores = {}
     for metric in metrics.find(["all"]):
-        if metric.losses:
-            value, per_row = metric.losses(nll_sums, label_tokens)
-            scores[metric.name] = Score(
-                metric.name, value, metric.range, len(nll_sums), metric.signature, metric.higher_is_better, per_row
-            )
+        if isinstance(metric, LossMetric):
+            value, per_row = metric.score(nll_sums, label_tokens)
+            scores[metric.name] = _score_of(metric, value, len(nll_sums), per_row=per_row)
     return scores
 
 
 def score_file(path: Path, names: Iterable[str] = ("all",), *, workers: int = 1) -> dict[str, Score]:
-    """Score a JSONL file with `predict` and `label` in each line, as LLaMA-Factory writes it, or a JSON list of such.
+    """Score a JSONL file with `predict` and `label` in each line, as LLaMA-Factory writes it, or a JSON list of them.
 
-    Raises: DataError naming file and line for a missing file, broken JSON, or a line without the two fields.
+    Raises: DataError naming file and line for a missing file, invalid JSON, or a line without the two fields.
     """
     rows = read_predictions(path)
     return score([row[0] for row in rows], [row[1] for row in rows], names, workers=workers)
 
 
 def read_predictions(path: Path) -> list[tuple[str, str | None]]:
-    """The pairs of such a file; `label` may be null."""
+    """The (predict, label) pairs of such a file; `label` may be null. Raises: DataError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError("The file is not there.", str(path), "Name a file of predictions (JSONL).") from None
+        raise DataError("File not found.", str(path), "Give a JSONL file of predictions.") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"The file is not UTF-8 (byte {error.start}).", str(path), "Save it as UTF-8.") from None
+        raise DataError(
+            "The file is not UTF-8 (byte {byte}).", str(path), "Save it as UTF-8.", byte=error.start
+        ) from None
     if text.lstrip().startswith("["):
         rows = [(f"{path}, row {n}", row) for n, row in enumerate(_parsed(text, str(path)), 1)]
     else:
@@ -149,42 +151,66 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise DataError(f"This is no JSON: {error}.", where, "Write one JSON object a line.") from None
+        raise DataError(
+            "Not valid JSON: {reason}.", where, "Write one JSON object per line.", reason=str(error)
+        ) from None
 
 
 def _pair_of(row: object, where: str) -> tuple[str, str | None]:
     if not isinstance(row, dict) or not isinstance(row.get("predict"), str):
-        raise DataError("There is no text under `predict`.", where, 'Each line is {"predict": "…", "label": "…"}.')
+        raise DataError("`predict` is not a string.", where, 'Each line is {"predict": "…", "label": "…"}.')
     label = row.get("label")
     if label is not None and not isinstance(label, str):
-        raise DataError("`label` is no text.", where, 'Each line is {"predict": "…", "label": "…"}.')
+        raise DataError("`label` is neither a string nor null.", where, 'Each line is {"predict": "…", "label": "…"}.')
     return row["predict"], label
 
 
 def _score_pair(found: Iterable[Metric], prediction: str, reference: str | None) -> dict[str, float]:
     row: dict[str, float] = {}
     for metric in found:
-        if metric.pair:
+        if isinstance(metric, PairMetric):
             pair = _prepared(metric, prediction, reference)
-            row[metric.name] = NOT_SCORED if pair is None else float(metric.pair(*pair))
+            row[metric.name] = NOT_SCORED if pair is None else float(metric.score(*pair))
     return row
 
 
-def _prepared(metric: Metric, prediction: str, reference: str | None) -> tuple[str, str] | None:
+def _prepared(metric: PairMetric | CorpusMetric, prediction: str, reference: str | None) -> tuple[str, str] | None:
+    """The texts as the metric wants them; None for a pair that it leaves out."""
     if reference is None:
         return None
-    if not metric.cleaned:
+    if not metric.clean_texts:
         return prediction, reference
     reference = metrics.clean(reference)
     return (metrics.clean(prediction), reference) if reference else None
 
 
-def _over_corpus(metric: Metric, pairs: Sequence[tuple[str, str]]) -> tuple[float, str]:
-    assert metric.corpus is not None
-    references = [reference for _, reference in pairs]
-    signature = metric.corpus_signature(references) if metric.corpus_signature else metric.signature
-    value = float(metric.corpus([prediction for prediction, _ in pairs], references)) if pairs else math.nan
-    return value, signature
+def _corpus_score(metric: CorpusMetric, pairs: Sequence[tuple[str, str | None]]) -> Score:
+    kept = [pair for p, r in pairs if (pair := _prepared(metric, p, r)) is not None]
+    predictions, references = [p for p, _ in kept], [r for _, r in kept]
+    value = float(metric.score(predictions, references)) if kept else math.nan
+    signature = metric.signature_for(references)
+    return _score_of(metric, value, len(kept), signature=signature, left_out=len(pairs) - len(kept))
+
+
+def _score_of(
+    metric: Metric,
+    value: float,
+    rows: int,
+    *,
+    per_row: tuple[float, ...] = (),
+    signature: str = "",
+    left_out: int = 0,
+) -> Score:
+    return Score(
+        metric.name,
+        value,
+        metric.range,
+        rows,
+        signature or metric.signature,
+        metric.higher_is_better,
+        per_row,
+        left_out,
+    )
 
 
 def _score_part(part: tuple[tuple[str, ...], list[str], list[str | None]]) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What llama.cpp must be told of each model family, and how its tensors differ; knows no tokenizer and no files."""
+"""Model architectures in llama.cpp: the metadata each needs, and how its tensors differ."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sartor.base.errors import ExportError
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One architecture of llama.cpp: its own metadata, and what becomes of a tensor."""
+    """One architecture of llama.cpp: its own metadata, and how a tensor is converted."""
 
     arch: gguf.MODEL_ARCH
     rotates_pairs: bool = False
     """Query and key rows in the order of the original Llama (pairs), not transformers' (halves)."""
     norms_from_zero: bool = False
-    """transformers stores w of a norm that multiplies by 1 + w; llama.cpp wants 1 + w."""
+    """transformers stores w of a norm that multiplies by 1 + w; llama.cpp stores 1 + w."""
     more: Callable[[gguf.GGUFWriter, Any], None] = lambda writer, config: None
 
     def tensor(self, name: str, value: Tensor, config: Any) -> Tensor:
@@ -36,18 +36,20 @@ class Family:
 
 
 def family_of(config: Any) -> Family:
-    """Raises: ExportError naming the families there are."""
+    """The architecture of a transformers config. Raises: ExportError naming the supported ones."""
     if config.model_type not in FAMILIES:
         raise ExportError(
-            f"There is no GGUF export for models of type {config.model_type!r}.",
+            "GGUF export does not support models of type {type!r}.",
             "config.json",
-            f"There is for: {', '.join(sorted(FAMILIES))}. Others: --to merged, then llama.cpp's own converter.",
+            "Supported: {supported}. For others, use --to merged and llama.cpp's own converter.",
+            type=config.model_type,
+            supported=", ".join(sorted(FAMILIES)),
         )
     return FAMILIES[config.model_type]
 
 
 def write_sizes(writer: gguf.GGUFWriter, config: Any, family: Family) -> None:
-    """The sizes and the rotary embedding that every family has, then its own. Raises: ExportError."""
+    """Sizes and rotary embedding, which every family has, then the family's own metadata. Raises: ExportError."""
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -97,7 +99,9 @@ def _write_rope(writer: gguf.GGUFWriter, rope: Mapping[str, Any]) -> None:
             writer.add_rope_scaling_factor(rope["factor"])
             writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
         case other:
-            raise ExportError(f"Rotary scaling {other!r} has no place in GGUF here.", "config.json", "Export merged.")
+            raise ExportError(
+                "GGUF export does not support rotary scaling {type!r}.", "config.json", "Use --to merged.", type=other
+            )
 
 
 def _gemma_2(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -115,13 +119,15 @@ def _gemma_3(writer: gguf.GGUFWriter, config: Any) -> None:
     if config.layer_types != [
         "full_attention" if n % 6 == 5 else "sliding_attention" for n in range(config.num_hidden_layers)
     ]:
-        raise ExportError("llama.cpp wants every sixth layer of Gemma 3 global.", "layer_types", "Export merged.")
+        raise ExportError(
+            "llama.cpp requires every sixth layer of Gemma 3 to be global.", "layer_types", "Use --to merged."
+        )
 
 
 def _plain_attention_scale(config: Any) -> None:
-    """llama.cpp takes 1/√head_dim for every Gemma but the 27B ones, which it knows by their layers."""
+    """llama.cpp takes 1/√head_dim for every Gemma except the 27B ones, known by their number of layers."""
     if config.query_pre_attn_scalar != config.head_dim and config.num_hidden_layers not in (46, 62):
-        raise ExportError("llama.cpp cannot be told this query_pre_attn_scalar.", "config.json", "Export merged.")
+        raise ExportError("llama.cpp cannot represent this query_pre_attn_scalar.", "config.json", "Use --to merged.")
 
 
 FAMILIES: Mapping[str, Family] = {

@@ -1,4 +1,4 @@
-"""A GGUF file asked through llama.cpp (the xllamacpp wheel): token ids, renderings and log-probabilities."""
+"""A GGUF file in llama.cpp (the xllamacpp wheel): token ids, rendered prompts and log-probabilities."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import Tensor
 from sartor.base.errors import ExportError
 
 LISTED = 512
-"""Tokens listed at each position; what the reference likes and llama.cpp does not list counts as the last listed."""
+"""Tokens listed at each position; any other token counts as the last one listed."""
 
 
 class LlamaCpp:
-    """One GGUF file held by llama.cpp, on loopback, until the `with` block ends."""
+    """One GGUF file, served by llama.cpp on loopback until the `with` block ends."""
 
     def __init__(self, path: Path, vocabulary: int, context: int = 1024) -> None:
         if find_spec("xllamacpp") is None:
             raise ExportError(
-                "A GGUF file is checked through llama.cpp, which is not installed.",
+                "Checking a GGUF file needs llama.cpp, which is not installed.",
                 "xllamacpp",
                 "Run: pip install xllamacpp (a wheel; it needs no compiler). Or add --no-check.",
             )
@@ -40,10 +40,12 @@ class LlamaCpp:
             self._server: Any = xllamacpp.Server(parameters)
         except RuntimeError as error:
             raise ExportError(
-                f"llama.cpp cannot load the file: {error}", str(path), "Export merged, and report it."
+                "llama.cpp cannot load the file: {reason}",
+                str(path),
+                "Use --to merged, and please report it.",
+                reason=str(error),
             ) from None
         self._http = httpx.Client(base_url=self._server.listening_address, trust_env=False, timeout=60.0)
-
         self._letter = self.tokens("a")[-1]
 
     def __enter__(self) -> LlamaCpp:
@@ -54,7 +56,7 @@ class LlamaCpp:
         del self._server
 
     def tokens(self, text: str) -> list[int]:
-        """The ids of a text in which control tokens count as such; none is added."""
+        """The ids of a text; control tokens in it are parsed, none is added."""
         ids: list[int] = self._post("/tokenize", {"content": text, "parse_special": True, "add_special": False})[
             "tokens"
         ]
@@ -71,12 +73,12 @@ class LlamaCpp:
         )
         return str(answer["choices"][0]["message"]["content"])
 
-    def ask(self, prompt: Sequence[int], answer: Sequence[int]) -> Sequence[Tensor]:
-        """Log-probabilities [V] at each position of the answer; those not listed are −∞ or the last listed."""
-        return [self._next([*prompt, *answer[:place]]) for place in range(len(answer))]
+    def log_probabilities(self, prompt: Sequence[int], answer: Sequence[int]) -> Sequence[Tensor]:
+        """Log-probabilities [V] at each position of the answer; a token not listed has the last one listed."""
+        return [self._next([*prompt, *answer[:position]]) for position in range(len(answer))]
 
     def _next(self, ids: list[int]) -> Tensor:
-        # Probabilities are reported before the bias, but not at all with half a character: so a letter is forced.
+        # Probabilities are reported before the bias, but not for part of a character: so force a letter.
         request = {
             "prompt": ids,
             "n_predict": 1,
@@ -93,5 +95,7 @@ class LlamaCpp:
     def _post(self, path: str, body: Mapping[str, Any]) -> Any:
         response = self._http.post(path, json=body)
         if response.status_code != 200:
-            raise ExportError(f"llama.cpp refuses what it is asked: {response.text[:200]}", path, "Export merged.")
+            raise ExportError(
+                "llama.cpp rejected a request: {reason}", path, "Use --to merged.", reason=response.text[:200]
+            )
         return response.json()

@@ -1,18 +1,19 @@
-"""The proof of an export: eight prompts answered by the adapter over the base, and what another form makes of them."""
+"""Compares an exported model with the trained one: eight prompts, answered by both, token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sartor.base.errors import ExportError
+from sartor.base.i18n import Text, tr
 from sartor.base.settings import ModelSettings
-from sartor.exporters._source import Check, Source
+from sartor.exporters import Check, Source, Tolerance
 from sartor.model.load import load_adapter, load_model
 
 PROMPTS = (
@@ -25,20 +26,20 @@ PROMPTS = (
     "Why is the sky blue? Answer briefly. 🌤️",
     "def add(a, b):\n\treturn a + b\n\n# 1234567 — what does this code do?",
 )
-FIX = "Please report it with the model's config.json; --to adapter keeps your work."
+FIX = tr("Please report it with the model's config.json; --to adapter loses nothing.")
 ANSWER_TOKENS = 16
 LIKELIEST = 10
-"""At each position at most so many tokens of the reference are compared …"""
+"""At each position, at most this many of the reference's tokens are compared …"""
 LIKELY = -7.0
-"""… and of them those with a probability above 0.1 %: the rest can hardly be drawn, and its logits drift most."""
+"""… and only those with a probability above 0.1 %: others are hardly ever sampled, and their logits differ most."""
 
-Ask = Callable[[Sequence[int], Sequence[int]], Sequence[Tensor]]
+Probe: TypeAlias = Callable[[Sequence[int], Sequence[int]], Sequence[Tensor]]
 """(prompt ids, answer ids) → log-probabilities [V] at each position of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAnswers:
-    """The greedy answers of the adapter over the base in float32, unmerged: what was trained."""
+    """The greedy answers of the trained model: the adapter over its base in float32, not merged."""
 
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
@@ -56,22 +57,21 @@ class ReferenceAnswers:
         answers, likeliest = [], []
         for prompt in prompts:
             answer = _greedy(model, prompt, engine.encoder.stop_ids)
-            top = [values.topk(LIKELIEST) for values in ask_model(model)(prompt, answer)]
+            top = [values.topk(LIKELIEST) for values in probe_model(model)(prompt, answer)]
             answers.append(answer)
             likeliest.append(tuple((found.values, found.indices) for found in top))
         return cls(tuple(prompts), tuple(answers), tuple(likeliest), engine.tokenizer)
 
-    def check(self, form: str, ask: Ask, limit: float, least: float, fix: str = FIX) -> Check:
-        """Hold another form's answers to the same prefixes beside these.
+    def check(self, format: str, probe: Probe, tolerance: Tolerance, fix: Text = FIX) -> Check:
+        """Compare an exported model's log-probabilities after the same prefixes with these.
 
-        Raises: ExportError when a logit differs by more than `limit`, or fewer than `least` of the tokens agree.
+        Raises: ExportError when a difference is above, or the agreement below, the tolerance.
         """
         same = positions = 0
-        largest, where = 0.0, "nowhere"
+        largest, where = 0.0, tr("no position")
         for number, (prompt, answer) in enumerate(zip(self.prompts, self.answers, strict=True)):
-            for place, (found, (expected, ids)) in enumerate(
-                zip(ask(prompt, answer), self.likeliest[number], strict=True)
-            ):
+            likeliest = self.likeliest[number]
+            for position, (found, (expected, ids)) in enumerate(zip(probe(prompt, answer), likeliest, strict=True)):
                 positions += 1
                 same += int(found.argmax()) == int(ids[0])
                 differences = (found[ids] - expected).abs()[expected > LIKELY]
@@ -79,40 +79,48 @@ class ReferenceAnswers:
                 if not worst <= largest:  # NaN counts as the worst
                     token = self.tokenizer.decode([int(ids[int(differences.argmax())])])
                     largest = worst if worst == worst else float("inf")
-                    where = f"prompt {number + 1} ({PROMPTS[number][:30]!r}), position {place + 1}, token {token!r}"
-        check = Check(form, len(self.prompts), positions, same / max(positions, 1), largest, limit, least, where)
-        if not check.holds:
+                    where = tr(
+                        "prompt {prompt} ({text!r}), position {position}, token {token!r}",
+                        prompt=number + 1,
+                        text=PROMPTS[number][:30],
+                        position=position + 1,
+                        token=token,
+                    )
+        check = Check(format, len(self.prompts), positions, same / max(positions, 1), largest, tolerance, where)
+        if not check.passed:
             raise ExportError(
-                f"The {form} export answers differently: {check}.",
+                "The {format} export answers differently: {check}.",
                 where,
-                f"Nothing was written. {fix}",
+                tr("Nothing was written. {advice}", advice=fix),
+                format=format,
+                check=check.text,
             )
         return check
 
 
-def ask_model(model: Any) -> Ask:
-    """Ask a transformers model, all positions in one pass."""
+def probe_model(model: Any) -> Probe:
+    """The log-probabilities of a transformers model, all positions in one pass."""
 
     @torch.inference_mode()
-    def ask(prompt: Sequence[int], answer: Sequence[int]) -> Sequence[Tensor]:
+    def probe(prompt: Sequence[int], answer: Sequence[int]) -> Sequence[Tensor]:
         ids = torch.tensor([[*prompt, *answer[:-1]]])
         logits_TV = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :]
         return list(logits_TV.float().log_softmax(dim=-1))
 
-    return ask
+    return probe
 
 
-def ask_folder(folder: Path, source: Source, *, over_base: bool = False) -> Ask:
-    """Ask what was written: a model's folder, or an adapter's over its base."""
+def probe_folder(folder: Path, source: Source, *, over_base: bool = False) -> Probe:
+    """The log-probabilities of an exported folder: a model, or an adapter over its base."""
     if not over_base:
-        return ask_model(_plain_model(str(folder), source))
-    return ask_model(load_adapter(_plain_model(source.model, source), folder).eval())
+        return probe_model(_plain_model(str(folder), source))
+    return probe_model(load_adapter(_plain_model(source.model, source), folder).eval())
 
 
 def _plain_model(path: str, source: Source) -> Any:
-    """In float32 with transformers' own attention: nothing of ours stands between the file and the numbers."""
+    """In float32 with transformers' own attention, so that none of our kernels can hide a difference."""
     settings = ModelSettings(model_name_or_path=path, dtype="float32", device="cpu")
-    model = load_model(settings, trust_remote_code=source.trust_remote_code)
+    model = load_model(settings, trust_remote_code=source.permissions.trust_remote_code)
     model.set_attn_implementation("eager")
     return model
 

@@ -1,4 +1,4 @@
-"""A fast tokenizer as the arrays that a GGUF file holds: tokens, types, scores, merges; knows no weights."""
+"""A fast tokenizer as the arrays of a GGUF file: tokens, types, scores, merges."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 
 from sartor.base.errors import ExportError
+from sartor.base.i18n import tr
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _TAIL = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -20,13 +21,13 @@ PRE_TOKENIZERS: Mapping[tuple[str, ...], str] = {
     (_CONTRACTIONS + r"\p{N}" + _TAIL,): "qwen2",
     (_CONTRACTIONS + r"\p{N}{1,3}" + _TAIL,): "llama-bpe",
 }
-"""How text is split before merging → the name under which llama.cpp knows it (its `llama_vocab_pre_type`)."""
+"""How text is split before merging → llama.cpp's name for it (its `llama_vocab_pre_type`)."""
 NO_SCORE = -1000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What llama.cpp needs to tokenise as the tokenizer does. `pre` and `merges` belong to the model "gpt2" only."""
+    """What llama.cpp needs to tokenize as the tokenizer does. `pre` and `merges` are for the model "gpt2" only."""
 
     model: str
     pre: str
@@ -46,12 +47,14 @@ class Vocabulary:
         whole = json.loads(tokenizer.backend_tokenizer.to_str())
         model = whole["model"]
         if model["type"] != "BPE":
-            raise ExportError(f"A tokenizer of type {model['type']} has no place in GGUF here.", "tokenizer", HELP)
+            raise ExportError(
+                "GGUF export does not support tokenizers of type {type}.", "tokenizer", FIX, type=model["type"]
+            )
         merges = [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
         texts, added = _texts(tokenizer, size), {token["id"]: token for token in whole["added_tokens"]}
         spaced = bool(model.get("byte_fallback"))
         if not spaced and not _byte_level(whole["pre_tokenizer"]):
-            raise ExportError("The tokenizer is neither byte-level nor SentencePiece's.", "tokenizer", HELP)
+            raise ExportError("The tokenizer is neither byte-level nor SentencePiece's.", "tokenizer", FIX)
         ranks = _ranks(merges)
         tokens = [_plain(text, added.get(id), spaced) for id, text in enumerate(texts)]
         first = tokenizer("a").input_ids[0]
@@ -96,20 +99,22 @@ class Vocabulary:
         writer.add_chat_template(template)
 
 
-HELP = "Export --to merged: transformers, vLLM and others read it."
+FIX = tr("Use --to merged: transformers, vLLM and others read it.")
 
 
 def _texts(tokenizer: Any, size: int) -> list[str | None]:
     texts: list[str | None] = [None] * size
     for text, id in tokenizer.get_vocab().items():
         if id >= size:
-            raise ExportError(f"Token {id} has no row in the model's embedding ({size} rows).", repr(text), HELP)
+            raise ExportError(
+                "Token {id} has no row in the model's embedding ({size} rows).", repr(text), FIX, id=id, size=size
+            )
         texts[id] = text
     return texts
 
 
 def _plain(text: str | None, added: Mapping[str, Any] | None, spaced: bool) -> str:
-    """The token as llama.cpp matches it; an added token of SentencePiece's kind is matched with real spaces."""
+    """The token as llama.cpp matches it; SentencePiece-style added tokens are matched with real spaces."""
     if text is None:
         return ""
     return text.replace("▁", " ") if added and spaced and not added["special"] else text
@@ -129,7 +134,7 @@ def _type(text: str | None, added: Mapping[str, Any] | None, spaced: bool) -> in
 
 
 def _ranks(merges: list[tuple[str, ...]]) -> dict[str, int]:
-    """Piece → the place of the first merge that makes it: what SentencePiece calls its (negative) score."""
+    """Piece → the rank of the first merge that makes it: SentencePiece's negative score."""
     ranks: dict[str, int] = {}
     for left, right in merges:
         ranks.setdefault(left + right, len(ranks) + 1)
@@ -160,7 +165,7 @@ def _pre_tokenizer(part: Mapping[str, Any] | None) -> str:
         elif step["type"] == "ByteLevel" and step.get("use_regex", True):
             steps.append("bytes")
     if (name := PRE_TOKENIZERS.get(tuple(steps))) is None:
-        raise ExportError("llama.cpp has no name here for how this tokenizer splits text.", f"{steps}", HELP)
+        raise ExportError("GGUF export does not support how this tokenizer splits text.", f"{steps}", FIX)
     return name
 
 

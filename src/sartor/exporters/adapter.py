@@ -1,39 +1,48 @@
-"""The adapter as it was trained, with the tokenizer, template and generation settings that belong to it."""
+"""Adapter: the trained LoRA matrices with their tokenizer, template and generation settings."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, fsync_file
-from sartor.exporters._parity import ReferenceAnswers, ask_folder
-from sartor.exporters._source import Exported, Source, exported_folder, save_tokenizer, write_record
+from sartor.base.i18n import tr
+from sartor.exporters import Exporter, ExportOptions, ExportResult, Source, Tolerance
 
-LIMIT, LEAST = 1e-4, 1.0
-EXAMPLES = {"to": "adapter", "files": ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")}
+TOLERANCE = Tolerance(1e-4, 1.0)
 
 
-def export(source: Source, out: Path, **options: Any) -> Exported:
-    """Copy the adapter. Raises: ExportError when the run has none."""
-    if source.adapter is None:
-        raise ExportError("There is no adapter: all weights were trained.", source.name, "Write --to merged.")
-    reference = ReferenceAnswers.of(source)
-    with exported_folder(out) as folder:
+class _Adapter(Exporter):
+    name = "adapter"
+    label = tr("Adapter only (LoRA)")
+    description = tr("A few megabytes that go on top of the base model.")
+    self_check = "always"
+    example_files = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json")
+
+    def export(self, source: Source, folder: Path, options: ExportOptions) -> ExportResult:
+        """Copy the adapter. Raises: ExportError when the model has none."""
+        if source.adapter is None:
+            raise ExportError("No adapter to export: all weights were trained.", source.name, "Use --to merged.")
+        from sartor.exporters._output import save_tokenizer
+        from sartor.exporters._parity import ReferenceAnswers, probe_folder
+
+        reference = ReferenceAnswers.of(source)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(source.adapter / name, folder / name)
             fsync_file(folder / name)
         (folder / "adapter_model.safetensors").chmod(0o644)
         save_tokenizer(source, folder)
-        _name_base(folder / "adapter_config.json", source.model)
-        checks = (reference.check("adapter", ask_folder(folder, source, over_base=True), LIMIT, LEAST),)
-        write_record(folder, "adapter", source, checks)
-    return Exported(out, tuple(sorted(out.iterdir())), checks)
+        _set_base(folder / "adapter_config.json", source.model)
+        check = reference.check("adapter", probe_folder(folder, source, over_base=True), TOLERANCE)
+        return ExportResult((check,))
 
 
-def _name_base(path: Path, model: str) -> None:
+def _set_base(path: Path, model: str) -> None:
     """The base by the name or path that it was loaded from, so that peft finds it."""
     config = json.loads(path.read_text(encoding="utf-8"))
     atomic_write(path, json.dumps({**config, "base_model_name_or_path": model}, indent=2) + "\n")
+
+
+PLUGIN = _Adapter()

@@ -1,35 +1,37 @@
-"""A GGUF file and a Modelfile with the template and the stops that belong to it: `ollama create NAME -f Modelfile`."""
+"""Ollama: a GGUF file and a Modelfile with its template and stops, for `ollama create NAME -f Modelfile`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from sartor.base.files import atomic_write
-from sartor.exporters import gguf
-from sartor.exporters._go_template import GoTemplate
-from sartor.exporters._source import Exported, Source, exported_folder, write_record
-from sartor.exporters._vocabulary import Vocabulary
-
-PRECISE = True
-"""Rounded from the merge in float32, never from bfloat16."""
-EXAMPLES = {"to": "ollama", "files": ("Modelfile", "model-q8_0.gguf")}
+from sartor.base.i18n import tr
+from sartor.exporters import Exporter, ExportOptions, ExportResult, Source
+from sartor.exporters.gguf import file_name, write_checked
 
 
-def export(source: Source, out: Path, *, quant: str = "q8_0", check: bool = True, **options: Any) -> Exported:
-    """Write both. Raises: ExportError for a template that Ollama's language cannot say, and as `gguf` does."""
-    text = modelfile(source, f"{source.name}-{quant}.gguf")
-    with exported_folder(out) as folder:
-        path = folder / f"{source.name}-{quant}.gguf"
-        gguf.write(source, path, quant)
-        checks = (gguf.verify(source, path, quant),) if check else ()
+class _Ollama(Exporter):
+    name = "ollama"
+    label = tr("Ollama")
+    description = tr("A GGUF file with the Modelfile that Ollama reads.")
+    quants = ("q8_0", "f16", "q4_0")
+    needs_float32 = True
+    self_check = "optional"
+    example_files = ("Modelfile", "model-q8_0.gguf")
+
+    def export(self, source: Source, folder: Path, options: ExportOptions) -> ExportResult:
+        """Raises: ExportError for a template that Ollama's language cannot express, and as `gguf` does."""
+        text = modelfile(source, file_name(source, options))
+        checks = write_checked(source, folder, options)
         atomic_write(folder / "Modelfile", text)
-        write_record(folder, "ollama", source, checks, quant=quant)
-    return Exported(out, tuple(sorted(out.iterdir())), checks)
+        return ExportResult(checks, {"quant": options.quant})
 
 
 def modelfile(source: Source, file: str) -> str:
-    """The Modelfile's text. Raises: ExportError."""
+    """The Modelfile's text for a GGUF file of that name. Raises: ExportError."""
+    from sartor.exporters._go_template import GoTemplate
+    from sartor.exporters._vocabulary import Vocabulary
+
     engine = source.engine
     tokenizer = engine.tokenizer
     vocabulary = Vocabulary.of(tokenizer, engine.model.config.get_text_config().vocab_size)
@@ -37,3 +39,6 @@ def modelfile(source: Source, file: str) -> str:
     stops = [tokenizer.decode([id]) for id in engine.encoder.stop_ids]
     lines = [f"FROM ./{file}", f'TEMPLATE """{template.source()}"""', *(f'PARAMETER stop "{s}"' for s in stops)]
     return "\n".join(lines) + "\n"
+
+
+PLUGIN = _Ollama()

@@ -192,7 +192,7 @@ def _score_row(difference: Difference, metric: metrics.Metric | None, *, folded:
         difference,
         f"{ends[0]}–{ends[1]}",
         "↑" if difference.higher_is_better else "↓",
-        metric.meaning if metric else {},
+        {lang: metric.meaning.render(lang) for lang in ("en", "zh")} if metric else {},
         metric.signature if metric else difference.method,
         charts.interval_bar(difference),
         folded,

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,7 @@ def work(job: Job) -> Any:
             return {
                 "folder": str(done.folder),
                 "files": [file.name for file in done.files],
-                "checks": [asdict(check) for check in done.checks],
+                "checks": [check.to_json() for check in done.checks],
             }
 
 

@@ -1,7 +1,7 @@
-"""Words as jieba cuts them, from rjieba and two patterns, equal to jieba 0.42.1 token by token; knows no metric.
+"""Words as jieba 0.42.1 segments them, token by token, from rjieba and two patterns.
 
-jieba spends its time in pure-Python dictionaries (97 %). rjieba cuts blocks of Han characters alike and differs only
-in how it takes ASCII apart, so ASCII is joined again and split the way jieba's `finalseg` does.
+jieba spends 97 % of its time in pure-Python dictionaries. rjieba segments blocks of Han characters the same way and
+differs only in how it splits ASCII, so ASCII is joined again and split the way jieba's `finalseg` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _OTHER = re.compile(r"\r\n|.", re.DOTALL)
 
 @functools.lru_cache(maxsize=256)
 def jieba_words(text: str) -> tuple[str, ...]:
-    """`tuple(jieba.cut(text))`, blanks and line ends included; about fifteen times as fast."""
+    """`tuple(jieba.cut(text))`, whitespace and line ends included; about fifteen times as fast."""
     words: list[str] = []
     for number, piece in enumerate(_BLOCK.split(text)):
         if number % 2 == 0:
@@ -37,12 +37,12 @@ def jieba_words(text: str) -> tuple[str, ...]:
 
 
 def content_words(text: str) -> list[str]:
-    """jieba's words without the blanks."""
+    """jieba's words without whitespace."""
     return [word for word in jieba_words(text) if not word.isspace()]
 
 
 def content_characters(text: str) -> list[str]:
-    """The characters of a text without the blanks."""
+    """The characters of a text without whitespace."""
     return list("".join(text.split()))
 
 

@@ -1,21 +1,19 @@
-"""Exact match: the cleaned answer equals the cleaned reference but for runs of blanks; right or wrong, no more."""
+"""Exact match: the answer equals the reference, except for runs of whitespace."""
 
 from __future__ import annotations
 
-from sartor.evaluation.metrics import Examples
-
-NAME = "exact-match"
-RANGE = (0.0, 100.0)
-SIGNATURE = "exact|blanks-collapsed|case-kept|mean-of-rows|sartor-1"
-MEANING = {
-    "en": "The share of answers that equal the reference, letter for letter (blanks aside).",
-    "zh": "与参考答案逐字相同（空白除外）的答案所占的百分比。",
-}
+from sartor.base.i18n import tr
+from sartor.evaluation.metrics import PairMetric
 
 
-def score(prediction: str, reference: str) -> float:
-    """100 or 0."""
-    return 100.0 if prediction.split() == reference.split() else 0.0
+class _ExactMatch(PairMetric):
+    def score(self, prediction: str, reference: str) -> float:
+        return 100.0 if prediction.split() == reference.split() else 0.0
 
 
-EXAMPLES: Examples = (("a  b", "a b", 100.0), ("A b", "a b", 0.0), ("", "a", 0.0))
+PLUGIN = _ExactMatch(
+    name="exact-match",
+    signature="exact|blanks-collapsed|case-kept|mean-of-rows|sartor-1",
+    meaning=tr("The share of answers that equal the reference, letter for letter (whitespace aside)."),
+    examples=(("a  b", "a b", 100.0), ("A b", "a b", 0.0), ("", "a", 0.0)),
+)

@@ -1,12 +1,11 @@
-"""vLLM as another way to the same answers: it must agree with the Engine on eight rows before it answers the rest."""
+"""vLLM, which must agree with the engine on the first eight rows before it answers the others."""
 
 from __future__ import annotations
 
 import importlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,28 +15,20 @@ from sartor.base.errors import ModelError, PromptError
 from sartor.base.process import release_memory
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import TokenSequence
+from sartor.inference.backends import Agreement, Backend, BackendRequest, BackendSession
 from sartor.inference.engine import Answer, Engine, Row
 from sartor.inference.weights import WeightSet
 from sartor.model.head import logits
 
 AGREE_ROWS, AGREE_TOKENS = 8, 32
 NEAR_TIE = 0.25
-"""Nats. Two 16-bit programs may choose differently between tokens so nearly alike; beyond it they disagree."""
+"""Nats. Two 16-bit programs may choose differently between tokens this close; above it they disagree."""
 ROWS_AT_ONCE = 512
-"""Rows handed over together; answers come back, and are journalled, when all of them are done."""
+"""Rows passed to vLLM together; their answers come back, and are journaled, when all are done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """What was compared before: rows, equal tokens, and the rows that part at a near tie."""
-
-    rows: int
-    equal_tokens: int
-    near_ties: int
-
-
-class VllmBackend:
-    """Answers with the Engine's own weights, merged, and the Engine's own stops and texts. Made by `open_vllm`."""
+class VllmSession(BackendSession):
+    """Answers with the engine's weights, merged, and the engine's stops and texts."""
 
     def __init__(self, engine: Engine, llm: Any, vllm: Any, agreement: Agreement) -> None:
         self.engine, self.llm, self.vllm, self.agreement = engine, llm, vllm, agreement
@@ -52,7 +43,7 @@ class VllmBackend:
         on_done: Callable[[int, Answer], None] | None = None,
         numbers: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """As `Engine.generate`; a row's random numbers are keyed by (seed, row) here too, but are vLLM's."""
+        """As `Engine.generate`; a row's random numbers are keyed by (seed, row) here too, but are vLLM's own."""
         answers: list[Answer] = []
         self.engine.weights.use(weights)
         for start in range(0, len(prompts), ROWS_AT_ONCE):
@@ -66,37 +57,33 @@ class VllmBackend:
         return answers
 
 
-@contextmanager
-def open_vllm(
-    engine: Engine,
-    prompts: Sequence[TokenSequence],
-    generation: GenerationSettings,
-    *,
-    weights: WeightSet = "tuned",
-    model: str,
-    trust_remote_code: bool = False,
-    seed: int = 0,
-) -> Iterator[VllmBackend]:
-    """vLLM with the weights that the engine answers with (merged ones from a folder that is deleted afterwards).
+class _Vllm(Backend):
+    name = "vllm"
 
-    The engine's model leaves the GPU first, and has only these weights from then on.
-    Raises: ModelError when vLLM is not installed, cannot load the model, or does not agree on the first rows.
-    """
+    def open(self, request: BackendRequest) -> AbstractContextManager[BackendSession]:
+        """Merged weights go through a folder that is deleted afterwards."""
+        return _open(request)
+
+
+@contextmanager
+def _open(request: BackendRequest) -> Iterator[VllmSession]:
     try:
         vllm = importlib.import_module("vllm")
     except ImportError as error:
         raise ModelError(
-            f"vLLM cannot be loaded: {error}.",
+            "Could not import vLLM: {reason}.",
             "infer_backend: vllm",
-            "Run: pip install 'sartor[vllm]', or leave infer_backend out.",
+            "Run: pip install 'sartor[vllm]', or remove infer_backend.",
+            reason=str(error),
         ) from None
+    engine, generation, prompts = request.engine, request.generation, request.prompts
     some = list(prompts[:AGREE_ROWS])
     greedy = GenerationSettings(max_new_tokens=min(AGREE_TOKENS, generation.max_new_tokens))
-    ours = engine.generate(some, greedy, weights=weights)
+    ours = engine.generate(some, greedy, weights=request.weights)
     chances = [_log_chances(engine, prompt, answer.ids) for prompt, answer in zip(some, ours, strict=True)]
     with tempfile.TemporaryDirectory(prefix="sartor-vllm-") as name:
-        folder, merged = model, engine.weights.has_both
-        engine.weights.discard_other(weights)
+        folder, merged = request.model, engine.weights.has_both
+        engine.weights.discard_other(request.weights)
         if merged:
             folder = name
             engine.model.save_pretrained(name)
@@ -110,15 +97,17 @@ def open_vllm(
                 skip_tokenizer_init=True,
                 dtype=str(engine.model.dtype).removeprefix("torch."),
                 max_model_len=longest,
-                seed=seed,
-                trust_remote_code=trust_remote_code,
+                seed=request.seed,
+                trust_remote_code=request.permissions.trust_remote_code,
             )
         except Exception as error:  # vLLM raises whatever its parts raise
             why = str(error).partition("\n")[0] or type(error).__name__
-            raise ModelError(f"vLLM cannot load the model: {why}.", model, "Leave infer_backend out.") from error
-        theirs = _generate(llm, vllm, engine, some, greedy, [seed] * len(some))
+            raise ModelError(
+                "vLLM cannot load the model: {reason}.", request.model, "Remove infer_backend.", reason=why
+            ) from error
+        theirs = _generate(llm, vllm, engine, some, greedy, [request.seed] * len(some))
         agreement = _agree([answer.ids for answer in ours], [ids for ids, _ in theirs], chances, engine)
-        yield VllmBackend(engine, llm, vllm, agreement)
+        yield VllmSession(engine, llm, vllm, agreement)
 
 
 def _generate(
@@ -148,14 +137,20 @@ def _generate(
     texts = [{"prompt_token_ids": prompt.ids.tolist()} for prompt in prompts]
     outputs = llm.generate(texts, parameters, use_tqdm=False)
     if len(outputs) != len(prompts):
-        raise PromptError(f"vLLM answered {len(outputs)} of {len(prompts)} rows.", "vllm", "Leave infer_backend out.")
+        raise PromptError(
+            "vLLM answered {answered} of {rows} rows.",
+            "vllm",
+            "Remove infer_backend.",
+            answered=len(outputs),
+            rows=len(prompts),
+        )
     return [(list(map(int, output.outputs[0].token_ids)), output.outputs[0].finish_reason) for output in outputs]
 
 
 def _answer(
     engine: Engine, prompt: TokenSequence, written: tuple[list[int], str], generation: GenerationSettings
 ) -> Answer:
-    """The ids through the Engine's own stops: what is beyond a stop string is not the answer."""
+    """The ids through the engine's own stops: what follows a stop string is not part of the answer."""
     ids, reason = written
     row = Row(0, prompt.ids.tolist(), generation.max_new_tokens, [])
     for token in ids:
@@ -178,7 +173,7 @@ def _log_chances(engine: Engine, prompt: TokenSequence, ids: Sequence[int]) -> T
 def _agree(
     ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], chances: Sequence[Tensor], engine: Engine
 ) -> Agreement:
-    """Raises: ModelError naming row and token where the answers part and the choice was no near tie."""
+    """Raises: ModelError naming row and token where the answers differ first without a near tie."""
     equal = ties = 0
     for number, (mine, other) in enumerate(zip(ours, theirs, strict=True), 1):
         place = next((at for at, pair in enumerate(zip(mine, other)) if pair[0] != pair[1]), min(len(mine), len(other)))
@@ -187,12 +182,19 @@ def _agree(
             continue
         lost = float(chances[number - 1][place][mine[place]] - chances[number - 1][place][other[place]])
         if lost > NEAR_TIE:
-            said = [repr(engine.tokenizer.decode([ids[place]])) for ids in (mine, other)]
+            theirs_token, our_token = (engine.tokenizer.decode([ids[place]]) for ids in (other, mine))
             raise ModelError(
-                f"vLLM does not agree: row {number}, token {place + 1} is {said[1]}, here {said[0]} "
-                f"({lost:.2f} nats likelier).",
+                "vLLM disagrees: in row {row}, token {token} is {theirs!r}, but {ours!r} is {nats} nats more likely.",
                 "infer_backend: vllm",
-                "Leave infer_backend out.",
+                "Remove infer_backend.",
+                row=number,
+                token=place + 1,
+                theirs=theirs_token,
+                ours=our_token,
+                nats=f"{lost:.2f}",
             )
         ties += 1
     return Agreement(len(ours), equal, ties)
+
+
+PLUGIN = _Vllm()

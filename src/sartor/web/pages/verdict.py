@@ -29,7 +29,9 @@ def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     from sartor.evaluation import metrics
 
     found = metrics.find(["all"])
-    return ("loss", *(metric.name for metric in found if metric.pair)), tuple(metric.name for metric in found)
+    return ("loss", *(metric.name for metric in found if isinstance(metric, metrics.PairMetric))), tuple(
+        metric.name for metric in found
+    )
 
 
 @dataclass(frozen=True, slots=True)
