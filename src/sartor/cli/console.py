@@ -88,42 +88,16 @@ def print_ledger(ledger: Ledger, title: str | Text, to: Console = out) -> None:
 def print_scores(scores: Mapping[str, Score], title: str | Text) -> None:
     """Each score with its range, the number of pairs, and its signature."""
     table = Table(title=escape(str(title)), title_justify="left", box=None, pad_edge=False, title_style="bold")
-    for column, justify, style in (
-        (tr("score"), "left", None),
-        (tr("value"), "right", None),
-        (tr("of"), "right", "dim"),
-        (tr("rows"), "right", None),
-        (tr("signature"), "left", "dim"),
-    ):
-        table.add_column(str(column), justify=justify, style=style, overflow="fold")
+    table.add_column(str(tr("score")), overflow="fold")
+    table.add_column(str(tr("value")), justify="right", overflow="fold")
+    table.add_column(str(tr("of")), justify="right", style="dim", overflow="fold")
+    table.add_column(str(tr("rows")), justify="right", overflow="fold")
+    table.add_column(str(tr("signature")), style="dim", overflow="fold")
     for name, score in scores.items():
         high = score.range[1]
         top = f"{high:g}" if high != float("inf") else "∞" if score.higher_is_better else f"↓ {tr('better')}"
         value = f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}"
         table.add_row(name, value, top, str(score.n), score.signature)
-    out.print(table)
-
-
-def print_scores(scores: Mapping[str, Score], title: str) -> None:
-    """Each score with its range, how many pairs, and its signature."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
-    for column in ("score", "value", "of", "rows", "signature"):
-        table.add_column(
-            column,
-            justify="right" if column in ("value", "of", "rows") else "left",
-            style="dim" if column in ("of", "signature") else None,
-            overflow="fold",
-        )
-    for name, score in scores.items():
-        high = score.range[1]
-        top = f"{high:g}" if high != float("inf") else "↓ better" if not score.higher_is_better else "∞"
-        table.add_row(
-            name,
-            f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}",
-            top,
-            str(score.n),
-            score.signature,
-        )
     out.print(table)
 
 

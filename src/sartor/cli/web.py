@@ -17,9 +17,7 @@ def web(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 picks a free one.", min=0, max=65535)] = 8080,
     model_dir: Annotated[list[Path] | None, typer.Option(help="A folder of models to choose from.")] = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another host name under which the page is reached.")
-    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Another host name of the page.")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
 ) -> None:
     """Open the browser page for a folder: import data, train, monitor, evaluate, chat, export."""
