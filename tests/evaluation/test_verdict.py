@@ -158,7 +158,7 @@ def test_terminal_and_remarks(monkeypatch: pytest.MonkeyPatch, lang: str) -> Non
     text = console.export_text()
     assert {"en": "Better", "zh": "变好了"}[lang] in text
     assert {"en": "2 lost, 1 gained of 60", "zh": "丢失 2，新增 1"}[lang] in text
-    assert {"en": "3 training runs with different seeds", "zh": "3 次训练"}[lang] in text
+    assert {"en": "3 training runs with different seeds", "zh": "用不同种子的 3 次训练"}[lang] in text
 
 
 def test_spread_of_seeds() -> None:
