@@ -46,9 +46,7 @@ def test_an_english_sentence_is_found_among_names_and_commands() -> None:
     assert english_lines("  written: the file is here") == ["  written: the file is here"]
 
 
-@pytest.mark.parametrize(
-    "command", ["import", "show", "check", "train", "predict", "compare", "report", "chat", "export", "demo"]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_english_sentence_in_chinese(command: str, shown_by: dict[str, str]) -> None:
     shown = shown_by[command]
     for text in ENGLISH_DATA:
