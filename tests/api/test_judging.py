@@ -11,7 +11,7 @@ from sartor.api.judging import judge_run, read_labels
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir
-from sartor.evaluation.verdict import compare_rows, make_verdict
+from sartor.evaluation.verdict import Findings, compare_rows, make_verdict
 from sartor.evaluation.verdict_text import remarks
 
 
@@ -45,9 +45,11 @@ def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
         number = numbers.pop()
         assert all(f"{name} {number}" in prompt for name in ("base", "tuned", "ref"))
     difference = compare_rows([1.0] * 5, [2.0] * 5, metric="x")
-    verdict = make_verdict(difference, judge=judged.to_json())
-    assert any("3 answers better" in line and "agrees with people on 50%" in line for line in remarks(verdict))
-    assert any("评判模型" in line for line in remarks(verdict, "zh"))
+    verdict = make_verdict(Findings(difference, judge=judged.to_json()))
+    lines = [line.render("en") for line in remarks(verdict)]
+    assert any("3 answers better" in line for line in lines)
+    assert "The judge agrees with people on 50%." in lines
+    assert any("评判模型" in line.render("zh") for line in remarks(verdict))
 
 
 def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert "gb18030" in shown
     assert "问题" in shown
-    assert "40 rows read = 40 to learn + 0 skipped" in shown
+    assert "40 rows read = 40 training + 0 skipped" in shown
     model = f"model_name_or_path={tiny_model_dir}"
     assert run("show", "chapters", model) == 0
     assert "learned" in capsys.readouterr().out
@@ -53,7 +53,7 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     assert run("train", *settings) == 0
     out = capsys.readouterr()
     assert "sartor compare runs/one" in out.out
-    assert "40 rows read = 32 to learn + 8 held out + 0 skipped" in out.err
+    assert "40 rows read = 32 training + 8 held out + 0 skipped" in out.err
     assert run("compare", "runs/one", "forgetting_probe=false", "--json") == 0
     verdict = json.loads(capsys.readouterr().out)
     assert verdict["outcome"] in ("better", "worse", "not_proven")

@@ -11,11 +11,14 @@ import pytest
 from PIL import Image
 
 from sartor.base.errors import RunError
+from sartor.base.i18n import ntr, tr
+from sartor.base.reasons import reason_of
 from sartor.base.rundir import RunDir
 from sartor.evaluation.text_diff import diff_words
-from sartor.evaluation.verdict import compare_rows, make_verdict
+from sartor.evaluation.verdict import Findings, compare_rows, make_verdict
+from sartor.evaluation.verdict_text import verdict_sentence
 from sartor.reporting import charts
-from sartor.reporting.page import answered_rows, figures, read_run, score_rows, write_report
+from sartor.reporting.page import answered_rows, read_run, run_figures, score_rows, write_report
 from sartor.reporting.recommendations import MAX_RECOMMENDATIONS, RunFigures, recommend
 from support.made_up_run import HOSTILE, make_run
 
@@ -76,9 +79,10 @@ def test_verdict_comes_first_in_both_languages(run: RunDir, page: str) -> None:
     verdict = read_run(run).verdict
     assert verdict is not None
     text = Reader(page).text
-    for part in (verdict.sentence("en"), verdict.sentence("zh"), "Better", "变好了"):
+    sentence = verdict_sentence(verdict)
+    for part in (sentence.render("en"), sentence.render("zh"), "Better", "变好了"):
         assert part in text
-    assert text.index(verdict.sentence("en")) < text.index("What to try next") < text.index("Scores")
+    assert text.index(sentence.render("en")) < text.index("What to try next") < text.index("Scores")
     assert page.count('class="en"') == page.count('class="zh"') > 30
 
 
@@ -88,7 +92,7 @@ def test_scores_have_scale_meaning_and_interval(run: RunDir, page: str) -> None:
     assert [row.difference.metric for row in rows if not row.folded][1:4] == ["exact-match", "token-f1", "rouge-l.word"]
     assert [row.difference.metric for row in rows if not row.folded][-4:] == ["bleu-4", "rouge-1", "rouge-2", "rouge-l"]
     for row in rows:
-        assert set(row.meaning) == {"en", "zh"}
+        assert row.meaning
         assert row.scale.startswith("0–")
         assert "<svg" in row.bar
 
@@ -99,6 +103,20 @@ def test_ledger_adds_up_on_the_page(page: str) -> None:
     assert "The row has 713 tokens" in text
     assert "pride_qa_en.csv" in text
     assert "3f3f3f3f3f3f3f3f…" in text
+
+
+def test_texts_of_the_plan_and_the_ledger_are_in_every_language(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    plan, data = run.read_json("plan.json"), run.read_json("data.json")
+    plan["reasons"]["total_steps"] = ntr("{count} row", "{count} rows", count=3).to_json()
+    plan["ignored_keys"]["overwrite_cache"] = tr("Base").to_json()
+    data["ledger"]["skipped"][1]["params"] = {"tokens": "713", "cutoff": "512"}
+    run.write_json("plan.json", plan)
+    run.write_json("data.json", data)
+    page = write_report(run, chart_files=False).read_text(encoding="utf-8")
+    reason = reason_of("overlong", {"tokens": "713", "cutoff": "512"})
+    for part in ("3 rows", tr("Base").render("zh"), reason.render("en"), reason.render("zh")):
+        assert part in Reader(page).text
 
 
 def test_secrets_and_folders_stay_out(run: RunDir, page: str) -> None:
@@ -131,7 +149,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         write_report(run)
 
 
-def test_pictures_stand_alone(run: RunDir, page: str) -> None:
+def test_chart_files_are_standalone(run: RunDir, page: str) -> None:
     del page
     for name in ("loss", "verdict", "lengths"):
         svg = (run / "pictures" / f"{name}.svg").read_text(encoding="utf-8")
@@ -142,16 +160,16 @@ def test_pictures_stand_alone(run: RunDir, page: str) -> None:
             assert len(png.convert("RGB").getcolors(1 << 20) or ()) > 8, "drawn, not blank"
 
 
-def test_out_may_lie_elsewhere(run: RunDir, tmp_path: Path) -> None:
-    out = write_report(run, tmp_path / "sent.html", pictures_too=False)
+def test_out_may_be_elsewhere(run: RunDir, tmp_path: Path) -> None:
+    out = write_report(run, tmp_path / "sent.html", chart_files=False)
     assert out == tmp_path / "sent.html"
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_marking_joins_to_the_text() -> None:
+def test_diff_spans_join_to_the_text() -> None:
     text, other = "达西先生是彭伯里的主人。He is rich, very rich.", "He was rich, and the 主人 of 彭伯里."
     for one, two in ((text, other), (other, text), ("", "a"), ("a " * 3000, "a"), (HOSTILE, HOSTILE)):
-        assert "".join(stretch.text for stretch in diff_words(one, two)) == one
+        assert "".join(span.text for span in diff_words(one, two)) == one
     assert [s.text for s in diff_words("He is rich", "he was RICH") if s.shared] == ["He", "rich"]
     assert [s.shared for s in diff_words("a b", "a b")] == [True]
     assert diff_words("one, two", "three, four")[0].shared is False
@@ -166,16 +184,16 @@ def test_interval_bar_puts_better_to_the_right() -> None:
 
 
 def test_loss_curve_draws_every_point() -> None:
-    svg = charts.loss_curve([(1, 3.0), (2, 2.0), (3, 1.5)], [(3, 1.8)], ("training", "held out", "step"))
+    svg = charts.loss_curve([(1, 3.0), (2, 2.0), (3, 1.5)], [(3, 1.8)])
     raw = re.findall(r'points="([^"]+)" class="raw"', svg)[0].split()
     assert len(raw) == 3
     ys = [float(point.split(",")[1]) for point in raw]
     assert ys == sorted(ys)  # falling loss goes down the page
     assert svg.count("<circle") == 1
-    assert charts.loss_curve([(1, 3.0)], [], ("", "", "")) == ""
+    assert charts.loss_curve([(1, 3.0)], []) == ""
 
 
-def run_figures(**changes: object) -> RunFigures:
+def made_figures(**changes: object) -> RunFigures:
     values: dict[str, object] = {
         "verdict": None,
         "steps": [(s, 2.0) for s in range(1, 61)],
@@ -188,10 +206,10 @@ def run_figures(**changes: object) -> RunFigures:
 
 
 def codes(**changes: object) -> list[str]:
-    return [step.code for step in recommend(run_figures(**changes))]
+    return [step.code for step in recommend(made_figures(**changes))]
 
 
-def test_next_steps_come_from_figures() -> None:
+def test_recommendations_come_from_figures() -> None:
     answers = [{"stop_reason": "length"}] * 3 + [{"stop_reason": "stop"}] * 7
     weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
     worse = compare_rows(
@@ -205,31 +223,33 @@ def test_next_steps_come_from_figures() -> None:
     assert codes(evals=[(10, 2.2), (20, 2.5)]) == ["past-best"]
     assert codes(steps=[(s, 2.0) for s in range(1, 11)]) == ["few-steps"]
     assert codes(steps=[(s, 5.0 - s / 20) for s in range(1, 61)]) == ["falling"]
-    assert codes(verdict=make_verdict(weak)) == ["rows"]
-    assert codes(verdict=make_verdict(worse)) == ["worse"]
+    assert codes(verdict=make_verdict(Findings(weak))) == ["rows"]
+    assert codes(verdict=make_verdict(Findings(worse))) == ["worse"]
     assert codes(ledger={"read": 10, "skipped": [{}]}) == ["skipped"]
     everything = codes(
-        verdict=make_verdict(worse), tuned_answers=answers, evals=[(10, 2.2), (20, 2.5)], ledger={"skipped": [{}]}
+        verdict=make_verdict(Findings(worse)),
+        tuned_answers=answers,
+        evals=[(10, 2.2), (20, 2.5)],
+        ledger={"skipped": [{}]},
     )
     assert everything == ["worse", "cut", "past-best"]
     assert len(everything) == MAX_RECOMMENDATIONS
 
 
-def test_each_next_step_names_its_figure(run: RunDir) -> None:
-    for step in recommend(figures(read_run(run))):
+def test_each_recommendation_has_its_figure(run: RunDir) -> None:
+    for step in recommend(run_figures(read_run(run))):
         assert step.figure
-        assert step.en
-        assert step.zh
-    cut = recommend(run_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
+        assert str(step.text)
+    cut = recommend(made_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
     assert cut.figure == "4/4"
-    assert "192" in cut.en
-    assert "192" in cut.zh
+    assert "192" in cut.text.render("en")
+    assert "192" in cut.text.render("zh")
 
 
 def test_rows_needed_to_prove_what_was_seen() -> None:
     weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
     assert weak.min_detectable_effect is not None
     needed = round(5 * (weak.min_detectable_effect / abs(weak.difference)) ** 2)
-    step = recommend(run_figures(verdict=make_verdict(weak)))[0]
+    step = recommend(made_figures(verdict=make_verdict(Findings(weak))))[0]
     assert step.figure == f"5 → {needed}"
-    assert json.dumps(step.en)
+    assert json.dumps(step.text.to_json())

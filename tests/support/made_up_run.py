@@ -1,4 +1,4 @@
-"""A finished run that nobody trained: every file that the report reads, with the shapes that the layers write."""
+"""A run folder made without training: every file that the report reads, as the layers write them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 
 from sartor.base.rundir import RunDir
 from sartor.evaluation.score import score, score_losses
-from sartor.evaluation.verdict import Leak, Verdict, compare_rows, make_verdict, memorization
+from sartor.evaluation.verdict import Findings, Leak, Verdict, compare_rows, make_verdict, memorization
 
 HOSTILE = "<script>alert('x')</script> & <b>{{ 7*7 }}</b>"
 PRIDE = Path(__file__).parents[2] / "examples" / "pride" / "pride_qa_en.csv"
 
 
 def make_run(folder: Path, *, seed: int = 3, gain: float = 0.5, held_out: int = 20, evals: bool = True) -> RunDir:
-    """Write the run and return it; `gain` is how much the tuned loss lies below the base's, in nats a token."""
+    """Write the run and return it; `gain` is the mean drop of the loss from base to tuned, in nats per token."""
     source = random.Random(seed)
     run = RunDir(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with PRIDE.open(encoding="utf-8-sig", newline="") as file:
         pairs = [(row["question"], row["answer"]) for row in csv.DictReader(file)]
     pairs[1] = (HOSTILE, HOSTILE + " answered")
-    held, learned = pairs[:held_out], pairs[held_out : held_out + 20]
-    _write_settings(run, learned_rows=80, held_out=held_out)
+    held, training = pairs[:held_out], pairs[held_out : held_out + 20]
+    _write_settings(run, train_rows=80, held_out=held_out)
     _write_events(run, source, gain, evals)
     sides = {
-        name: _write_answers(run, source, name, rows, gain) for name, rows in (("held_out", held), ("train", learned))
+        name: _write_answers(run, source, name, rows, gain) for name, rows in (("held_out", held), ("train", training))
     }
     run.write_json("verdict.json", _verdict(sides, held).to_json())
     return run
 
 
-def _write_settings(run: RunDir, learned_rows: int, held_out: int) -> None:
+def _write_settings(run: RunDir, train_rows: int, held_out: int) -> None:
     run.config.write_text(
         "model_name_or_path: smollm2-135m\ndataset: pride_en\nfinetuning_type: lora\nlearning_rate: 5.0e-4\n"
         "num_train_epochs: 6.0\nper_device_train_batch_size: 8\nmax_new_tokens: 96\nval_size: 20\nseed: 42\n"
@@ -65,8 +65,8 @@ def _write_settings(run: RunDir, learned_rows: int, held_out: int) -> None:
         },
     ]
     ledger = {
-        "read": learned_rows + held_out + 2,
-        "training": learned_rows,
+        "read": train_rows + held_out + 2,
+        "training": train_rows,
         "held_out": held_out,
         "left_out": 0,
         "repeats": 0,
@@ -163,4 +163,4 @@ def _verdict(sides: dict[str, Any], held: list[tuple[str, str]]) -> Verdict:
     ]
     leaks = [Leak("pride_en:3", "pride_en:40", 0.93, held[2][0], held[2][0] + "!")]
     memory = memorization(difference("train", "loss"), primary, verbatim_train=0.15, verbatim_held_out=0.0)
-    return make_verdict(primary, others, memorization=memory, leaks=leaks)
+    return make_verdict(Findings(primary, tuple(others), memorization=memory, leaks=tuple(leaks)))

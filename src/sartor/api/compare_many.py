@@ -16,6 +16,7 @@ from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text, ntr, tr
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
@@ -105,7 +106,7 @@ def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig
 
 def _rows(
     shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, anew: bool, trust_remote_code: bool
-) -> tuple[list[Demonstration], list[str]]:
+) -> tuple[list[Demonstration], list[Text]]:
     """The rows that all answer, and what is to be said of them; `anew`: those named now, not those held out.
 
     Raises: ConfigError, DataError when none is left.
@@ -123,7 +124,13 @@ def _rows(
     learned = {run.path.name: set(run.read_json("data.json")["split"]["train"]) for run in runs}
     seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}
     notes = [
-        f"{count} of {len(rows)} rows are left out: {name} learned from them."
+        ntr(
+            "{count} of {total} rows is left out: {run} was trained on it.",
+            "{count} of {total} rows are left out: {run} was trained on them.",
+            count=count,
+            total=len(rows),
+            run=name,
+        )
         for name, ids in learned.items()
         if (count := sum(row.origin.id in ids for row in rows))
     ]
@@ -143,7 +150,7 @@ def _rows(
 
 def _require_same_rows(
     run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
-) -> tuple[set[str], list[str]]:
+) -> tuple[set[str], list[Text]]:
     """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
     from sartor.evaluation.contamination import find_leaks
 
@@ -152,12 +159,29 @@ def _require_same_rows(
     try:
         examples = load_named(config, config.data.dataset, permissions).examples
     except SartorError as error:
-        return set(), [f"Whether {run.path.name} learned the same texts could not be looked up: {error.what}"]
+        return set(), [
+            tr(
+                "Could not check whether {run} was trained on the same texts: {error}",
+                run=run.path.name,
+                error=error.what,
+            )
+        ]
     found = find_leaks([example for example in examples if example.origin.id in learned], rows)
     same = {leak.held_out for leak in found if leak.similarity == 1.0}
     near, name = {leak.held_out for leak in found} - same, run.path.name
-    left_out = f"{len(same)} of {len(rows)} rows are left out: {name} learned the same texts."
-    alike = f"{len(near)} rows are nearly the same as rows that {name} learned from: their answers may show memory."
+    left_out = ntr(
+        "{count} of {total} rows is left out: {run} was trained on the same text.",
+        "{count} of {total} rows are left out: {run} was trained on the same texts.",
+        count=len(same),
+        total=len(rows),
+        run=name,
+    )
+    alike = ntr(
+        "{count} row is nearly identical to a training row of {run}: its answers may show memory.",
+        "{count} rows are nearly identical to training rows of {run}: their answers may show memory.",
+        count=len(near),
+        run=name,
+    )
     return same, [left_out] * bool(same) + [alike] * bool(near)
 
 

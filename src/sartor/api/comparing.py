@@ -47,7 +47,8 @@ def compare(
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
     from sartor.evaluation.contamination import find_leaks
-    from sartor.evaluation.verdict import make_verdict, memorization
+    from sartor.evaluation.verdict import Findings, make_verdict, memorization
+    from sartor.evaluation.verdict_text import verdict_json
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides)
@@ -88,17 +89,18 @@ def compare(
     )
     forgotten = _forgetting(engines, progress) if config.evaluation.forgetting_probe else None
     judged = judge_run(folder, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None
-    verdict = make_verdict(
+    findings = Findings(
         primary,
-        others,
+        tuple(others),
         memorization=memory,
         forgetting=forgotten,
-        leaks=find_leaks(rows.train, rows.held_out),
+        leaks=tuple(find_leaks(rows.train, rows.held_out)),
         judge=judged,
         base_name=config.model.model_name_or_path,
         tuned_name=folder.name,
     )
-    folder.write_json("verdict.json", verdict.to_json())
+    verdict = make_verdict(findings)
+    folder.write_json("verdict.json", verdict_json(verdict))
     if seeds < 2:
         return verdict
     from sartor.api.seed_sweep import with_spread

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sartor.api.training import train
 from sartor.base.config import RunConfig, read_yaml
+from sartor.base.i18n import ntr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 
@@ -26,6 +27,7 @@ def with_spread(
     interrupted goes on. `judge` gives a run's own verdict. Raises: what `train` raises.
     """
     from sartor.evaluation.verdict import spread_of
+    from sartor.evaluation.verdict_text import verdict_json
 
     config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     split_seed = config.train.seed if config.data.split_seed is None else config.data.split_seed
@@ -42,8 +44,13 @@ def with_spread(
     spread = spread_of(differences)
     notes = verdict.notes
     if spread.same_sign < len(differences):
-        others = len(differences) - spread.same_sign
-        notes = (*notes, f"With {others} of {len(differences)} seeds the difference has the other sign.")
+        note = ntr(
+            "With {count} of {total} seeds, the difference has the opposite sign.",
+            "With {count} of {total} seeds, the difference has the opposite sign.",
+            count=len(differences) - spread.same_sign,
+            total=len(differences),
+        )
+        notes = (*notes, note)
     verdict = replace(verdict, spread=spread, notes=notes)
-    run.write_json("verdict.json", verdict.to_json())
+    run.write_json("verdict.json", verdict_json(verdict))
     return verdict

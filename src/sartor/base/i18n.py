@@ -70,6 +70,8 @@ class Text:
             shown = _catalog(lang).ngettext(self.message, self.plural, self.params["count"])
         else:
             shown = _catalog(lang).gettext(self.message)
+        if not self.params:  # a finished text, perhaps with braces
+            return shown
         with shown_in(lang):  # for the params that are Texts
             try:
                 return shown.format_map(dict(self.params))

@@ -1,4 +1,4 @@
-"""What commands print: ledgers, scores, progress and errors, drawn with rich; it computes nothing."""
+"""What commands print: ledgers, scores, progress, estimates and errors, formatted with rich."""
 
 from __future__ import annotations
 
@@ -16,17 +16,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sartor.base.errors import SartorError
+from sartor.base.i18n import Text, ntr, tr
 from sartor.base.types import Ledger, Score
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 MAX_SKIPPED = 5
-"""How many skipped rows of one kind are shown; the rest is counted and stands in data.json."""
+"""How many skipped rows of one kind are shown; the rest is counted (data.json has all)."""
 
 
 def line(text: str) -> None:
-    """One line of rich markup, never broken: paths and commands in it can be copied."""
+    """One line of rich markup, never wrapped: paths and commands in it can be copied."""
     out.print(text, soft_wrap=True)
+
+
+def plain(text: Text) -> str:
+    """A message in the reader's language, its brackets escaped for rich."""
+    return escape(str(text))
+
+
+def bold(value: object) -> str:
+    """A param of a message, in bold."""
+    return f"[bold]{escape(str(value))}[/]"
 
 
 def print_json(value: Any) -> None:
@@ -35,81 +46,75 @@ def print_json(value: Any) -> None:
 
 
 def print_error(error: SartorError) -> None:
-    """Three lines: what, where, what to do."""
-    err.print(f"[bold red]Error:[/] {escape(str(error.what))}", soft_wrap=True)
+    """Three lines: what happened, where, how to fix it."""
+    err.print(f"[bold red]{plain(tr('Error:'))}[/] {plain(error.what)}", soft_wrap=True)
     if error.where:
-        err.print(f"  [dim]where[/]  {escape(str(error.where))}", soft_wrap=True)
+        err.print(f"  [dim]{plain(tr('where'))}[/]  {plain(error.where)}", soft_wrap=True)
     if error.fix:
-        err.print(f"  [dim]to do[/]  {escape(str(error.fix))}", soft_wrap=True)
+        err.print(f"  [dim]{plain(tr('fix'))}[/]  {plain(error.fix)}", soft_wrap=True)
 
 
-def ledger_printer(title: str, quiet: bool = False) -> Callable[[Ledger], None] | None:
-    """What commands hand down to hear where every row went; drawn beside the progress, off the results."""
+def ledger_printer(title: str | Text, quiet: bool = False) -> Callable[[Ledger], None] | None:
+    """The `on_ledger` callback of a command: prints to standard error, None when quiet."""
     return None if quiet else lambda ledger: print_ledger(ledger, title, err)
 
 
-def print_ledger(ledger: Ledger, title: str, to: Console = out) -> None:
-    """Where every row went; skipped rows by code with their first places."""
-    parts = [f"[bold]{ledger.training:,}[/] to learn"]
+def print_ledger(ledger: Ledger, title: str | Text, to: Console = out) -> None:
+    """Where every row went; skipped rows by code, with the places of the first few."""
+    parts = [str(tr("{count} training", count=bold(f"{ledger.training:,}")))]
     if ledger.held_out:
-        parts.append(f"[bold]{ledger.held_out:,}[/] held out")
+        parts.append(str(tr("{count} held out", count=bold(f"{ledger.held_out:,}"))))
     if ledger.left_out:
-        parts.append(f"[bold]{ledger.left_out:,}[/] left out by request")
-    colour = "red" if ledger.skipped else "dim"
-    parts.append(f"[{colour}]{len(ledger.skipped):,} skipped[/]")
-    repeats = f"; {ledger.repeats:,} repeats" if ledger.repeats else ""
-    to.print(f"[bold]{escape(title)}[/]  {ledger.read:,} rows read = {' + '.join(parts)}{repeats}", soft_wrap=True)
+        parts.append(str(tr("{count} excluded by settings", count=bold(f"{ledger.left_out:,}"))))
+    color = "red" if ledger.skipped else "dim"
+    parts.append(f"[{color}]{tr('{count} skipped', count=f'{len(ledger.skipped):,}')}[/]")
+    rows = ntr("{number} row read", "{number} rows read", count=ledger.read, number=f"{ledger.read:,}")
+    repeats = tr("; {count} repeats", count=f"{ledger.repeats:,}") if ledger.repeats else ""
+    to.print(f"{bold(title)}  {rows} = {' + '.join(parts)}{repeats}", soft_wrap=True)
     counts = Counter(skipped.code for skipped in ledger.skipped)
     for code, count in counts.most_common():
-        rows = [skipped for skipped in ledger.skipped if skipped.code == code]
-        to.print(f"  [red]✗[/] {escape(str(rows[0].reason))} [dim]{code} × {count}[/]", soft_wrap=True)
-        for skipped in rows[:MAX_SKIPPED]:
+        same = [skipped for skipped in ledger.skipped if skipped.code == code]
+        to.print(f"  [red]✗[/] {plain(same[0].reason)} [dim]{code} × {count}[/]", soft_wrap=True)
+        for skipped in same[:MAX_SKIPPED]:
             field = f", {skipped.field}" if skipped.field else ""
             to.print(f"      [dim]{escape(str(skipped.origin))}{escape(field)}[/]", soft_wrap=True)
         if count > MAX_SKIPPED:
-            to.print(f"      [dim]… and {count - MAX_SKIPPED} more[/]", soft_wrap=True)
-        to.print(f"    → {escape(str(rows[0].fix))}", soft_wrap=True)
+            to.print(f"      [dim]… {plain(tr('and {count} more', count=count - MAX_SKIPPED))}[/]", soft_wrap=True)
+        to.print(f"    → {plain(same[0].fix)}", soft_wrap=True)
     for note in ledger.notes:
         to.print(f"  [yellow]·[/] {escape(str(note))}", soft_wrap=True)
 
 
-def print_scores(scores: Mapping[str, Score], title: str) -> None:
-    """Each score with its range, how many pairs, and its signature."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, title_style="bold")
-    for column in ("score", "value", "of", "rows", "signature"):
-        table.add_column(
-            column,
-            justify="right" if column in ("value", "of", "rows") else "left",
-            style="dim" if column in ("of", "signature") else None,
-            overflow="fold",
-        )
+def print_scores(scores: Mapping[str, Score], title: str | Text) -> None:
+    """Each score with its range, the number of pairs, and its signature."""
+    table = Table(title=escape(str(title)), title_justify="left", box=None, pad_edge=False, title_style="bold")
+    table.add_column(str(tr("score")), overflow="fold")
+    table.add_column(str(tr("value")), justify="right", overflow="fold")
+    table.add_column(str(tr("of")), justify="right", style="dim", overflow="fold")
+    table.add_column(str(tr("rows")), justify="right", overflow="fold")
+    table.add_column(str(tr("signature")), style="dim", overflow="fold")
     for name, score in scores.items():
         high = score.range[1]
-        top = f"{high:g}" if high != float("inf") else "↓ better" if not score.higher_is_better else "∞"
-        table.add_row(
-            name,
-            f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}",
-            top,
-            str(score.n),
-            score.signature,
-        )
+        top = f"{high:g}" if high != float("inf") else "∞" if score.higher_is_better else f"↓ {tr('better')}"
+        value = f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}"
+        table.add_row(name, value, top, str(score.n), score.signature)
     out.print(table)
 
 
 @contextmanager
-def progress_bar(description: str, quiet: bool = False) -> Iterator[Any]:
-    """A bar fed by `progress(done, total)`; drawn on standard error, and not at all when quiet."""
+def progress_bar(description: str | Text, quiet: bool = False) -> Iterator[Any]:
+    """A bar updated by `progress(done, total)`, on standard error; none when quiet."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn(str(tr("left"))),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task(description, total=None, note="")
+        task = bar.add_task(str(description), total=None, note="")
 
         def progress(done: int, total: int | None, note: str = "") -> None:
             bar.update(task, completed=done, total=total, note=note)
@@ -118,24 +123,38 @@ def progress_bar(description: str, quiet: bool = False) -> Iterator[Any]:
 
 
 def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
-    """What a training will take, and what to think of first."""
+    """The steps, time, memory and disk that a training run will take, and the advice of the pre-flight."""
     end = datetime.now() + timedelta(seconds=found["seconds"])
-    to.print(
-        f"[bold]pre-flight[/]  {found['total_steps']:,} steps × {found['step_seconds']:.2g} s (longest "
-        f"{found['longest_step_seconds']:.2g} s) = [bold]{timedelta(seconds=round(found['seconds']))}[/], "
-        f"until {end:%a %H:%M} · memory [bold]{found['peak_memory_bytes'] / 1e9:.2f}[/] of "
-        f"{found['device_memory_bytes'] / 1e9:.1f} GB · disk {found['disk_bytes'] / 1e9:.2f} of "
-        f"{found['free_disk_bytes'] / 1e9:.1f} GB",
-        soft_wrap=True,
+    parts = (
+        tr(
+            "{steps} steps × {seconds} s (longest {longest} s) = {duration}, until {end}",
+            steps=f"{found['total_steps']:,}",
+            seconds=f"{found['step_seconds']:.2g}",
+            longest=f"{found['longest_step_seconds']:.2g}",
+            duration=bold(timedelta(seconds=round(found["seconds"]))),
+            end=f"{end:%m-%d %H:%M}",
+        ),
+        tr(
+            "memory {used} of {total} GB",
+            used=bold(f"{found['peak_memory_bytes'] / 1e9:.2f}"),
+            total=f"{found['device_memory_bytes'] / 1e9:.1f}",
+        ),
+        tr(
+            "disk {used} of {total} GB",
+            used=f"{found['disk_bytes'] / 1e9:.2f}",
+            total=f"{found['free_disk_bytes'] / 1e9:.1f}",
+        ),
     )
+    to.print(f"{bold(tr('pre-flight'))}  {' · '.join(map(str, parts))}", soft_wrap=True)
     if found["micro_divisor"] > 1:
-        to.print(f"  [yellow]·[/] The longest batch did not fit: micro-batches of 1/{found['micro_divisor']}.")
+        note = tr("The longest batch did not fit; micro-batches are 1/{divisor} of it.", divisor=found["micro_divisor"])
+        to.print(f"  [yellow]·[/] {plain(note)}", soft_wrap=True)
     for advice in found["advice"]:
-        to.print(f"  [yellow]·[/] {escape(advice)}", soft_wrap=True)
+        to.print(f"  [yellow]·[/] {plain(Text.from_json(advice))}", soft_wrap=True)
 
 
 class TrainingProgress:
-    """Draws the loop's events: a bar with loss, rate and memory; a line for each evaluation and checkpoint."""
+    """Shows the training loop's events: a bar with loss and speed, a line for each evaluation and warning."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -143,7 +162,7 @@ class TrainingProgress:
         self.bar: Any = None
 
     def __enter__(self) -> TrainingProgress:
-        self._context = progress_bar("training", self.quiet)
+        self._context = progress_bar(tr("training"), self.quiet)
         self.bar = self._context.__enter__()
         return self
 
@@ -152,17 +171,17 @@ class TrainingProgress:
 
     def on_rows(self, rows: Any) -> None:
         if not self.quiet:
-            print_ledger(rows.ledger, "data", err)
+            print_ledger(rows.ledger, tr("data"), err)
             if rows.from_cache:
-                err.print("  tokens: read from the store, not encoded again")
+                err.print(f"  {plain(tr('tokens: read from the cache, not encoded again'))}")
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         kind = event["kind"]
         self.total = event.get("total_steps", self.total)
         if kind == "step":
             rate = event["tokens"] / event["seconds"] if event.get("seconds") else 0.0
-            note = f"loss {event['loss']:.3f} · {rate:,.0f} tokens/s"
-            self.bar(event["step"], self.total, note)
+            note = tr("loss {loss} · {speed} tokens/s", loss=f"{event['loss']:.3f}", speed=f"{rate:,.0f}")
+            self.bar(event["step"], self.total, str(note))
         elif not self.quiet:
             self._line(kind, event)
 
@@ -170,10 +189,15 @@ class TrainingProgress:
         if kind == "preflight":
             print_estimate(event, err)
         elif kind == "eval":
-            err.print(f"  step {event['step']}: held-out loss [bold]{event['eval_loss']:.4f}[/]")
+            loss = bold(f"{event['eval_loss']:.4f}")
+            err.print(f"  {tr('step {step}: held-out loss {loss}', step=event['step'], loss=loss)}", soft_wrap=True)
         elif kind == "warning":
-            err.print(f"  [yellow]·[/] {escape(str(event['text']))}", soft_wrap=True)
+            err.print(f"  [yellow]·[/] {plain(Text.from_json(event['text']))}", soft_wrap=True)
         elif kind == "sample":
-            err.print(f"  step {event['step']}: {escape(str(event.get('text', '')))}", soft_wrap=True)
+            err.print(
+                f"  {plain(tr('step {step}', step=event['step']))}: {escape(str(event.get('text', '')))}",
+                soft_wrap=True,
+            )
         elif kind in ("oom", "skipped_step"):
-            err.print(f"  [red]{kind}[/] {escape(json.dumps(dict(event), ensure_ascii=False, default=str))}")
+            what = tr("out of memory") if kind == "oom" else tr("step skipped")
+            err.print(f"  [red]{plain(what)}[/] {escape(json.dumps(dict(event), ensure_ascii=False, default=str))}")

@@ -1,4 +1,4 @@
-"""The demo: the whole way on one hundred questions about a novel, told step by step, from two CSV files to a report."""
+"""The demo: from two CSV files with a hundred questions about a novel to a report, step by step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.base.i18n import Text, tr
 from sartor.cli import console
 from sartor.cli.data import print_imported
 from sartor.cli.evaluate import print_verdict
@@ -33,48 +36,56 @@ SETTINGS: dict[str, Any] = {
     "max_new_tokens": 96,
     "seed": 42,
 }
-"""The first values tried; see LOG.md."""
+"""The first values that were tried; see LOG.md."""
 
 
 def run_demo(folder: Path, max_steps: int | None = None) -> None:
-    """Import, show, train, predict, compare, report; then three commands to try next."""
+    """Import, show, train, predict, compare, report; then commands to try next."""
     started = time.monotonic()
     data = folder / "data"
-    _title(1, "Two CSV files become checked datasets", "one is GBK with an unnamed first column; nothing is told")
+    _title(
+        1,
+        tr("Two CSV files become validated datasets"),
+        tr("one is GBK with an unnamed first column; both are detected"),
+    )
     for language in ("zh", "en"):
         imported = api.import_file(pride_file(f"pride_qa_{language}.csv"), f"pride_{language}", dataset_dir=data)
         print_imported(imported, f"pride_{language}", data)
-    _title(2, "What the model will learn", "coloured tokens are learned, the others are only read")
+    _title(2, tr("What the model is trained on"), tr("highlighted tokens are trained on; the rest is context"))
     config = RunConfig.from_dict({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
     if max_steps:
         config = config.replace(max_steps=max_steps)
     console.out.print(api.show("pride_en", config, row=1).rich())
-    _title(3, "Fine-tuning", "80 rows to learn, 20 held out; the same command resumes a stopped run")
+    _title(3, tr("Fine-tuning"), tr("80 training rows, 20 held out; the same command resumes a stopped run"))
     with console.TrainingProgress() as progress:
         run = api.train(config, callbacks=[progress])
     print_run(run)
-    _title(4, "Base against tuned, on rows it never saw", "and on rows it did see, to tell memory from skill")
-    with console.progress_bar("comparing") as bar:
+    _title(4, tr("Base and tuned on held-out rows"), tr("and on training rows, to tell memory from skill"))
+    with console.progress_bar(tr("comparing")) as bar:
         verdict = api.compare(run.path, progress=bar)
     print_verdict(verdict)
     page = api.report(run.path)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
-    console.line(f"\n[bold]Report:[/] {page}   [dim](demo took {minutes} min {seconds} s)[/]")
-    console.line("\nTry next:")
-    console.line(f"  sartor chat {run.path}                          [dim]# ask both models; /base[/]")
-    console.line(f"  sartor show pride_zh --dataset-dir {data}        [dim]# tokens and labels of a row[/]")
-    console.line("  sartor import YOUR.csv --name mine              [dim]# your own data[/]")
+    duration = tr("the demo took {minutes} min {seconds} s", minutes=minutes, seconds=seconds)
+    console.line(f"\n{console.bold(tr('Report:'))} {escape(str(page))}   [dim]({duration})[/]")
+    console.line(f"\n{tr('Try next:')}")
+    for command, comment in (
+        (f"sartor chat {run.path}", tr("ask both models; /base asks the base model")),
+        (f"sartor show pride_zh --dataset-dir {data}", tr("tokens and labels of a row")),
+        ("sartor import YOUR.csv --name mine", tr("your own data")),
+    ):
+        console.line(f"  {escape(command):<50} [dim]# {console.plain(comment)}[/]")
 
 
 def pride_file(name: str) -> Path:
-    """A file of examples/pride: in the installed package, else in the repository."""
+    """A file of examples/pride: from the installed package, else from the repository."""
     packaged = Path(str(resources.files("sartor"))) / "examples" / "pride" / name
     repository = Path(__file__).parents[3] / "examples" / "pride" / name
     for file in (packaged, repository):
         if file.exists():
             return file
-    raise DataError("The demo's data is not here.", str(packaged), "Install Sartor again, or run it from a clone.")
+    raise DataError("The demo's data is missing.", str(packaged), "Reinstall Sartor, or run it from a clone.")
 
 
-def _title(number: int, title: str, subtitle: str) -> None:
-    console.line(f"\n[bold cyan]{number}[/] [bold]{title}[/]  [dim]{subtitle}[/]")
+def _title(number: int, title: Text, subtitle: Text) -> None:
+    console.line(f"\n[bold cyan]{number}[/] {console.bold(title)}  [dim]{console.plain(subtitle)}[/]")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from sartor.base.config import RunConfig
+from sartor.base.i18n import ntr, tr
 from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings, config_of
 
 if TYPE_CHECKING:
@@ -33,14 +35,14 @@ def predict(
     from sartor import api
     from sartor.cli import console
 
-    with console.progress_bar("answering", json) as progress:
+    with console.progress_bar(tr("answering"), json) as progress:
         predictions = api.predict(
             target_or_config(target, settings),
             trust_remote_code=trust_remote_code,
             shard=shard,
             merge=merge,
             progress=progress,
-            on_ledger=console.ledger_printer("data", json),
+            on_ledger=console.ledger_printer(tr("data"), json),
             permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )
     if json:
@@ -48,12 +50,15 @@ def predict(
         return
     seen = sum(row.seen_in_training for row in predictions.rows)
     if seen:
-        console.line(
-            f"[bold yellow]{seen} of {len(predictions.rows)} rows were learned from:[/] "
-            "their scores show memory, not skill."
+        warning = ntr(
+            "{seen} of {count} row is a training row: its score shows memory, not skill.",
+            "{seen} of {count} rows are training rows: their scores show memory, not skill.",
+            count=len(predictions.rows),
+            seen=seen,
         )
-    console.print_scores(predictions.scores, f"{len(predictions.rows)} answers")
-    console.line(f"  written: {predictions.folder}")
+        console.line(f"[bold yellow]{console.plain(warning)}[/]")
+    console.print_scores(predictions.scores, ntr("{count} answer", "{count} answers", count=len(predictions.rows)))
+    console.line(f"  {console.plain(tr('written: {path}', path=predictions.folder))}")
 
 
 def score(
@@ -95,12 +100,14 @@ def compare(
     """On the held-out rows: is the tuned model better, and how sure is that? Or several models against the first."""
     from sartor import api
     from sartor.cli import console
+    from sartor.evaluation.multi_model import Comparison, comparison_table
+    from sartor.evaluation.verdict_text import verdict_json
 
     settings = [word for word in things if "=" in word and not api.is_endpoint(word)]
     things = [word for word in things if word not in settings]
-    with console.progress_bar("comparing", json) as progress:
+    with console.progress_bar(tr("comparing"), json) as progress:
         if len(things) > 1:
-            found: Any = api.compare_several(
+            found: Verdict | Comparison = api.compare_several(
                 *things,
                 overrides=settings,
                 key_env=key_env,
@@ -116,25 +123,26 @@ def compare(
                 seeds=seeds,
                 trust_remote_code=trust_remote_code,
                 progress=progress,
-                on_ledger=console.ledger_printer("data", json),
+                on_ledger=console.ledger_printer(tr("data"), json),
                 permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
             )
     if json:
-        console.print_json(found.to_json())
-        return
-    console.out.print(found.rich())
-    if len(things) > 1:
+        console.print_json(found.to_json() if isinstance(found, Comparison) else verdict_json(found))
+    elif isinstance(found, Comparison):
+        console.out.print(comparison_table(found))
         for note in found.notes:
-            console.line(f"  [yellow]·[/] {note}")
+            console.line(f"  [yellow]·[/] {escape(str(note))}")
     else:
-        console.line(f"  report: [bold]{api.report(things[0])}[/]")
+        print_verdict(found)
+        console.line(f"  {escape(str(tr('report:')))} [bold]{escape(str(api.report(things[0])))}[/]")
 
 
 def print_verdict(verdict: Verdict) -> None:
     """The answer first, then each difference with its interval."""
     from sartor.cli import console
+    from sartor.evaluation.verdict_text import verdict_panel
 
-    console.out.print(verdict.rich())
+    console.out.print(verdict_panel(verdict))
 
 
 def report(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sartor.base.i18n import tr
 from sartor.cli.arguments import RemoteCode, Settings
 from sartor.cli.evaluate import Target, target_or_config
 
@@ -13,19 +14,24 @@ from sartor.cli.evaluate import Target, target_or_config
 def serve(
     target: Target,
     settings: Settings = None,
-    host: Annotated[str, typer.Option(help="The address; others than loopback need SARTOR_API_KEY.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0: any free one.", min=0, max=65535)] = 8000,
-    name: Annotated[str | None, typer.Option(help="The model's name for clients; default: the run's.")] = None,
-    rows: Annotated[int, typer.Option(help="Answers written at the same time.", min=1)] = 64,
-    waiting: Annotated[int, typer.Option(help="Answers that may wait in line; more get 429.", min=1)] = 256,
+    host: Annotated[str, typer.Option(help="The address; anything but loopback needs SARTOR_API_KEY.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.", min=0, max=65535)] = 8000,
+    name: Annotated[str | None, typer.Option(help="The model name that clients see; default: the run's name.")] = None,
+    rows: Annotated[int, typer.Option(help="Answers generated at the same time.", min=1)] = 64,
+    waiting: Annotated[int, typer.Option(help="Requests that may wait; further ones get status 429.", min=1)] = 256,
     trust_remote_code: RemoteCode = False,
 ) -> None:
-    """Serve a run or a model as OpenAI's API: /v1/chat/completions, /v1/models, /health, /metrics."""
+    """Serve a run or a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /health, /metrics."""
     from sartor.cli import console
     from sartor.server.run import serve as serve_model
 
     def ready(address: str, model: str) -> None:
-        console.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
+        message = tr(
+            "Serving {model} at {address} (Ctrl-C stops)",
+            model=console.bold(model),
+            address=console.bold(f"{address}/v1"),
+        )
+        console.line(str(message))
 
     serve_model(
         target_or_config(target, settings),

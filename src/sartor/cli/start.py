@@ -1,4 +1,4 @@
-"""Commands to begin with: demo and env."""
+"""The commands demo and env."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sartor.cli.arguments import Json
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--folder", help="Where data and runs go.")] = Path("demo"),
-    steps: Annotated[int | None, typer.Option("--max-steps", help="Fewer steps, for a quick look.")] = None,
+    folder: Annotated[Path, typer.Option("--folder", help="The folder for data and runs.")] = Path("demo"),
+    steps: Annotated[int | None, typer.Option("--max-steps", help="Train for fewer steps.")] = None,
 ) -> None:
-    """From two CSV files to a tuned model, a verdict and a report."""
+    """From two CSV files to a fine-tuned model, a verdict and a report."""
     from sartor.cli.demo import run_demo
 
     run_demo(folder, steps)
 
 
 def env(json: Json = False) -> None:
-    """Print what a bug report needs: versions, processor, memory, devices."""
+    """Print versions, processor, memory and devices, for a bug report."""
     from sartor.api.environment import environment
     from sartor.cli import console
 

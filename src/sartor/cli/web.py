@@ -9,28 +9,36 @@ import typer
 
 
 def web(
-    folder: Annotated[Path, typer.Argument(help="The folder to work in; it gets data/, runs/ and uploads/.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="The folder to work in; data/, runs/ and uploads/ are created there.")
+    ] = Path(),
     host: Annotated[
-        str, typer.Option(help="The address; others than loopback need SARTOR_WEB_PASSWORD.")
+        str, typer.Option(help="The address; anything but loopback needs SARTOR_WEB_PASSWORD.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port; 0: any free one.", min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(help="The port; 0 picks a free one.", min=0, max=65535)] = 8080,
     model_dir: Annotated[list[Path] | None, typer.Option(help="A folder of models to choose from.")] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="A further name by which the page is reached.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Another host name of the page.")] = None,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
 ) -> None:
-    """Open the browser page on a folder: bring data, train, watch, measure, chat, take the model home."""
+    """Open the browser page for a folder: import data, train, monitor, evaluate, chat, export."""
     import webbrowser
 
     from sartor.base.errors import ConfigError
+    from sartor.base.i18n import tr
     from sartor.cli import console
 
     try:
         from sartor.web.run import serve
     except ModuleNotFoundError as error:
-        raise ConfigError(f"The page needs {error.name}.", "sartor web", "pip install 'sartor[web]'") from None
+        raise ConfigError(
+            "sartor web needs {package}.", "sartor web", "pip install 'sartor[web]'", package=error.name
+        ) from None
 
     def ready(address: str) -> None:
-        console.line(f"Sartor is open at [bold]{address}[/]  (Ctrl-C ends; training goes on)")
+        message = tr(
+            "Sartor is open at {address} (Ctrl-C stops the page; training continues)", address=console.bold(address)
+        )
+        console.line(str(message))
         if open_browser:
             webbrowser.open(address)
 

@@ -1,4 +1,4 @@
-"""Several models over the same rows: each against the first, by one metric; it is given values and runs no model."""
+"""Several models over the same rows: each against the first, by one metric; values in, values out."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sartor.base.i18n import Text, ntr, tr
 from sartor.base.types import Score
 from sartor.evaluation import statistics
-from sartor.evaluation.verdict import Difference, Verdict, compare_rows, make_verdict
+from sartor.evaluation.numbers import interval, number
+from sartor.evaluation.verdict import Difference, Findings, Verdict, compare_rows, make_verdict
+from sartor.evaluation.verdict_text import OUTCOMES, STYLES, verdict_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 TEXT_METRIC = "rouge-l.char"
-"""Decides where losses cannot: an endpoint tells none, and those of two tokenizers are not of the same tokens."""
+"""Decides where losses cannot: endpoints report none, and two tokenizers average over different tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What one model did: its scores over the rows, and its loss on each (nats per token; None: not to be had)."""
+    """One model's scores over the rows, and its loss on each (nats per token; None where it reports none)."""
 
     name: str
     answered_by: str
-    """A fingerprint of the weights, or the endpoint's address."""
+    """A fingerprint of the weights, or the endpoint's URL."""
     scores: Mapping[str, Score]
     losses: tuple[float, ...] | None = None
     label_tokens: tuple[int, ...] = ()
-    """How many tokens each row's loss is a mean of."""
+    """The number of tokens that each row's loss is averaged over."""
 
     def per_row(self, metric: str) -> tuple[float, ...]:
         return self.losses or () if metric == "loss" else self.scores[metric].per_row
@@ -36,14 +39,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All contestants over the same rows; `verdicts` hold each of the others against the first, in order."""
+    """All candidates over the same rows; `verdicts` has each of the others against the first, in order."""
 
     candidates: tuple[Candidate, ...]
     verdicts: tuple[Verdict, ...]
     p_holm: tuple[float, ...]
     """p of each verdict, adjusted for how many there are (Holm 1979)."""
     row_ids: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -54,7 +57,7 @@ class Comparison:
         return {
             "metric": self.metric,
             "rows": list(self.row_ids),
-            "notes": list(self.notes),
+            "notes": [note.to_json() for note in self.notes],
             "candidates": [
                 {
                     "name": c.name,
@@ -64,33 +67,36 @@ class Comparison:
                 }
                 for c in self.candidates
             ],
-            "verdicts": [{**v.to_json(), "p_holm": p} for v, p in zip(self.verdicts, self.p_holm, strict=True)],
+            "verdicts": [{**verdict_json(v), "p_holm": p} for v, p in zip(self.verdicts, self.p_holm, strict=True)],
         }
 
-    def rich(self) -> RenderableType:
-        """One line a model: its value, the difference with its interval, the outcome."""
-        from rich.table import Table
 
-        table = Table(
-            title=f"{self.metric}, {len(self.row_ids)} rows; differences against {self.candidates[0].name}",
-            title_justify="left",
-            box=None,
-            pad_edge=False,
-            title_style="bold",
+def comparison_table(comparison: Comparison) -> RenderableType:
+    """For a terminal: one line per model with its value, the difference with its interval, and the outcome."""
+    from rich.table import Table
+    from rich.text import Text as RichText
+
+    first = comparison.candidates[0]
+    title = ntr(
+        "{metric}, {count} row; differences from {first}",
+        "{metric}, {count} rows; differences from {first}",
+        count=len(comparison.row_ids),
+        metric=comparison.metric,
+        first=first.name,
+    )
+    table = Table(title=RichText(str(title), style="bold"), title_justify="left", box=None, pad_edge=False)
+    table.add_column(str(tr("model")), overflow="fold")
+    for column in (comparison.metric, tr("difference"), tr("95% interval"), "p (Holm)"):
+        table.add_column(str(column), justify="right", overflow="fold")
+    table.add_column(str(tr("verdict")), overflow="fold")
+    table.add_row(first.name, number(comparison.verdicts[0].primary.base), "", "", "", "")
+    for candidate, verdict, p in zip(comparison.candidates[1:], comparison.verdicts, comparison.p_holm, strict=True):
+        d = verdict.primary
+        outcome = RichText(str(OUTCOMES[verdict.outcome]), style=STYLES[verdict.outcome])
+        table.add_row(
+            candidate.name, number(d.tuned), number(d.difference, True), interval(d.low, d.high), f"{p:.3g}", outcome
         )
-        for column in ("model", self.metric, "difference", "95 % interval", "p (Holm)", "verdict"):
-            table.add_column(column, justify="left" if column in ("model", "verdict") else "right", overflow="fold")
-        first = self.verdicts[0].primary
-        table.add_row(self.candidates[0].name, f"{first.base:.4g}", "", "", "", "")
-        for contestant, verdict, p in zip(self.candidates[1:], self.verdicts, self.p_holm, strict=True):
-            d = verdict.primary
-            interval = "" if d.low is None or d.high is None else f"{d.low:+.4g} … {d.high:+.4g}"
-            color = {"better": "green", "worse": "red"}.get(verdict.outcome, "yellow")
-            words = verdict.outcome.replace("_", " ")
-            table.add_row(
-                contestant.name, f"{d.tuned:.4g}", f"{d.difference:+.4g}", interval, f"{p:.3g}", f"[{color}]{words}[/]"
-            )
-        return table
+    return table
 
 
 def make_comparison(
@@ -100,34 +106,38 @@ def make_comparison(
     metric: str = "loss",
     clusters: Sequence[str | None] | None = None,
     seed: int = 42,
-    notes: Sequence[str] = (),
+    notes: Sequence[Text] = (),
 ) -> Comparison:
     """Each of the others against the first, by `metric` where all have it for each row, else by `TEXT_METRIC`.
 
-    Raises: ValueError for fewer than two contestants; KeyError for a metric that was not scored.
+    Raises: ValueError for fewer than two candidates; KeyError for a metric that was not scored.
     """
     if len(candidates) < 2:
-        raise ValueError("a comparison needs two")
+        raise ValueError("a comparison needs at least two candidates")
     first, *others = candidates
-    notes = list(notes)
-    if metric == "loss" and (why := _losses_differ_in_kind(candidates)):
-        metric, notes = TEXT_METRIC, [*notes, f"Compared by {TEXT_METRIC}: {why}."]
+    texts = tuple(notes)
+    if metric == "loss" and (why := _why_losses_differ(candidates)):
+        metric = TEXT_METRIC
+        texts = (*texts, tr("Compared by {metric}: {reason}.", metric=TEXT_METRIC, reason=why))
     names = [metric, *(n for n, score in first.scores.items() if score.per_row and n != metric)]
     verdicts = []
     for other in others:
         primary, *rest = [_difference(first, other, name, clusters, seed) for name in names]
-        verdicts.append(make_verdict(primary, rest, base_name=first.name, tuned_name=other.name, notes=notes))
+        findings = Findings(primary, tuple(rest), notes=texts, base_name=first.name, tuned_name=other.name)
+        verdicts.append(make_verdict(findings))
     adjusted = statistics.holm([verdict.primary.p for verdict in verdicts])
-    return Comparison(tuple(candidates), tuple(verdicts), tuple(adjusted), tuple(row_ids), tuple(notes))
+    return Comparison(tuple(candidates), tuple(verdicts), tuple(adjusted), tuple(row_ids), texts)
 
 
-def _losses_differ_in_kind(candidates: Sequence[Candidate]) -> str:
+def _why_losses_differ(candidates: Sequence[Candidate]) -> Text | None:
     without = [c.name for c in candidates if c.losses is None]
     if without:
-        return f"{', '.join(without)} tells no losses"
+        return ntr(
+            "{names} reports no losses", "{names} report no losses", count=len(without), names=", ".join(without)
+        )
     if len({c.label_tokens for c in candidates}) > 1:
-        return "the models cut the answers into different tokens, so their losses are not of the same thing"
-    return ""
+        return tr("the models tokenize the answers differently, so their losses are not comparable")
+    return None
 
 
 def _difference(

@@ -1,7 +1,7 @@
-"""Statistics of paired rows: an interval and a p that always agree, and what so many rows could show; no metrics here.
+"""Statistics of paired rows: an interval and a p that always agree, and the smallest detectable effect.
 
-The interval is a symmetric bootstrap-t: of percentile, BCa, bootstrap-t (both kinds), sign-flip and Student's t it came
-nearest to 95 % over skewed, tied, heavy-tailed and clustered differences (`bench/verdict.py`; docs/evaluation.md).
+The interval is a symmetric bootstrap-t: of percentile, BCa, both kinds of bootstrap-t, sign-flip and Student's t, its
+coverage was closest to 95% over skewed, tied, heavy-tailed and clustered differences (`bench/verdict.py`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 MIN_CLUSTERS = 10
-"""Below this many sections no interval over sections is given: with 4 a percentile one covered 0.78, not 0.95."""
+"""With fewer sections there is no interval over sections: with 4, a percentile interval covered 0.78, not 0.95."""
 RESAMPLES = 9999
 _BLOCK = 4_000_000
-"""Resampling weights held at a time (32 MB)."""
+"""Resampling weights in memory at a time (32 MB)."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean, the interval around it, and the p of "it is zero"; 0 lies outside exactly when p <= 1 - level.
+    """A mean, its interval, and the p of "the mean is zero"; the interval excludes 0 exactly when p <= 1 - level.
 
-    `se` is the standard error; `detectable` the smallest true mean that so many rows find in 80 of 100 samples.
-    Ends are None where nothing can be said (fewer than two rows).
+    `se` is the standard error, `min_detectable_effect` the smallest true mean detected with 80% power.
+    The ends are None with fewer than two rows.
     """
 
     mean: float
@@ -41,18 +41,18 @@ class Interval:
     clusters: int | None = None
 
     def scaled(self, factor: float) -> Interval:
-        """The same in another unit (percent for shares)."""
-        low, high, se, detectable = (
+        """The same in another unit (percent for fractions)."""
+        low, high, se, effect = (
             None if value is None else factor * value
             for value in (self.low, self.high, self.se, self.min_detectable_effect)
         )
-        return replace(self, mean=factor * self.mean, low=low, high=high, se=se, min_detectable_effect=detectable)
+        return replace(self, mean=factor * self.mean, low=low, high=high, se=se, min_detectable_effect=effect)
 
 
 def interval_of_mean(
     values: Sequence[float], clusters: Sequence[str] | None = None, *, level: float = 0.95, seed: int = 42
 ) -> Interval:
-    """The mean of per-row values by a symmetric bootstrap-t; whole clusters are drawn where `clusters` are given.
+    """The mean of per-row values with a symmetric bootstrap-t interval; `clusters`, where given, are resampled whole.
 
     Source: P. Hall, The Bootstrap and Edgeworth Expansion (1992), 3.6; ratio estimator for clusters.
     """
@@ -66,15 +66,15 @@ def interval_of_mean(
     if units < 2:
         return Interval(mean, None, None, 1.0, None, None, "none", count)
     se = float(_standard_error(sums, sizes, mean))
-    if se <= 1e-12 * max(1.0, abs(mean)):  # every unit says the same: nothing to resample, so count signs
+    if se <= 1e-12 * max(1.0, abs(mean)):  # all units are equal: nothing to resample, so count signs
         p = 1.0 if mean == 0 else min(1.0, 2.0 ** (1 - units))
         low, high = (min(0.0, mean), max(0.0, mean)) if p > 1 - level else (mean, mean)
         return Interval(mean, low, high, p, 0.0, 0.0, "sign-test", count)
     ratios = _bootstrap_t(sums, sizes, mean, seed)
-    drawn = len(ratios)
-    quantile = float(ratios[math.ceil(level * (drawn + 1)) - 1])
-    p = (int(np.count_nonzero(ratios >= abs(mean) / se)) + 1) / (drawn + 1)
-    if math.isinf(quantile):  # so few different values that more than 5 % of the resamples have no spread
+    resamples = len(ratios)
+    quantile = float(ratios[math.ceil(level * (resamples + 1)) - 1])
+    p = (int(np.count_nonzero(ratios >= abs(mean) / se)) + 1) / (resamples + 1)
+    if math.isinf(quantile):  # so few distinct values that over 5% of the resamples have no variance
         quantile, method = _student_quantile(0.5 + level / 2, units - 1), "student-t"
         p = 2 * (1 - _student_below(abs(mean) / se, units - 1))
     detectable = (quantile + _student_quantile(0.8, units - 1)) * se
@@ -82,10 +82,10 @@ def interval_of_mean(
 
 
 def mcnemar(base: Sequence[bool], tuned: Sequence[bool], *, level: float = 0.95) -> Interval:
-    """Right/wrong answers to the same rows: McNemar's exact test, and its own interval for the share gained (0–1).
+    """Right or wrong answers to the same rows: McNemar's exact test, and an interval for the fraction gained (0–1).
 
-    Conditional on the rows where the two disagree (Clopper–Pearson); where they never do, the interval says how
-    rarely they could disagree. Source: Q. McNemar, Psychometrika 12 (1947).
+    Conditional on the rows where the two disagree (Clopper–Pearson); where they never do, the interval bounds how
+    often they could. Source: Q. McNemar, Psychometrika 12 (1947).
     """
     rows = len(base)
     if not rows:
@@ -107,7 +107,7 @@ def mcnemar(base: Sequence[bool], tuned: Sequence[bool], *, level: float = 0.95)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p adjusted for looking at several metrics at once. Source: S. Holm, Scand. J. Statist. 6 (1979)."""
+    """p values adjusted for multiple comparisons. Source: S. Holm, Scand. J. Statist. 6 (1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -117,7 +117,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def welch(one: Interval, other: Interval, n_one: int, n_other: int, *, level: float = 0.95) -> Interval:
-    """The difference of two independent means (learned rows against held-out rows), by Welch's t."""
+    """The difference of two independent means (training rows and held-out rows), by Welch's t."""
     mean = one.mean - other.mean
     if not one.se and not other.se:
         return Interval(mean, None, None, 1.0, None, None, "none")
@@ -148,7 +148,7 @@ def _resamples(units: int) -> int:
 
 
 def _bootstrap_t(sums: Floats, sizes: Floats, mean: float, seed: int) -> Floats:
-    """|mean* - mean| / se* of every resample, sorted; a resample without spread counts as infinite."""
+    """|mean* - mean| / se* of every resample, sorted; a resample without variance counts as infinite."""
     units, wanted = len(sums), _resamples(len(sums))
     random = np.random.default_rng(seed)
     moments = np.stack([sums, sizes, sums**2, sums * sizes, sizes**2], axis=1)
@@ -182,12 +182,12 @@ def _at_most(successes: int, trials: int, chance: float) -> float:
     return min(1.0, math.fsum(terms))
 
 
-def _solve(rising: Callable[[float], float], target: float) -> float:
-    """Where a rising function of 0–1 reaches `target`."""
+def _solve(increasing: Callable[[float], float], target: float) -> float:
+    """Where an increasing function on 0–1 reaches `target`, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        if rising(middle) < target:
+        if increasing(middle) < target:
             low = middle
         else:
             high = middle

@@ -1,31 +1,29 @@
-"""The verdict: base against tuned on the same rows, decided by one metric; it is given values and runs no model."""
+"""The verdict: base and tuned on the same rows, decided by one metric; values in, values out."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
 
 from sartor.base.errors import RunError
+from sartor.base.i18n import Text, ntr
 from sartor.evaluation import statistics
 from sartor.evaluation.statistics import MIN_CLUSTERS, Interval
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 Outcome = Literal["better", "worse", "not_proven"]
 LEVEL = 0.95
+NO_REMARK = Text("")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Tuned minus base in one metric over the same rows, with its 95 % interval.
+    """Tuned minus base in one metric over the same rows, with its 95% interval.
 
-    `low`, `high` and `detectable` are None where the rows cannot tell (fewer than two). `detectable` is the smallest
-    difference that so many rows would show in 80 of 100 samples. The interval covers the choice of rows, not the
-    training's seed. `p_holm` is set for metrics that only describe.
+    `low`, `high` and `min_detectable_effect` are None with fewer than two rows. `min_detectable_effect` is the smallest
+    true difference that this many rows detect with 80% power. The interval covers the choice of rows, not the training
+    seed. `p_holm` is set for metrics that only describe.
     """
 
     metric: str
@@ -44,18 +42,18 @@ class Difference:
     improved: int = 0
     worsened: int = 0
     clusters: int | None = None
-    remark: str = ""
+    remark: Text = NO_REMARK
 
     @property
     def outcome(self) -> Outcome:
-        """By this metric alone; `better` and `worse` only when the interval leaves out zero."""
+        """By this metric alone; `better` and `worse` only when the interval excludes zero."""
         if self.low is None or self.high is None or self.low <= 0 <= self.high:
             return "not_proven"
         return "better" if (self.difference > 0) == self.higher_is_better else "worse"
 
     @property
     def gain(self) -> float:
-        """The difference with its sign turned so that positive is better."""
+        """The difference with the sign chosen so that positive is better."""
         return self.difference if self.higher_is_better else -self.difference
 
     def interval(self) -> Interval:
@@ -74,9 +72,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Memorization:
-    """The gain on rows that were learned against the gain on held-out rows: much more means learned by heart.
+    """The gain on training rows against the gain on held-out rows: a much larger one means memorization.
 
-    `gap` is in the primary metric's unit, positive when learned rows gained more. `verbatim_*` are shares (0–1) of
+    `gap` is in the primary metric's unit, positive when training rows gained more. `verbatim_*` are shares (0–1) of
     answers equal to the reference.
     """
 
@@ -90,13 +88,13 @@ class Memorization:
 
     @property
     def found(self) -> bool:
-        """Whether the learned rows gained more than chance explains."""
+        """Whether the training rows gained more than chance explains."""
         return self.low is not None and self.low > 0
 
 
 @dataclass(frozen=True, slots=True)
 class Forgetting:
-    """A general probe answered before and after: what was known and is lost, and the other way about."""
+    """A general probe answered before and after training: the ids of questions lost, and of those gained."""
 
     difference: Difference
     lost: tuple[str, ...] = ()
@@ -105,7 +103,7 @@ class Forgetting:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A held-out row that is nearly a learned one; its score shows memory, not skill."""
+    """A held-out row that is nearly identical to a training row; its score shows memory, not skill."""
 
     held_out: str
     train: str
@@ -117,7 +115,7 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The same training with other seeds: how much of the difference is luck of the seed."""
+    """The difference over training runs with different seeds: how much of it depends on the seed."""
 
     differences: tuple[float, ...]
     mean: float
@@ -128,24 +126,32 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Better, worse or not proven, by the primary metric alone; everything else describes."""
+class Findings:
+    """What a comparison measured; `make_verdict` draws the verdict from it."""
 
-    outcome: Outcome
     primary: Difference
+    """In the metric that decides."""
     others: tuple[Difference, ...] = ()
+    """In the metrics that only describe."""
     memorization: Memorization | None = None
     forgetting: Forgetting | None = None
     leaks: tuple[Leak, ...] = ()
     spread: Spread | None = None
     judge: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
     base_name: str = "base"
     tuned_name: str = "tuned"
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict(Findings):
+    """The findings, and what they say by the primary metric alone: better, worse or not proven."""
+
+    outcome: Outcome
+
     def to_json(self) -> dict[str, Any]:
-        """What verdict.json holds; every number finite or null."""
-        return {"level": LEVEL, "sentence": self.sentence("en"), "sentence_zh": self.sentence("zh"), **_plain(self)}
+        """Every value, numbers finite or null; `verdict_text.verdict_json` adds the sentence."""
+        return {"outcome": self.outcome, **_plain(self)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Verdict:
@@ -162,26 +168,14 @@ class Verdict:
                 leaks=tuple(Leak(**leak) for leak in value["leaks"]),
                 spread=spread and Spread(**{**spread, "differences": tuple(spread["differences"])}),
                 judge=value["judge"],
-                notes=tuple(value["notes"]),
+                notes=tuple(map(Text.from_json, value["notes"])),
                 base_name=value["base_name"],
                 tuned_name=value["tuned_name"],
             )
         except (KeyError, TypeError) as error:
             raise RunError(
-                f"The verdict cannot be read: {error}.", "verdict.json", "Run sartor compare again."
+                "Could not read the verdict: {error}.", "verdict.json", "Run `sartor compare` again.", error=error
             ) from None
-
-    def sentence(self, lang: str = "en") -> str:
-        """The answer in one or two sentences of plain words, in English or Chinese."""
-        from sartor.evaluation.verdict_text import verdict_sentence
-
-        return verdict_sentence(self, lang)
-
-    def rich(self) -> RenderableType:
-        """The verdict for a terminal."""
-        from sartor.evaluation.verdict_text import verdict_panel
-
-        return verdict_panel(self)
 
 
 def compare_rows(
@@ -196,8 +190,8 @@ def compare_rows(
 ) -> Difference:
     """Tuned minus base over paired rows; pairs with a NaN on either side are left out.
 
-    Values that are all 0 or `full` (wrong and right) go to McNemar's exact test, others to the bootstrap-t.
-    `clusters` (source sections) are drawn whole where there are at least 10; else rows count as independent, and
+    McNemar's exact test where every value is 0 or `full` (wrong or right), else the bootstrap-t. With at least 10
+    `clusters` (source sections), whole clusters are resampled; with fewer, rows are treated as independent, and
     `remark` says so.
 
     Raises: ValueError when the lengths differ.
@@ -233,35 +227,12 @@ def compare_rows(
     )
 
 
-def make_verdict(
-    primary: Difference,
-    others: Sequence[Difference] = (),
-    *,
-    memorization: Memorization | None = None,
-    forgetting: Forgetting | None = None,
-    leaks: Sequence[Leak] = (),
-    spread: Spread | None = None,
-    judge: Mapping[str, Any] | None = None,
-    notes: Sequence[str] = (),
-    base_name: str = "base",
-    tuned_name: str = "tuned",
-) -> Verdict:
-    """The verdict by `primary`; the others get their p adjusted (Holm) and decide nothing."""
-    adjusted = statistics.holm([other.p for other in others])
-    described = tuple(replace(other, p_holm=p) for other, p in zip(others, adjusted))
-    return Verdict(
-        primary.outcome,
-        primary,
-        described,
-        memorization,
-        forgetting,
-        tuple(leaks),
-        spread,
-        judge,
-        tuple(notes),
-        base_name,
-        tuned_name,
-    )
+def make_verdict(findings: Findings) -> Verdict:
+    """The verdict by the primary metric; the others get their p adjusted (Holm) and decide nothing."""
+    adjusted = statistics.holm([other.p for other in findings.others])
+    others = tuple(replace(other, p_holm=p) for other, p in zip(findings.others, adjusted, strict=True))
+    values = {field.name: getattr(findings, field.name) for field in fields(Findings)}
+    return Verdict(**{**values, "others": others}, outcome=findings.primary.outcome)
 
 
 def memorization(
@@ -271,7 +242,7 @@ def memorization(
     verbatim_train: float | None = None,
     verbatim_held_out: float | None = None,
 ) -> Memorization:
-    """The gap between the gain on a probe of learned rows and on the held-out rows, both in the primary metric."""
+    """The gap between the gain on some training rows and on the held-out rows, both in the primary metric."""
     gap = statistics.welch(train.interval(), held_out.interval(), train.n, held_out.n, level=LEVEL)
     ends = (gap.low, gap.high)
     if not train.higher_is_better:
@@ -280,26 +251,31 @@ def memorization(
 
 
 def spread_of(differences: Sequence[float]) -> Spread:
-    """What repeated trainings with other seeds gave."""
+    """Mean, deviation and range of the differences that training with different seeds gave."""
     mean = _mean(differences)
     sd = math.sqrt(sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)) if len(differences) > 1 else 0.0
     same = sum((d > 0) == (mean > 0) for d in differences)
     return Spread(tuple(differences), mean, sd, min(differences), max(differences), same)
 
 
-def _usable_clusters(clusters: Sequence[str | None] | None, kept: Sequence[int]) -> tuple[list[str] | None, str]:
+def _usable_clusters(clusters: Sequence[str | None] | None, kept: Sequence[int]) -> tuple[list[str] | None, Text]:
+    """A cluster for each kept row, or None where rows are independent or clusters too few; a remark on the latter."""
     if clusters is None or all(clusters[i] is None for i in kept):
-        return None, ""
-    named = [clusters[i] or f"row {i}" for i in kept]
-    found = len(set(named))
-    if found == len(named):
-        return None, ""
-    if found < MIN_CLUSTERS:
-        return (
-            None,
-            f"{found} sections are too few for an interval over sections (10 are needed); rows count as independent.",
+        return None, NO_REMARK
+    names = [clusters[i] or f"row {i}" for i in kept]
+    count = len(set(names))
+    if count == len(names):
+        return None, NO_REMARK
+    if count < MIN_CLUSTERS:
+        return None, ntr(
+            "{count} section is too few for an interval over sections ({needed} are needed); "
+            "rows are treated as independent.",
+            "{count} sections are too few for an interval over sections ({needed} are needed); "
+            "rows are treated as independent.",
+            count=count,
+            needed=MIN_CLUSTERS,
         )
-    return named, ""
+    return names, NO_REMARK
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -308,12 +284,14 @@ def _mean(values: Sequence[float]) -> float:
 
 def _difference(value: Mapping[str, Any]) -> Difference:
     numbers = {name: math.nan if value[name] is None else value[name] for name in ("base", "tuned", "difference")}
-    return Difference(**{**value, **numbers})
+    return Difference(**{**value, **numbers, "remark": Text.from_json(value["remark"])})
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Text):
+        return value.to_json() if value else ""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,14 +1,15 @@
-"""Pictures: small SVG drawings from numbers, in colours that the page decides; they load nothing."""
+"""The report's charts: small SVG drawings whose colors are CSS variables of the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from sartor.base.i18n import Text, tr
+from sartor.evaluation.numbers import number
 from sartor.evaluation.verdict import Difference
-from sartor.evaluation.verdict_text import number
 
 PAPER: Mapping[str, str] = {
     "ink": "#1d2733",
@@ -21,13 +22,16 @@ PAPER: Mapping[str, str] = {
     "open": "#97690c",
     "paper": "#ffffff",
 }
-"""The light palette, for pictures that stand alone; inside the page the same names are CSS variables."""
+"""The light palette, for standalone files; in the page the same names are CSS variables."""
 
 
 def loss_curve(
-    steps: Sequence[tuple[int, float]], evals: Sequence[tuple[int, float]], labels: tuple[str, str, str]
+    steps: Sequence[tuple[int, float]], evals: Sequence[tuple[int, float]], languages: Sequence[str] = ("en",)
 ) -> str:
-    """Training loss (each step, and smoothed) and held-out loss over optimizer steps; empty without two points."""
+    """Training loss (each step, and smoothed) and held-out loss over optimizer steps; empty without two points.
+
+    With several `languages`, the axis is labeled in each, for the page to show one.
+    """
     points = [*steps, *evals]
     if len(points) < 2:
         return ""
@@ -45,24 +49,24 @@ def loss_curve(
     parts = [_grid_line(left, width - 12, y(tick), _tick(tick, ticks)) for tick in ticks]
     for step in _step_ticks(last):
         parts.append(f'<text x="{x(step):.1f}" y="{height - 22}" class="axis" text-anchor="middle">{step}</text>')
-    middle = (left + width - 12) / 2
-    parts.append(f'<text x="{middle}" y="{height - 3}" class="axis" text-anchor="middle">{escape(labels[2])}</text>')
+    center, axis = (left + width - 12) / 2, _label(tr("step"), languages)
+    parts.append(f'<text x="{center}" y="{height - 3}" class="axis" text-anchor="middle">{axis}</text>')
     if steps:
         parts.append(_path(steps, x, y, "raw"))
         parts.append(_path(_smoothed(steps), x, y, "smooth"))
     if evals:
         parts.append(_path(evals, x, y, "held"))
         for step, loss in evals:
-            title = f"{labels[1]}, {labels[2]} {step}: {number(loss)}"
+            title = str(tr("held-out loss at step {step}: {loss}", step=step, loss=number(loss)))
             parts.append(
                 f'<circle cx="{x(step):.1f}" cy="{y(loss):.1f}" r="4" class="dot">'
                 f"<title>{escape(title)}</title></circle>"
             )
-    return _svg(width, height, parts, f"{labels[0]}, {labels[1]}", "curve")
+    return _svg(width, height, parts, str(tr("training loss and held-out loss")), "curve")
 
 
 def interval_bar(difference: Difference, reach: float | None = None, *, wide: bool = False) -> str:
-    """The difference as a dot, its interval as a bar, zero as a line; better lies to the right."""
+    """The difference as a dot, its interval as a bar, zero as a line; better is to the right."""
     if difference.low is None or difference.high is None:
         return ""
     sign = 1.0 if difference.higher_is_better else -1.0
@@ -70,7 +74,7 @@ def interval_bar(difference: Difference, reach: float | None = None, *, wide: bo
     middle = sign * difference.difference
     reach = reach or max(abs(low), abs(high), 1e-12) * 1.15
     width, height = (720, 72) if wide else (180, 22)
-    centre = height / 2 + (12 if wide else 0)
+    center = height / 2 + (12 if wide else 0)
 
     def x(value: float) -> float:
         return width / 2 + (width / 2 - 8) * max(-1.0, min(1.0, value / reach))
@@ -78,22 +82,22 @@ def interval_bar(difference: Difference, reach: float | None = None, *, wide: bo
     kind = {"better": "good", "worse": "bad", "not_proven": "open"}[difference.outcome]
     thick = 12 if wide else 7
     parts = [
-        f'<line x1="8" x2="{width - 8}" y1="{centre}" y2="{centre}" class="grid"/>',
+        f'<line x1="8" x2="{width - 8}" y1="{center}" y2="{center}" class="grid"/>',
         f'<line x1="{width / 2}" x2="{width / 2}" y1="{34 if wide else 2}" y2="{height - 2}" class="zero"/>',
-        f'<rect x="{x(low):.1f}" y="{centre - thick / 2}" width="{max(2.0, x(high) - x(low)):.1f}" height="{thick}" '
+        f'<rect x="{x(low):.1f}" y="{center - thick / 2}" width="{max(2.0, x(high) - x(low)):.1f}" height="{thick}" '
         f'rx="{thick / 2}" class="bar {kind}"/>',
-        f'<circle cx="{x(middle):.1f}" cy="{centre}" r="{thick * 0.62:.1f}" class="point {kind}"/>',
+        f'<circle cx="{x(middle):.1f}" cy="{center}" r="{thick * 0.62:.1f}" class="point {kind}"/>',
     ]
     if wide:
         ends = f"{number(difference.low, True)} … {number(difference.high, True)}"
         at = min(max(x(middle), 120.0), width - 120.0)
-        parts.append(f'<text x="{at:.1f}" y="{centre - 16}" class="axis" text-anchor="middle">{ends}</text>')
+        parts.append(f'<text x="{at:.1f}" y="{center - 16}" class="axis" text-anchor="middle">{ends}</text>')
     label = f"{number(difference.difference, True)} ({number(difference.low, True)} … {number(difference.high, True)})"
     return _svg(width, height, parts, label, "interval")
 
 
-def lengths(groups: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """One row of dots per group: how long the answers are; a long line marks the median."""
+def length_dots(groups: Sequence[tuple[Text, Sequence[int]]], languages: Sequence[str] = ("en",)) -> str:
+    """Answer lengths in tokens: one row of dots per (label, lengths), a line at the median; empty without answers."""
     groups = [(name, sorted(values)) for name, values in groups if values]
     if not groups:
         return ""
@@ -106,12 +110,12 @@ def lengths(groups: Sequence[tuple[str, Sequence[int]]]) -> str:
 
     parts = []
     for index, (name, values) in enumerate(groups):
-        middle = row * index + row / 2
-        parts.append(f'<text x="{left - 12}" y="{middle + 4}" class="axis" text-anchor="end">{escape(name)}</text>')
+        middle, label = row * index + row / 2, _label(name, languages)
+        parts.append(f'<text x="{left - 12}" y="{middle + 4}" class="axis" text-anchor="end">{label}</text>')
         parts.append(f'<line x1="{left}" x2="{width - 20}" y1="{middle}" y2="{middle}" class="grid"/>')
         for place, value in enumerate(values[:: max(1, len(values) // 200)]):
-            wobble = (place * 7919 % 17 - 8) * 1.1
-            parts.append(f'<circle cx="{x(value):.1f}" cy="{middle + wobble:.1f}" r="3" class="seed"/>')
+            jitter = (place * 7919 % 17 - 8) * 1.1
+            parts.append(f'<circle cx="{x(value):.1f}" cy="{middle + jitter:.1f}" r="3" class="seed"/>')
         median = values[len(values) // 2]
         parts.append(
             f'<line x1="{x(median):.1f}" x2="{x(median):.1f}" y1="{middle - 16}" y2="{middle + 16}" class="median">'
@@ -119,21 +123,21 @@ def lengths(groups: Sequence[tuple[str, Sequence[int]]]) -> str:
         )
     for tick in _step_ticks(most):
         parts.append(f'<text x="{x(tick):.1f}" y="{height - 6}" class="axis" text-anchor="middle">{tick}</text>')
-    return _svg(width, height, parts, ", ".join(name for name, _ in groups), "lengths")
+    return _svg(width, height, parts, ", ".join(str(name) for name, _ in groups), "lengths")
 
 
 def standalone_svg(svg: str) -> str:
-    """An SVG file of its own: the light palette written in, on white."""
+    """The chart as a standalone file: the light palette filled in, on white."""
     rules = STYLE
-    for name, colour in PAPER.items():
-        rules = rules.replace(f"var(--{name})", colour)
+    for name, color in PAPER.items():
+        rules = rules.replace(f"var(--{name})", color)
     start = svg.index(">") + 1
     background = f'<rect width="100%" height="100%" fill="{PAPER["paper"]}"/>'
     return svg[:start] + f"<style>{rules}</style>" + background + svg[start:] + "\n"
 
 
 def as_png(svg: str) -> bytes:
-    """A picture of its own as PNG, twice as large; matplotlib's font where the machine has none."""
+    """A standalone SVG as PNG at twice its size, in matplotlib's font, which every machine has."""
     import matplotlib
     import resvg_py
 
@@ -162,9 +166,18 @@ def _svg(width: int, height: int, parts: Sequence[str], label: str, kind: str) -
     )
 
 
-def _path(points: Sequence[tuple[int, float]], x, y, kind: str) -> str:  # type: ignore[no-untyped-def]
-    places = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
-    return f'<polyline points="{places}" class="{kind}"/>'
+def _label(text: Text, languages: Sequence[str]) -> str:
+    """The words for an SVG text: plain in one language, else a span for each, of which CSS shows one."""
+    if len(languages) == 1:
+        return escape(text.render(languages[0]))
+    return "".join(f'<tspan class="{lang}">{escape(text.render(lang))}</tspan>' for lang in languages)
+
+
+def _path(
+    points: Sequence[tuple[int, float]], x: Callable[[float], float], y: Callable[[float], float], kind: str
+) -> str:
+    pairs = " ".join(f"{x(step):.1f},{y(loss):.1f}" for step, loss in points)
+    return f'<polyline points="{pairs}" class="{kind}"/>'
 
 
 def _grid_line(left: float, right: float, at: float, text: str) -> str:
@@ -175,7 +188,7 @@ def _grid_line(left: float, right: float, at: float, text: str) -> str:
 
 
 def _smoothed(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """An exponential mean over about a tenth of the steps, started without bias."""
+    """A bias-corrected exponential moving average over about a tenth of the steps."""
     keep = 1 - 1 / max(2.0, len(points) / 10)
     total = weight = 0.0
     smooth = []
@@ -186,7 +199,7 @@ def _smoothed(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to seven round values around both ends."""
+    """Four to seven round values that include both ends."""
     span = max(high - low, 1e-6)
     size = 10 ** math.floor(math.log10(span / 4))
     step = next(size * m for m in (1, 2, 5, 10) if span / (size * m) <= 5)

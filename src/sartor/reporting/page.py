@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page about a run, made from the run's files alone; it runs no model."""
+"""The report: one self-contained HTML page about a run, made from the run's files alone."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
+from markupsafe import Markup
 
 from sartor.base import i18n
 from sartor.base.config import SECRET_KEY
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text, tr
+from sartor.base.reasons import REASONS, fix_of, reason_of
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.evaluation import metrics, verdict_text
 from sartor.evaluation.metrics import LLAMA_FACTORY
+from sartor.evaluation.numbers import interval, number, p_value
 from sartor.evaluation.text_diff import DiffSpan, diff_words
 from sartor.evaluation.verdict import Difference, Verdict
 from sartor.reporting import charts
 from sartor.reporting.recommendations import RunFigures, recommend
 
 OPEN_ROWS = 6
-"""Rows shown unfolded: the most improved and the most worsened; the others open on a tap."""
+"""Rows shown unfolded: the most improved and the most worsened; the others are folded."""
 MAX_ROWS = 300
-"""Rows in the page; more would make it heavy on a phone. The files have them all."""
+"""More rows would make the page slow on a phone; the files have them all."""
 MAX_SKIPPED = 200
+LANGUAGE_NAME = tr("English")
+"""A language's own name, for the button: its translation into Chinese is 中文."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnsweredRow:
-    """One row's question, the reference and both answers, marked by words; `gain` is positive when tuned is better."""
+    """One row's question, the reference and both answers as diff spans; `gain` is positive when tuned is better."""
 
     id: str
     question: str
@@ -47,7 +54,7 @@ class AnsweredRow:
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """What the files of a run say; what is missing is empty."""
+    """The contents of a run's files; empty where a file is missing."""
 
     settings: Mapping[str, Any]
     plan: Mapping[str, Any]
@@ -62,36 +69,43 @@ class RunFiles:
     verdict: Verdict | None
 
 
-def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = True) -> Path:
-    """Write `report.html` (or `out`), and its pictures (SVG, PNG) in `pictures/` beside it; returns the page's path.
+def write_report(run: RunDir, out: Path | None = None, *, chart_files: bool = True) -> Path:
+    """Write `report.html` (or `out`), and its charts as SVG and PNG in `pictures/` beside it; returns the page's path.
 
     Raises: RunError when a file of the run is damaged, or the disk is full.
     """
     files = read_run(run)
     target = out or run.report
-    drawn = draw(files)
+    ledger = files.data.get("ledger", {})
     page = _template().render(
         name=run.name,
         files=files,
-        drawn=drawn,
+        charts=render_charts(files, i18n.LANGUAGES),
         lang=i18n.language(),
+        languages=i18n.LANGUAGES,
+        theme_label=tr("Switch between light and dark"),
+        language_names=[LANGUAGE_NAME.render(lang) for lang in i18n.LANGUAGES],
         style=charts.STYLE,
-        words=verdict_text,
-        steps=recommend(figures(files)),
+        outcomes=verdict_text.OUTCOMES,
+        sentence=verdict_text.verdict_sentence(files.verdict) if files.verdict else None,
+        remarks=verdict_text.remarks(files.verdict) if files.verdict else (),
+        recommendations=recommend(run_figures(files)),
         scores=score_rows(files),
-        ledger=files.data.get("ledger", {}),
+        ledger=ledger,
+        skipped=[_with_texts(skipped) for skipped in ledger.get("skipped", ())],
         rows=answered_rows(files),
         open_rows=OPEN_ROWS,
-        most_rows=MAX_ROWS,
-        most_skipped=MAX_SKIPPED,
+        max_rows=MAX_ROWS,
+        max_skipped=MAX_SKIPPED,
         settings=_shown_settings(files.settings),
-        sources=_sources(files.data),
-        tiles=tiles(files),
-        remarks={lang: verdict_text.remarks(files.verdict, lang) for lang in i18n.LANGUAGES} if files.verdict else {},
+        data_files=_data_files(files.data),
+        key_figures=key_figures(files),
     )
     atomic_write(target, page)
-    if pictures_too:
-        for name, svg in drawn.items():
+    if chart_files:
+        with i18n.shown_in("en"):  # the font of the PNG has no Chinese
+            single_language = render_charts(files, ("en",))
+        for name, svg in single_language.items():
             if svg:
                 alone = charts.standalone_svg(svg)
                 atomic_write(target.parent / "pictures" / f"{name}.svg", alone)
@@ -100,7 +114,7 @@ def write_report(run: RunDir, out: Path | None = None, *, pictures_too: bool = T
 
 
 def read_run(run: RunDir) -> RunFiles:
-    """Read the files that are there. Raises: RunError when one of them is damaged."""
+    """The files that exist. Raises: RunError when one of them is damaged."""
     events = list(run.read_events())
 
     def optional(name: str) -> Mapping[str, Any]:
@@ -126,8 +140,8 @@ def read_run(run: RunDir) -> RunFiles:
     )
 
 
-def figures(files: RunFiles) -> RunFigures:
-    """What the next steps are computed from."""
+def run_figures(files: RunFiles) -> RunFigures:
+    """What the recommendations are based on."""
     return RunFigures(
         files.verdict,
         files.steps,
@@ -138,32 +152,32 @@ def figures(files: RunFiles) -> RunFigures:
     )
 
 
-def draw(files: RunFiles) -> dict[str, str]:
-    """The page's pictures by name; an empty text where there is nothing to draw."""
+def render_charts(files: RunFiles, languages: Sequence[str]) -> dict[str, str]:
+    """The page's charts by name, labeled in each language; an empty text where there is nothing to draw."""
     held_out = {who: files.answers.get(f"{who}-held_out", ()) for who in ("base", "tuned")}
-    tokens = [(who, [int(row["tokens"]) for row in rows if "tokens" in row]) for who, rows in held_out.items()]
+    tokens = {who: [int(row["tokens"]) for row in rows if "tokens" in row] for who, rows in held_out.items()}
     return {
-        "loss": charts.loss_curve(files.steps, files.evals, ("training", "held out", "step")),
+        "loss": charts.loss_curve(files.steps, files.evals, languages),
         "verdict": charts.interval_bar(files.verdict.primary, wide=True) if files.verdict else "",
-        "lengths": charts.lengths(tokens),
+        "lengths": charts.length_dots([(tr("base"), tokens["base"]), (tr("tuned"), tokens["tuned"])], languages),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRow:
-    """One metric's line: its difference, where it lives, what it means, and its interval drawn."""
+    """One metric's line: its difference, its range, what it means, and its interval as a chart."""
 
     difference: Difference
     scale: str
     direction: str
-    meaning: Mapping[str, str]
+    meaning: Text
     signature: str
     bar: str
     folded: bool
 
 
 SHOWN = ("exact-match", "token-f1", "rouge-l", "bleu-4")
-"""The corrected metrics in the order shown; their variants for the other unit are folded away."""
+"""The corrected metrics in the order shown; their variants for the other unit are folded."""
 
 
 def score_rows(files: RunFiles) -> list[ScoreRow]:
@@ -192,7 +206,7 @@ def _score_row(difference: Difference, metric: metrics.Metric | None, *, folded:
         difference,
         f"{ends[0]}–{ends[1]}",
         "↑" if difference.higher_is_better else "↓",
-        {lang: metric.meaning.render(lang) for lang in ("en", "zh")} if metric else {},
+        metric.meaning if metric else Text(""),
         metric.signature if metric else difference.method,
         charts.interval_bar(difference),
         folded,
@@ -236,29 +250,47 @@ def _row_scores(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> tuple[floa
     return (*(None if score is None else float(score) for score in scores), 1.0)  # type: ignore[return-value]
 
 
-def tiles(files: RunFiles) -> list[tuple[str, str, str, str]]:
-    """(value, unit, English, Chinese) of the few numbers people ask for first."""
-    ledger, found = files.data.get("ledger", {}), []
+@dataclass(frozen=True, slots=True)
+class KeyFigure:
+    """One of the numbers at the top of the page."""
+
+    value: str
+    unit: str
+    label: Text
+
+
+def key_figures(files: RunFiles) -> list[KeyFigure]:
+    """Rows, steps, time, speed and memory, as far as the run's files have them."""
+    ledger, results, found = files.data.get("ledger", {}), files.results, []
     if ledger:
-        found.append((f"{ledger.get('training', 0):,}", "", "rows learned", "行用于学习"))
-        found.append((f"{ledger.get('held_out', 0):,}", "", "rows held out", "行保留"))
+        found.append(KeyFigure(f"{ledger.get('training', 0):,}", "", tr("training rows")))
+        found.append(KeyFigure(f"{ledger.get('held_out', 0):,}", "", tr("held-out rows")))
     if files.steps:
-        found.append((f"{files.steps[-1][0]:,}", "", "optimizer steps", "优化步"))
-    if seconds := files.results.get("train_runtime"):
+        found.append(KeyFigure(f"{files.steps[-1][0]:,}", "", tr("optimizer steps")))
+    if seconds := results.get("train_runtime"):
         value, unit = (f"{seconds / 60:.1f}", "min") if seconds >= 90 else (f"{seconds:.0f}", "s")
-        found.append((value, unit, "training", "训练时间"))
-    if speed := files.results.get("train_tokens_per_second"):
-        found.append((f"{speed:,.0f}", "/s", "tokens", "个 token"))
-    if memory := files.results.get("peak_memory_bytes"):
-        found.append((f"{memory / 2**30:.1f}", "GiB", "peak memory", "内存峰值"))
+        found.append(KeyFigure(value, unit, tr("training time")))
+    if speed := results.get("train_tokens_per_second"):
+        found.append(KeyFigure(f"{speed:,.0f}", "/s", tr("tokens")))
+    if memory := results.get("peak_memory_bytes"):
+        found.append(KeyFigure(f"{memory / 2**30:.1f}", "GiB", tr("peak memory")))
     return found
 
 
-def _sources(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _data_files(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The files of the datasets, by name only: a report is passed on, the folders stay private."""
     files = []
     for dataset in data.get("datasets", ()):
         files.extend(dataset.get("files", [dataset]))
     return [{**file, "path": Path(str(file.get("path", ""))).name} for file in files]
+
+
+def _with_texts(skipped: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A skipped row of data.json, its reason and fix in every language where its code is known."""
+    code, params = str(skipped.get("code", "")), skipped.get("params")
+    if code in REASONS and params is not None:
+        return {**skipped, "reason": reason_of(code, params), "fix": fix_of(code, params)}
+    return skipped
 
 
 def _shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -270,11 +302,20 @@ def _shown_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-@functools.cache
-def _template() -> Any:
-    import jinja2
-    from markupsafe import Markup
+def _in_every_language(message: str | Mapping[str, Any] | Text, **params: Any) -> Markup:
+    """A message (as it is kept in files, too) as one span for each language, of which the page's style shows one."""
+    text = Text(message, params) if isinstance(message, str) else message
+    if not isinstance(text, Text):
+        text = Text.from_json(text)
+    spans = (
+        Markup('<span class="{0}" lang="{0}">{1}</span>').format(lang, text.render(lang)) for lang in i18n.LANGUAGES
+    )
+    return Markup("").join(spans)
 
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["drawing"] = Markup  # our own SVG only; everything else is escaped
+    environment.filters["svg"] = Markup  # our own drawings and styles only; everything else is escaped
+    environment.globals.update(t=_in_every_language, number=number, interval=interval, p_value=p_value)
     return environment.from_string(resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8"))

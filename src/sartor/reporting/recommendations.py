@@ -1,4 +1,4 @@
-"""Next steps: at most three things to try, each drawn from a figure of this run; none when nothing calls for it."""
+"""Recommendations: at most three things to try next, each based on a number of this run."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sartor.base.i18n import Text, ntr, tr
+from sartor.evaluation.numbers import number
 from sartor.evaluation.verdict import Verdict
-from sartor.evaluation.verdict_text import number
 
 MAX_RECOMMENDATIONS = 3
 FEW_STEPS = 30
-"""Below this many optimizer steps a cosine schedule with warm-up has hardly left the start."""
+"""With fewer optimizer steps, a cosine schedule with warmup hardly leaves its start."""
 STILL_FALLING_FRAC = 0.03
-"""A last-stretch fall of the held-out loss by 3 % or more is worth another epoch."""
+"""A loss that still falls by 3% or more at the end is worth more epochs."""
 CUT_FRAC = 0.1
+"""The fraction of answers cut at max_new_tokens from which this is worth fixing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to try, and the figure that says so, in English and Chinese."""
+    """What to try (`text`), and the number that suggests it (`figure`)."""
 
     code: str
     figure: str
-    en: str
-    zh: str
+    text: Text
 
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """What the steps are computed from; lists may be empty where the run has no such file."""
+    """What recommendations are based on; sequences are empty where the run has no such file."""
 
     verdict: Verdict | None
     steps: Sequence[tuple[int, float]]
@@ -46,8 +47,8 @@ def recommend(run: RunFigures) -> list[Recommendation]:
     found: list[Recommendation] = []
     for rule in (
         _worse,
-        _cut,
-        _past_the_best,
+        _answers_cut,
+        _past_best,
         _too_few_rows,
         _still_falling,
         _few_steps,
@@ -62,34 +63,44 @@ def recommend(run: RunFigures) -> list[Recommendation]:
 
 def _worse(run: RunFigures) -> Iterator[Recommendation]:
     if run.verdict and run.verdict.outcome == "worse":
-        rate = run.settings.get("learning_rate", 5e-5)
+        rate = float(run.settings.get("learning_rate", 5e-5))
         change = number(run.verdict.primary.difference, True)
         yield Recommendation(
             "worse",
             change,
-            f"The untuned model is stronger ({run.verdict.primary.metric} {change}). Learn more gently: "
-            f"learning_rate: {rate / 5:.0e} instead of {rate:.0e}, and look at what is learned with `sartor show`.",
-            f"未微调的模型更强（{run.verdict.primary.metric} {change}）。请降低学习率：learning_rate: {rate / 5:.0e}"
-            f"（原为 {rate:.0e}），并用 `sartor show` 检查实际学习的内容。",
+            tr(
+                "The base model is better ({metric} {change}). Lower the learning rate: learning_rate: {lower} instead "
+                "of {rate}, and check with `sartor show` which tokens are trained on.",
+                metric=run.verdict.primary.metric,
+                change=change,
+                lower=f"{rate / 5:.0e}",
+                rate=f"{rate:.0e}",
+            ),
         )
 
 
-def _cut(run: RunFigures) -> Iterator[Recommendation]:
+def _answers_cut(run: RunFigures) -> Iterator[Recommendation]:
     cut = sum(row.get("stop_reason") == "length" for row in run.tuned_answers)
     total = len(run.tuned_answers)
     if total and cut / total >= CUT_FRAC:
-        most = run.settings.get("max_new_tokens", 1024)
+        limit = int(run.settings.get("max_new_tokens", 1024))
         yield Recommendation(
             "cut",
             f"{cut}/{total}",
-            f"{cut} of {total} answers were cut at max_new_tokens ({most}). Write max_new_tokens: {2 * int(most)}; "
-            "if they still do not end, train longer: the model has not learned to stop.",
-            f"{total} 个答案中有 {cut} 个在 max_new_tokens（{most}）处被截断。请改为 max_new_tokens: {2 * int(most)}；"
-            "若仍不结束，请延长训练：模型还没有学会停下。",
+            ntr(
+                "{cut} of {count} answer was cut at max_new_tokens ({limit}). Set max_new_tokens: {doubled}; "
+                "if answers are still cut, train longer: the model has not learned when to stop.",
+                "{cut} of {count} answers were cut at max_new_tokens ({limit}). Set max_new_tokens: {doubled}; "
+                "if answers are still cut, train longer: the model has not learned when to stop.",
+                count=total,
+                cut=cut,
+                limit=limit,
+                doubled=2 * limit,
+            ),
         )
 
 
-def _past_the_best(run: RunFigures) -> Iterator[Recommendation]:
+def _past_best(run: RunFigures) -> Iterator[Recommendation]:
     if len(run.evals) < 2:
         return
     best_step, best = min(run.evals, key=lambda pair: pair[1])
@@ -98,10 +109,15 @@ def _past_the_best(run: RunFigures) -> Iterator[Recommendation]:
         yield Recommendation(
             "past-best",
             f"{number(best)} → {number(last)}",
-            f"Held-out loss was lowest at step {best_step} ({number(best)}) and rose to {number(last)} by step "
-            f"{last_step}. Write load_best_model_at_end: true, or train {best_step / last_step:.0%} as long.",
-            f"保留数据上的损失在第 {best_step} 步最低（{number(best)}），到第 {last_step} 步升至 {number(last)}。"
-            f"请写 load_best_model_at_end: true，或只训练原来的 {best_step / last_step:.0%}。",
+            tr(
+                "The held-out loss was lowest at step {best_step} ({best}) and rose to {last} by step {last_step}. "
+                "Set load_best_model_at_end: true, or train for {share} of the steps.",
+                best_step=best_step,
+                best=number(best),
+                last=number(last),
+                last_step=last_step,
+                share=f"{best_step / last_step:.0%}",
+            ),
         )
 
 
@@ -114,29 +130,39 @@ def _too_few_rows(run: RunFigures) -> Iterator[Recommendation]:
         yield Recommendation(
             "rows",
             f"{d.n} → {needed}",
-            f"{d.n} held-out rows can show a difference of {number(d.min_detectable_effect)}; the one seen is "
-            f"{number(abs(d.difference))}. To prove that one, hold out about {needed} rows (val_size: {needed}).",
-            f"{d.n} 行保留数据能显示 {number(d.min_detectable_effect)} 的差别，"
-            f"而实际看到的是 {number(abs(d.difference))}。"
-            f"要证明它，大约需要保留 {needed} 行（val_size: {needed}）。",
+            tr(
+                "{rows} held-out rows can show a difference of {detectable}; the observed one is {observed}. "
+                "To prove that one, hold out about {needed} rows (val_size: {needed}).",
+                rows=d.n,
+                detectable=number(d.min_detectable_effect),
+                observed=number(abs(d.difference)),
+                needed=needed,
+            ),
         )
 
 
 def _still_falling(run: RunFigures) -> Iterator[Recommendation]:
-    points = run.evals if len(run.evals) >= 2 else _thirds(run.steps)
+    held_out = len(run.evals) >= 2
+    points = run.evals if held_out else _thirds(run.steps)
     if len(points) < 2:
         return
     (before_step, before), (last_step, last) = points[-2], points[-1]
     if before > 0 and (before - last) / before >= STILL_FALLING_FRAC:
-        epochs = float(run.settings.get("num_train_epochs", 3.0))
-        where = ("held-out loss", "保留数据上的损失") if len(run.evals) >= 2 else ("training loss", "训练损失")
+        fall = f"{(before - last) / before:.0%}"
         yield Recommendation(
             "falling",
-            f"−{(before - last) / before:.0%}",
-            f"The {where[0]} still fell by {(before - last) / before:.0%} ({number(before)} → {number(last)}, steps "
-            f"{before_step}–{last_step}). Train longer: num_train_epochs: {2 * epochs:g}.",
-            f"{where[1]}仍在下降：第 {before_step}–{last_step} 步下降 {(before - last) / before:.0%}"
-            f"（{number(before)} → {number(last)}）。可延长训练：num_train_epochs: {2 * epochs:g}。",
+            f"−{fall}",
+            tr(
+                "The {loss} was still falling: by {fall} ({before} → {last}) over steps {before_step}–{last_step}. "
+                "Train longer: num_train_epochs: {epochs}.",
+                loss=tr("held-out loss") if held_out else tr("training loss"),
+                fall=fall,
+                before=number(before),
+                last=number(last),
+                before_step=before_step,
+                last_step=last_step,
+                epochs=f"{2 * float(run.settings.get('num_train_epochs', 3.0)):g}",
+            ),
         )
 
 
@@ -149,38 +175,47 @@ def _few_steps(run: RunFigures) -> Iterator[Recommendation]:
         yield Recommendation(
             "few-steps",
             str(steps),
-            f"There were only {steps} optimizer steps of {batch} rows. A smaller batch makes more of them: "
-            f"per_device_train_batch_size: {max(1, batch // 2)}, gradient_accumulation_steps: 1.",
-            f"只有 {steps} 个优化步，每步 {batch} 行。减小批量可得到更多步："
-            f"per_device_train_batch_size: {max(1, batch // 2)}，gradient_accumulation_steps: 1。",
+            ntr(
+                "Training took only {count} optimizer step of {batch} rows. A smaller batch gives more steps: "
+                "per_device_train_batch_size: {smaller}, gradient_accumulation_steps: 1.",
+                "Training took only {count} optimizer steps of {batch} rows. A smaller batch gives more steps: "
+                "per_device_train_batch_size: {smaller}, gradient_accumulation_steps: 1.",
+                count=steps,
+                batch=batch,
+                smaller=max(1, batch // 2),
+            ),
         )
 
 
 def _memorized(run: RunFigures) -> Iterator[Recommendation]:
     memory = run.verdict.memorization if run.verdict else None
     if memory and memory.found and run.verdict:
-        gap, held_out = number(memory.gap), number(run.verdict.primary.gain)
+        gap = number(memory.gap, True)
         yield Recommendation(
-            "by-heart",
+            "memorized",
             gap,
-            f"Learned rows gained {gap} more than rows it never saw ({held_out}). More rows help most; else fewer "
-            "epochs, or lora_dropout: 0.1.",
-            f"学过的行比没见过的行（{held_out}）多改善了 {gap}。"
-            "最有效的是增加数据；否则减少轮数，或设 lora_dropout: 0.1。",
+            tr(
+                "Training rows gained {gap} more than held-out rows ({held_out}). Adding data helps most; "
+                "otherwise train for fewer epochs, or set lora_dropout: 0.1.",
+                gap=gap,
+                held_out=number(run.verdict.primary.gain, True),
+            ),
         )
 
 
 def _forgot(run: RunFigures) -> Iterator[Recommendation]:
     forgot = run.verdict.forgetting if run.verdict else None
     if forgot and forgot.difference.outcome == "worse":
-        d = forgot.difference
+        before, after = number(forgot.difference.base), number(forgot.difference.tuned)
         yield Recommendation(
             "forgot",
-            f"{number(d.base)} % → {number(d.tuned)} %",
-            f"General questions fell from {number(d.base)} % to {number(d.tuned)} % right. Mix in general rows "
-            "(a second dataset), or lower the learning rate.",
-            f"通用问题的正确率从 {number(d.base)} % 降到 {number(d.tuned)} %。"
-            "请混入通用数据（第二个数据集），或降低学习率。",
+            f"{before}% → {after}%",
+            tr(
+                "Correct answers to general questions fell from {before}% to {after}%. Mix in general data "
+                "(a second dataset), or lower the learning rate.",
+                before=before,
+                after=after,
+            ),
         )
 
 
@@ -190,9 +225,12 @@ def _leaks(run: RunFigures) -> Iterator[Recommendation]:
         yield Recommendation(
             "leaks",
             str(count),
-            f"{count} held-out row{'s are' if count > 1 else ' is'} nearly the same as learned ones. "
-            "Delete the doubles, then compare again.",
-            f"有 {count} 行保留数据与学过的行几乎相同。请删去重复的行，再比较一次。",
+            ntr(
+                "{count} held-out row is nearly identical to a training row. Delete the duplicate, then compare again.",
+                "{count} held-out rows are nearly identical to training rows. "
+                "Delete the duplicates, then compare again.",
+                count=count,
+            ),
         )
 
 
@@ -202,8 +240,12 @@ def _skipped(run: RunFigures) -> Iterator[Recommendation]:
         yield Recommendation(
             "skipped",
             str(skipped),
-            f"{skipped} of {run.ledger.get('read', 0)} rows were not used; the ledger below has each reason and fix.",
-            f"{run.ledger.get('read', 0)} 行中有 {skipped} 行未被使用；下面的账目写明了每一行的原因和修正方法。",
+            ntr(
+                "{skipped} of {count} row was skipped; the table below has each reason and fix.",
+                "{skipped} of {count} rows were skipped; the table below has each reason and fix.",
+                count=int(run.ledger.get("read", 0)),
+                skipped=skipped,
+            ),
         )
 
 

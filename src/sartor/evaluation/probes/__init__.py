@@ -1,4 +1,4 @@
-"""Questions with checkable answers, asked before and after training: what was forgotten; the questions lie beside."""
+"""Questions with checkable answers, asked before and after training to measure forgetting."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANSWER_TOKENS = 32
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; an answer that holds one of `accepts` is right."""
+    """One question; an answer that contains one of `accepts` is right."""
 
     id: str
     topic: str
@@ -27,14 +27,14 @@ class Question:
     accepts: tuple[str, ...]
 
     def is_right(self, answer: str) -> bool:
-        """Whether an accepted text stands in the answer: as a whole word or number; Chinese anywhere."""
-        said = _plain(answer)
-        return any(_contains(_plain(accepted), said) for accepted in self.accepts)
+        """Whether the answer contains an accepted text: as a whole word or number; Chinese text anywhere."""
+        plain = _plain(answer)
+        return any(_contains(_plain(accepted), plain) for accepted in self.accepts)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered to a question."""
+    """A model's answer to a question."""
 
     question: Question
     text: str
@@ -57,7 +57,7 @@ def ask(
     weights: WeightSet = "tuned",
     progress: Callable[[int, int | None], None] | None = None,
 ) -> list[Reply]:
-    """Greedy answers, in order. Raises: PromptError when the template refuses a lone question."""
+    """Greedy answers, in order. Raises: PromptError when the template rejects a single question."""
     done = 0
 
     def on_done(number: int, answer: object) -> None:
@@ -72,7 +72,7 @@ def ask(
 
 
 def forgetting(base: Sequence[Reply], tuned: Sequence[Reply], seed: int = 42) -> Forgetting:
-    """What the base knew and the tuned model does not, and the other way about; in per cent, with interval and p."""
+    """The change in the percentage of right answers, with interval and p, and the questions lost and gained."""
     before, after = ([100.0 * reply.right for reply in replies] for replies in (base, tuned))
     difference = compare_rows(before, after, metric="general-probe", higher_is_better=True, seed=seed)
     pairs = list(zip(base, tuned, strict=True))
@@ -84,11 +84,11 @@ def forgetting(base: Sequence[Reply], tuned: Sequence[Reply], seed: int = 42) ->
 
 
 def _plain(text: str) -> str:
-    """Full-width as half-width (and ₂ as 2), one case, no thousands of spaces."""
+    """NFKC-normalized (full-width as half-width, ₂ as 2), case-folded, runs of whitespace as one space."""
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text)).casefold()
 
 
-def _contains(accepted: str, said: str) -> bool:
+def _contains(accepted: str, answer: str) -> bool:
     if not accepted.isascii():
-        return accepted in said
-    return re.search(rf"(?<![a-z0-9])(?<![0-9][.,]){re.escape(accepted)}(?![a-z0-9]|[.,][0-9])", said) is not None
+        return accepted in answer
+    return re.search(rf"(?<![a-z0-9])(?<![0-9][.,]){re.escape(accepted)}(?![a-z0-9]|[.,][0-9])", answer) is not None

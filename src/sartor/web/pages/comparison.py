@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from sartor.base.i18n import Text
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Words
@@ -35,7 +36,7 @@ class SavedComparison:
     candidates: Sequence[Mapping[str, Any]]
     verdicts: Sequence[Verdict]
     p_holm: Sequence[float]
-    notes: Sequence[str]
+    notes: Sequence[Text]
     rows: Sequence[Sequence[Mapping[str, Any]]]
 
     @property
@@ -74,7 +75,9 @@ def read(desk: Workspace, job: Job) -> SavedComparison:
     rows = [[part[row_id] for part in answers] for row_id in told["rows"] if all(row_id in part for part in answers)]
     verdicts = [Verdict.from_json(one) for one in told["verdicts"]]
     p_holm = [float(one["p_holm"]) for one in told["verdicts"]]
-    return SavedComparison(told["folder"], told["candidates"], verdicts, p_holm, told["notes"], rows)
+    return SavedComparison(
+        told["folder"], told["candidates"], verdicts, p_holm, list(map(Text.from_json, told["notes"])), rows
+    )
 
 
 class ComparisonView:
@@ -90,8 +93,8 @@ class ComparisonView:
         self._answers()
 
     def _verdicts(self) -> None:
-        from sartor.evaluation.verdict_text import interval
-        from sartor.evaluation.verdict_text import number as figure
+        from sartor.evaluation.numbers import interval
+        from sartor.evaluation.numbers import number as figure
 
         t, contest = self.t, self.contest
         first, *others = contest.candidates
@@ -113,7 +116,7 @@ class ComparisonView:
                     partial(self._name, contestant),
                     figure(d.tuned),
                     figure(d.difference, True),
-                    interval(d),
+                    interval(d.low, d.high),
                     f"{p:.3g}",
                     partial(pill, said, verdict.outcome),
                 ]
@@ -134,7 +137,7 @@ class ComparisonView:
                 link(t("evaluate.download"), address).props["download"] = f"{self.run}-comparison.json"
             table(head, rows)
             for note in contest.notes:
-                text(t.sentence(note), "soft small").style("padding:0 20px 12px")
+                text(note.render(t.lang), "soft small").style("padding:0 20px 12px")
 
     def _name(self, contestant: Mapping[str, Any]) -> None:
         text(contestant["name"], tag="b")
@@ -142,7 +145,7 @@ class ComparisonView:
 
     def _scores(self) -> None:
         """Every score, one column a model."""
-        from sartor.evaluation.verdict_text import number as figure
+        from sartor.evaluation.numbers import number as figure
 
         contestants = self.contest.candidates
         names = ["loss", *contestants[0]["scores"]]

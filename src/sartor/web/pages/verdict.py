@@ -59,7 +59,7 @@ def read(desk: Workspace, run: str, lang: str) -> Outcome | None:
     rows = files.answers
     return Outcome(
         files.verdict,
-        verdict_text.remarks(files.verdict, lang),
+        [remark.render(lang) for remark in verdict_text.remarks(files.verdict)],
         page.score_rows(files),
         rows.get("base-held_out", ()),
         rows.get("tuned-held_out", ()),
@@ -79,6 +79,8 @@ class VerdictView:
         self._answers()
 
     def _verdict(self) -> None:
+        from sartor.evaluation.verdict_text import verdict_sentence
+
         t, outcome, verdict = self.t, self.outcome, self.outcome.verdict
         with card():
             with line("spread"):
@@ -90,9 +92,9 @@ class VerdictView:
                     link(t("evaluate.report"), address).props("target=_blank")
                     download = link(t("evaluate.download"), address)
                     download.props["download"] = f"{self.run}-report.html"
-            text(verdict.sentence(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
+            text(verdict_sentence(verdict).render(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
             interval_bar(t, verdict.primary)
-            for remark in (*outcome.remarks, *verdict.notes):
+            for remark in outcome.remarks:
                 text(remark, "soft small")
 
     def _scores(self) -> None:
@@ -113,14 +115,14 @@ class VerdictView:
                     table(head, folded)
 
     def _score(self, row: ScoreRow) -> list[Any]:
-        from sartor.evaluation.verdict_text import interval
-        from sartor.evaluation.verdict_text import number as figure
+        from sartor.evaluation.numbers import interval
+        from sartor.evaluation.numbers import number as figure
 
         d = row.difference
 
         def name() -> None:
             text(d.metric + (f" · {self.t('evaluate.deciding')}" if d.metric == self._primary(row) else ""), tag="b")
-            text(row.meaning.get(self.t.lang, ""), "soft small")
+            text(row.meaning.render(self.t.lang), "soft small")
 
         kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
         return [
@@ -128,7 +130,7 @@ class VerdictView:
             figure(d.base),
             figure(d.tuned),
             partial(text, figure(d.difference, True), kind, "span"),
-            interval(d),
+            interval(d.low, d.high),
             f"{row.scale} {row.direction}",
         ]
 
@@ -187,7 +189,7 @@ class VerdictView:
 
 def interval_bar(t: Words, difference: Difference) -> None:
     """The difference with its interval beside zero, drawn to scale."""
-    from sartor.evaluation.verdict_text import number as figure
+    from sartor.evaluation.numbers import number as figure
 
     low, high = difference.low, difference.high
     if low is None or high is None:
