@@ -46,7 +46,7 @@ def compare(
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
-    from sartor.evaluation.contamination import find_leaks
+    from sartor.checks.leaks import find_leaks
     from sartor.evaluation.verdict import make_verdict, memorization
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
