@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from sartor.base.errors import RunError
-from sartor.evaluation.verdict import Forgetting, Leak, Verdict, compare_rows, make_verdict, memorization, spread_of
+from sartor.checks.leaks import Leak
+from sartor.evaluation.verdict import Forgetting, Verdict, compare_rows, make_verdict, memorization, spread_of
 
 
 def losses(gain: float, n: int = 20, seed: int = 0) -> tuple[list[float], list[float]]:

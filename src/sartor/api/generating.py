@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from sartor.base.files import file_lock
+from sartor.base.openai_client import read_key
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message
 from sartor.qa_generation import run as qa_run
@@ -75,6 +76,7 @@ def generate(
     Raises: DataError, ConfigError.
     """
     check_name(name)
+    read_key(settings.get("endpoint") or "http://localhost", settings.get("key_env"))  # before documents are read
     given = QAGenerationSettings.from_keywords(name, settings)
     plan = make_plan(documents, given)
     journal = Journal.open(given.dataset_dir, name)
