@@ -16,6 +16,13 @@ os.environ["SARTOR_LANG"] = "en"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The limits are for hangs: `real` tests must pass on a machine that is ten times slower."""
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 @pytest.fixture(scope="session")
 def trials() -> int:
     """How often a test repeats what is random (kills, fuzz); `make trials` raises it."""

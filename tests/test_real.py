@@ -68,7 +68,7 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(pride: Path, number: 
     with subprocess.Popen(command, cwd=pride, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
         wait_for_step(process, run, 2)
         process.send_signal(number)
-        _, shown = process.communicate(timeout=120)
+        _, shown = process.communicate()
     assert process.returncode == code
     assert "nothing is lost" in shown
     assert "Traceback" not in shown
@@ -80,13 +80,11 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(pride: Path, number: 
 
 
 def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while process.poll() is None:
         if (run / "events.jsonl").exists() and f'"step": {step}, "epoch"' in (run / "events.jsonl").read_text("utf-8"):
             return
         time.sleep(0.05)
-    process.kill()
-    raise TimeoutError(f"{run} did not come to step {step}: {process.communicate()[1]}")
+    raise AssertionError(f"{run} ended before step {step}: {process.communicate()[1]}")
 
 
 def test_a_full_disk_is_said_and_the_checkpoint_before_it_stays(pride: Path) -> None:

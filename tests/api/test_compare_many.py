@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.Monke
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
         api.compare_several("http://127.0.0.1:9/v1#m", run.path, overrides=QUICK, key_env="NO_SUCH_KEY")
-    monkeypatch.setattr("sartor.qa_generation.endpoint.ATTEMPTS", 1)
+    monkeypatch.setattr("sartor.base.openai_client.ATTEMPTS", 1)
     with pytest.raises(EndpointError, match="did not answer"):
         api.compare_several("http://127.0.0.1:9/v1#m", run.path, overrides=QUICK)
     with pytest.raises(ConfigError, match="no run whose base"):

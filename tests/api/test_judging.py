@@ -1,4 +1,4 @@
-"""A run's answers before a judge: rows are paired by id, people's labels read strictly."""
+"""Judging a run: rows are paired by id, human labels are read strictly."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="address and a model"):
         judge_run(run, RunConfig.from_dict({"judge_endpoint": "http://localhost/v1"}))
     (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
+    asked = {"judge_endpoint": "https://judge/v1", "judge_model": "m", "judge_api_key": "${NO_SUCH_JUDGE_KEY}"}
+    with pytest.raises(ConfigError, match="NO_SUCH_JUDGE_KEY is not set"):
+        judge_run(run, RunConfig.from_dict(asked))
     with pytest.raises(DataError, match="best") as caught:
         read_labels(tmp_path / "labels.jsonl")
     assert "line 2" in str(caught.value.where)

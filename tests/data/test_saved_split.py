@@ -55,7 +55,7 @@ def test_sections_stay_whole(folder: Path) -> None:
 def test_named_values_are_held_out_and_what_leaks_is_named(folder: Path) -> None:
     divided = api.split("book", folder, by="section", held_out=["ch7"])
     assert set(divided.saved.held_out) == {f"book:{n}" for n in range(36, 41)}
-    assert [(leak.held_out.row, leak.train.row, leak.similarity) for leak in divided.leaks] == [(40, 1, 1.0)]
+    assert [(leak.held_out, leak.train, leak.similarity) for leak in divided.leaks] == [("book:40", "book:1", 1.0)]
 
 
 def test_later_commands_use_the_saved_rows(folder: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_damaged_split_is_named(text: str, folder: Path) -> None:
         ({"by": "section", "held_out": ["ch9"]}, "no group 'ch9'"),
         ({"by": "section", "held_out": [f"ch{n}" for n in range(8)]}, "All 8 groups"),
         ({"val_size": 40}, "all 40 rows"),
-        ({"held_out": ["ch1"]}, "values of a column"),
+        ({"held_out": ["ch1"]}, "needs a column"),
         ({"val_size": 0}, "val_size is 0"),
     ],
 )

@@ -75,8 +75,8 @@ def test_the_commands_run_and_nothing_is_paid_twice(
     dry, priced, first, again, prompt, _, imported, split = printed.values()
     assert "2 passages" in dry
     assert re.search(r"money: about \S+, at most \S+", priced)
-    assert "4 pairs; 2 asked, 0 from the journal; spent" in first
-    assert "4 pairs; 0 asked, 2 from the journal" in again
+    assert "4 pairs; 2 requests sent; 0 answers reused; spent" in first
+    assert "4 pairs; 0 requests sent; 2 answers reused" in again
     assert "{passage}" in prompt
     assert "4 rows read = 4 to learn" in imported
     assert "2 held out" in split

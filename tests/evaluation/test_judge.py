@@ -1,16 +1,16 @@
-"""The judge hears both orders, counts failures apart, and is held beside people's labels; odd endpoints are named."""
+"""The judge sees both orders, counts failures apart, and is compared with human labels."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 
 import httpx
 import pytest
 
-from sartor.base.errors import ConfigError, EndpointError
-from sartor.evaluation.judge import ATTEMPTS, AnswerPair, Endpoint, judge
+from sartor.base.errors import EndpointError
+from sartor.base.openai_client import Address, ChatClient
+from sartor.evaluation.judge import AnswerPair, endpoint_judge, judge
 
 PAIRS = [AnswerPair(f"d:{n}", f"Question {n}?", f"base {n}", f"tuned {n}", "reference") for n in range(1, 11)]
 
@@ -57,7 +57,7 @@ def test_a_dead_endpoint_ends_the_judging() -> None:
         asked.append(prompt)
         raise EndpointError("nobody there")
 
-    with pytest.raises(EndpointError, match="failed from the start: nobody there"):
+    with pytest.raises(EndpointError, match="failed on the first rows: nobody there"):
         judge(ask, PAIRS * 20, workers=1)
     assert len(asked) < 20
 
@@ -74,42 +74,14 @@ def test_agreement_with_people_by_hand() -> None:
     assert judged.kappa == pytest.approx(0.8)
 
 
-def endpoint(handle: Callable[[httpx.Request], httpx.Response], waits: list[float]) -> Endpoint:
-    return Endpoint("http://judge/v1/", "m", transport=httpx.MockTransport(handle), sleep=waits.append)
+def test_the_judge_decodes_greedily_behind_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, object]] = []
 
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(json.loads(request.content))
+        return httpx.Response(200, json={"choices": [{"message": {"content": "2"}}]})
 
-def test_a_busy_endpoint_is_waited_for_as_long_as_it_says() -> None:
-    waits: list[float] = []
-    replies = iter(
-        [
-            httpx.Response(429, headers={"retry-after": "7"}),
-            httpx.Response(503),
-            httpx.Response(200, json={"choices": [{"message": {"content": "2"}}]}),
-        ]
-    )
-    assert endpoint(lambda request: next(replies), waits)("x") == "2"
-    assert waits == [7.0, 14.0]
-
-
-@pytest.mark.parametrize(
-    ("handle", "says"),
-    [
-        (lambda request: httpx.Response(429), "status 429"),
-        (lambda request: httpx.Response(200, html="<html>login</html>"), "no chat completion \\(text/html"),
-        (lambda request: httpx.Response(401, text="bad key"), "Status 401: bad key"),
-        (lambda request: (_ for _ in ()).throw(httpx.ReadTimeout("slow")), "ReadTimeout"),
-        (lambda request: httpx.Response(200, json={"choices": []}), "no chat completion"),
-    ],
-)
-def test_an_odd_endpoint_is_named(handle: Callable[[httpx.Request], httpx.Response], says: str) -> None:
-    waits: list[float] = []
-    with pytest.raises(EndpointError, match=says):
-        endpoint(handle, waits)("x")
-    assert len(waits) in (0, ATTEMPTS - 1)
-
-
-def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="JUDGE_KEY"):
-        Endpoint("http://judge/v1", "m", "${JUDGE_KEY}")
-    monkeypatch.setenv("JUDGE_KEY", "abc")
-    assert Endpoint("http://judge/v1", "m", "${JUDGE_KEY}").http.headers["authorization"] == "Bearer abc"
+    http = httpx.Client(transport=httpx.MockTransport(handle))
+    monkeypatch.setattr(ChatClient, "_http", http)
+    assert endpoint_judge(Address("http://judge/v1/", "m"), None)("x") == "2"
+    assert sent == [{"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 512, "temperature": 0}]

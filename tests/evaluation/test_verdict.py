@@ -13,11 +13,11 @@ from rich.console import Console
 
 from sartor.base.errors import RunError
 from sartor.base.i18n import tr
+from sartor.checks.leaks import Leak
 from sartor.evaluation.verdict import (
     NO_REMARK,
     Findings,
     Forgetting,
-    Leak,
     Verdict,
     compare_rows,
     make_verdict,

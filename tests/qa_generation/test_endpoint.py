@@ -1,18 +1,21 @@
-"""The endpoint against a server on loopback: busy, odd, slow, and the cap on spending."""
+"""The paced endpoint against a server on loopback: retries, refusals, the spending cap."""
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from sartor.base.errors import EndpointError, RunError
+from sartor.base.errors import EndpointError
 from sartor.base.types import Message
 from sartor.cli import app
-from sartor.qa_generation.endpoint import ATTEMPTS, Endpoint
+from sartor.qa_generation.budget import BudgetExceeded
+from sartor.qa_generation.endpoint import PacedEndpoint
+from sartor.qa_generation.settings import EndpointSettings
 
 ASKING = (Message("user", "Hello"),)
 GOOD = json.dumps({"choices": [{"message": {"content": "Hi"}}], "usage": {"prompt_tokens": 5, "completion_tokens": 10}})
@@ -55,39 +58,54 @@ def url(server: Server) -> str:
     return f"http://127.0.0.1:{server.server_port}/v1"
 
 
-def test_a_busy_server_is_waited_for_as_it_asks(server: Server) -> None:
+def endpoint(server: Server, sleep: Callable[[float], object] = lambda _: None, **settings: Any) -> PacedEndpoint:
+    return PacedEndpoint(EndpointSettings(url(server), "m", **settings), max_tokens=15, sleep=sleep)
+
+
+def test_retries_wait_as_long_as_the_server_asks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
     server.answers = [(429, {"Retry-After": "7"}, ""), (503, {}, ""), (200, {}, GOOD)]
     waits: list[float] = []
-    assert Endpoint(url(server), "m", "secret", sleep=waits.append)(ASKING).text == "Hi"
+    assert endpoint(server, waits.append, key_env="MY_KEY")(ASKING).text == "Hi"
     assert waits == [7.0, 14.0]
     assert server.seen == ["Bearer secret"] * 3
 
 
-def test_html_and_refusals_are_failures(server: Server) -> None:
+def test_a_web_page_and_a_refusal_are_not_retried(server: Server) -> None:
     server.answers = [(200, {}, "<html>"), (401, {}, "")]
-    endpoint = Endpoint(url(server), "m", sleep=lambda _: None)
+    asked = endpoint(server)
     with pytest.raises(EndpointError, match="an HTML page"):
-        endpoint(ASKING)
+        asked(ASKING)
     with pytest.raises(EndpointError, match="401"):
-        endpoint(ASKING)
+        asked(ASKING)
     assert len(server.seen) == 2
 
 
-def test_a_server_that_is_not_there_is_tried_a_few_times() -> None:
-    waits: list[float] = []
-    with pytest.raises(EndpointError, match="Connect"):
-        Endpoint("http://127.0.0.1:1/v1", "m", sleep=waits.append)(ASKING)
-    assert len(waits) == ATTEMPTS - 1
-
-
-def test_the_cap_stops_before_the_request_that_could_pass_it(server: Server) -> None:
+def test_the_cap_stops_before_the_request_that_could_exceed_it(server: Server) -> None:
     server.answers = [(200, {}, GOOD), (200, {}, GOOD)]
-    endpoint = Endpoint(url(server), "m", most_spent=25.0, price_in=0, price_out=1e6, max_tokens=15)
-    endpoint(ASKING)
-    endpoint(ASKING)
-    with pytest.raises(RunError, match="cap"):
-        endpoint(ASKING)
-    assert endpoint.spent <= 25
+    asked = endpoint(server, max_cost=25.0, price_out=1e6)
+    asked(ASKING)
+    asked(ASKING)
+    with pytest.raises(BudgetExceeded, match="cap"):
+        asked(ASKING)
+    assert asked.budget.spent == 20
+
+
+def test_an_answer_that_may_be_billed_is_counted_at_its_worst(server: Server) -> None:
+    server.answers = [(200, {}, "<html>"), (401, {}, "")]
+    asked = endpoint(server, max_cost=100.0, price_out=1e6)
+    for spent in (15, 15):
+        with pytest.raises(EndpointError):
+            asked(ASKING)
+        assert asked.budget.spent == spent
+
+
+def test_a_stopped_endpoint_sends_nothing(server: Server) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(EndpointError, match="stopped"):
+        PacedEndpoint(EndpointSettings(url(server), "m"), stop=stop)(ASKING)
+    assert server.seen == []
 
 
 def test_the_command_writes_a_dataset_and_pays_once(server: Server, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sartor.base.errors import DataError, EndpointError
-from sartor.base.types import Message
+from sartor.base.types import Completion, Message
 from sartor.data.import_file import import_file
 from sartor.data.load import load
 from sartor.data.split import split_groups
@@ -17,9 +17,16 @@ from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.output import check_name, write
 from sartor.qa_generation.pairs import DuplicateFilter, GroundedPair, Passage, Turn, fold, locate, parse
 from sartor.qa_generation.prompt_files import language_of, read_prompt
-from sartor.qa_generation.run import Completion, generate
+from sartor.qa_generation.requests_plan import GenerationPlan
+from sartor.qa_generation.run import generate
+from sartor.qa_generation.settings import QAGenerationSettings
 
 PASSAGES = [Passage("a.txt", "00", "One", n, n + 20, f"The {n}th\n  door was red.") for n in range(4)]
+
+
+def plan(per_chunk: int | None = None) -> GenerationPlan:
+    settings = QAGenerationSettings(name="made", model="m", per_chunk=per_chunk)
+    return GenerationPlan(settings, tuple(PASSAGES), read_prompt("en"))
 
 
 def reply(n: int) -> str:
@@ -59,9 +66,7 @@ def test_a_killed_run_goes_on_and_never_pays_twice(tmp_path: Path) -> None:
         return Completion(reply(n))
 
     def run() -> tuple[int, int, int, int]:
-        made = generate(
-            PASSAGES, complete, Journal(tmp_path / "j.jsonl"), model="m", prompt=read_prompt("en"), per_chunk=1
-        )
+        made = generate(plan(per_chunk=1), complete, Journal(tmp_path / "j.jsonl"))
         return len(made.pairs), len(made.failed), made.requests, made.reused
 
     with pytest.raises(RuntimeError, match="killed"):
@@ -74,8 +79,8 @@ def test_a_killed_run_goes_on_and_never_pays_twice(tmp_path: Path) -> None:
 
 
 def test_repeated_questions_are_dropped_with_the_reason(tmp_path: Path) -> None:
-    same = Completion(json.dumps([{"question": "Which colour?", "answer": "Red.", "quote": "door was red"}]))
-    made = generate(PASSAGES, lambda _: same, Journal(tmp_path / "j"), model="m", prompt=read_prompt("en"))
+    same = Completion(json.dumps([{"question": "Which color?", "answer": "Red.", "quote": "door was red"}]))
+    made = generate(plan(), lambda _: same, Journal(tmp_path / "j"))
     assert [pair.passage for pair in made.pairs] == PASSAGES[:1]
     assert [refused.reason for refused in made.rejected] == ["near-duplicate"] * 3
 
@@ -146,7 +151,7 @@ def test_a_table_edited_by_hand_is_never_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../up", ".made", "a b"])
 def test_a_bad_name_is_refused_before_anything_is_paid(name: str) -> None:
-    with pytest.raises(DataError, match="no name"):
+    with pytest.raises(DataError, match="Invalid dataset name"):
         check_name(name)
 
 

@@ -1,21 +1,24 @@
-"""A run of questions: one order with any number of workers, ended by wish, number, money or a dead endpoint."""
+"""A generation run: one order with any number of workers; ended by request, number, money or a dead endpoint."""
 
 import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sartor.base.errors import ConfigError, EndpointError
-from sartor.base.types import Message
+from sartor.base.types import Completion, Message
+from sartor.qa_generation.budget import BudgetExceeded
 from sartor.qa_generation.concurrency_limiter import ConcurrencyLimiter
 from sartor.qa_generation.documents import read_document
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.pairs import Passage
 from sartor.qa_generation.prompt_files import Prompt, read_prompt
-from sartor.qa_generation.requests_plan import estimate, passages_of, spread_order, tasks_of
-from sartor.qa_generation.run import MAX_FAILURES_IN_A_ROW, BudgetExceeded, Completion, GenerationOutcome, generate
+from sartor.qa_generation.requests_plan import GenerationPlan, estimate, passages_of, spread_order
+from sartor.qa_generation.run import MAX_FAILURES_IN_A_ROW, Complete, GenerationOutcome, Hooks, generate
+from sartor.qa_generation.settings import EndpointSettings, QAGenerationSettings
 
 NAMES = (
     "Netherfield",
@@ -41,7 +44,7 @@ def number(messages: Sequence[Message]) -> int:
 
 
 def reply(n: int) -> Completion:
-    words = (f"Who painted {NAMES[n]}?", f"What is the colour of the door at {NAMES[n]}?", "Is it more than two?")
+    words = (f"Who painted {NAMES[n]}?", f"What is the color of the door at {NAMES[n]}?", "Is it more than two?")
     return Completion(json.dumps([{"question": q, "answer": "Red.", "quote": "painted red"} for q in words]), 7, 11)
 
 
@@ -49,16 +52,28 @@ def answering(messages: Sequence[Message]) -> Completion:
     return reply(number(messages))
 
 
-def asked(tmp_path: Path, complete: object = answering, **given: object) -> GenerationOutcome:
-    values = {"model": "m", "prompt": read_prompt("en"), **given}
-    return generate(PASSAGES, complete, Journal(tmp_path / "j.jsonl"), **values)  # type: ignore[arg-type]
+def plan(prompt: Prompt | None = None, passages: Sequence[Passage] = PASSAGES, **settings: Any) -> GenerationPlan:
+    values = {"name": "made", "endpoint": EndpointSettings("http://x/v1", "m"), "workers": 1, **settings}
+    return GenerationPlan(QAGenerationSettings(**values), tuple(passages), prompt or read_prompt("en"))
+
+
+def asked(
+    tmp_path: Path, complete: Complete = answering, stop: threading.Event | None = None, **settings: Any
+) -> GenerationOutcome:
+    hooks = Hooks(stop or threading.Event())
+    return generate(plan(**settings), complete, Journal(tmp_path / "j.jsonl"), hooks)
 
 
 @pytest.mark.parametrize("pairs", [None, 17])
 def test_the_pairs_are_the_same_whichever_answer_comes_first(tmp_path: Path, pairs: int | None) -> None:
+    overtaken = threading.Event()
+
     def late(messages: Sequence[Message]) -> Completion:
-        threading.Event().wait(0.02 if number(messages) % 4 == 0 else 0)
-        return answering(messages)
+        if (n := number(messages)) % 4 == 0:  # until another answer has overtaken it
+            overtaken.wait(0.5)
+        else:
+            overtaken.set()
+        return reply(n)
 
     one = asked(tmp_path / "one", pairs=pairs)
     many = asked(tmp_path / "many", late, pairs=pairs, workers=4)
@@ -80,7 +95,7 @@ def test_too_few_pairs_are_asked_for_again_naming_what_was_asked(tmp_path: Path)
         prompts.append(messages[-1].text)
         first = "Ask something else" not in messages[-1].text
         n = number(messages)
-        question = f"Who painted {NAMES[n]}?" if first else f"What is the colour of the door at {NAMES[n]}?"
+        question = f"Who painted {NAMES[n]}?" if first else f"What is the color of the door at {NAMES[n]}?"
         return Completion(json.dumps([{"question": question, "answer": "Red.", "quote": "painted red"}]))
 
     found = asked(tmp_path, stingy, pairs=20)
@@ -111,7 +126,7 @@ def test_a_dead_endpoint_ends_the_run_and_failures_are_never_counted_as_done(tmp
 
     found = asked(tmp_path, dies)
     assert (found.stopped, found.requests, len(found.failed)) == ("endpoint", 4, MAX_FAILURES_IN_A_ROW)
-    assert found.failed[0] == (PASSAGES[4], "It is gone.")
+    assert (found.failed[0][0], str(found.failed[0][1])) == (PASSAGES[4], "It is gone.")
     assert asked(tmp_path).reused == 4
 
 
@@ -130,7 +145,7 @@ def test_a_run_that_breaks_keeps_the_answers_that_were_paid_for(tmp_path: Path) 
 
     def breaks(messages: Sequence[Message]) -> Completion:
         if number(messages) == 1:
-            paid.wait(10)
+            paid.wait()
             raise RuntimeError("broken")
         if number(messages) == 0:
             threading.Timer(0.05, paid.set).start()
@@ -147,8 +162,8 @@ def test_a_run_that_breaks_keeps_the_answers_that_were_paid_for(tmp_path: Path) 
 
 def test_a_small_models_questions_on_one_passage_become_a_conversation(tmp_path: Path) -> None:
     text = " ".join(
-        f"The {name} was painted {colour} by Mary in spring."
-        for name, colour in (("old door", "red"), ("tall tower", "blue"), ("wide bridge", "green"))
+        f"The {name} was painted {color} by Mary in spring."
+        for name, color in (("old door", "red"), ("tall tower", "blue"), ("wide bridge", "green"))
     )
     passage = Passage("a.txt", "00", "One", 0, len(text), text)
 
@@ -157,17 +172,15 @@ def test_a_small_models_questions_on_one_passage_become_a_conversation(tmp_path:
         return Completion(f"Q: Who painted the {thing}?\nA: The {thing} was painted by Mary.")
 
     prompt = read_prompt("en", small=True, multi_turn=True)
-    journal = Journal(tmp_path / "j.jsonl")
-    found = generate([passage], small, journal, model="m", prompt=prompt, multi_turn=True)
+    found = generate(plan(prompt, [passage], multi_turn=True), small, Journal(tmp_path / "j.jsonl"))
     assert [len(pair.turns) for pair in found.pairs] == [3]
     assert all(text[a:b] == turn.quote for turn, (a, b) in zip(found.pairs[0].turns, found.pairs[0].spans, strict=True))
 
 
 def test_the_estimate_counts_what_is_not_in_the_journal(tmp_path: Path) -> None:
-    prompt = read_prompt("en")
     asked(tmp_path, pairs=4)
-    tasks = tasks_of([PASSAGES[n] for n in spread_order(COUNT)], prompt, 1)
-    found = estimate(tasks, Journal(tmp_path / "j.jsonl"), model="m", max_tokens=1000, price_in=1.0, price_out=2.0)
+    endpoint = EndpointSettings("http://x/v1", "m", price_in=1.0, price_out=2.0)
+    found = estimate(plan(per_chunk=1, endpoint=endpoint), Journal(tmp_path / "j.jsonl"))
     assert (found.calls, found.reused) == (COUNT - 4, 4)
     assert found.max_cost == (found.max_tokens_in + 2 * found.max_tokens_out) / 1e6
     assert found.cost < found.max_cost
@@ -193,25 +206,25 @@ def test_several_documents_are_told_apart_by_their_sections(tmp_path: Path) -> N
     ]
 
 
-def test_the_pace_grows_until_the_server_is_busy_then_halves_once() -> None:
+def test_the_limit_grows_until_the_server_is_busy_then_halves_once() -> None:
     clock = [0.0]
-    pace = ConcurrencyLimiter(8, lambda: clock[0])
-    for most in (1, 2, 4, 8):
-        tickets = [pace.acquire() for _ in range(min(most, int(pace.limit)))]
+    limiter = ConcurrencyLimiter(8, lambda: clock[0])
+    for count in (1, 2, 4, 8):
+        tickets = [limiter.acquire() for _ in range(min(count, int(limiter.limit)))]
         for ticket in tickets:
-            pace.release(ticket, "good")
-    assert pace.limit == 8
-    tickets = [pace.acquire() for _ in range(8)]
+            limiter.release(ticket, "good")
+    assert limiter.limit == 8
+    tickets = [limiter.acquire() for _ in range(8)]
     for ticket in tickets:
-        pace.release(ticket, "busy", 3.0)
-    assert pace.limit == 4, "one refusal for all that were in flight"
-    assert pace.hold_s() == 3.0
+        limiter.release(ticket, "busy", 3.0)
+    assert limiter.limit == 4, "one refusal for all that were in flight"
+    assert limiter.hold_s() == 3.0
     clock[0] = 2.5
-    assert pace.hold_s() == 0.5
+    assert limiter.hold_s() == 0.5
     for _ in range(4):
-        pace.release(pace.acquire(), "good")
-    assert 4.8 < pace.limit < 5.2, "one more for each round"
-    assert pace.highest == 8
+        limiter.release(limiter.acquire(), "good")
+    assert 4.8 < limiter.limit < 5.2, "one more for each round"
+    assert limiter.peak == 8
 
 
 def test_a_prompt_of_ones_own_is_filled_and_checked(tmp_path: Path) -> None:

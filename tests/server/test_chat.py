@@ -26,7 +26,7 @@ TOOLS: list[Any] = [
 
 @pytest.fixture
 def client(served: Served) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{served.address}/v1", api_key="any", max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=f"{served.address}/v1", api_key="any", max_retries=0, timeout=None) as client:
         yield client
 
 

@@ -25,10 +25,13 @@ HELLO = [{"role": "user", "content": "Hi"}]
 def post(served: Served, body: Any = None, **options: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"content-type": "application/json", **options.pop("headers", {})}
-    return httpx.post(f"{served.address}/v1/chat/completions", content=content, headers=headers, timeout=30, **options)
+    return httpx.post(
+        f"{served.address}/v1/chat/completions", content=content, headers=headers, timeout=None, **options
+    )
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(true: Callable[[], bool], seconds: float = 120.0) -> bool:
+    """Whether it becomes true; the limit is for hangs."""
     end = time.monotonic() + seconds
     while not true() and time.monotonic() < end:
         time.sleep(0.02)

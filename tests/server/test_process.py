@@ -33,7 +33,7 @@ def test_a_server_answers_until_a_signal(tiny_model_dir: Path, tuned_dir: Path) 
         address = line.split(" at ")[1].split()[0]
         body = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}]}
         assert (
-            httpx.post(f"{address}/chat/completions", json=body, timeout=30).json()["usage"]["completion_tokens"] <= 8
+            httpx.post(f"{address}/chat/completions", json=body, timeout=None).json()["usage"]["completion_tokens"] <= 8
         )
         port = address.rpartition(":")[2].partition("/")[0]
         second = subprocess.run([*command[:-4], port], capture_output=True, text=True, check=False)
@@ -42,6 +42,6 @@ def test_a_server_answers_until_a_signal(tiny_model_dir: Path, tuned_dir: Path) 
         assert "--port" in second.stderr
         assert "Traceback" not in second.stderr
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate()
         assert process.returncode in (0, 130, -signal.SIGINT)
         assert "Traceback" not in err

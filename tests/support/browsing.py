@@ -77,7 +77,7 @@ def fits(page: Any) -> bool:
     return not page.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1")
 
 
-def until(true: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(true: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, what

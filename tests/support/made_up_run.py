@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.rundir import RunDir
+from sartor.checks.leaks import Leak
 from sartor.evaluation.score import score, score_losses
-from sartor.evaluation.verdict import Findings, Leak, Verdict, compare_rows, make_verdict, memorization
+from sartor.evaluation.verdict import Findings, Verdict, compare_rows, make_verdict, memorization
 
 HOSTILE = "<script>alert('x')</script> & <b>{{ 7*7 }}</b>"
 PRIDE = Path(__file__).parents[2] / "examples" / "pride" / "pride_qa_en.csv"

@@ -59,7 +59,7 @@ def start(settings: dict[str, Any], processes: int, tmp_path: Path, **job: Any) 
 
 def finish(settings: dict[str, Any], processes: int, tmp_path: Path, **job: Any) -> Path:
     process = start(settings, processes, tmp_path, **job)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate()
     assert process.returncode == 0 or job.get("stop"), said[-3000:]
     return Path(settings["output_dir"])
 

@@ -132,9 +132,9 @@ def losses_of(folder: Path) -> list[tuple[int, float]]:
     return [(event["step"], event["loss"]) for event in events(folder, "step")]
 
 
-def wait_for(what: Any, pid: int, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not what() and time.monotonic() < until and Path(f"/proc/{pid}").exists():
+def wait_for(what: Any, pid: int) -> None:
+    """Until it is true or the process has ended; pytest's own limit is for hangs."""
+    while not what() and Path(f"/proc/{pid}").exists():
         time.sleep(0.0005)
 
 
@@ -299,10 +299,8 @@ def hostile(tmp_path: Path, tiny_model_dir: Path) -> Path:
 
 def refuse(folder: Path, what: str) -> None:
     settings = ModelSettings(model_name_or_path=str(folder), use_cpu=True)
-    started = time.monotonic()
     with pytest.raises(SartorError, match=what):
         load_model(settings)
-    assert time.monotonic() - started < 20
 
 
 def edit(file: Path, **values: Any) -> None:

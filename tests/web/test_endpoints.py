@@ -90,12 +90,12 @@ def test_nothing_is_sent_without_consent() -> None:
     [
         ("https://x/v1", "AWS_SECRET_ACCESS_KEY", "_API_KEY"),
         ("https://x/v1", "SARTOR_WEB_PASSWORD", "_API_KEY"),
-        ("https://x/v1", "MISSING_API_KEY", "environment has no"),
+        ("https://x/v1", "MISSING_API_KEY", "is not set"),
         ("http://x/v1", "SOME_API_KEY", "unencrypted"),
         ("http://127.evil.example/v1", "SOME_API_KEY", "unencrypted"),
-        ("file:///etc/passwd", "", "no address"),
-        ("https://a:b@x/v1", "", "no address"),
-        ("", "", "no address"),
+        ("file:///etc/passwd", "", "Not an endpoint address"),
+        ("https://a:b@x/v1", "", "Not an endpoint address"),
+        ("", "", "Not an endpoint address"),
     ],
 )
 def test_a_key_goes_only_where_it_is_safe(monkeypatch: pytest.MonkeyPatch, url: str, name: str, what: str) -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from sartor.api import generating
 from sartor.base.errors import DataError, SartorError
-from sartor.base.types import Demonstration, Message
+from sartor.base.types import Completion, Demonstration, Message
 from sartor.data.load import load
-from sartor.qa_generation.run import Completion
 from sartor.web.generated_pairs import Pair, estimate, keep, read
 from sartor.web.jobs import Job
 from sartor.web.pages.generate import GenerateForm, marked

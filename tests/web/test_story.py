@@ -227,7 +227,7 @@ class Story:
         assert at < steps
 
     def finish(self, run: RunDir, steps: int) -> None:
-        self.state("finished", timeout=120_000)
+        self.state("finished", timeout=1_200_000)
         assert steps_of(run) == steps
         self.sees("runs.steps_of", done=f"{steps:,}", total=f"{steps:,}")
 
@@ -236,7 +236,7 @@ class Story:
         page.goto(f"{self.server.address}/evaluate?run=qa-v2")
         page.get_by_label("max_new_tokens").fill("8")
         self.press("evaluate.start")
-        page.locator("article.answer").first.wait_for(timeout=120_000)
+        page.locator("article.answer").first.wait_for(timeout=1_200_000)
         assert page.locator("article.answer").count() == 10
         assert page.locator("section.card .pill").first.inner_text() in [
             t(f"verdict.{outcome}") for outcome in ("better", "worse", "not_proven")
@@ -350,7 +350,7 @@ class Story:
         page = self.page
         page.goto(f"{self.server.address}/home?run=qa-v2")
         self.press("home.start")
-        page.locator(".good-n, .bad-n").first.wait_for(timeout=90_000)
+        page.locator(".good-n, .bad-n").first.wait_for(timeout=1_200_000)
         assert page.locator(".bad-n").count() == 0
         with page.expect_download() as download:
             page.get_by_role("link", name="model.safetensors").click()

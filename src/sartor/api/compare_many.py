@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -152,7 +151,7 @@ def _require_same_rows(
     run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
 ) -> tuple[set[str], list[Text]]:
     """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
-    from sartor.evaluation.contamination import find_leaks
+    from sartor.checks.leaks import find_leaks
 
     config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     learned = set(run.read_json("data.json")["split"]["train"])
@@ -245,23 +244,18 @@ def _ask_endpoint(
     progress: Progress | None,
 ) -> Candidate:
     """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
+    from sartor.base.openai_client import Address, ChatClient, RequestOptions, read_key
     from sartor.evaluation.multi_model import Candidate
     from sartor.evaluation.predict import write
     from sartor.evaluation.score import Scorer
-    from sartor.qa_generation.endpoint import Endpoint
 
-    url, _, model = address.partition("#")
-    if not model:
-        raise ConfigError("The address names no model.", address, "Write it after a #: http://host:port/v1#model.")
-    key = os.environ.get(key_env) if key_env else None
-    if key_env and not key:
-        raise ConfigError(f"The environment has no {key_env}.", address, f"export {key_env}=…")
+    endpoint = Address.parse(address)
     limit = shared.generation.max_new_tokens
-    ask = Endpoint(url, model, key, max_tokens=limit)
+    client = ChatClient(endpoint, RequestOptions(max_tokens=limit), read_key(endpoint.url, key_env))
     scoring, answers, scored = Scorer(shared.evaluation.metrics), [], []
     for number, row in enumerate(rows, 1):
-        told = ask(row.messages[:-1])
-        scored.append(scoring.add(told.text, row.messages[-1].text))
+        answer = client.complete(row.messages[:-1])
+        scored.append(scoring.add(answer.text, row.messages[-1].text))
         question = next((turn.text for turn in reversed(row.messages[:-1]) if turn.role == "user"), "")
         answers.append(
             Prediction(
@@ -269,16 +263,16 @@ def _ask_endpoint(
                 question,
                 question,
                 row.messages[-1].text,
-                told.text,
-                "length" if told.tokens >= limit else "stop",
-                told.prompt_tokens,
-                told.tokens,
+                answer.text,
+                "length" if answer.tokens >= limit else answer.stop_reason,
+                answer.prompt_tokens,
+                answer.tokens,
                 section=row.origin.section,
             )
         )
         if progress:
             progress(number, len(rows))
-    write(folder, answers, scored, {"endpoint": url, "model": model, "rows": len(rows)})
+    write(folder, answers, scored, {"endpoint": endpoint.url, "model": endpoint.model, "rows": len(rows)})
     return Candidate(_short(address), address, scoring.result())
 
 

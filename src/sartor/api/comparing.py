@@ -46,7 +46,7 @@ def compare(
 
     Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
     """
-    from sartor.evaluation.contamination import find_leaks
+    from sartor.checks.leaks import find_leaks
     from sartor.evaluation.verdict import Findings, make_verdict, memorization
     from sartor.evaluation.verdict_text import verdict_json
 

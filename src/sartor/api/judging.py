@@ -1,4 +1,4 @@
-"""A run's held-out answers before a judge: pairs what base and tuned predicted, asks the endpoint."""
+"""Judging a run: a language model compares the base and the tuned answers to the held-out rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir, read_json_lines
+from sartor.base.settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from sartor.evaluation.judge import Ask, JudgeResult, Winner
@@ -18,41 +19,57 @@ if TYPE_CHECKING:
 def judge_run(
     run: RunDir, config: RunConfig, *, ask: Ask | None = None, progress: Callable[[int, int | None], None] | None = None
 ) -> JudgeResult:
-    """Both orders of every held-out row. Raises: ConfigError without a model's name, DataError, EndpointError."""
-    from sartor.evaluation.judge import AnswerPair, Endpoint, judge
+    """Judge every held-out row in both orders.
+
+    Raises: ConfigError if the judge's address, model or key is missing; DataError; EndpointError.
+    """
+    from sartor.evaluation.judge import AnswerPair, judge
 
     settings = config.evaluation
     if ask is None:
-        if not (settings.judge_endpoint and settings.judge_model):
-            raise ConfigError("A judge needs an address and a model.", "judge_endpoint", "Set judge_model as well.")
-        ask = Endpoint(settings.judge_endpoint, settings.judge_model, settings.judge_api_key)
+        ask = _judge_of(settings)
     base, tuned = (_answers(run, which) for which in ("base", "tuned"))
-    rivals = [
+    pairs = [
         AnswerPair(id, str(row["question"]), str(base[id]["predict"]), str(row["predict"]), row["label"])
         for id, row in tuned.items()
         if id in base
     ]
     labels = read_labels(Path(settings.judge_labels)) if settings.judge_labels else None
-    return judge(ask, rivals, labels=labels, seed=config.train.seed, progress=progress)
+    return judge(ask, pairs, labels=labels, seed=config.train.seed, progress=progress)
+
+
+def _judge_of(settings: EvaluationSettings) -> Ask:
+    from sartor.base.openai_client import Address, read_key
+    from sartor.evaluation.judge import endpoint_judge
+
+    if not (settings.judge_endpoint and settings.judge_model):
+        raise ConfigError("A judge needs an address and a model.", "judge_endpoint", "Set judge_model as well.")
+    key_env = settings.judge_api_key[2:-1] if settings.judge_api_key else None  # ${NAME}: a literal key is refused
+    key = read_key(settings.judge_endpoint, key_env)
+    return endpoint_judge(Address(settings.judge_endpoint, settings.judge_model), key)
 
 
 def read_labels(path: Path) -> dict[str, Winner]:
-    """People's labels: JSONL lines with `id` and `label` (base, tuned or tie). Raises: DataError naming the line."""
+    """Human labels: JSONL lines with `id` and `label` (base, tuned or tie). Raises: DataError naming the line."""
     from sartor.evaluation.judge import Winner
 
     found: dict[str, Winner] = {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The labels cannot be read: {error}.", str(path), "Write UTF-8 JSONL.") from None
+        raise DataError("Could not read the labels: {error}.", path, "They must be UTF-8 JSONL.", error=error) from None
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
             if row is not None and row["label"] not in get_args(Winner):
                 raise ValueError(f"label {row['label']!r}")
         except (ValueError, KeyError, TypeError) as error:
-            fix = 'Write lines such as {"id": "pride:3", "label": "tuned"}: base, tuned or tie.'
-            raise DataError(f"This line holds no label ({error}).", f"{path}, line {number}", fix) from None
+            raise DataError(
+                "Not a label: {error}.",
+                f"{path}, line {number}",
+                'Use lines like {{"id": "pride:3", "label": "tuned"}}; a label is base, tuned or tie.',
+                error=error,
+            ) from None
         if row is not None:
             found[str(row["id"])] = row["label"]
     return found

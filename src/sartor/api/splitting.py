@@ -1,4 +1,4 @@
-"""`split`: decides once which rows of a dataset are held out, saves it for later commands, and names what leaks."""
+"""`split`: chooses the held-out rows of a dataset, saves the choice for later commands, and finds leaks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sartor.base.errors import ConfigError, close_matches
+from sartor.base.errors import ConfigError, did_you_mean
 from sartor.base.permissions import Permissions
-from sartor.base.types import Origin
-from sartor.checks.lint_input import row_of
-from sartor.checks.near_duplicates import near_pairs
+from sartor.checks.leaks import Leak, find_leaks
 from sartor.data import split as splitting
 from sartor.data.load import Loaded, read_raw
 from sartor.data.load import load as load_dataset
@@ -18,23 +16,15 @@ from sartor.data.split import SavedSplit
 
 
 @dataclass(frozen=True, slots=True)
-class Leak:
-    """A held-out row and the row to learn from that is nearly the same (similarity 1.0: equal)."""
-
-    held_out: Origin
-    train: Origin
-    similarity: float
-
-
-@dataclass(frozen=True, slots=True)
 class SplitResult:
-    """A saved split, where it lies, and the near-duplicates across it."""
+    """A saved split, its file, and the near-duplicates across it."""
 
     saved: SavedSplit
     path: Path
     leaks: tuple[Leak, ...]
 
 
+# The keywords of the public API, one for each option of the command.
 def split(
     name: str,
     dataset_dir: str | Path = "data",
@@ -49,8 +39,9 @@ def split(
 ) -> SplitResult:
     """Split a dataset by seed, or by the values of a column (`by`; `section` is the source section of generated rows).
 
-    Rows of one value stay on one side; `held_out` names the values to hold out instead of drawing them. The ids are
-    saved beside the registry, and train, predict, compare and check use them from then on.
+    Rows with the same value stay on one side; `held_out` gives the values to hold out instead of drawing them. The
+    ids are saved next to the registry, and train, predict, compare and check use them from then on.
+
     Raises: DataError as `load` does; ConfigError for an unknown column or value, or a side without rows.
     """
     folder = Path(dataset_dir)
@@ -58,21 +49,23 @@ def split(
     loaded = load_dataset(name, folder, stage=stage, encoding=encoding, permissions=permissions)
     if by is None:
         if held_out:
-            raise ConfigError("held_out names values of a column.", "held_out", "Name the column: by=COLUMN.")
+            raise ConfigError("held_out needs a column.", "held_out", "Give the column of its values: by=COLUMN.")
         if not val_size:
-            raise ConfigError("val_size is 0.", "val_size", "Write a fraction below 1, or a count.")
+            raise ConfigError("val_size is 0.", "val_size", "Use a fraction below 1, or a number of rows.")
         parts = splitting.split(loaded.examples, val_size, seed)
     else:
         groups = _groups(loaded, by, encoding, permissions)
         parts = splitting.split_groups(loaded.examples, groups, val_size, seed, held_out)
-    learned, apart = ([*dict.fromkeys(e.origin.id for e in side)] for side in (parts.train, parts.held_out))
+    train_ids, held_out_ids = (
+        tuple(dict.fromkeys(example.origin.id for example in side)) for side in (parts.train, parts.held_out)
+    )
     files = tuple(file.sha256 for file in loaded.files)
-    saved = SavedSplit(name, by or "seed", float(val_size), seed, files, tuple(learned), tuple(apart))
-    return SplitResult(saved, splitting.save_split(folder, saved), _leaks(parts))
+    saved = SavedSplit(name, by or "seed", float(val_size), seed, files, train_ids, held_out_ids)
+    return SplitResult(saved, splitting.save_split(folder, saved), tuple(find_leaks(parts.train, parts.held_out)))
 
 
 def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissions | None) -> dict[str, str]:
-    """Row id → the text of its cell in the column `by`; an empty cell is a group too."""
+    """Row id → the text of its cell in the column `by`; rows with an empty cell are a group too."""
     wanted = {example.origin.id for example in loaded.examples}
     groups: dict[str, str] = {}
     columns: set[str] = set()
@@ -82,21 +75,5 @@ def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissi
             cell = raw.value.get(by)
             groups[origin.id] = "" if cell is None else str(cell)
     if by not in columns:
-        near = close_matches(by, columns, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"No row has the column {by!r}.", loaded.spec.name, f"{hint}There are: {sorted(columns)}.")
+        raise ConfigError("No row has the column {column!r}.", loaded.spec.name, did_you_mean(by, columns), column=by)
     return groups
-
-
-def _leaks(parts: splitting.Split) -> tuple[Leak, ...]:
-    """For each held-out row the row to learn from that is most like it, where it is nearly the same."""
-    learned = list({example.origin.id: example for example in parts.train}.values())
-    apart = list({example.origin.id: example for example in parts.held_out}.values())
-    rows = [*learned, *apart]
-    best: dict[int, Leak] = {}
-    for pair in near_pairs([row_of(example).text for example in rows]):
-        if pair.first < len(learned) <= pair.second:
-            leak = Leak(rows[pair.second].origin, rows[pair.first].origin, pair.similarity)
-            if pair.second not in best or best[pair.second].similarity < leak.similarity:
-                best[pair.second] = leak
-    return tuple(best.values())

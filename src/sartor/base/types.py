@@ -252,6 +252,20 @@ class UnpairedSequence:
 Encoded: TypeAlias = TokenSequence | Pair | UnpairedSequence
 
 
+StopReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer to a conversation; token counts are 0 where the server does not report them."""
+
+    text: str
+    prompt_tokens: int = 0
+    tokens: int = 0
+    reasoning: str | None = None
+    stop_reason: StopReason = "stop"
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a model answered to one row's prompt."""
@@ -264,7 +278,7 @@ class Prediction:
     reference: str | None
     text: str
     """The scored text: no reasoning, no control tokens."""
-    stop_reason: Literal["stop", "length", "cancelled", "error"]
+    stop_reason: StopReason
     prompt_tokens: int
     tokens: int
     reasoning: str | None = None

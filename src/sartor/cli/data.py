@@ -172,8 +172,7 @@ def split(
     saved = divided.saved
     if json:
         leaks = [
-            {"held_out": leak.held_out.id, "train": leak.train.id, "similarity": leak.similarity}
-            for leak in divided.leaks
+            {"held_out": leak.held_out, "train": leak.train, "similarity": leak.similarity} for leak in divided.leaks
         ]
         ids = {"train": list(saved.train), "held_out": list(saved.held_out)}
         console.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
@@ -181,7 +180,7 @@ def split(
     console.line(f"[bold]{escape(name)}[/]  {len(saved.train):,} rows to learn, {len(saved.held_out):,} held out")
     console.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
     for leak in divided.leaks[:10]:
-        console.line(f"    {escape(str(leak.held_out))} ~ {escape(str(leak.train))}  {leak.similarity:.2f}")
+        console.line(f"    {escape(leak.held_out)} ~ {escape(leak.train)}  {leak.similarity:.2f}")
     console.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
 
 

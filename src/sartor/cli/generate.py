@@ -1,4 +1,4 @@
-"""The command that makes questions and answers from documents."""
+"""`sartor generate`: questions and answers from documents."""
 
 from __future__ import annotations
 
@@ -9,52 +9,57 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from sartor.base.errors import ConfigError
+from sartor.base.i18n import Text, ntr, tr
 from sartor.cli.arguments import DatasetDir, Json
 
 if TYPE_CHECKING:
     from sartor.api.generating import GenerationResult
     from sartor.qa_generation.requests_plan import Estimate
+    from sartor.qa_generation.settings import GenerationKeywords
 
 STOPPED = {
-    "requested": "Stopped as asked; the same command goes on from here.",
-    "cap": "Stopped before the next request could pass --max-cost; what there is, is written.",
-    "endpoint": "Stopped: the endpoint failed several times on end. The same command goes on from here.",
+    "requested": tr("Stopped. Run the same command to continue."),
+    "cap": tr("Stopped before a request that could exceed --max-cost; the pairs so far are written."),
+    "endpoint": tr("Stopped: the endpoint failed several times in a row. Run the same command to continue."),
 }
-DEMONSTRATION = "The embedded model's questions only show how it works; use --endpoint for data to train on."
+DEMONSTRATION = tr("The embedded model only shows how it works; use --endpoint for data to train on.")
 
 
+# A Typer command's options are its signature.
 def generate(
     documents: Annotated[
         list[Path] | None, typer.Argument(metavar="DOC...", help="txt, md, html, pdf, docx, epub.", show_default=False)
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="The dataset's name; else the first document's.")] = "",
-    endpoint: Annotated[str | None, typer.Option(help="An OpenAI-compatible address, ending in /v1.")] = None,
-    model: Annotated[str, typer.Option(help="Its model; without an endpoint a local one.")] = "smollm2-135m",
-    key_env: Annotated[str | None, typer.Option(help="The environment variable that holds the key.")] = None,
-    pairs: Annotated[int | None, typer.Option(min=1, help="How many in all, spread over the documents.")] = None,
-    per_chunk: Annotated[int | None, typer.Option(min=1, help="Questions asked for each passage (2).")] = None,
-    multi_turn: Annotated[bool, typer.Option("--multi-turn", help="Conversations of several turns.")] = False,
-    language: Annotated[str | None, typer.Option(help="The prompt's language, en or zh; else found.")] = None,
-    style: Annotated[Path | None, typer.Option(help="A text that says how questions should be written.")] = None,
-    prompt: Annotated[Path | None, typer.Option(help="Your own prompt file instead of ours.")] = None,
-    show_prompt: Annotated[bool, typer.Option("--show-prompt", help="Print our prompt file, to edit.")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="Requests at once, at most.")] = 8,
-    price_in: Annotated[float, typer.Option(min=0, help="Price of a million tokens read.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0, help="Price of a million tokens written.")] = 0.0,
+    name: Annotated[str, typer.Option("--name", help="Name of the dataset. Default: that of the first document.")] = "",
+    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible address, ending in /v1.")] = None,
+    model: Annotated[str, typer.Option(help="The endpoint's model, or a local one.")] = "smollm2-135m",
+    key_env: Annotated[str | None, typer.Option(help="Environment variable that holds the API key.")] = None,
+    pairs: Annotated[int | None, typer.Option(min=1, help="Pairs in all, spread over the documents.")] = None,
+    per_chunk: Annotated[int | None, typer.Option(min=1, help="Questions on each passage. Default: 2.")] = None,
+    multi_turn: Annotated[bool, typer.Option("--multi-turn", help="Make conversations of several turns.")] = False,
+    language: Annotated[str | None, typer.Option(help="Language of the prompt, en or zh. Default: detected.")] = None,
+    style: Annotated[Path | None, typer.Option(help="File that says how questions should be written.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="Your own prompt file.")] = None,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print the built-in prompt file, for editing.")
+    ] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent requests.")] = 8,
+    price_in: Annotated[float, typer.Option(min=0, help="Price of a million input tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="Price of a million output tokens.")] = 0.0,
     max_cost: Annotated[float | None, typer.Option(help="Stop before spending more than this.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="Text encoding; detected when not given.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would need.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend money without asking.")] = False,
+    encoding: Annotated[str | None, typer.Option(help="Text encoding. Default: detected.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only estimate what it would need.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Spend money without confirmation.")] = False,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
 ) -> None:
-    """Make questions and answers from documents, each with the quote that proves it; exit 1 when passages failed."""
+    """Generate questions and answers from documents, each with a supporting quote; exit 1 if passages failed."""
     from sartor.api.generating import estimate_generation
     from sartor.api.generating import generate as make
     from sartor.cli import console
@@ -66,9 +71,11 @@ def generate(
         typer.echo(file.read_text(encoding="utf-8"), nl=False)
         return
     if not documents:
-        raise ConfigError("No document is named.", "sartor generate DOC...", "Name txt, md, html, pdf, docx or epub.")
+        raise ConfigError(
+            "No documents given.", "sartor generate DOC...", "Give txt, md, html, pdf, docx or epub files."
+        )
     name = name or documents[0].stem
-    given: dict[str, Any] = {
+    settings: GenerationKeywords = {
         "dataset_dir": dataset_dir,
         "encoding": encoding,
         "language": language,
@@ -79,64 +86,77 @@ def generate(
         "multi_turn": multi_turn,
         "model": model,
         "endpoint": endpoint,
+        "key_env": key_env,
         "price_in": price_in,
         "price_out": price_out,
+        "max_cost": max_cost,
         "workers": workers,
     }
-    expected = estimate_generation(documents, name, **given)
+    expected = estimate_generation(documents, name, **settings)
     if dry_run and json:
         console.print_json(expected.to_json())
         return
-    _tell(expected, endpoint is None, bool(price_in or price_out))
+    _print_estimate(expected, endpoint is None, bool(price_in or price_out))
     if dry_run:
         return
     if expected.cost and not yes and sys.stdin.isatty():
-        typer.confirm("Go on?", default=True, abort=True, err=True)
+        typer.confirm(str(tr("Continue?")), default=True, abort=True, err=True)
 
-    def measured(found: Estimate) -> None:
+    def on_estimate(found: Estimate) -> None:
         if found.basis == "measured" and not json:
-            console.err.print(f"  [dim]first answer measured: about {_time(found.seconds)} in all[/]")
+            remark = tr("first answer timed: about {time} in all", time=_time(found.seconds))
+            console.err.print(f"  [dim]{escape(str(remark))}[/]")
 
-    with _stopping() as stop, console.progress_bar("asking", json) as progress:
-        made = make(
-            documents,
-            name,
-            **given,
-            key_env=key_env,
-            max_cost=max_cost,
-            stop=stop,
-            on_estimate=measured,
-            progress=progress,
-        )
-    _report(made, json, pairs)
-    found = made.generated
+    with _stop_on_interrupt() as stop, console.progress_bar(str(tr("generating")), json) as progress:
+        result = make(documents, name, **settings, stop=stop, on_estimate=on_estimate, progress=progress)
+    _report(result, json, pairs)
+    found = result.generated
     if found.failed or not found.pairs or found.stopped in STOPPED:
         raise typer.Exit(1)
 
 
-def _tell(expected: Estimate, embedded: bool, priced: bool) -> None:
-    """What it will need, off the results."""
+def _print_estimate(expected: Estimate, embedded: bool, priced: bool) -> None:
+    """What it will need, on standard error."""
     from sartor.cli import console
 
-    money = f"; money: about {expected.cost:.4g}, at most {expected.max_cost:.4g}" if priced else ""
-    console.err.print(
-        f"{expected.passages} passages, {expected.calls} requests ({expected.reused} answers are there already); "
-        f"tokens: about {expected.tokens_in:,} read and {expected.tokens_out:,} written, at most "
-        f"{expected.max_tokens_in:,} and {expected.max_tokens_out:,}; about {_time(expected.seconds)}, "
-        f"assuming {expected.assumed_call_s:g} s a request until the first is measured{money}",
-        soft_wrap=True,
-    )
+    parts = [
+        ntr("{count} passage", "{count} passages", count=expected.passages),
+        ntr(
+            "{count} request ({reused} answers reused)",
+            "{count} requests ({reused} answers reused)",
+            count=expected.calls,
+            reused=expected.reused,
+        ),
+        tr(
+            "tokens: about {tokens_in:,} in and {tokens_out:,} out, at most {max_in:,} and {max_out:,}",
+            tokens_in=expected.tokens_in,
+            tokens_out=expected.tokens_out,
+            max_in=expected.max_tokens_in,
+            max_out=expected.max_tokens_out,
+        ),
+        tr(
+            "about {time}, assuming {seconds:g} s per request until the first is timed",
+            time=_time(expected.seconds),
+            seconds=expected.assumed_call_s,
+        ),
+    ]
+    if priced:
+        parts.append(
+            tr("money: about {cost:.4g}, at most {max_cost:.4g}", cost=expected.cost, max_cost=expected.max_cost)
+        )
+    console.err.print(escape("; ".join(map(str, parts))), soft_wrap=True)
     if embedded:
         console.err.print(f"  [yellow]·[/] {DEMONSTRATION}", soft_wrap=True)
 
 
-def _report(made: GenerationResult, json: bool, wanted: int | None) -> None:
+def _report(result: GenerationResult, json: bool, wanted: int | None) -> None:
     from sartor.cli import console
+    from sartor.qa_generation.pairs import REJECTIONS
 
-    found = made.generated
+    found = result.generated
     rejected = Counter(item.reason for item in found.rejected)
     failed = [
-        {"document": p.document, "section": p.section, "start": p.start, "reason": why} for p, why in found.failed
+        {"document": p.document, "section": p.section, "start": p.start, "reason": str(why)} for p, why in found.failed
     ]
     if json:
         console.print_json(
@@ -150,33 +170,50 @@ def _report(made: GenerationResult, json: bool, wanted: int | None) -> None:
                 "left": found.left,
                 "tokens_in": found.tokens_in,
                 "tokens_out": found.tokens_out,
-                "spent": made.spent,
-                "csv": made.table,
-                "file": made.dataset_file,
+                "spent": result.spent,
+                "csv": result.table,
+                "file": result.dataset_file,
             }
         )
         return
-    spent = f"; spent {made.spent:.4g}" if made.spent else ""
-    console.line(f"[bold]{len(found.pairs)}[/] pairs; {found.requests} asked, {found.reused} from the journal{spent}")
-    for reason, count in rejected.items():
-        console.line(f"  [red]✗[/] {reason} × {count}")
+    parts = [
+        ntr("{count} pair", "{count} pairs", count=len(found.pairs)),
+        ntr("{count} request sent", "{count} requests sent", count=found.requests),
+        ntr("{count} answer reused", "{count} answers reused", count=found.reused),
+    ]
+    if result.spent:
+        parts.append(tr("spent {money:.4g}", money=result.spent))
+    console.line(escape("; ".join(map(str, parts))))
+    for code, count in rejected.items():
+        console.line(f"  [red]✗[/] {escape(str(REJECTIONS[code]))} [dim]{code} × {count}[/]")
     for item in failed:
-        console.line(f"  [red]failed[/] {escape(str(item))}")
+        place = ", ".join(filter(None, (str(item["document"]), str(item["section"]), str(item["start"]))))
+        console.line(f"  [red]✗[/] {escape(str(tr('failed: {place}: {reason}', place=place, reason=item['reason'])))}")
+    for remark in _remarks(result, wanted):
+        console.line(f"  [yellow]·[/] {escape(str(remark))}")
+    if result.table:
+        written = tr("written: {table} and {file}", table=result.table, file=result.dataset_file)
+        console.line(f"  {escape(str(written))}")
+
+
+def _remarks(result: GenerationResult, wanted: int | None) -> Iterator[Text]:
+    found = result.generated
     if found.stopped in STOPPED:
-        console.line(f"  [yellow]·[/] {STOPPED[found.stopped]} {found.left} requests were not made.")
+        yield STOPPED[found.stopped]
+        yield ntr("{count} request was not sent.", "{count} requests were not sent.", count=found.left)
     elif wanted is not None and len(found.pairs) < wanted:
-        console.line(f"  [yellow]·[/] {wanted} were wanted; the documents gave no more. Try a higher --per-chunk.")
-    if made.table:
-        console.line(f"  written: {escape(str(made.table))} and {escape(str(made.dataset_file))}")
+        yield tr("{wanted} pairs were wanted; the documents yielded no more. Try a higher --per-chunk.", wanted=wanted)
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+def _time(seconds: float) -> Text:
+    if seconds < 90:
+        return tr("{seconds:.0f} s", seconds=seconds)
+    return tr("{minutes:.0f} min", minutes=seconds / 60)
 
 
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """The first Ctrl+C asks for an orderly end, the second one breaks off."""
+def _stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl+C ends the run in order, the second one aborts it."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

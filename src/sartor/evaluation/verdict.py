@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sartor.base.errors import RunError
 from sartor.base.i18n import Text, ntr
+from sartor.checks.leaks import Leak
 from sartor.evaluation import statistics
 from sartor.evaluation.statistics import MIN_CLUSTERS, Interval
 
@@ -99,18 +100,6 @@ class Forgetting:
     difference: Difference
     lost: tuple[str, ...] = ()
     gained: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """A held-out row that is nearly identical to a training row; its score shows memory, not skill."""
-
-    held_out: str
-    train: str
-    similarity: float
-    """0–1; 1 is the same text."""
-    text: str
-    train_text: str
 
 
 @dataclass(frozen=True, slots=True)

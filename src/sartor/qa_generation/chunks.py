@@ -1,4 +1,4 @@
-"""Sections to chunks at paragraph and sentence ends, as exact offsets into the section; knows no file formats."""
+"""Cuts sections into chunks at the ends of paragraphs and sentences, with exact offsets into the section."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SENTENCE = re.compile(rf"[。！？…]+{CLOSERS}\s*|[!?]+{CLOSERS}(?:\s+|$|(?=[
 OPENERS = "\"'“‘([*_«"
 ABBREVIATION = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Jr|Sr|vs|No|Fig|cf|e\.g|i\.e|etc)|\b[A-Z])$")
 PAUSE = re.compile(r"\n|[;；，、,:：]\s*|\s+")
-"""Where a sentence that is too long is cut, if there is such a place in the second half of a piece."""
+"""Where a sentence that is too long is cut, if one of these is in the second half of a piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Chunk:
     stop: int
 
 
-def chunks_of(text: str, most: int) -> list[Chunk]:
-    """As few chunks of at most `most` characters as sentence ends allow; only a longer sentence is cut itself."""
+def chunks_of(text: str, max_characters: int) -> list[Chunk]:
+    """Chunks of at most `max_characters`, as few as sentence ends allow; only a longer sentence is cut itself."""
     spans: list[tuple[int, int]] = []
-    for start, stop in _units(text, most):
-        if spans and stop - spans[-1][0] <= most:
+    for start, stop in _units(text, max_characters):
+        if spans and stop - spans[-1][0] <= max_characters:
             spans[-1] = (spans[-1][0], stop)
         else:
             spans.append((start, stop))
@@ -36,9 +36,9 @@ def chunks_of(text: str, most: int) -> list[Chunk]:
 
 
 def sentence_ends(text: str) -> Iterator[int]:
-    """Offsets behind each sentence (and the space after it).
+    """The offset after each sentence and the white space that follows it.
 
-    An abbreviation's full stop ends none, nor does a mark after which a small letter follows: “Why?” asked she.
+    The period of an abbreviation ends no sentence, nor does a mark before a lower-case letter: “Why?” asked she.
     """
     for found in SENTENCE.finditer(text):
         following = text[found.end() : found.end() + 4].lstrip(OPENERS)[:1]
@@ -49,26 +49,26 @@ def sentence_ends(text: str) -> Iterator[int]:
 
 
 def sentences_of(text: str) -> list[tuple[int, int]]:
-    """Start and stop of each sentence of each paragraph, without the space around it."""
+    """Start and stop of each sentence of each paragraph, without the white space around it."""
     return list(_stripped(text, (span for paragraph in _paragraphs(text) for span in _sentences(text, *paragraph))))
 
 
 def _stripped(text: str, spans: Iterator[tuple[int, int]] | list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans without the white space at their ends; empty ones are left out."""
+    """The spans without white space at their ends; empty ones are left out."""
     for start, stop in spans:
         piece = text[start:stop]
         if piece.strip():
             yield start + len(piece) - len(piece.lstrip()), stop - len(piece) + len(piece.rstrip())
 
 
-def _units(text: str, most: int) -> Iterator[tuple[int, int]]:
-    """Paragraphs; of a longer one its sentences; of a longer sentence its pieces."""
+def _units(text: str, max_characters: int) -> Iterator[tuple[int, int]]:
+    """Paragraphs; the sentences of a paragraph that is too long; the pieces of a sentence that is."""
     for start, stop in _paragraphs(text):
-        if stop - start <= most:
+        if stop - start <= max_characters:
             yield start, stop
             continue
         for first, last in _sentences(text, start, stop):
-            yield from _pieces(text, first, last, most)
+            yield from _pieces(text, first, last, max_characters)
 
 
 def _paragraphs(text: str) -> Iterator[tuple[int, int]]:
@@ -79,11 +79,13 @@ def _sentences(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
     return _cut(start, [start + end for end in sentence_ends(text[start:stop])], stop)
 
 
-def _pieces(text: str, start: int, stop: int, most: int) -> Iterator[tuple[int, int]]:
-    """A sentence whole where it fits without the space after it, else cut at pauses, else anywhere."""
-    while stop - start > most and len(text[start:stop].rstrip()) > most:
-        pauses = [found.end() for found in PAUSE.finditer(text, start, start + most) if found.end() > start + most // 2]
-        end = pauses[-1] if pauses else start + most
+def _pieces(text: str, start: int, stop: int, limit: int) -> Iterator[tuple[int, int]]:
+    """A sentence as it is if it fits (the white space after it aside), else cut at pauses, else anywhere."""
+    while stop - start > limit and len(text[start:stop].rstrip()) > limit:
+        pauses = [
+            found.end() for found in PAUSE.finditer(text, start, start + limit) if found.end() > start + limit // 2
+        ]
+        end = pauses[-1] if pauses else start + limit
         yield start, end
         start = end
     yield start, stop

@@ -1,4 +1,4 @@
-"""Documents to text in sections: txt, md, html, pdf, docx, epub; knows no chunks and no model."""
+"""Reads documents as text in sections: txt, md, html, pdf, docx, epub."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK_TAGS = frozenset(
 )
 INVISIBLE_TAGS = frozenset(("script", "style", "noscript", "template", "head"))
 MAX_UNPACKED_BYTES = 200_000_000
-"""Bytes that a zipped document may hold in all: books are below 20 MB of text, bombs are above."""
+"""Bytes that a zipped document may unpack to: books have less than 20 MB of text, zip bombs have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A document as it was read: its file's SHA-256 and its sections, which together are its text."""
+    """A document: the SHA-256 of its file, and its sections, which together are its text."""
 
     path: Path
     sha256: str
@@ -48,21 +48,26 @@ class Source:
 
 
 def read_document(path: Path, encoding: str | None = None) -> Source:
-    """Raises: DataError for a missing, empty, unknown, broken or hostile file."""
+    """Raises: DataError for a file that is missing, empty, of an unknown kind, damaged or a zip bomb."""
     if not path.is_file():
-        raise DataError("The document is not there.", str(path), "Check the path.")
+        raise DataError("File not found.", path, "Check the path.")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(READERS)
-        raise DataError(f"Documents that end in {path.suffix!r} are not read.", str(path), f"There are: {known}.")
+        raise DataError(
+            "Cannot read documents of type {suffix!r}.",
+            path,
+            "Supported types: {known}.",
+            suffix=path.suffix,
+            known=", ".join(READERS),
+        )
     text = reader(path, encoding).replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
-        raise DataError("The document holds no text.", str(path), "A scanned one needs text recognition first.")
+        raise DataError("The document has no text.", path, "A scanned document needs OCR first.")
     return Source(path, sha256_file(path), tuple(sections_of(text)))
 
 
 def sections_of(text: str) -> Iterator[Section]:
-    """Cut at headings; a section begins at its heading, and what stands before the first has no title."""
+    """Cut at headings; a section begins with its heading, and text before the first heading has no title."""
     places = [(found.start(), _title(found)) for found in HEADING.finditer(text)]
     if not places or places[0][0] > 0:
         places.insert(0, (0, ""))
@@ -84,7 +89,7 @@ def _html(path: Path, encoding: str | None) -> str:
 
 
 def html_text(content: bytes, where: str, encoding: str | None = None) -> str:
-    """The text that a reader sees, blocks on lines of their own, headings marked as in Markdown."""
+    """The visible text, each block on its own line, with headings as in Markdown."""
     from lxml import etree
     from lxml import html as lxml_html
 
@@ -134,7 +139,9 @@ def _pdf(path: Path, encoding: str | None) -> str:
         finally:
             document.close()
     except pypdfium2.PdfiumError as error:
-        raise DataError(f"The PDF cannot be read: {error}.", str(path), "Is it damaged, or locked?") from None
+        raise DataError(
+            "Could not read the PDF: {error}.", path, "It may be damaged or encrypted.", error=error
+        ) from None
 
 
 def _docx(path: Path, encoding: str | None) -> str:
@@ -144,7 +151,9 @@ def _docx(path: Path, encoding: str | None) -> str:
     try:
         paragraphs = docx.Document(str(path)).paragraphs
     except (KeyError, ValueError) as error:
-        raise DataError(f"The Word file cannot be read: {error}.", str(path), "Save it anew as .docx.") from None
+        raise DataError(
+            "Could not read the Word document: {error}.", path, "Save it again as .docx.", error=error
+        ) from None
     lines = []
     for paragraph in paragraphs:
         level = re.fullmatch(r"Heading (\d)", paragraph.style.name if paragraph.style is not None else "")
@@ -156,10 +165,10 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile:
-        raise DataError("The document is damaged.", str(path), "It should be a zip archive inside.") from None
+        raise DataError("The document is damaged.", path, "It should be a zip archive.") from None
     if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
         archive.close()
-        raise DataError("The document unpacks to more than 200 MB.", str(path), "Is it a zip bomb? Split it.")
+        raise DataError("The document unpacks to more than 200 MB.", path, "Split it, if it is not a zip bomb.")
     return archive
 
 
@@ -178,7 +187,9 @@ def _epub(path: Path, encoding: str | None) -> str:
                 name = posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(files[item.get("idref")])))
                 parts.append(html_text(archive.read(name), f"{path}, {name}", encoding))
         except (KeyError, AttributeError, etree.XMLSyntaxError, zipfile.BadZipFile) as error:
-            raise DataError(f"The book cannot be read: {error}.", str(path), "Is it damaged, or protected?") from None
+            raise DataError(
+                "Could not read the book: {error}.", path, "It may be damaged or copy-protected.", error=error
+            ) from None
     return "\n".join(parts)
 
 

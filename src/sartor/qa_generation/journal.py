@@ -1,4 +1,4 @@
-"""Paid answers by the hash of what was asked, in a JSONL file that survives a kill; knows no pairs."""
+"""Answers by the hash of their request, in a JSONL file that survives a kill, so that nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sartor.base.types import Message
 
 
 class Journal:
-    """Answers that were given already; one writer at a time (lock the file around it). `others` are read only."""
+    """Answers already received. One writer at a time (lock the file around it); `others` are only read."""
 
     def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         self.path = path
@@ -22,18 +22,24 @@ class Journal:
                 if isinstance(line.get("key"), str) and isinstance(line.get("answer"), str):
                     self._answers[line["key"]] = line["answer"]
 
+    @classmethod
+    def open(cls, dataset_dir: Path, name: str) -> Journal:
+        """The journal of the dataset `name`, which also reads those of the other datasets in the folder."""
+        path = dataset_dir / f"{name}.generated.jsonl"
+        return cls(path, (other for other in sorted(dataset_dir.glob("*.generated.jsonl")) if other != path))
+
     def get(self, key: str) -> str | None:
-        """The answer that was paid for, if there is one."""
+        """The answer to a request, if there is one already."""
         return self._answers.get(key)
 
     def add(self, key: str, answer: str) -> None:
-        """Keep an answer on the disk. Raises: RunError on a full disk."""
+        """Write an answer to the disk. Raises: RunError on a full disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         append_json_line(self.path, {"key": key, "answer": answer})
         self._answers[key] = answer
 
 
 def key_of(model: str, messages: Sequence[Message]) -> str:
-    """SHA-256 of the model's name and the whole prompt: a changed chunk, prompt or model asks anew."""
+    """SHA-256 of the model's name and the whole prompt: a changed passage, prompt or model is a new request."""
     content = json.dumps([model, [[message.role, message.text] for message in messages]], ensure_ascii=False)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

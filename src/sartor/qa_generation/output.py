@@ -1,4 +1,4 @@
-"""Grounded pairs to a CSV that people edit in Excel, and to a registered dataset; knows no model."""
+"""Writes grounded pairs as a CSV that people edit in Excel, and as a registered dataset."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ RISKY = re.compile(r"'*[=+\-@\t\r]")
 
 
 def check_name(name: str) -> None:
-    """Before anything is paid for. Raises: DataError for a bad name."""
+    """Called before anything is paid for. Raises: DataError for a bad name."""
     if not NAME.fullmatch(name) or name.startswith("."):
-        raise DataError(f"{name!r} is no name for a dataset.", "--name", "Use letters, digits, _ - . and +.")
+        raise DataError("Invalid dataset name {name!r}.", "--name", "Use letters, digits, _ - . and +.", name=name)
 
 
 def write(pairs: Sequence[GroundedPair], name: str, dataset_dir: Path) -> tuple[Path, Path]:
-    """`<name>.csv` and `<name>.json` with its entry, each atomically; files of that name that differ, edited by hand
-    perhaps, go to the trash beside them. Raises: DataError for a bad name.
+    """Write `<name>.csv`, `<name>.json` and its registry entry, each atomically.
 
-    A conversation has a row of the table for each turn, and one row of the dataset.
+    A conversation is one row of the dataset, and one row of the table for each turn. Existing files that differ may
+    have been edited by hand: they are moved to the trash next to them. Raises: DataError for a bad name.
     """
     check_name(name)
     table, rows = dataset_dir / f"{name}.csv", dataset_dir / f"{name}.json"
@@ -46,40 +46,42 @@ def write(pairs: Sequence[GroundedPair], name: str, dataset_dir: Path) -> tuple[
 
 
 def row_of(pair: GroundedPair) -> dict[str, Any]:
-    """A row in sharegpt's format with its provenance; `quotes` has one quote for each turn of a conversation."""
+    """A row in ShareGPT format with its provenance; `quotes` has one quote for each turn of a conversation."""
     turns = []
     for turn in pair.turns:
         turns += [{"from": "human", "value": turn.question}, {"from": "gpt", "value": turn.answer}]
-    place = pair.passage
+    passage = pair.passage
     source: dict[str, Any] = {
-        "document": place.document,
-        "sha256": place.sha256,
-        "start": place.start,
-        "stop": place.stop,
+        "document": passage.document,
+        "sha256": passage.sha256,
+        "start": passage.start,
+        "stop": passage.stop,
         "quote": pair.quote,
     }
     if pair.more_turns:
         source["quotes"] = [turn.quote for turn in pair.turns]
-    return {"conversations": turns, "section": place.section, "source": source}
+    return {"conversations": turns, "section": passage.section, "source": source}
 
 
 def table_of(pairs: Sequence[GroundedPair]) -> str:
-    """The CSV's text; conversations and their turns are numbered where there are any."""
+    """The text of the CSV; conversations and their turns are numbered if there are any."""
     columns = COLUMNS if any(pair.more_turns for pair in pairs) else COLUMNS[:-2]
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(columns)
     for number, pair in enumerate(pairs, 1):
-        place = pair.passage
+        passage = pair.passage
         for count, turn in enumerate(pair.turns, 1):
-            texts = (turn.question, turn.answer, turn.quote, place.section, place.document)
-            writer.writerow([*map(cell, texts), place.sha256, place.start, place.stop, number, count][: len(columns)])
+            texts = (turn.question, turn.answer, turn.quote, passage.section, passage.document)
+            writer.writerow(
+                [*map(cell, texts), passage.sha256, passage.start, passage.stop, number, count][: len(columns)]
+            )
     return file.getvalue()
 
 
 def cell(text: str) -> str:
-    """A text that Excel shows as it is: one that begins like a formula gets an apostrophe before it.
+    """A text that Excel does not run: one that begins like a formula gets an apostrophe in front.
 
-    So does one that begins with apostrophes and then like a formula, so that reading takes back exactly one.
+    So does one that begins with apostrophes followed by a formula; reading always removes exactly one.
     """
     return "'" + text if RISKY.match(text) else text

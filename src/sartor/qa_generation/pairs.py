@@ -1,18 +1,27 @@
-"""A model's answer to grounded question–answer pairs; each that is refused has its reason; knows no files."""
+"""Parses a model's answer into grounded question–answer pairs; every rejected pair has a reason."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sartor.base.i18n import Text, tr
 from sartor.qa_generation.chunks import sentences_of
 
-Reason = Literal["no-json", "incomplete", "quote-not-found", "not-grounded", "too-few-turns", "near-duplicate"]
-GROUNDED = 0.7
-"""So large a part of a plain answer's words must stand in one sentence of the passage; that sentence is the quote."""
+RejectionCode = Literal["no-json", "incomplete", "quote-not-found", "not-grounded", "too-few-turns", "near-duplicate"]
+REJECTIONS: Mapping[RejectionCode, Text] = {
+    "no-json": tr("no JSON and no Q/A lines in the answer"),
+    "incomplete": tr("question, answer or quote missing"),
+    "quote-not-found": tr("quote not found in the passage"),
+    "not-grounded": tr("answer not supported by any sentence of the passage"),
+    "too-few-turns": tr("fewer than two turns"),
+    "near-duplicate": tr("question nearly repeats an earlier one"),
+}
+MIN_WORD_OVERLAP = 0.7
+"""The fraction of a plain answer's words that must occur in one sentence of the passage, which is then the quote."""
 PLAIN = re.compile(
     r"^[ \t*#\d.]*(?P<kind>Q|A|Question|Answer|Quote|问|答|问题|答案|引文)[ \t*]*[:：][ \t*]*", re.MULTILINE | re.I
 )
@@ -37,9 +46,9 @@ STOP_WORDS = frozenset(
         "的 了 是 在 和 他 她 它 这 那 也",
     )
 )
-"""Words that prove nothing."""
-NEAR, SHORTEST = 0.85, 8
-"""Questions with so like sets of neighbouring characters repeat each other; shorter ones must be equal."""
+"""Words that are no evidence."""
+MIN_SIMILARITY, MIN_BIGRAMS = 0.85, 8
+"""Questions are duplicates from this Jaccard index of their character bigrams; with fewer bigrams, if equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question, its answer and the quote that proves it."""
+    """A question, its answer and the quote that supports it."""
 
     question: str
     answer: str
@@ -65,7 +74,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class GroundedPair:
-    """A question and an answer whose `quote` stands in the passage, white space folded; `later` turns go on from it."""
+    """A question and an answer whose `quote` occurs in the passage, white space aside; `more_turns` may follow."""
 
     question: str
     answer: str
@@ -75,46 +84,46 @@ class GroundedPair:
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """All of the conversation, the first turn too."""
+        """The whole conversation, including the first turn."""
         return Turn(self.question, self.answer, self.quote), *self.more_turns
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """Where each turn's quote stands in `passage.text`: start and stop; (0, 0) where it does not."""
+        """The position of each turn's quote in `passage.text`: start and stop; (0, 0) if it is not there."""
         return tuple(locate(turn.quote, self.passage.text) or (0, 0) for turn in self.turns)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedPair:
-    """What a model wrote that is not used, and why."""
+    """A pair that is not used, and why."""
 
-    reason: Reason
+    reason: RejectionCode
     question: str
     passage: Passage
 
 
 class DuplicateFilter:
-    """Whether a question nearly repeats an earlier one: Jaccard of its pairs of characters, found by prefixes."""
+    """Whether a question nearly repeats an earlier one: Jaccard index of character bigrams, with prefix filtering."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
         self._by_gram: dict[str, list[frozenset[str]]] = {}
 
     def __call__(self, question: str) -> bool:
-        """True for a repeat; else the question is remembered."""
+        """True for a duplicate; otherwise the question is added."""
         text = fold(question).lower()
         if text in self._seen:
             return True
         self._seen.add(text)
         grams = frozenset(text[place : place + 2] for place in range(len(text) - 1))
-        if len(grams) < SHORTEST:
+        if len(grams) < MIN_BIGRAMS:
             return False
-        # Sets that are so alike share one of their first few members in any fixed order.
-        first = sorted(grams)[: len(grams) - int(NEAR * len(grams)) + 1]
+        # Sets this similar share one of their first few members in any fixed order.
+        first = sorted(grams)[: len(grams) - int(MIN_SIMILARITY * len(grams)) + 1]
         for gram in first:
             for other in self._by_gram.get(gram, ()):
                 common = len(grams & other)
-                if common >= NEAR * (len(grams) + len(other) - common):
+                if common >= MIN_SIMILARITY * (len(grams) + len(other) - common):
                     return True
         for gram in first:
             self._by_gram.setdefault(gram, []).append(grams)
@@ -122,28 +131,28 @@ class DuplicateFilter:
 
 
 def parse(
-    answer: str, passage: Passage, most: int, multi_turn: bool = False
+    answer: str, passage: Passage, max_pairs: int, multi_turn: bool = False
 ) -> tuple[list[GroundedPair], list[RejectedPair]]:
-    """The first `most` pairs (or conversations) of an answer, whatever stands around its JSON.
+    """The first `max_pairs` pairs (or conversations) of an answer, whatever surrounds its JSON.
 
-    An answer without JSON may be lines of `Q:`, `A:` and, if it likes, `Quote:` (`问：答：引文：`).
+    An answer without JSON may have lines of `Q:`, `A:` and, optionally, `Quote:` (`问：答：引文：`).
     """
     good: list[GroundedPair] = []
     bad: list[RejectedPair] = []
     values = _objects(answer) or list(_plain(answer))
-    for value in values[:most]:
+    for value in values[:max_pairs]:
         turns = value.get("turns", value.get("conversation")) if multi_turn else None
-        found, refused = _turns(turns if isinstance(turns, list) else [value], passage)
-        bad += refused
+        found, rejected = _turns(turns if isinstance(turns, list) else [value], passage)
+        bad += rejected
         if multi_turn and len(found) < 2:
-            bad += [] if refused else [RejectedPair("too-few-turns", found[0].question, passage)]
+            bad += [] if rejected else [RejectedPair("too-few-turns", found[0].question, passage)]
         elif found:
             good.append(joined(found, passage))
     return good, bad if values else [RejectedPair("no-json", "", passage)]
 
 
 def joined(turns: list[Turn], passage: Passage) -> GroundedPair:
-    """One conversation of the turns."""
+    """The turns as one conversation."""
     first = turns[0]
     return GroundedPair(first.question, first.answer, first.quote, passage, tuple(turns[1:]))
 
@@ -154,13 +163,13 @@ def fold(text: str) -> str:
 
 
 def locate(quote: str, text: str) -> tuple[int, int] | None:
-    """Where a quote stands verbatim, any white space of one as any of the other."""
+    """The position of a verbatim quote, where any white space matches any other."""
     found = re.search(r"\s+".join(map(re.escape, quote.split())), text) if quote.strip() else None
     return found.span() if found else None
 
 
 def _turns(values: list[Any], passage: Passage) -> tuple[list[Turn], list[RejectedPair]]:
-    """The turns up to the first that is refused: later ones may rest on it."""
+    """The turns before the first rejected one: later turns may depend on it."""
     found: list[Turn] = []
     for value in values:
         question, reply, quote = (_text(value, name) for name in ("question", "answer", "quote"))
@@ -179,14 +188,14 @@ def _turns(values: list[Any], passage: Passage) -> tuple[list[Turn], list[Reject
 
 
 def find_quote(answer: str, text: str) -> str:
-    """The sentence that holds most of the answer's words; "" where none holds enough of them."""
+    """The sentence with most of the answer's words; "" if none has enough of them."""
     words = _words(answer)
-    best, most = "", 0.0
+    best, best_share = "", 0.0
     for start, stop in sentences_of(text):
         share = len(words & _words(text[start:stop])) / len(words) if words else 0.0
-        if share > most:
-            best, most = text[start:stop], share
-    return best if most >= GROUNDED else ""
+        if share > best_share:
+            best, best_share = text[start:stop], share
+    return best if best_share >= MIN_WORD_OVERLAP else ""
 
 
 def _words(text: str) -> set[str]:
@@ -199,7 +208,7 @@ def _text(value: Any, name: str) -> str:
 
 
 def _plain(answer: str) -> Iterator[dict[str, Any]]:
-    """Pairs from lines that begin with `Q:` and `A:`; each text goes to the end of its line."""
+    """Pairs from lines that begin with `Q:` and `A:`; each text ends with its line."""
     value: dict[str, Any] = {}
     for found in PLAIN.finditer(answer):
         kind = KIND[found["kind"].lower()]
@@ -213,7 +222,7 @@ def _plain(answer: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(answer: str) -> list[dict[str, Any]]:
-    """The outermost JSON objects that stand whole in the text: a cut list loses its tail only."""
+    """The outermost complete JSON objects in the text: a truncated list loses only its tail."""
     decoder, place, found = json.JSONDecoder(strict=False), 0, []
     while (place := answer.find("{", place)) >= 0:
         try:

@@ -1,4 +1,4 @@
-"""Prompt files that people can edit: roles, places to fill, a manner of writing; knows no documents and no models."""
+"""Prompt files that people can edit: turns with placeholders, and a style of writing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sartor.data.encoding import read_text
 
 PROMPTS = Path(__file__).parent / "prompts"
 LANGUAGES = ("en", "zh")
-PLACES = ("passage", "sentence", "pairs", "section", "style")
+PLACEHOLDERS = ("passage", "sentence", "pairs", "section", "style")
 ROLE = re.compile(r"^\[(system|user|assistant)\][ \t]*\n", re.MULTILINE)
-PLACE = re.compile(r"\{\{|\}\}|\{(\w+)\}")
+PLACEHOLDER = re.compile(r"\{\{|\}\}|\{(\w+)\}")
 NOT_AGAIN = {"en": "Ask something else than these:", "zh": "不要再问下面这些问题："}
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Turns with places to fill; `style` is a manner of writing that stands at {style}, else before the last turn."""
+    """Turns with placeholders; `style` says how to write: it fills {style}, or else goes before the last turn."""
 
     turns: tuple[tuple[Role, str], ...]
     style: str = ""
@@ -30,13 +30,13 @@ class Prompt:
 
     @property
     def by_sentence(self) -> bool:
-        """Asked for one sentence at a time, one question each, as small models need it; else for a whole passage."""
+        """Whether it asks one question about one sentence, as small models need it, not about a whole passage."""
         return any("{sentence}" in text for _, text in self.turns)
 
     def messages(
         self, passage: str, *, section: str = "", pairs: int = 1, sentence: str = "", asked: Iterable[str] = ()
     ) -> tuple[Message, ...]:
-        """What a model is sent; `asked` are questions on the passage that should not come again."""
+        """The messages to send; `asked` are questions on the passage that should not be repeated."""
         filled = {
             "passage": passage,
             "sentence": sentence,
@@ -48,13 +48,13 @@ class Prompt:
         last = turns[-1].text
         if self.style and not any("{style}" in text for _, text in self.turns):
             last = f"{self.style}\n\n{last}"
-        if before := list(asked):
-            last += "\n\n" + "\n".join([NOT_AGAIN[self.language], *(f"- {question}" for question in before)])
+        if earlier := list(asked):
+            last += "\n\n" + "\n".join([NOT_AGAIN[self.language], *(f"- {question}" for question in earlier)])
         return (*turns[:-1], Message(turns[-1].role, last))
 
 
 def prompt_file(language: str, *, multi_turn: bool = False, small: bool = False) -> Path:
-    """Our own file: for a model that writes JSON, or for a small one."""
+    """The built-in file, for a model that can write JSON or for a small one."""
     return PROMPTS / f"{'small.' if small else 'conversation.' if multi_turn else ''}{language}.txt"
 
 
@@ -66,45 +66,48 @@ def read_prompt(
     multi_turn: bool = False,
     small: bool = False,
 ) -> Prompt:
-    """The user's file or ours, with the style's text. Raises: DataError when it names no {passage} or {sentence}, or
-    a place that there is not, or when a file is not there.
+    """The user's prompt file or the built-in one, with the text of the style file.
+
+    Raises: DataError for an unreadable file, an unknown placeholder, or a prompt without {passage} and {sentence}.
     """
     path = file or prompt_file(language, multi_turn=multi_turn, small=small)
     turns = turns_of(_text(path))
     for _, text in turns:
-        for found in PLACE.finditer(text):
-            if found[1] is not None and found[1] not in PLACES:
+        for found in PLACEHOLDER.finditer(text):
+            if found[1] is not None and found[1] not in PLACEHOLDERS:
                 raise DataError(
-                    f"The prompt file does not fit: there is no {{{found[1]}}}.",
-                    str(path),
-                    f"{did_you_mean(found[1], PLACES)} Other braces are doubled: {{{{ }}}}.",
+                    "Unknown placeholder {name!r} in the prompt file.",
+                    path,
+                    "{hint} Double all other braces: {{{{ }}}}.",
+                    name=found[1],
+                    hint=did_you_mean(found[1], PLACEHOLDERS),
                 )
-    if turns[-1][0] != "user" or not any(place in text for _, text in turns for place in ("{passage}", "{sentence}")):
+    if turns[-1][0] != "user" or not any(name in text for _, text in turns for name in ("{passage}", "{sentence}")):
         raise DataError(
-            "The prompt file does not fit: it asks about nothing.",
-            str(path),
-            "Its last turn is the user's, and it names {passage} or {sentence}.",
+            "The prompt file asks about nothing.",
+            path,
+            "Its last turn must be the user's, and some turn must contain {passage} or {sentence}.",
         )
     return Prompt(turns, _text(style).strip() if style else "", language)
 
 
 def turns_of(text: str) -> tuple[tuple[Role, str], ...]:
-    """Lines `[system]`, `[user]`, `[assistant]` begin turns; a text without them is one turn of the user."""
+    """The lines `[system]`, `[user]` and `[assistant]` begin turns; a text without them is one user turn."""
     parts = ROLE.split("\n" + text if ROLE.match(text) else text)
     if len(parts) == 1:
         return (("user", text.strip()),)
-    return tuple((cast(Role, role), said.strip()) for role, said in zip(parts[1::2], parts[2::2], strict=True))
+    return tuple((cast(Role, role), content.strip()) for role, content in zip(parts[1::2], parts[2::2], strict=True))
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """Places get their values, doubled braces become one; a line whose only place is an empty style goes."""
+    """Fill placeholders and undouble braces; a line that only holds an empty {style} is removed."""
     if not values.get("style"):
         text = re.sub(r"^[ \t]*\{style\}[ \t]*\n?", "", text, flags=re.MULTILINE)
-    return PLACE.sub(lambda found: found[0][0] if found[1] is None else values[found[1]], text).rstrip()
+    return PLACEHOLDER.sub(lambda found: found[0][0] if found[1] is None else values[found[1]], text).rstrip()
 
 
 def language_of(texts: Iterable[str]) -> str:
-    """`zh` where more than a fifth of the letters are Chinese, else `en`."""
+    """`zh` if more than a fifth of the letters are Chinese, else `en`."""
     chinese = letters = 0
     for text in texts:
         chinese += sum("\u4e00" <= character <= "\u9fff" for character in text)
@@ -116,4 +119,4 @@ def _text(path: Path) -> str:
     try:
         return read_text(path).text.replace("\r\n", "\n")
     except OSError as error:
-        raise DataError(f"The file cannot be read: {error.strerror}.", str(path), "Check the path.") from None
+        raise DataError("Could not read the file: {error}.", path, "Check the path.", error=error.strerror) from None

@@ -1,35 +1,97 @@
-"""What is asked of which passage, in which order, and what that will cost; asks nothing itself."""
+"""Which requests are sent about which passages, in which order, and what they will need; sends nothing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
+from sartor.base.errors import ConfigError
 from sartor.base.types import Message
+from sartor.qa_generation.budget import Budget, max_prompt_tokens
 from sartor.qa_generation.chunks import chunks_of, sentences_of
-from sartor.qa_generation.documents import HEADING, Source
+from sartor.qa_generation.documents import HEADING, Source, read_document
 from sartor.qa_generation.journal import Journal, key_of
 from sartor.qa_generation.pairs import Passage
-from sartor.qa_generation.prompt_files import Prompt
+from sartor.qa_generation.prompt_files import LANGUAGES, Prompt, language_of, read_prompt
+from sartor.qa_generation.settings import QAGenerationSettings
 
-MIN_CHARACTERS = 12
-"""Characters that a passage holds beside its headings, at least: a table of contents is not worth a question."""
-SENTENCE = range(20, 400)
-"""Characters of a sentence that a small model is asked about."""
+PASSAGE_CHARACTERS = 1200
+"""The longest passage."""
+MIN_PASSAGE_CHARACTERS = 12
+"""Characters that a passage needs besides its headings: a table of contents is not worth a question."""
+SENTENCE_CHARACTERS = range(20, 400)
+"""Length of a sentence that a small model is asked about."""
+ANSWER_TOKENS, LOCAL_ANSWER_TOKENS, SMALL_ANSWER_TOKENS = 1024, 512, 80
+"""The longest answer of an endpoint, of a local model, and to a small model's prompt of a single question."""
+DEFAULT_PAIRS_PER_PASSAGE = 2
 MAX_PAIRS_PER_PASSAGE = 10
+CONVERSATION_TURNS = 3
+"""Questions on a passage that become one conversation where a small model is asked for one at a time."""
 ROUNDS = 3
-"""How often a passage is asked for other questions, when `pairs` are wanted and too few were found."""
+"""How often a passage is asked for further questions while fewer than the wanted `pairs` were found."""
 PAIR_TOKENS = 80
-"""Assumed of an answer: so many tokens for each pair (question, answer and quote as JSON)."""
+"""Assumed tokens of a pair in an answer: question, answer and quote as JSON."""
 CALL_S, SMALL_CALL_S = 6.0, 2.0
-"""Seconds of a request to an endpoint, and of a question to the embedded model: assumed until one is measured."""
+"""Assumed seconds of a request to an endpoint, and of a question to the embedded model, until one is measured."""
+
+
+@dataclass(frozen=True)  # not slotted: `order` is cached
+class GenerationPlan:
+    """The settings, and what was read because of them: the passages and the prompt."""
+
+    settings: QAGenerationSettings
+    passages: tuple[Passage, ...]
+    prompt: Prompt
+
+    @property
+    def model_key(self) -> str:
+        """The model's name in the journal."""
+        endpoint = self.settings.endpoint
+        return f"{endpoint.url} {endpoint.model}" if endpoint else f" {self.settings.model}"
+
+    @property
+    def workers(self) -> int:
+        return self.settings.workers if self.settings.endpoint else 1
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest answer, in tokens."""
+        if self.prompt.by_sentence:
+            return SMALL_ANSWER_TOKENS
+        return ANSWER_TOKENS if self.settings.endpoint else LOCAL_ANSWER_TOKENS
+
+    @property
+    def joins_questions(self) -> bool:
+        """Whether the single questions on a passage become the turns of one conversation."""
+        return self.settings.multi_turn and self.prompt.by_sentence
+
+    @property
+    def pairs_per_passage(self) -> int:
+        """Questions to ask for in one round: as set, or as many as `pairs` needs."""
+        settings = self.settings
+        if self.joins_questions:
+            return CONVERSATION_TURNS
+        if settings.per_chunk is not None:
+            return settings.per_chunk
+        if settings.pairs is None:
+            return DEFAULT_PAIRS_PER_PASSAGE
+        return min(max(math.ceil(settings.pairs / max(len(self.passages), 1)), 1), MAX_PAIRS_PER_PASSAGE)
+
+    @cached_property
+    def order(self) -> tuple[Passage, ...]:
+        """The passages as they are asked about; spread over the documents if the run may end before the last one."""
+        if self.settings.pairs is None:
+            return self.passages
+        return tuple(self.passages[index] for index in spread_order(len(self.passages)))
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One request: `most` pairs are taken from its answer; `last` of the requests on its passage in this round."""
+    """One request. At most `max_pairs` are taken from its answer; `last` of those on its passage in this round."""
 
     passage: Passage
     messages: tuple[Message, ...]
@@ -39,9 +101,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Before anything is asked. `tokens_*` are assumed, `most_tokens_*` are bounds; `seconds` are assumed or measured.
+    """What a run will need. `tokens_*` are assumed, `max_tokens_*` are bounds; `seconds` are assumed or measured.
 
-    `calls` are those still to make, after `reused` answers that the journal holds; money is in the user's currency.
+    `calls` are the requests still to send, besides `reused` answers in the journal; costs are in the user's currency.
     """
 
     passages: int
@@ -58,128 +120,120 @@ class Estimate:
     assumed_call_s: float = CALL_S
 
     def measured(self, call_s: float, workers: int) -> Estimate:
-        """With the seconds that the first answer took; so many requests run at once."""
+        """With the seconds that the first answer took, `workers` requests at once."""
         return replace(self, seconds=call_s * math.ceil(self.calls / workers), basis="measured")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for machines and pages."""
+        """Plain values, for `--json` and the page."""
         return asdict(self)
 
 
-def passages_of(sources: Sequence[Source], most: int) -> list[Passage]:
-    """The chunks of all sections, of at most `most` characters each; those that hold little but headings are left out.
+def make_plan(documents: Sequence[str | Path], settings: QAGenerationSettings) -> GenerationPlan:
+    """Read the documents and the prompt. Raises: DataError, ConfigError."""
+    if settings.language is not None and settings.language not in LANGUAGES:
+        raise ConfigError(
+            "There is no prompt in the language {language!r}.",
+            "--language",
+            "Use en or zh, or your own prompt with --prompt FILE.",
+            language=settings.language,
+        )
+    sources = [read_document(Path(document), settings.encoding) for document in documents]
+    passages = passages_of(sources, PASSAGE_CHARACTERS)
+    prompt = read_prompt(
+        settings.language or language_of(passage.text for passage in passages),
+        settings.prompt,
+        settings.style,
+        multi_turn=settings.multi_turn,
+        small=settings.uses_embedded_model,
+    )
+    return GenerationPlan(settings, tuple(passages), prompt)
 
-    Where there are several documents, a section's name begins with its document's.
+
+def passages_of(sources: Sequence[Source], max_characters: int) -> list[Passage]:
+    """The chunks of all sections; those that hold little but headings are left out.
+
+    With several documents, the name of a section begins with the name of its document.
     """
-    found = []
+    passages = []
     for source in sources:
+        file, sha256 = source.path.name, source.sha256
         for section in source.sections:
-            title = section.title or source.path.stem
-            if len(sources) > 1 and section.title:
-                title = f"{source.path.name}: {title}"
-            for chunk in chunks_of(section.text, most):
-                if len("".join(HEADING.sub("", chunk.text).split())) >= MIN_CHARACTERS:
-                    found.append(Passage(source.path.name, source.sha256, title, chunk.start, chunk.stop, chunk.text))
-    return found
-
-
-def pairs_per_passage(pairs: int | None, per_chunk: int | None, passages: int, gather: bool = False) -> int:
-    """How many questions a passage is asked for: as told, else what `pairs` in all need, else two.
-
-    With `gather` the questions of a passage are the turns of one conversation: three.
-    """
-    if gather:
-        return 3
-    if per_chunk is not None:
-        return per_chunk
-    if pairs is None:
-        return 2
-    return min(max(math.ceil(pairs / max(passages, 1)), 1), MAX_PAIRS_PER_PASSAGE)
+            title = f"{file}: {section.title}" if len(sources) > 1 else section.title
+            for chunk in chunks_of(section.text, max_characters):
+                if len("".join(HEADING.sub("", chunk.text).split())) >= MIN_PASSAGE_CHARACTERS:
+                    passages.append(Passage(file, sha256, title, chunk.start, chunk.stop, chunk.text))
+    return passages
 
 
 def spread_order(count: int) -> list[int]:
-    """0 … count-1 so that any beginning of the list is spread over all of it (binary van der Corput order)."""
+    """0 … count-1, ordered so that any beginning is spread over the whole (the binary van der Corput sequence)."""
     bits = max(count - 1, 1).bit_length()
     order = (int(f"{number:0{bits}b}"[::-1], 2) * count >> bits for number in range(1 << bits))
     return list(dict.fromkeys(order)) if count else []
 
 
-def tasks_of(
-    passages: Sequence[Passage],
-    prompt: Prompt,
-    each: int,
-    turn: int = 0,
-    asked: Mapping[Passage, list[str]] | None = None,
-) -> list[Task]:
-    """The requests of one round in the order of the passages; `asked` are the questions that were written before."""
-    found: list[Task] = []
-    for passage in passages:
+def tasks_of(plan: GenerationPlan, turn: int = 0, asked: Mapping[Passage, list[str]] | None = None) -> list[Task]:
+    """The requests of one round, in the plan's order; `asked` holds the questions that earlier rounds yielded."""
+    prompt, count = plan.prompt, plan.pairs_per_passage
+    tasks: list[Task] = []
+    for passage in plan.order:
         if not prompt.by_sentence:
-            before = (asked or {}).get(passage, ())
-            messages = prompt.messages(passage.text, section=passage.section, pairs=each, asked=before)
-            found.append(Task(passage, messages, each))
+            earlier = (asked or {}).get(passage, ())
+            messages = prompt.messages(passage.text, section=passage.section, pairs=count, asked=earlier)
+            tasks.append(Task(passage, messages, count))
             continue
-        sentences = [passage.text[a:b] for a, b in sentences_of(passage.text) if _worth(passage.text[a:b])]
-        order = [sentences[place] for place in spread_order(len(sentences))] if sentences else []
-        mine = order[turn * each : (turn + 1) * each]
-        for place, sentence in enumerate(mine, 1):
+        sentences = [passage.text[a:b] for a, b in sentences_of(passage.text) if _is_worth_asking(passage.text[a:b])]
+        spread = [sentences[index] for index in spread_order(len(sentences))]
+        chosen = spread[turn * count : (turn + 1) * count]
+        for number, sentence in enumerate(chosen, 1):
             messages = prompt.messages(passage.text, section=passage.section, sentence=sentence)
-            found.append(Task(passage, messages, 1, place == len(mine)))
-    return found
+            tasks.append(Task(passage, messages, 1, number == len(chosen)))
+    return tasks
 
 
-def estimate(
-    tasks: Iterable[Task],
-    journal: Journal,
-    *,
-    model: str,
-    max_tokens: int,
-    pairs: int | None = None,
-    price_in: float = 0.0,
-    price_out: float = 0.0,
-    workers: int = 1,
-    call_s: float = CALL_S,
-) -> Estimate:
-    """Count what is to be asked still; with `pairs` wanted, no more than these need if every answer is used."""
+def _is_worth_asking(sentence: str) -> bool:
+    is_question = sentence.rstrip("”’\"'」』)")[-1:] in "?？"
+    return len(sentence) in SENTENCE_CHARACTERS and not is_question and not HEADING.search(sentence)
+
+
+def estimate(plan: GenerationPlan, journal: Journal) -> Estimate:
+    """What the first round needs, or as much of it as the wanted `pairs` need if every answer can be used."""
+    wanted = plan.settings.pairs
+    if wanted is not None and plan.joins_questions:
+        wanted *= plan.pairs_per_passage
     passages: set[Passage] = set()
-    calls = reused = tokens_in = tokens_out = most_in = likely = 0
-    for task in tasks:
-        if pairs is not None and likely >= pairs:
+    calls = reused = tokens_in = tokens_out = max_tokens_in = expected = 0
+    for task in tasks_of(plan):
+        if wanted is not None and expected >= wanted:
             break
-        likely += task.max_pairs
+        expected += task.max_pairs
         passages.add(task.passage)
-        if journal.get(key_of(model, task.messages)) is not None:
+        if journal.get(key_of(plan.model_key, task.messages)) is not None:
             reused += 1
             continue
         calls += 1
-        tokens_in += sum(tokens_in_text(message.text) + 4 for message in task.messages)
-        most_in += sum(len(message.text.encode("utf-8", "surrogatepass")) + 16 for message in task.messages)
-        tokens_out += min(task.max_pairs * PAIR_TOKENS, max_tokens)
-    money, most_money = (
-        (inside * price_in + outside * price_out) / 1e6
-        for inside, outside in ((tokens_in, tokens_out), (most_in, calls * max_tokens))
-    )
+        tokens_in += sum(assumed_tokens(message.text) + 4 for message in task.messages)
+        tokens_out += min(task.max_pairs * PAIR_TOKENS, plan.max_tokens)
+        max_tokens_in += max_prompt_tokens(task.messages)
+    max_tokens_out = calls * plan.max_tokens
+    budget = Budget(plan.settings.endpoint) if plan.settings.endpoint else None
+    call_s = SMALL_CALL_S if plan.prompt.by_sentence else CALL_S
     return Estimate(
-        len(passages),
-        calls,
-        reused,
-        tokens_in,
-        tokens_out,
-        most_in,
-        calls * max_tokens,
-        money,
-        most_money,
-        call_s * math.ceil(calls / workers),
+        passages=len(passages),
+        calls=calls,
+        reused=reused,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        max_tokens_in=max_tokens_in,
+        max_tokens_out=max_tokens_out,
+        cost=budget.cost(tokens_in, tokens_out) if budget else 0.0,
+        max_cost=budget.cost(max_tokens_in, max_tokens_out) if budget else 0.0,
+        seconds=call_s * math.ceil(calls / plan.workers),
         assumed_call_s=call_s,
     )
 
 
-def tokens_in_text(text: str) -> int:
-    """Assumed: a Chinese character is a token, of other text each four characters are one."""
+def assumed_tokens(text: str) -> int:
+    """One token for each Chinese character, and for each four characters of other text."""
     chinese = sum("\u3000" <= character <= "\u9fff" for character in text)
     return chinese + math.ceil((len(text) - chinese) / 4)
-
-
-def _worth(sentence: str) -> bool:
-    asks = sentence.rstrip("”’\"'」』)")[-1:] in "?？"
-    return len(sentence) in SENTENCE and not asks and not HEADING.search(sentence)
