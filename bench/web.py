@@ -41,7 +41,7 @@ def serving(folder: Path, *, told: Path | None = None) -> Iterator[str]:
     code = "from sartor.cli import main; main()"
     if told:
         code = (
-            "import time; from sartor.web.chat_models import Reply; grow = Reply.grow\n"
+            "import time; from sartor.web.reply import Reply; grow = Reply.grow\n"
             "def first(self, text):\n"
             "    if self.first is None: open(TOLD, 'a').write(f'{time.time()}\\n')\n"
             "    grow(self, text)\n"
@@ -138,12 +138,12 @@ def points(folder: Path) -> None:
             }
             file.write(json.dumps(told) + "\n")
         file.write(json.dumps({"time": POINTS / 10, "kind": "finished"}) + "\n")
-    watch = RunMonitor(RunDir(run))
+    monitor = RunMonitor(RunDir(run))
     started = time.perf_counter()
-    watch.refresh()
+    monitor.refresh()
     print(f"{'100,000 points: read once':<42} {time.perf_counter() - started:.3f} s")
     started = time.perf_counter()
-    kept = thin(watch.axis("step"), watch.curves["loss"])
+    kept = thin(monitor.axis("step"), monitor.curves["loss"])
     print(f"{'100,000 points: thinned':<42} {1000 * (time.perf_counter() - started):.1f} ms, {len(kept)} kept")
     assert [54_321.0, 99.0] in kept
     with serving(folder) as address, window() as page:
@@ -173,7 +173,7 @@ def token(folder: Path) -> None:
             page.keyboard.press("Enter")
             page.wait_for_function(f"window.shown.length === {turn}")
             page.get_by_role("button", name="Stop all").click()
-            page.locator("[data-told]").first.wait_for()
+            page.locator("[data-answered]").first.wait_for()
         shown = page.evaluate("window.shown")
     spoken = [float(line) for line in told.read_text().split()]
     late = [1000 * (a - b) for a, b in zip(shown, spoken, strict=True)]

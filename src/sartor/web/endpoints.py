@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,9 +17,7 @@ import httpx
 from sartor.base.errors import ConfigError, EndpointError, SartorError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
-
-if TYPE_CHECKING:
-    from sartor.web.chat_models import Reply
+from sartor.web.reply import RemoteAnswer, Reply
 
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 """Only such variables may be sent: any other secret of the environment stays where it is."""
@@ -40,18 +38,6 @@ class Remote:
     @property
     def host(self) -> str:
         return urlsplit(self.url).netloc.rpartition("@")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteAnswer:
-    """What an endpoint answered, in the fields that the page shows of any answer."""
-
-    text: str
-    reasoning: str | None
-    stop_reason: str
-    tokens: int
-    fingerprint: str = ""
-    """Always empty: nobody can prove which weights answered at an address."""
 
 
 def key_of(url: str, key_env: str) -> str | None:
