@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sartor.base import i18n
+from sartor.base.reasons import reason_of
 from sartor.base.rundir import RunDir
 from sartor.web.i18n import Translator
 from sartor.web.value_names import OUTCOMES, STATES
@@ -95,9 +95,7 @@ class Story:
         page.locator("th", has_text=f"答案 → {t('Answer')}").wait_for()
         self.press("Import")
         self.sees("{name} is ready: {usable} of {read} rows are usable.", name="qa", usable=39, read=40)
-        page.get_by_text(
-            i18n.text("answer-missing", "reason", {"field": "答案", "column": "答案"}, t.lang)
-        ).first.wait_for()
+        page.get_by_text(t(reason_of("answer-missing", {"field": "答案"}))).first.wait_for()
         self.press("Edit")
         page.get_by_label(t("Answer")).last.fill("现在有了。")
         self.press("Save as new version")
