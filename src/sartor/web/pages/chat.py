@@ -75,7 +75,7 @@ class Column:
                 button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("Remove this column")}"')
             self.address = ui.element("div").classes("flex flex-col gap-2 w-full")
             self.head = ui.element("div").classes("small soft mono")
-            self.place = ui.element("div").classes("said").props("aria-live=polite")
+            self.place = ui.element("div").classes("messages").props("aria-live=polite")
             self._show_hint()
             self.foot = line("spread small soft num")
 
