@@ -233,6 +233,12 @@ class Story:
         assert at < steps
 
     def finish(self, run: RunDir, steps: int) -> None:
+        seen, since = -1, time.monotonic()
+        while (now := steps_of(run)) < steps:
+            if now != seen:
+                seen, since = now, time.monotonic()
+            assert time.monotonic() - since < 120, f"no progress after step {seen}"
+            time.sleep(0.2)
         self.state("finished", timeout=120_000)
         assert steps_of(run) == steps
         self.sees("step {done} of {total}", done=f"{steps:,}", total=f"{steps:,}")
