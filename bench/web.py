@@ -35,18 +35,18 @@ PHASES = 4
 
 
 @contextmanager
-def serving(folder: Path, *, told: Path | None = None) -> Iterator[str]:
-    """`sartor web` on a folder. With `told`, the moment of each answer's first token is written there."""
+def serving(folder: Path, *, log: Path | None = None) -> Iterator[str]:
+    """`sartor web` on a folder. With `log`, the time of each answer's first token is written there."""
     words = ["web", str(folder), "--port", "0", "--no-open"]
     code = "from sartor.cli import main; main()"
-    if told:
+    if log:
         code = (
-            "import time; from sartor.web.chat_models import Reply; grow = Reply.grow\n"
+            "import time; from sartor.web.reply import Reply; grow = Reply.grow\n"
             "def first(self, text):\n"
-            "    if self.first is None: open(TOLD, 'a').write(f'{time.time()}\\n')\n"
+            "    if self.first is None: open(LOG, 'a').write(f'{time.time()}\\n')\n"
             "    grow(self, text)\n"
             "Reply.grow = first\n"
-        ).replace("TOLD", repr(str(told))) + code
+        ).replace("LOG", repr(str(log))) + code
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
     process = subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout
@@ -124,7 +124,7 @@ def points(folder: Path) -> None:
         file.write(json.dumps({"time": 0.0, "kind": "started", "pid": 1, "total_steps": POINTS}) + "\n")
         for step in range(1, POINTS + 1):
             loss = 99.0 if step == 54_321 else 3.0 + (step * 7919 % 1000) / 1000
-            told = {
+            event = {
                 "time": step / 10,
                 "kind": "step",
                 "step": step,
@@ -136,14 +136,14 @@ def points(folder: Path) -> None:
                 "seconds": 0.1,
                 "memory_bytes": 2**30,
             }
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(event) + "\n")
         file.write(json.dumps({"time": POINTS / 10, "kind": "finished"}) + "\n")
-    watch = RunMonitor(RunDir(run))
+    monitor = RunMonitor(RunDir(run))
     started = time.perf_counter()
-    watch.refresh()
+    monitor.refresh()
     print(f"{'100,000 points: read once':<42} {time.perf_counter() - started:.3f} s")
     started = time.perf_counter()
-    kept = thin(watch.axis("step"), watch.curves["loss"])
+    kept = thin(monitor.axis("step"), monitor.curves["loss"])
     print(f"{'100,000 points: thinned':<42} {1000 * (time.perf_counter() - started):.1f} ms, {len(kept)} kept")
     assert [54_321.0, 99.0] in kept
     with serving(folder) as address, window() as page:
@@ -156,8 +156,8 @@ def points(folder: Path) -> None:
 
 def token(folder: Path) -> None:
     """From the engine's first token to the moment when the browser has it on the screen; the same clock."""
-    told = folder / "first-tokens"
-    with serving(folder, told=told) as address, window() as page:
+    log = folder / "first-tokens"
+    with serving(folder, log=log) as address, window() as page:
         page.goto(f"{address}/chat")
         page.get_by_placeholder("Ask something (Enter sends)").wait_for()
         page.evaluate("""() => {
@@ -173,9 +173,9 @@ def token(folder: Path) -> None:
             page.keyboard.press("Enter")
             page.wait_for_function(f"window.shown.length === {turn}")
             page.get_by_role("button", name="Stop all").click()
-            page.locator("[data-told]").first.wait_for()
+            page.locator("[data-answered]").first.wait_for()
         shown = page.evaluate("window.shown")
-    spoken = [float(line) for line in told.read_text().split()]
+    spoken = [float(line) for line in log.read_text().split()]
     late = [1000 * (a - b) for a, b in zip(shown, spoken, strict=True)]
     print(
         f"{'first token on the screen after the engine':<42} median {statistics.median(late):.0f} ms, "
@@ -201,8 +201,8 @@ def windows(folder: Path) -> None:
     }
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
-    told = [{"instruction": f"Question {n}", "output": f"Answer {n} " * 8} for n in range(64)]
-    (data / "qa.json").write_text(json.dumps(told), encoding="utf-8")
+    rows = [{"instruction": f"Question {n}", "output": f"Answer {n} " * 8} for n in range(64)]
+    (data / "qa.json").write_text(json.dumps(rows), encoding="utf-8")
     (data / "dataset_info.json").write_text('{"qa": {"file_name": "qa.json"}}', encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps(config), encoding="utf-8")
     command = [sys.executable, "-c", "from sartor.cli import main; main()", "train", str(folder / "settings.json")]

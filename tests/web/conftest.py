@@ -33,6 +33,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("desk"), models)
+    started = Server(tmp_path_factory.mktemp("workspace"), models)
     yield started
     started.kill()

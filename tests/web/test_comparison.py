@@ -12,7 +12,7 @@ from sartor.base.errors import ConfigError
 from sartor.evaluation import metrics
 from sartor.evaluation.multi_model import Candidate, make_comparison
 from sartor.evaluation.score import Scorer
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.jobs import Job
 from sartor.web.pages import comparison
 from sartor.web.pages.verdict import metric_names
@@ -21,7 +21,7 @@ from sartor.web.workspace import Workspace
 ROWS = 6
 
 
-def contestant(name: str, worse: float) -> Candidate:
+def candidate(name: str, worse: float) -> Candidate:
     scoring = Scorer(["rouge-l.char"])
     for number in range(ROWS):
         scoring.add(f"answer {number}"[: 6 + int(3 * worse)], f"answer {number}")
@@ -31,7 +31,7 @@ def contestant(name: str, worse: float) -> Candidate:
 def finished(folder: Path) -> Job:
     """A job of three models whose files are there."""
     made = make_comparison(
-        [contestant(name, worse) for name, worse in (("a", 0.0), ("b", 0.5), ("c", 1.0))], [str(n) for n in range(ROWS)]
+        [candidate(name, worse) for name, worse in (("a", 0.0), ("b", 0.5), ("c", 1.0))], [str(n) for n in range(ROWS)]
     )
     out = folder / "runs" / "a" / "comparisons" / "x"
     for place, one in enumerate(made.candidates, 1):
@@ -51,20 +51,20 @@ def finished(folder: Path) -> Job:
         (out / f"{place}-{one.name}" / "generated_predictions.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
         )
-    job = Job(folder / "job", "contest", "a", {})
+    job = Job(folder / "job", "compare_many", "a", {})
     job.path.mkdir()
     job.write("ended.json", {"exit": 0, "result": {"folder": "runs/a/comparisons/x", **made.to_json()}})
     return job
 
 
 def test_an_outcome_is_read_with_every_models_answers_side_by_side(tmp_path: Path) -> None:
-    contest = comparison.read(Workspace(tmp_path), finished(tmp_path))
-    assert contest.metric == "loss"
-    assert [verdict.outcome for verdict in contest.verdicts] == ["worse", "worse"]
-    assert [[one["predict"] for one in row] for row in contest.rows[:2]] == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]
-    orders = comparison.orders(Words("en"), contest)
+    saved = comparison.read(Workspace(tmp_path), finished(tmp_path))
+    assert saved.metric == "loss"
+    assert [verdict.outcome for verdict in saved.verdicts] == ["worse", "worse"]
+    assert [[one["predict"] for one in row] for row in saved.rows[:2]] == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]
+    orders = comparison.orders(Translator("en"), saved)
     assert orders["1 loss down"] == "b: loss ↓"
-    assert [row[0]["id"] for row in comparison.ordered(contest.rows, "1 loss down")] == ["5", "4", "3", "2", "1", "0"]
+    assert [row[0]["id"] for row in comparison.ordered(saved.rows, "1 loss down")] == ["5", "4", "3", "2", "1", "0"]
 
 
 def test_rows_without_the_score_come_last() -> None:
@@ -78,10 +78,10 @@ def test_rows_without_the_score_come_last() -> None:
 
 
 def test_other_settings_are_another_comparison() -> None:
-    things = ["runs/a", "base"]
-    assert comparison.place("a", things, ["x=1"]) == comparison.place("a", things, ["x=1"])
-    assert comparison.place("a", things, ["x=1"]) != comparison.place("a", things, ["x=2"])
-    assert comparison.place("a", things, []).startswith("runs/a/comparisons/")
+    targets = ["runs/a", "base"]
+    assert comparison.output_folder("a", targets, ["x=1"]) == comparison.output_folder("a", targets, ["x=1"])
+    assert comparison.output_folder("a", targets, ["x=1"]) != comparison.output_folder("a", targets, ["x=2"])
+    assert comparison.output_folder("a", targets, []).startswith("runs/a/comparisons/")
 
 
 def test_every_metric_that_can_be_chosen_exists_and_what_decides_has_a_value_for_each_row() -> None:

@@ -13,8 +13,8 @@ import pytest
 from sartor.base.errors import ConfigError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
-from sartor.web.chat_models import Reply
 from sartor.web.endpoints import Remote, ask, key_of
+from sartor.web.reply import Reply
 
 SETTINGS = GenerationSettings(max_new_tokens=7, do_sample=False)
 THERE = Remote("http://127.0.0.1:9/v1", "m", "", consent=True)

@@ -1,4 +1,4 @@
-"""What is measured, against what, on which rows and by what: as a job is asked, and as a reload shows it again."""
+"""The choice on the evaluate page: what a job gets, and what a reload shows again."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def settings(choice: EvaluationChoice) -> RunConfig:
     return RunConfig.from_dict(dict(parse_override(item) for item in choice.overrides()))
 
 
-def test_a_run_is_measured_against_its_base_on_its_own_rows_unless_asked_otherwise() -> None:
-    assert EvaluationChoice("a").things == []
-    assert EvaluationChoice("a", datasets=["new"]).things == ["runs/a", "base"]
-    assert EvaluationChoice("a", ["runs/b"], ["new"]).things == ["runs/a", "runs/b"]
+def test_a_run_is_measured_against_its_base_on_its_own_rows_by_default() -> None:
+    assert EvaluationChoice("a").targets == []
+    assert EvaluationChoice("a", datasets=["new"]).targets == ["runs/a", "base"]
+    assert EvaluationChoice("a", ["runs/b"], ["new"]).targets == ["runs/a", "runs/b"]
     assert settings(EvaluationChoice("a", datasets=["new", "old"])).data.eval_dataset == ("new", "old")
 
 
 def test_metrics_are_always_named_and_only_builtin_ones_can_be() -> None:
-    """A run's own settings may name a Python file: named anew, it is never run from the page."""
+    """A run's own settings may name a Python file: it is overridden, so it never runs from the page."""
     deciding, every = metric_names()
     for chosen in ([], ["chrf"], list(every)):
         for metric in deciding:
@@ -49,28 +49,30 @@ def test_metrics_are_always_named_and_only_builtin_ones_can_be() -> None:
 
 
 def test_a_python_file_in_a_runs_settings_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(worker.api, "compare", lambda run, overrides, progress: asked.update(overrides=overrides))
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(worker.api, "compare", lambda run, overrides, progress: given.update(overrides=overrides))
     monkeypatch.setattr(worker.api, "report", lambda run: "")
     (tmp_path / "j").mkdir()
     job = Job(tmp_path / "j", "compare", "a", {"run": "runs/a", "overrides": EvaluationChoice("a").overrides()})
     with pytest.raises(AttributeError):
-        worker.work(job)  # no verdict comes of it; what counts is what was asked
+        worker.work(job)  # no verdict comes of it; what counts is what it was given
     own = {"metrics": ["mine.py"], "model_name_or_path": "m"}
-    merged = RunConfig.from_dict({**own, **dict(parse_override(item) for item in asked["overrides"])})
+    merged = RunConfig.from_dict({**own, **dict(parse_override(item) for item in given["overrides"])})
     assert merged.evaluation.metrics == ("all",)
 
 
 def test_a_reload_shows_what_was_measured_last(jobs: Jobs) -> None:
     first = EvaluationChoice("a", ["base"], ["new"], "chrf", ["chrf", "bleu-4"], 7)
     assert last_choice(jobs, "a") == EvaluationChoice("a")
-    job = jobs.add("contest", "a", things=first.things, overrides=first.overrides(), out="x", choice=first.told())
+    job = jobs.add(
+        "compare_many", "a", targets=first.targets, overrides=first.overrides(), out="x", choice=first.to_json()
+    )
     jobs.add("train", "a", settings="s.yaml")
     again = Jobs(jobs.folder, jobs.work_in)
     assert last_choice(again, "a") == first
     assert last_choice(again, "b") == EvaluationChoice("b")
-    assert first.asked_by(job)
-    assert not EvaluationChoice("a", ["base"]).asked_by(job), "other rows are another measurement"
-    assert not EvaluationChoice("b", ["base"], ["new"]).asked_by(job)
+    assert first.is_choice_of(job)
+    assert not EvaluationChoice("a", ["base"]).is_choice_of(job), "other rows are another measurement"
+    assert not EvaluationChoice("b", ["base"], ["new"]).is_choice_of(job)
     older = jobs.add("compare", "a", run="runs/a", overrides=[])
-    assert EvaluationChoice("a").asked_by(older), "a job of an earlier page kept no choice"
+    assert EvaluationChoice("a").is_choice_of(older), "a job of an earlier page kept no choice"

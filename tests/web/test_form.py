@@ -59,7 +59,7 @@ def test_broken_yaml_is_named_by_its_place() -> None:
 def test_a_small_file_that_stands_for_a_huge_one_is_refused() -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghij")]
-    with pytest.raises(ConfigError, match="references"):
+    with pytest.raises(ConfigError, match="aliases"):
         parse_yaml("\n".join(lines))
     with pytest.raises(ConfigError, match="too long"):
         parse_yaml("a: " + "x" * 300_000)
@@ -108,7 +108,7 @@ def test_no_python_file_and_no_secret_comes_in_by_settings(tmp_path: Path, setti
     (tmp_path / "mine.py").write_text("raise SystemExit('it ran')", encoding="utf-8")
     text = to_yaml({"dataset": "d", **settings})
     for asked in (settings, parse_yaml(text)):
-        with pytest.raises(ConfigError, match="cannot be switched on from the page"):
+        with pytest.raises(ConfigError, match="cannot be used on the page"):
             check_paths(Workspace(tmp_path), RunConfig.from_dict(asked))
 
 
@@ -126,17 +126,17 @@ def test_builtin_metrics_are_allowed(tmp_path: Path) -> None:
 
 
 def test_what_lies_in_the_folders_is_allowed(tmp_path: Path) -> None:
-    desk = Workspace(tmp_path / "desk", (tmp_path / "models",))
+    workspace = Workspace(tmp_path / "workspace", (tmp_path / "models",))
     for settings in (
         {"model_name_or_path": "org/name", "dataset_dir": "data", "output_dir": "runs/a"},
         {"model_name_or_path": str(tmp_path / "models" / "m")},
         {"adapter_name_or_path": "runs/a"},
     ):
-        check_paths(desk, RunConfig.from_dict(settings))
+        check_paths(workspace, RunConfig.from_dict(settings))
 
 
 def test_a_new_run_gets_a_name_of_its_own(tmp_path: Path) -> None:
-    desk = Workspace(tmp_path)
-    assert free_name(desk, "pride") == "runs/pride"
+    workspace = Workspace(tmp_path)
+    assert free_name(workspace, "pride") == "runs/pride"
     (tmp_path / "runs" / "pride").mkdir(parents=True)
-    assert free_name(desk, "pride") == "runs/pride-2"
+    assert free_name(workspace, "pride") == "runs/pride-2"

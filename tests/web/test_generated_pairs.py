@@ -44,7 +44,7 @@ def test_the_price_is_told_before_any_model_is_asked(tmp_path: Path, monkeypatch
 
 
 def test_nothing_outside_and_nothing_without_consent_is_asked(tmp_path: Path) -> None:
-    desk = Workspace(document(tmp_path).parent.parent)
+    workspace = Workspace(document(tmp_path).parent.parent)
     for asked in (
         GenerateForm([], "tea"),
         GenerateForm(["../../etc/passwd"], "tea"),
@@ -53,7 +53,7 @@ def test_nothing_outside_and_nothing_without_consent_is_asked(tmp_path: Path) ->
         GenerateForm(["uploads/tea.txt"], "tea", remote=True, endpoint="http://a/v1", key_env="HOME", consent=True),
     ):
         with pytest.raises(SartorError):
-            asked.arguments(desk)
+            asked.arguments(workspace)
 
 
 def test_a_job_leaves_its_pairs_and_registers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

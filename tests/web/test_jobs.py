@@ -13,17 +13,17 @@ import pytest
 from sartor.web import jobs as queue
 from sartor.web import worker
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pages.train import place_of
+from sartor.web.queue_view import page_of
 
 
 class Child:
     """A process that is not one."""
 
     pid = os.getpid()
-    asked: ClassVar[list[dict[str, Any]]] = []
+    options: ClassVar[list[dict[str, Any]]] = []
 
     def __init__(self, words: list[str], **options: Any) -> None:
-        self.asked.append(options)
+        self.options.append(options)
         assert words[0] == sys.executable
         assert options["start_new_session"], "it must outlive the server"
 
@@ -56,7 +56,7 @@ def test_each_gpu_has_a_line_of_its_own_and_a_run_never_two_processes(
     first, again, second, third = (jobs.add("train", name, settings="s.yaml") for name in ("a", "a", "b", "c"))
     assert [job.state() for job in (first, again, second, third)] == ["running", "waiting", "running", "waiting"]
     assert [(job.read("started.json") or {})["device"] for job in (first, second)] == ["2", "5"]
-    assert [options["env"][queue.VISIBLE] for options in Child.asked[-2:]] == ["2", "5"]
+    assert [options["env"][queue.VISIBLE] for options in Child.options[-2:]] == ["2", "5"]
     second.write("ended.json", {"exit": 0})
     jobs.advance()
     assert (third.read("started.json") or {})["device"] == "5"
@@ -101,10 +101,10 @@ def test_a_process_that_died_or_whose_number_is_anothers_now_has_failed(jobs: Jo
 
 def test_the_queue_leads_to_the_page_where_the_work_is_seen(tmp_path: Path) -> None:
     for kind in get_args(queue.Kind):
-        place = place_of(Job(tmp_path, kind, "a b/?c", {}))
-        assert place.startswith(("/runs/", "/generate?name=", "/train?", "/evaluate?run=", "/home?run="))
+        place = page_of(Job(tmp_path, kind, "a b/?c", {}))
+        assert place.startswith(("/runs/", "/generate?name=", "/train?", "/evaluate?run=", "/export?run="))
         assert place.endswith("a%20b%2F%3Fc")
-    assert place_of(Job(tmp_path, "contest", "a", {})) == "/evaluate?run=a"
+    assert page_of(Job(tmp_path, "compare_many", "a", {})) == "/evaluate?run=a"
 
 
 def test_the_worker_writes_how_it_ended(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sartor.web.auth import SESSION_S, TRIES, PasswordAuth
+from sartor.web.auth import MAX_ATTEMPTS, SESSION_S, PasswordAuth
 from sartor.web.origin_check import OriginCheck
 
 
@@ -158,6 +158,6 @@ def test_the_password_is_kept_hashed_and_sessions_end(monkeypatch: pytest.Monkey
 
 def test_wrong_passwords_are_few() -> None:
     app = PasswordAuth(inner, "correct horse battery")
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         ask(app, method="POST", path="/login", body=b"password=x")
     assert ask(app, method="POST", path="/login", body=b"password=correct+horse+battery")[0] == 429

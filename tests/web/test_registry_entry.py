@@ -10,17 +10,14 @@ import pytest
 from sartor.base.errors import DataError, SartorError
 from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, write_entry
 from sartor.web.cache import Cache
-from sartor.web.i18n import Words
 from sartor.web.pages.registry_entry import MEDIA, PLACES, parsed, value_at, with_value
 from sartor.web.workspace import Workspace
 
 
-def test_every_key_that_a_person_needs_has_a_box_with_words() -> None:
+def test_every_key_of_an_entry_has_a_field() -> None:
     assert {place[0] for place in PLACES} <= set(KEYS)
     assert {place[1] for place in PLACES if place[0] == "columns"} == set(COLUMNS) - set(MEDIA)
     assert {place[1] for place in PLACES if place[0] == "tags"} == set(TAGS)
-    for lang in ("en", "zh"):
-        assert all(Words(lang)(f"dataset.entry_{place[-1]}") for place in PLACES if place[0] != "tags")
 
 
 def test_what_is_typed_in_a_box_stands_in_the_entry_and_goes_out_again() -> None:
@@ -75,11 +72,11 @@ def test_what_is_no_entry_is_named_as_one_types(tmp_path: Path, shown: str) -> N
 
 
 def test_a_script_in_an_entry_is_never_run_by_the_page(tmp_path: Path) -> None:
-    desk = Workspace(tmp_path)
-    (desk.data / "loader").mkdir(parents=True)
+    workspace = Workspace(tmp_path)
+    (workspace.data / "loader").mkdir(parents=True)
     script = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
-    (desk.data / "loader" / "loader.py").write_text(script, encoding="utf-8")
-    write_entry(desk.data, "bad", parsed(desk, "bad", json.dumps({"script_url": "loader"})))
+    (workspace.data / "loader" / "loader.py").write_text(script, encoding="utf-8")
+    write_entry(workspace.data, "bad", parsed(workspace, "bad", json.dumps({"script_url": "loader"})))
     with pytest.raises(SartorError):
-        Cache(desk).dataset("bad")
+        Cache(workspace).dataset("bad")
     assert not (tmp_path / "ran").exists()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sartor.base.rundir import RunDir
 from sartor.web.chart_options import MAX_POINTS, Curve, chart, smooth, thin
-from sartor.web.pages.run import grown
+from sartor.web.pages.run import needs_redraw
 from sartor.web.run_monitor import RunMonitor, RunMonitors, duration
 
 
@@ -36,20 +36,20 @@ def step(run: RunDir, number: int, loss: float = 1.0) -> None:
 
 def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r")
-    watch = RunMonitors().of(run)
+    monitor = RunMonitors().of(run)
     step(run, 1, 3.0)
-    first = watch.refresh()
-    assert (watch.steps, watch.curves["loss"], watch.curves["speed"]) == ([1], [3.0], [200.0])
-    assert watch.refresh() == first, "nothing new, nothing drawn"
+    first = monitor.refresh()
+    assert (monitor.steps, monitor.curves["loss"], monitor.curves["speed"]) == ([1], [3.0], [200.0])
+    assert monitor.refresh() == first, "nothing new, nothing drawn"
     with run.events.open("ab") as file:
         file.write(b'{"time": 1, "kind": "step", "step": 2, "lo')
-    assert watch.refresh() == first, "half a line is left for the next time"
+    assert monitor.refresh() == first, "half a line is left for the next time"
     with run.events.open("ab") as file:
         file.write(b'ss": 2.0}\n')
-    assert watch.refresh() > first
-    assert watch.curves["loss"] == [3.0, 2.0]
-    assert math.isnan(watch.curves["grad_norm"][1])
-    assert watch.state() == "running"
+    assert monitor.refresh() > first
+    assert monitor.curves["loss"] == [3.0, 2.0]
+    assert math.isnan(monitor.curves["grad_norm"][1])
+    assert monitor.state() == "running"
 
 
 def test_steps_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
@@ -58,28 +58,28 @@ def test_steps_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
         step(run, number, float(number))
     run.event("eval", step=6, epoch=1.2, eval_loss=9.0)
     run.event("interrupted", signal=15, step=6)
-    watch = RunMonitor(run)
-    watch.refresh()
-    assert watch.state() == "interrupted"
+    monitor = RunMonitor(run)
+    monitor.refresh()
+    assert monitor.state() == "interrupted"
     run.event("started", pid=os.getpid(), total_steps=10, step=4)
     run.event("resumed", step=4, path="checkpoint-4")
     step(run, 5, 55.0)
-    watch.refresh()
-    assert watch.steps == [1, 2, 3, 4, 5]
-    assert watch.curves["loss"][-1] == 55.0
-    assert watch.evals == []
+    monitor.refresh()
+    assert monitor.steps == [1, 2, 3, 4, 5]
+    assert monitor.curves["loss"][-1] == 55.0
+    assert monitor.evals == []
 
 
 def test_another_run_in_the_same_folder_is_read_from_its_beginning(tmp_path: Path) -> None:
     run = a_run(tmp_path / "r")
     for number in range(1, 5):
         step(run, number)
-    watch = RunMonitor(run)
-    watch.refresh()
+    monitor = RunMonitor(run)
+    monitor.refresh()
     run.events.unlink()
     run.event("started", pid=os.getpid(), total_steps=3, step=0)
-    watch.refresh()
-    assert (watch.steps, watch.total_steps) == ([], 3)
+    monitor.refresh()
+    assert (monitor.steps, monitor.total_steps) == ([], 3)
 
 
 def test_thinning_keeps_the_extremes_and_the_ends() -> None:
@@ -119,22 +119,22 @@ def test_a_line_is_made_once_for_all_windows_until_there_is_more(tmp_path: Path)
     run = a_run(tmp_path / "run")
     for number in range(1, 501):
         step(run, number, 9.0 if number == 321 else 1.0)
-    watch = RunMonitor(run)
-    watch.refresh()
-    line = watch.line("loss", most=100)
+    monitor = RunMonitor(run)
+    monitor.refresh()
+    line = monitor.line("loss", max_points=100)
     assert [321.0, 9.0] in line
     assert len(line) <= 100
-    assert watch.line("loss", most=100) is line
-    assert watch.line("loss", smoothing=2, most=100) != line
+    assert monitor.line("loss", max_points=100) is line
+    assert monitor.line("loss", smoothing=2, max_points=100) != line
     step(run, 501)
-    watch.refresh()
-    assert watch.line("loss", most=100)[-1] == [501.0, 1.0]
+    monitor.refresh()
+    assert monitor.line("loss", max_points=100)[-1] == [501.0, 1.0]
 
 
 def test_a_chart_is_drawn_anew_when_a_pixel_could_change() -> None:
-    assert grown(-1, 0)
-    assert grown(0, 1)
-    assert grown(60, 61)
-    assert not grown(60, 60)
-    assert not grown(100_000, 100_100)
-    assert grown(100_000, 100_300)
+    assert needs_redraw(-1, 0)
+    assert needs_redraw(0, 1)
+    assert needs_redraw(60, 61)
+    assert not needs_redraw(60, 60)
+    assert not needs_redraw(100_000, 100_100)
+    assert needs_redraw(100_000, 100_300)

@@ -20,7 +20,7 @@ async def blocks(*parts: bytes) -> AsyncIterator[bytes]:
 
 
 def test_bytes_are_counted_and_nothing_is_left_of_too_many(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="too large"):
+    with pytest.raises(DataError, match="larger than"):
         asyncio.run(keep(blocks(b"x" * 60, b"y" * 60), "a.csv", tmp_path, 100))
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="empty"):
@@ -61,14 +61,14 @@ def test_names_of_nothing_are_refused(name: str) -> None:
 
 
 def test_paths_stay_in_the_folder(tmp_path: Path) -> None:
-    (tmp_path / "desk").mkdir()
+    (tmp_path / "workspace").mkdir()
     (tmp_path / "outside").mkdir()
-    (tmp_path / "desk" / "link").symlink_to(tmp_path / "outside")
-    desk = Workspace(tmp_path / "desk")
-    assert desk.resolve_inside("a/b") == tmp_path / "desk" / "a" / "b"
+    (tmp_path / "workspace" / "link").symlink_to(tmp_path / "outside")
+    workspace = Workspace(tmp_path / "workspace")
+    assert workspace.resolve_inside("a/b") == tmp_path / "workspace" / "a" / "b"
     for name in ("..", "../outside", "/etc", "link", "link/x", "a/../../outside"):
         with pytest.raises(DataError):
-            desk.resolve_inside(name)
+            workspace.resolve_inside(name)
 
 
 def test_a_dataset_is_named_after_its_file() -> None:

@@ -41,7 +41,7 @@ def test_texts_of_a_row_are_changed_in_their_places() -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     data = tmp_path / "data"
     data.mkdir()
     rows = [
@@ -54,43 +54,43 @@ def desk(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def test_a_new_version_leaves_the_old_one(desk: Workspace) -> None:
-    stand = {origin.id: row for origin, row in api.read_rows("d", desk.data)}
+def test_a_new_version_leaves_the_old_one(workspace: Workspace) -> None:
+    stand = {origin.id: row for origin, row in api.read_rows("d", workspace.data)}
     _, second, third = stand
-    new = api.save_version("d", desk.data, changes={second: {**stand[second], "output": "a2"}, third: None})
+    new = api.save_version("d", workspace.data, changes={second: {**stand[second], "output": "a2"}, third: None})
     assert new == "d-v2"
-    assert [turns(e)[-1][1] for e in api.load("d-v2", desk.data).examples] == ["a1", "a2"]
-    assert len(api.load("d", desk.data).ledger.skipped) == 1
-    assert api.save_version("d-v2", desk.data, changes={}) == "d-v3"
+    assert [turns(e)[-1][1] for e in api.load("d-v2", workspace.data).examples] == ["a1", "a2"]
+    assert len(api.load("d", workspace.data).ledger.skipped) == 1
+    assert api.save_version("d-v2", workspace.data, changes={}) == "d-v3"
     with pytest.raises(DataError, match="no such row"):
-        api.save_version("d", desk.data, changes={"d:99": None})
+        api.save_version("d", workspace.data, changes={"d:99": None})
 
 
-def test_saved_turns_become_a_dataset(desk: Workspace) -> None:
+def test_saved_turns_become_a_dataset(workspace: Workspace) -> None:
     turn = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
-    api.add_row("chat", desk.data, turn)
-    api.add_row("chat", desk.data, turn)
-    assert len(api.load("chat", desk.data).examples) == 2
+    api.add_row("chat", workspace.data, turn)
+    api.add_row("chat", workspace.data, turn)
+    assert len(api.load("chat", workspace.data).examples) == 2
     with pytest.raises(DataError, match="another form"):
-        api.add_row("d", desk.data, turn)
+        api.add_row("d", workspace.data, turn)
 
 
-def test_a_saved_turn_is_read_back_as_it_was_said(desk: Workspace) -> None:
+def test_a_saved_turn_is_read_back_as_it_was_said(workspace: Workspace) -> None:
     turns_ = [Message("user", "q"), Message("assistant", "a", reasoning="because")]
-    api.add_row("chat", desk.data, {"conversations": as_row(turns_, "S")})
-    (row,) = api.load("chat", desk.data).examples
+    api.add_row("chat", workspace.data, {"conversations": as_row(turns_, "S")})
+    (row,) = api.load("chat", workspace.data).examples
     assert isinstance(row, Demonstration)
     said = [(m.role, m.text) for m in row.messages]
     assert said == [("system", "S"), ("user", "q"), ("assistant", "<think>\nbecause\n</think>\n\na")]
 
 
-def test_a_dataset_is_loaded_again_only_when_it_changed(desk: Workspace) -> None:
-    shelf = Cache(desk)
-    before = shelf.dataset("d")
-    assert shelf.dataset("d") is before
+def test_a_dataset_is_loaded_again_only_when_it_changed(workspace: Workspace) -> None:
+    cache = Cache(workspace)
+    before = cache.dataset("d")
+    assert cache.dataset("d") is before
     assert find(before, "Q1") == [0]
-    (desk.data / "d.json").write_text('[{"instruction": "n", "output": "m"}]', encoding="utf-8")
-    assert len(shelf.dataset("d").examples) == 1
+    (workspace.data / "d.json").write_text('[{"instruction": "n", "output": "m"}]', encoding="utf-8")
+    assert len(cache.dataset("d").examples) == 1
 
 
 def test_hostile_text_stays_text() -> None:

@@ -1,86 +1,57 @@
-"""Both catalogues hold the same keys with the same parameters, and every key that the pages use is there."""
+"""The page's messages: which language is shown, and that values and settings have names in every language."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from string import Formatter
+from typing import get_args
 
-import sartor.web
-from sartor.base.config import RunConfig, section_of
-from sartor.model.shape import Shape
-from sartor.training.plan import PlanInputs, make_plan
-from sartor.training.preflight import advise
+import pytest
+
+from sartor.base.i18n import LANGUAGES, Text, tr
+from sartor.base.settings import SECTIONS
+from sartor.web.components import OWN_NAME, quasar_language
 from sartor.web.form import fields
-from sartor.web.i18n import Words, catalogue, explained, explanations, sentences, spoken
-
-SOURCE = Path(sartor.web.__file__).parent
-
-
-def parameters(text: str) -> set[str]:
-    return {name for _, name, _, _ in Formatter().parse(text) if name}
+from sartor.web.i18n import Translator, negotiate_language
+from sartor.web.jobs import Kind
+from sartor.web.pages.registry_entry import HINTS, PLACES
+from sartor.web.pages.train import SECTION_NAMES
+from sartor.web.queue_view import KINDS
 
 
-def test_both_languages_say_the_same() -> None:
-    en, zh = catalogue("en"), catalogue("zh")
-    assert list(en) == list(zh)
-    assert {k: parameters(v) for k, v in en.items()} == {k: parameters(v) for k, v in zh.items()}
-    same = [k for k in en if en[k] == zh[k] and re.search(r"[A-Za-z]{4}", en[k])]
-    assert same == ["app.title"]
+def test_the_language_is_the_chosen_one_then_the_browsers_then_english() -> None:
+    assert negotiate_language("zh", "en") == "zh"
+    assert negotiate_language(None, "fr-FR,zh-CN;q=0.9") == "zh"
+    assert negotiate_language("xx", "fr") == "en"
+    assert Translator("zh")("Data") == "数据"
 
 
-def test_every_text_that_the_pages_name_is_there_and_none_is_left_over() -> None:
-    code = "\n".join(file.read_text(encoding="utf-8") for file in SOURCE.rglob("*.py"))
-    used = set(re.findall(r"""\bt\(\s*f?["']([\w.{}]+)["']""", code))
-    en = catalogue("en")
-    fixed = {key for key in used if "{" not in key}
-    assert fixed - set(en) == set()
-    families = tuple(key.partition("{")[0] for key in used if "{" in key)
-    families += tuple(re.findall(r"""t\.get\(\s*f["']([\w.]+)\{""", code))
-    assert [key for key in en if key not in fixed and not key.startswith(families)] == []
+def test_a_message_is_a_template_a_text_or_a_plural() -> None:
+    t = Translator("en")
+    assert t("{left} left", left="5 min") == "5 min left"
+    assert t(tr("{left} left", left=tr("done"))) == "done left"
+    assert t('a literal {"brace": 1}') == 'a literal {"brace": 1}'
+    assert [t.plural("{count} row", "{count} rows", count=n) for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
 
 
-def test_the_language_is_chosen_then_the_browsers_then_english() -> None:
-    assert spoken("zh", "en") == "zh"
-    assert spoken(None, "fr-FR,zh-CN;q=0.9") == "zh"
-    assert spoken("xx", "fr") == "en"
-    assert Words("zh")("nav.data") == "数据"
+def test_a_value_without_a_name_is_shown_as_it_is() -> None:
+    names = {"done": tr("done")}
+    assert Translator("zh").lookup(names, "done") == Translator("zh")("done") != "done"
+    assert Translator("zh").lookup(names, "newer {state}") == "newer {state}"
 
 
-def test_settings_are_explained_in_both_languages() -> None:
-    assert set(explanations()) <= set(section_of()), "no explanation of a setting that is gone"
-    drawn = {field.key for field in fields()}
-    assert drawn - set(explanations()) == set(), "explain them in web/texts/settings.zh.toml"
-    assert explained("zh", "seed", "x") == "一切随机的种子。"
-    assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_language_is_named_and_has_a_component_pack(lang: str) -> None:
+    assert OWN_NAME.render(lang)
+    assert quasar_language(lang).startswith(lang)
 
 
-def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> None:
-    shape = Shape(30, 576, 1536, 9, 576, 192, 49152, True)
-    small, large = 2**31, 2**37
-    said: set[str] = set()
-    for device, memory, known, longest, settings in (
-        ("cpu", large, shape, 64, {}),
-        ("cpu", large, None, 64, {"max_steps": 3}),
-        ("cuda", small, shape, 4096, {}),
-        ("cuda", small // 8, shape, 4096, {"warmup_steps": 2, "gradient_checkpointing": False}),
-        ("cuda", large, shape, 64, {"num_train_epochs": 300}),
-        ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
-    ):
-        config = RunConfig.from_dict({"dtype": "float32", **settings})
-        plan = make_plan(config, PlanInputs(20, 0, longest, 1000, 500, device, memory, 1, known))
-        said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}
-    assert len(said) > 25
-    zh = Words("zh")
-    assert {text for text in said if zh.sentence(text) == text} == {"max_steps", "warmup_steps"}
+def test_a_language_without_a_component_pack_falls_back_to_english() -> None:
+    assert quasar_language("xx") == "en-US"
+    assert quasar_language("pt") == "pt"
+    assert quasar_language("nb") == "nb-NO"
 
 
-def test_an_error_is_said_with_what_it_names() -> None:
-    zh = Words("zh")
-    assert zh.sentence("There is no setting 'lora_rnk'.") == "没有设置项 'lora_rnk'。"
-    assert zh.sentence("Byte 3 (0xff) is no utf-8 text.") == "第 3 字节（0xff）不是 utf-8 文字。"
-    assert zh.sentence("Status 500: line\nline {} \\1") == "状态码 500：line\nline {} \\1"
-    assert zh.sentence("Nobody translated this.") == "Nobody translated this."
-    assert Words("en").sentence("The file is empty.") == "The file is empty."
-    for pattern, text in sentences():
-        assert pattern.groups == text.count("{}"), text
+def test_every_setting_kind_section_and_entry_field_has_a_text() -> None:
+    assert all(Text(field.description) for field in fields())
+    assert set(KINDS) == set(get_args(Kind))
+    assert set(SECTION_NAMES) == set(SECTIONS)
+    assert {place[-1] for place in PLACES if place[0] != "tags"} == set(HINTS)

@@ -1,4 +1,4 @@
-"""Joins the pages, the upload route and the guard into one ASGI application; the pages themselves are in pages/."""
+"""Builds the ASGI application from the pages, the upload route, the origin check and the login."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from sartor.base.i18n import LANGUAGES
 from sartor.web import components, uploads
 from sartor.web.auth import PasswordAuth
+from sartor.web.i18n import COOKIE
 from sartor.web.jobs import Jobs
 from sartor.web.origin_check import LOOPBACK, App, OriginCheck
 from sartor.web.run_monitor import RunMonitors
@@ -30,31 +31,31 @@ FAVICON = (
 
 
 def create_app(
-    desk: Workspace, hosts: Iterable[str] = LOOPBACK, *, any_address: bool = False, password: str | None = None
+    workspace: Workspace, hosts: Iterable[str] = LOOPBACK, *, any_address: bool = False, password: str | None = None
 ) -> App:
-    """The whole application, guard outermost. NiceGUI keeps its pages globally: one desk to a process."""
+    """The application, with the origin check outermost. NiceGUI keeps its pages globally: one workspace per process."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/sartor-static", StaticFiles(directory=STATIC), name="sartor-static")
-    uploads.add_to(app, desk)
+    uploads.add_to(app, workspace)
 
     @app.get("/prefer")
     def prefer(lang: str = "", theme: str = "", back: str = "/") -> RedirectResponse:
-        """Keep the language or theme in a cookie, and go back to a page of ours."""
-        inner = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
-        answer = RedirectResponse(back if inner else "/", status_code=303)
+        """Save the language or theme in a cookie and redirect back; never to another site."""
+        local = back.startswith("/") and not back.startswith(("//", "/\\")) and back.isprintable()
+        response = RedirectResponse(back if local else "/", status_code=303)
         if lang in LANGUAGES:
-            answer.set_cookie(components.LANGUAGE, lang, max_age=YEAR_S, samesite="lax", httponly=True)
+            response.set_cookie(COOKIE, lang, max_age=YEAR_S, samesite="lax", httponly=True)
         if theme in ("light", "dark"):
-            answer.set_cookie(components.THEME, theme, max_age=YEAR_S, samesite="lax", httponly=True)
-        return answer
+            response.set_cookie(components.THEME, theme, max_age=YEAR_S, samesite="lax", httponly=True)
+        return response
 
     ui.add_head_html(
         '<link rel="stylesheet" href="/sartor-static/style.css"><script defer src="/sartor-static/page.js"></script>',
         shared=True,
     )
-    jobs = Jobs(desk.jobs, desk.folder)
+    jobs = Jobs(workspace.jobs, workspace.folder)
     nicegui.timer(1.0, jobs.advance)
-    given = {"desk": desk, "jobs": jobs, "watches": RunMonitors()}
+    given = {"workspace": workspace, "jobs": jobs, "monitors": RunMonitors()}
     for name in ("start", "dataset", "run", "generate", *components.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters

@@ -1,4 +1,4 @@
-"""The password for other addresses than loopback: a login page, sessions in memory, few tries; knows no page."""
+"""Password login for addresses other than loopback: a login page, sessions in memory, and a limit on attempts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sartor.web.origin_check import App, Receive, Scope, Send, one, refuse
 
 COOKIE = "sartor-session"
 SESSION_S = 12 * 3600.0
-TRIES, PER_S = 8, 300.0
-"""Wrong passwords from one address in so many seconds; then it waits."""
+MAX_ATTEMPTS, WINDOW_S = 8, 300.0
+"""Failed attempts allowed per client address and time window in seconds."""
 MAX_FORM_BYTES = 4096
 
 
 class PasswordAuth:
-    """Asks for the password before anything else is answered, http and websocket alike."""
+    """ASGI middleware that requires a login for every HTTP request and websocket."""
 
     def __init__(self, app: App, password: str) -> None:
         self.app = app
@@ -55,8 +55,8 @@ class PasswordAuth:
     async def _login(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = (scope.get("client") or ("?",))[0]
         now = time.monotonic()
-        recent = [moment for moment in self.wrong.get(client, []) if now - moment < PER_S]
-        if len(recent) >= TRIES:
+        recent = [moment for moment in self.wrong.get(client, []) if now - moment < WINDOW_S]
+        if len(recent) >= MAX_ATTEMPTS:
             await _page(send, "Too many wrong passwords. Wait five minutes. · 密码错误次数过多,请等五分钟。", 429)
             return
         given = parse_qs((await _body(receive)).decode("utf-8", "replace")).get("password", [""])[0]

@@ -1,4 +1,4 @@
-"""Datasets, tokenizers and drawings kept between requests, made anew when their files change; draws nothing itself."""
+"""Datasets and encoders kept between requests; they are loaded again when their files change."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_ENTRIES = 4
 
 @dataclass(slots=True)
 class Cache:
-    """The few newest things made, by key; several threads may ask, one makes."""
+    """The last few values made, by key. Thread-safe: a value is made once."""
 
-    desk: Workspace
+    workspace: Workspace
     kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -42,62 +42,62 @@ class Cache:
     def dataset(self, name: str) -> Loaded:
         """The loaded dataset. Raises: DataError."""
         loaded: Loaded = self.keep(
-            ("dataset", name, *self._stamp(name)), lambda: api.load(name, self.desk.data, stage=self._stage(name))
+            ("dataset", name, *self._stamp(name)), lambda: api.load(name, self.workspace.data, stage=self._stage(name))
         )
         return loaded
 
     def encoder(self, model: str, template: str | None) -> Encoder:
         """The encoder of a model's tokenizer and a template.
 
-        Raises: ConfigError for a model outside the desk, ModelError, PromptError.
+        Raises: ConfigError for a model outside the workspace, ModelError, PromptError.
         """
         settings = {"model_name_or_path": model, "template": template}
         config = RunConfig.from_dict({k: v for k, v in settings.items() if v is not None})
-        check_paths(self.desk, config)
+        check_paths(self.workspace, config)
         made: Encoder = self.keep(("encoder", model, template), lambda: make_encoder(config))
         return made
 
     def _stamp(self, name: str) -> tuple[Any, ...]:
-        """What changes when the entry or the file does."""
-        registry = read_registry(self.desk.data)
+        """A key that changes when the registry entry or the data file does."""
+        registry = read_registry(self.workspace.data)
         file = registry.spec(name).file_name
-        path = self.desk.data / file if file else registry.path
+        path = self.workspace.data / file if file else registry.path
         stat = path.stat() if path.exists() else None
         return (registry.path.stat().st_mtime_ns, stat and stat.st_mtime_ns, stat and stat.st_size)
 
     def _stage(self, name: str) -> str:
-        """The stage that the dataset is for, so that its rows are read as what they are."""
-        spec = read_registry(self.desk.data).spec(name)
+        """The training stage that the dataset is for; it decides how rows are read."""
+        spec = read_registry(self.workspace.data).spec(name)
         if spec.ranking:
             return "dpo"
         return "kto" if spec.columns.get("kto_tag") else "sft"
 
 
 def turns(example: Example) -> list[tuple[str, str]]:
-    """(role, text) of an example, in order; for showing and searching."""
+    """(role, text) of each turn of an example, for display and search."""
     match example:
         case Demonstration(messages=messages) | Feedback(messages=messages):
-            return [(message.role, _said(message)) for message in messages]
+            return [(message.role, _content(message)) for message in messages]
         case Preference(prompt=prompt, chosen=chosen, rejected=rejected):
-            said = [(message.role, message.text) for message in prompt]
-            return [*said, ("assistant ✓", chosen.text), ("assistant ✗", rejected.text)]
+            shared = [(message.role, message.text) for message in prompt]
+            return [*shared, ("assistant ✓", chosen.text), ("assistant ✗", rejected.text)]
         case Document(text=text):
             return [("text", text)]
 
 
-def _said(message: Any) -> str:
+def _content(message: Any) -> str:
     calls = [f"{call.name}({dict(call.arguments)})" for call in message.tool_calls]
     reasoning = [f"<think>{message.reasoning}</think>"] if message.reasoning else []
     return "\n".join([*reasoning, *([message.text] if message.text else []), *calls])
 
 
-def find(loaded: Loaded, wanted: str) -> list[int]:
-    """Positions of the examples that hold the text, whatever its case; all where nothing is wanted."""
-    if not wanted:
+def find(loaded: Loaded, query: str) -> list[int]:
+    """Positions of the examples that contain the text, ignoring case; all of them for an empty text."""
+    if not query:
         return list(range(len(loaded.examples)))
-    low = wanted.casefold()
-    return [i for i, e in enumerate(loaded.examples) if any(low in said.casefold() for _, said in turns(e))]
+    low = query.casefold()
+    return [i for i, e in enumerate(loaded.examples) if any(low in content.casefold() for _, content in turns(e))]
 
 
-def relative(desk: Workspace, path: Path) -> str:
-    return path.relative_to(desk.folder).as_posix() if path.is_relative_to(desk.folder) else path.name
+def relative(workspace: Workspace, path: Path) -> str:
+    return path.relative_to(workspace.folder).as_posix() if path.is_relative_to(workspace.folder) else path.name

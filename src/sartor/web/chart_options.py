@@ -1,4 +1,4 @@
-"""Curves for the browser: thinned with their extremes kept, smoothed, and as the options of a chart."""
+"""Curves for the browser: downsampled with their extremes kept, smoothed, and turned into chart options."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 
 MAX_POINTS = 1200
 PALETTE = ("#128a7d", "#c46a1b", "#5b6ee1", "#b0417e", "#7c8a1f", "#3f7fb5")
-"""The accent first; all with a contrast above 3:1 on the light and the dark ground."""
+"""The accent color first; all have a contrast above 3:1 on the light and the dark background."""
 GRAY = "#8a9490"
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A named line of [x, y] points, thinned already; `dots` marks them (evaluations are few)."""
+    """A named line of [x, y] points; with `dots`, each point is marked."""
 
     name: str
     points: Sequence[Sequence[float]]
@@ -27,16 +27,16 @@ class Curve:
     faint: bool = False
 
 
-def thin(x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS) -> list[list[float]]:
-    """At most `most` of the points: the lowest and highest of each of equal stretches, the first and the last.
+def thin(x: Sequence[float], y: Sequence[float], max_points: int = MAX_POINTS) -> list[list[float]]:
+    """At most `max_points` points: the first, the last, and the lowest and highest of each of equal intervals.
 
-    Values that are no number are left out. Points stay in their order.
+    NaN and infinite values are left out. The order is kept.
     """
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     finite = np.isfinite(ys) & np.isfinite(xs)
     xs, ys = xs[finite], ys[finite]
-    if len(xs) > most:
-        borders = np.linspace(0, len(xs), max(1, (most - 2) // 2) + 1).astype(int)
+    if len(xs) > max_points:
+        borders = np.linspace(0, len(xs), max(1, (max_points - 2) // 2) + 1).astype(int)
         kept = {0, len(xs) - 1}
         for a, b in itertools.pairwise(borders):
             if b > a:
@@ -47,7 +47,7 @@ def thin(x: Sequence[float], y: Sequence[float], most: int = MAX_POINTS) -> list
 
 
 def smooth(y: Sequence[float], weight: float) -> list[float]:
-    """An exponential mean without its bias at the beginning; `weight` 0 is the curve itself."""
+    """A bias-corrected exponential moving average; `weight` 0 returns the curve itself."""
     if weight <= 0:
         return list(y)
     mean, mass, out = 0.0, 0.0, []
@@ -60,12 +60,12 @@ def smooth(y: Sequence[float], weight: float) -> list[float]:
 
 
 def weight_for(level: int, points: int) -> float:
-    """How much to smooth: 0 not, 1 over a fiftieth of the points, 2 over a tenth; at least a few of them."""
+    """The weight for a smoothing level: 0 none, 1 over a fiftieth of the points, 2 over a tenth; at least a few."""
     return 0.0 if level == 0 else 1 - 1 / max(2.5, points / (50 if level == 1 else 10))
 
 
 def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legend: bool = True) -> dict[str, Any]:
-    """The options of one chart with these lines."""
+    """The options of one chart with these curves."""
     axis = {
         "axisLine": {"lineStyle": {"color": GRAY}},
         "axisLabel": {"color": GRAY, "hideOverlap": True},
@@ -99,7 +99,7 @@ def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legen
 
 
 def _series(curve: Curve) -> dict[str, Any]:
-    colour = PALETTE[curve.color % len(PALETTE)]
+    color = PALETTE[curve.color % len(PALETTE)]
     return {
         "name": curve.name,
         "type": "line",
@@ -107,12 +107,12 @@ def _series(curve: Curve) -> dict[str, Any]:
         "showSymbol": curve.dots,
         "symbol": "circle",
         "symbolSize": 7,
-        "color": colour,
+        "color": color,
         "silent": curve.faint,
         "lineStyle": {
             "width": 1 if curve.faint else 2,
             "opacity": 0.28 if curve.faint else 1,
             "type": "dashed" if curve.dots else "solid",
         },
-        "itemStyle": {"color": colour, "opacity": 0.28 if curve.faint else 1},
+        "itemStyle": {"color": color, "opacity": 0.28 if curve.faint else 1},
     }

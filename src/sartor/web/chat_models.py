@@ -1,8 +1,7 @@
-"""Models kept in memory for the chat page, each with one thread that answers; it draws nothing."""
+"""Models kept in memory for the chat page, each with a thread that generates."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import OrderedDict
@@ -16,20 +15,19 @@ from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
-from sartor.web.endpoints import RemoteAnswer
+from sartor.web.reply import Reply
 from sartor.web.workspace import Workspace
 
 if TYPE_CHECKING:
-    from sartor.inference.batcher import Batcher, Progress, Ticket
-    from sartor.inference.engine import Answer
+    from sartor.inference.batcher import Batcher
 
 MAX_LOADED = 2
-"""Models in memory at once; a third one takes the place of the one used longest ago."""
+"""Models in memory at once; the least recently used one is closed first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a column talks to: a run's weights or its base, a checkpoint, or a model."""
+    """The model of a column: a run's weights or its base, a checkpoint, a model, or an endpoint."""
 
     name: str
     path: str
@@ -37,73 +35,21 @@ class Target:
     part: str = ""
     """`tuned` or `base` where a run has both."""
     remote: bool = False
-    """An address that a person types; `path` is empty."""
-
-
-@dataclass(slots=True)
-class Reply:
-    """An answer as it grows; written by the model's thread, read by the window."""
-
-    text: str = ""
-    tokens: int = 0
-    began: float = 0.0
-    first: float | None = None
-    ended: float | None = None
-    answer: Answer | RemoteAnswer | None = None
-    error: SartorError | None = None
-    ticket: Ticket | asyncio.Task[None] | None = None
-    stopped: bool = False
-
-    @property
-    def done(self) -> bool:
-        return self.answer is not None or self.error is not None
-
-    @property
-    def speed(self) -> float | None:
-        """Tokens a second after the first."""
-        if self.first is None or self.tokens < 2:
-            return None
-        return (self.tokens - 1) / max(1e-6, (self.ended or time.monotonic()) - self.first)
-
-    def take(self, told: Progress) -> None:
-        if told.error:
-            self.fail(SartorError(told.error, "", ""))
-        elif told.answer is not None:
-            self.first = self.first or time.monotonic()
-            self.end(told.answer)
-        else:
-            self.grow(told.text)
-
-    def grow(self, text: str) -> None:
-        """One more token; all the text so far."""
-        self.text = text
-        self.tokens += 1
-        self.first = self.first or time.monotonic()
-
-    def end(self, answer: Answer | RemoteAnswer) -> None:
-        self.text, self.tokens, self.ended, self.answer = answer.text, answer.tokens, time.monotonic(), answer
-
-    def fail(self, error: SartorError) -> None:
-        self.error, self.ended = error, time.monotonic()
-
-    def stop(self) -> None:
-        self.stopped = True
-        if self.ticket:
-            self.ticket.cancel()
+    """An endpoint whose address is typed into the column; `path` is empty."""
 
 
 @dataclass(slots=True)
 class ChatModels:
-    """Loads what a column asks for and puts its turns in line."""
+    """Loads the model of a column and queues its turns."""
 
-    desk: Workspace
+    workspace: Workspace
     kept: OrderedDict[tuple[str, bool | None], Batcher] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def targets(self) -> list[Target]:
-        """Everything that can be talked to, newest runs first, an endpoint last."""
+        """Every model that can be chatted with: newest runs first, an endpoint last."""
         found = []
-        folders = [p.parent for p in self.desk.runs.glob("*/config.yaml")]
+        folders = [p.parent for p in self.workspace.runs.glob("*/config.yaml")]
         for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
             place = f"runs/{folder.name}"
             if (folder / "adapter_config.json").exists():
@@ -113,7 +59,7 @@ class ChatModels:
             found += [
                 Target(f"{folder.name} · {c.name}", f"{place}/{c.name}", True) for c in RunDir(folder).checkpoints()
             ]
-        found += [Target(Path(model).name, model, True) for model in self.desk.models()]
+        found += [Target(Path(model).name, model, True) for model in self.workspace.models()]
         return [*found, Target("endpoint", "", False, remote=True)]
 
     def ask(
@@ -127,7 +73,7 @@ class ChatModels:
         thinking: bool | None = None,
         tools: Sequence[Any] = (),
     ) -> None:
-        """Put a turn in line; `reply` grows from the model's thread. Errors are put into it."""
+        """Queue a turn; `reply` grows from the model's thread. Errors are put into it."""
         from sartor.inference.batcher import Request
 
         try:
@@ -136,7 +82,7 @@ class ChatModels:
             request = Request(tuple(prompt.ids.tolist()), generation, "tuned" if target.tuned else "base", seed)
             reply.began = time.monotonic()
             if not reply.stopped:
-                (ticket,) = batcher.submit([request], lambda _, told: reply.take(told))
+                (ticket,) = batcher.submit([request], lambda _, progress: reply.take(progress))
                 reply.ticket = ticket
         except SartorError as error:
             reply.fail(error)

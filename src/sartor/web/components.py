@@ -1,4 +1,4 @@
-"""What every page shares: header, navigation, language and theme, and the small parts that pages are made of."""
+"""What every page shares: header, navigation, language and theme, and the small building blocks of pages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import html
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, get_args
 from urllib.parse import quote
 
 from fastapi import Request
@@ -15,15 +15,29 @@ from nicegui import run, ui
 from nicegui.language import Language
 
 from sartor.base.errors import SartorError
-from sartor.web.i18n import Words, spoken
+from sartor.base.i18n import LANGUAGES, tr
+from sartor.base.reasons import fix_of, reason_of
+from sartor.base.types import Note
+from sartor.web.i18n import Translator, translator_for
 from sartor.web.workspace import visible
 
 T = TypeVar("T")
-PAGES = ("data", "train", "runs", "evaluate", "chat", "home")
-LANGUAGE, THEME = "sartor-lang", "sartor-theme"
-"""Cookies: what a person chose."""
-QUASAR: dict[str, Language] = {"en": "en-US", "zh": "zh-CN"}
-"""What the components' own labels speak."""
+PAGES = {
+    "data": tr("Data"),
+    "train": tr("Train"),
+    "runs": tr("Runs"),
+    "evaluate": tr("Evaluate"),
+    "chat": tr("Chat"),
+    "export": tr("Export"),
+}
+"""The pages of the navigation, in order."""
+THEME = "sartor-theme"
+"""Cookie: the theme that the visitor chose."""
+THEMES = {"light": tr("Light"), "dark": tr("Dark")}
+OWN_NAME = tr("English")
+"""Each catalog translates it as the name of its own language."""
+DEFAULT_PACKS: dict[str, Language] = {"en": "en-US", "zh": "zh-CN"}
+"""Quasar language packs, for languages that have several."""
 STATE_PILL = {
     "running": "run",
     "finished": "ok",
@@ -37,40 +51,56 @@ STATE_PILL = {
 
 
 @contextmanager
-def page_frame(request: Request, here: str, title: str = "") -> Iterator[Words]:
-    """A page inside the frame: `with framed(request, "data") as t: …`; `t` is its texts."""
-    t = Words(spoken(request.cookies.get(LANGUAGE), request.headers.get("accept-language", "")))
+def page_frame(request: Request, current: str, title: str = "") -> Iterator[Translator]:
+    """A page inside the frame: `with page_frame(request, "data") as t: …`; `t` translates for this visitor."""
+    t = translator_for(request)
     client = ui.context.client
     client.page = copy.copy(client.page)  # all visitors of a path share one; the language is this visitor's
-    client.page.language = QUASAR[t.lang]
-    theme = request.cookies.get(THEME, "auto")
-    ui.dark_mode({"dark": True, "light": False}.get(theme))
-    ui.page_title(f"{title or t(f'nav.{here}')} · {t('app.title')}")
-    path = quote(str(request.url.path) + (f"?{request.url.query}" if request.url.query else ""), safe="/")
-    other = "zh" if t.lang == "en" else "en"
-    links = "".join(
-        f'<a href="/{page}"{" aria-current=page" if page == here else ""}>{html.escape(t(f"nav.{page}"))}</a>'
-        for page in PAGES
-    )
-    shades = "".join(
-        f'<a class="to-{shade}" href="/prefer?theme={shade}&amp;back={path}" title="{t("app.theme")}">'
-        f"{t(f'app.{shade}')}</a>"
-        for shade in ("light", "dark")
-    )  # the style sheet shows the one that would change something: only the browser knows what `auto` is
-    ui.html(
-        f'<a class="skip" href="#content">{t("app.skip")}</a>'
-        f'<header class="bar"><div class="bar-in"><a class="brand" href="/"><i></i>{t("app.title")}</a>'
-        f'<nav class="nav" aria-label="{t("app.menu")}">{links}</nav>'
-        f'<div class="prefs">{shades}<a href="/prefer?lang={other}&amp;back={path}" lang="{other}" '
-        f'title="{t("app.language_hint")}">{t("app.language")}</a></div></div></header>',
-        sanitize=False,
-    ).style("display:contents")  # made of our own texts only
+    client.page.language = quasar_language(t.lang)
+    ui.dark_mode({"dark": True, "light": False}.get(request.cookies.get(THEME, "auto")))
+    ui.page_title(f"{title or t(PAGES[current])} · Sartor")
+    ui.html(_header(t, request, current), sanitize=False).style("display:contents")  # contains our own texts only
     with ui.element("div").classes("page").props("id=content tabindex=-1"):
         yield t
 
 
+def _header(t: Translator, request: Request, current: str) -> str:
+    """The brand, the navigation, and the links that change theme and language."""
+    path = quote(str(request.url.path) + (f"?{request.url.query}" if request.url.query else ""), safe="/")
+    pages = "".join(
+        f'<a href="/{page}"{" aria-current=page" if page == current else ""}>{html.escape(t(name))}</a>'
+        for page, name in PAGES.items()
+    )
+    themes = "".join(
+        f'<a class="to-{theme}" href="/prefer?theme={theme}&amp;back={path}" title="{t("Light or dark theme")}">'
+        f"{t(name)}</a>"
+        for theme, name in THEMES.items()
+    )  # the style sheet hides the active one: only the browser knows what `auto` is
+    languages = "".join(
+        f'<a href="/prefer?lang={lang}&amp;back={path}" lang="{lang}" title="{t("Change language")}">'
+        f"{OWN_NAME.render(lang)}</a>"
+        for lang in LANGUAGES
+        if lang != t.lang
+    )
+    return (
+        f'<a class="skip" href="#content">{t("Skip to content")}</a>'
+        '<header class="bar"><div class="bar-in"><a class="brand" href="/"><i></i>Sartor</a>'
+        f'<nav class="nav" aria-label="{t("Pages")}">{pages}</nav>'
+        f'<div class="prefs">{themes}{languages}</div></div></header>'
+    )
+
+
+def quasar_language(lang: str) -> Language:
+    """The language pack for the components' own labels; English where there is none for `lang`."""
+    packs = get_args(Language)
+    regional = [pack for pack in packs if pack.startswith(f"{lang}-")]
+    exact = [pack for pack in packs if pack == lang]
+    pack: Language = DEFAULT_PACKS.get(lang) or [*exact, *regional, "en-US"][0]
+    return pack
+
+
 def text(content: object, classes: str = "", tag: str = "div") -> ui.html:
-    """An element with text in it, never markup; control characters and direction marks are made visible."""
+    """An element with escaped text; control characters and direction marks are made visible."""
     return ui.html(html.escape(visible(content)), tag=tag, sanitize=False).classes(classes)
 
 
@@ -101,7 +131,7 @@ def button(label: str, on_click: Callable[..., Any] | None = None, classes: str 
 
 
 def link(label: str, address: str, classes: str = "btn") -> ui.element:
-    """A link; `address` is made by us, with names in it quoted."""
+    """A link. `address` must be built by us, with names in it URL-quoted."""
     made = ui.element("a").classes(classes)
     made._props["href"] = address
     with made:
@@ -110,12 +140,12 @@ def link(label: str, address: str, classes: str = "btn") -> ui.element:
 
 
 def pill(label: str, state: str = "") -> ui.html:
-    """A small label in the colour of a state."""
+    """A small label in the color of a state."""
     return text(label, f"pill {STATE_PILL.get(state, '')}", tag="span")
 
 
 def facts(pairs: Sequence[tuple[str, object]]) -> list[ui.html]:
-    """Names and values, aligned. Returns the values' elements, for `retell`."""
+    """Names and values, aligned. Returns the values' elements, for `set_text`."""
     values = []
     with ui.element("div").classes("facts"):
         for name, value in pairs:
@@ -126,13 +156,13 @@ def facts(pairs: Sequence[tuple[str, object]]) -> list[ui.html]:
 
 
 def set_text(element: ui.html, content: object) -> None:
-    """Another text in an element made by `text`; nothing is sent where it is the same."""
+    """Change the text of an element made by `text`; nothing is sent if it is the same."""
     if (shown := html.escape(visible(content))) != element.content:
         element.set_content(shown)
 
 
 def empty(title: str, next_step: str) -> ui.element:
-    """Nothing here yet, and what to do next; more may be put into it."""
+    """A placeholder for an empty list: what is missing and what to do next. Returns it, to add a button."""
     made = ui.element("div").classes("empty")
     with made:
         text(title, tag="b")
@@ -140,24 +170,29 @@ def empty(title: str, next_step: str) -> ui.element:
     return made
 
 
-def show_error(t: Words, error: BaseException) -> None:
-    """An error as its three lines: what, where, what to do."""
+def show_error(t: Translator, error: BaseException) -> None:
+    """An error as its three lines: what happened, where, and how to fix it."""
     with ui.element("div").classes("notice bad-n").props("role=alert"):
-        text(
-            t.sentence(error.what.render(t.lang))
-            if isinstance(error, SartorError)
-            else f"{type(error).__name__}: {error}",
-            tag="b",
-        )
-        if isinstance(error, SartorError):
-            if error.where:
-                text(f"{t('app.where')}: {error.where}", "small soft")
-            if error.fix:
-                text(f"{t('app.fix')}: {t.sentence(error.fix.render(t.lang))}", "small")
+        if not isinstance(error, SartorError):
+            text(f"{type(error).__name__}: {error}", tag="b")
+            return
+        text(t(error.what), tag="b")
+        if error.where:
+            text(f"{t('Where')}: {t(error.where)}", "small soft")
+        if error.fix:
+            text(f"{t('Fix')}: {t(error.fix)}", "small")
+
+
+def note_text(t: Translator, note: Note) -> str:
+    """A note about a dataset: what it is, in how many rows, and what to do."""
+    parts = [t(reason_of(note.code, note.params))]
+    if note.count > 1:
+        parts.append(t.plural("({count} row)", "({count} rows)", count=note.count))
+    return " ".join([*parts, t(fix_of(note.code, note.params))]).strip()
 
 
 async def run_in_thread(work: Callable[[], T]) -> T | SartorError:
-    """Do something slow in a thread, so that the page stays alive; its SartorError is returned, not raised."""
+    """Run blocking work in a thread, so that the page stays responsive. Its SartorError is returned, not raised."""
 
     def guarded() -> tuple[T | SartorError]:
         try:
@@ -172,14 +207,14 @@ async def run_in_thread(work: Callable[[], T]) -> T | SartorError:
 
 
 def number(value: object, digits: int = 3) -> str:
-    """A figure for a table; a dash where there is none."""
+    """A number for a table; a dash for None."""
     if isinstance(value, bool) or value is None:
         return "–"
     return f"{value:.{digits}f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def size(count: float) -> str:
-    """Bytes as people say them: `412 B`, `73 kB`, `1.2 GB`."""
+    """A byte count with a decimal unit: `412 B`, `73 kB`, `1.2 GB`."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
             return f"{count:.0f} {unit}"
@@ -191,7 +226,7 @@ Cell: TypeAlias = "str | Callable[[], Any]"
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Cell]], classes: str = "stack") -> None:
-    """A plain table. Columns are (title, classes: num, wide); a cell is a text, or draws itself."""
+    """A plain table. Columns are (title, classes: num, wide); a cell is a text or a function that draws it."""
     with ui.element("div").classes("scroll"), ui.element("table").classes(f"grid-table {classes}"):
         with ui.element("thead"), ui.element("tr"):
             for title, kind in columns:

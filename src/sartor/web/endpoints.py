@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -14,7 +13,8 @@ import httpx
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.openai_client import Address, ChatClient, RequestOptions, check_url, read_key
 from sartor.base.settings import GenerationSettings
-from sartor.base.types import Completion, Message, StopReason, Tool
+from sartor.base.types import Completion, Message, Tool
+from sartor.web.reply import RemoteAnswer, Reply
 
 KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY")
 """Only such variables may be sent: whoever opens the page must not be able to read other secrets of the server."""
@@ -32,26 +32,6 @@ class Remote:
     @property
     def host(self) -> str:
         return urlsplit(self.url).netloc.rpartition("@")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteAnswer:
-    """An endpoint's answer, with the fields that the page shows of any answer."""
-
-    text: str
-    reasoning: str | None
-    stop_reason: StopReason
-    tokens: int
-    fingerprint: str = ""
-    """Always empty: nothing proves which weights answered behind an address."""
-
-
-class GrowingReply(Protocol):
-    """What the page shows while an answer arrives."""
-
-    def grow(self, text: str, /) -> None: ...
-    def end(self, answer: RemoteAnswer, /) -> None: ...
-    def fail(self, error: SartorError, /) -> None: ...
 
 
 def key_of(url: str, key_env: str) -> str | None:
@@ -73,7 +53,7 @@ async def ask(
     remote: Remote,
     turns: Sequence[Message],
     generation: GenerationSettings,
-    reply: GrowingReply,
+    reply: Reply,
     *,
     seed: int = 0,
     thinking: bool | None = None,

@@ -1,4 +1,4 @@
-"""The settings' schema as the fields of a form, and what the page allows of settings; it draws nothing."""
+"""The fields of the settings form, made from the settings' schema, and which settings the page allows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
+from sartor.base.i18n import tr
 from sartor.base.settings import SECTIONS
 from sartor.web.workspace import Workspace
 
@@ -33,7 +34,7 @@ COMMON = (
     "save_steps",
     "output_dir",
 )
-"""Open on the page; the others are folded."""
+"""Shown at the top of the form; the others are folded."""
 HIDDEN = (
     "trust_remote_code",
     "judge_api_key",
@@ -43,7 +44,7 @@ HIDDEN = (
     "deepspeed",
     "resume_from_checkpoint",
 )
-"""Not drawn. The first two cannot be switched on from the page at all."""
+"""Not shown. The first two cannot be set from the page at all."""
 DEFAULTS: Mapping[str, Any] = {
     "model_name_or_path": "smollm2-135m",
     "stage": "sft",
@@ -58,14 +59,14 @@ DEFAULTS: Mapping[str, Any] = {
     "warmup_ratio": 0.1,
     "save_steps": 50,
 }
-"""The form as it opens: LoRA on the embedded model."""
+"""The initial values of the form: LoRA on the embedded model."""
 MAX_YAML_CHARACTERS = 200_000
-"""Characters. A few lines that refer to each other can stand for more memory than there is: no references either."""
+"""Characters. YAML aliases are refused too: a few nested ones can expand to more memory than there is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One setting as a form shows it. `choices` is None where any text may be written."""
+    """One setting of the form. `choices` is None for free text."""
 
     key: str
     section: str
@@ -75,7 +76,7 @@ class Field:
 
 
 def fields() -> list[Field]:
-    """All settings that the page draws, in the order of the sections."""
+    """All settings of the form, in the order of the sections."""
     return [
         Field(key, name, info.description or "", info.get_default(call_default_factory=True), choices(info.annotation))
         for name, section in SECTIONS.items()
@@ -85,7 +86,7 @@ def fields() -> list[Field]:
 
 
 def choices(annotation: Any) -> tuple[Any, ...] | None:
-    """The values of a Literal or of a bool, None (unset) among them where it is allowed."""
+    """The values of a Literal or a bool, with None (unset) if it is allowed; None for other types."""
     origin = typing.get_origin(annotation)
     if annotation is bool:
         return (True, False)
@@ -101,7 +102,7 @@ def choices(annotation: Any) -> tuple[Any, ...] | None:
 
 
 def shown(value: Any) -> str:
-    """A value as a person types it."""
+    """A value as one types it."""
     if value is None or value == ():
         return ""
     if isinstance(value, list | tuple):
@@ -110,7 +111,7 @@ def shown(value: Any) -> str:
 
 
 def typed(text: str) -> Any:
-    """What a person typed, as YAML reads it; None where nothing stands. Raises: ConfigError."""
+    """Typed text as a YAML value; None for blank text, and the text itself if it is not valid YAML."""
     try:
         return yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError:
@@ -118,37 +119,39 @@ def typed(text: str) -> Any:
 
 
 def parse_yaml(text: str) -> dict[str, Any]:
-    """Flat settings from the text beside the form. Raises: ConfigError with line and column."""
+    """Flat settings from YAML text. Raises: ConfigError with line and column."""
     if len(text) > MAX_YAML_CHARACTERS:
-        raise ConfigError("This is too long for settings.", f"{len(text):,} characters", "Is it another file?")
+        size = tr("{count:,} characters", count=len(text))
+        raise ConfigError("The text is too long for settings.", size, "Choose a settings file.")
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError("Settings hold no references.", "*", "Write each value out.")
+            raise ConfigError("YAML aliases are not supported in settings.", "*", "Write out each value.")
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError("The YAML cannot be read.", where, str(getattr(error, "problem", error))) from None
+        where = tr("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1) if mark else ""
+        reason = getattr(error, "problem", None) or error
+        raise ConfigError("Invalid YAML: {reason}.", where, "Fix the YAML there.", reason=reason) from None
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ConfigError("This holds no settings.", "YAML", "Write one `key: value` a line.")
+        raise ConfigError("The YAML is not a mapping of settings.", "YAML", "Write one `key: value` per line.")
     return {str(key): value for key, value in found.items()}
 
 
-def command(asked: Mapping[str, Any]) -> str:
-    """The command line that does the same."""
+def command(settings: Mapping[str, Any]) -> str:
+    """The equivalent command line."""
     words = []
-    for key, value in asked.items():
+    for key, value in settings.items():
         text = to_yaml({key: value}).partition(":")[2].strip() if isinstance(value, bool) else shown(value)
         words.append(f"{key}='{text}'" if set(text) & set(" $'\"&;|<>()*?[]#~`\\!{}") else f"{key}={text}")
     return " ".join(["sartor train", *words])
 
 
-def check_paths(desk: Workspace, config: RunConfig) -> None:
-    """What the page does not let through although a command line may.
+def check_paths(workspace: Workspace, config: RunConfig) -> None:
+    """Refuse what the command line may do and the page may not.
 
-    Raises: ConfigError for paths outside of the desk, and for settings that only a command line can switch on.
+    Raises: ConfigError for paths outside the workspace, and for settings that only the command line can set.
     """
     check_permissions(config)
     paths = [
@@ -163,41 +166,43 @@ def check_paths(desk: Workspace, config: RunConfig) -> None:
     ]
     if isinstance(config.train.resume_from_checkpoint, str):
         paths.append(config.train.resume_from_checkpoint)
-    roots = (desk.folder, *desk.model_dirs)
+    roots = (workspace.folder, *workspace.model_dirs)
     for path in filter(None, paths):
-        place = (desk.folder / path).resolve()
+        place = (workspace.folder / path).resolve()
         is_path = path.startswith(("/", "~", ".")) or "\\" in path or place.exists()
         if path.startswith("~") or (is_path and not any(place.is_relative_to(root.resolve()) for root in roots)):
             raise ConfigError(
-                "This lies outside the folder of the page.",
+                "The path is outside the folder of this page.",
                 path,
-                "Choose something in it, or start the page with --model-dir.",
+                "Choose a path in it, or start the page with --model-dir.",
             )
-    if config.train.output_dir and not _in_runs(desk, config.train.output_dir):
-        raise ConfigError("A run of the page lies directly in runs/.", config.train.output_dir, "Write runs/NAME.")
+    if config.train.output_dir and not _in_runs(workspace, config.train.output_dir):
+        raise ConfigError(
+            "On the page, output_dir must be directly in runs/.", config.train.output_dir, "Write runs/NAME."
+        )
 
 
 def check_permissions(config: RunConfig) -> None:
-    """Neither code nor a secret comes in by settings from the page: only a command line can name them.
+    """Refuse settings that bring in code or a secret.
 
-    Raises: ConfigError for remote code, scripts, a metric that is a Python file, and the key of a judge.
+    Raises: ConfigError for remote code, a metric that is a Python file, and the key of a judge.
     """
-    asked = {key: config.given.get(key) for key in ("trust_remote_code", "judge_api_key") if config.given.get(key)}
+    refused = {key: config.given.get(key) for key in ("trust_remote_code", "judge_api_key") if config.given.get(key)}
     for name in (*config.evaluation.metrics, config.evaluation.primary_metric):
         if name.strip().lower().endswith(".py") or "/" in name or "\\" in name:
-            asked["metrics"] = name
-    for key in asked:
-        raise ConfigError("This cannot be switched on from the page.", key, "Take it out; only the command line can.")
+            refused["metrics"] = name
+    for key in refused:
+        raise ConfigError("This setting cannot be used on the page.", key, "Remove it, or use the command line.")
 
 
-def _in_runs(desk: Workspace, output_dir: str) -> bool:
-    place = (desk.folder / output_dir).resolve()
-    return place.parent == desk.runs.resolve() and not place.name.startswith(".")
+def _in_runs(workspace: Workspace, output_dir: str) -> bool:
+    place = (workspace.folder / output_dir).resolve()
+    return place.parent == workspace.runs.resolve() and not place.name.startswith(".")
 
 
-def free_name(desk: Workspace, stem: str) -> str:
-    """`runs/pride`, or `runs/pride-2` where that is taken."""
+def free_name(workspace: Workspace, stem: str) -> str:
+    """`runs/pride`, or `runs/pride-2` if that is taken."""
     number = 1
-    while (desk.runs / (name := stem if number == 1 else f"{stem}-{number}")).exists():
+    while (workspace.runs / (name := stem if number == 1 else f"{stem}-{number}")).exists():
         number += 1
     return (Path("runs") / name).as_posix()

@@ -1,4 +1,4 @@
-"""Generated pairs between the job that makes them and the dataset that they become; draws nothing."""
+"""Generated question-answer pairs, from the job that writes them to the dataset they are saved as."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ENDPOINT_ONLY = ("key_env", "max_cost", "name")
 
 @dataclass(slots=True)
 class Pair:
-    """One pair, or conversation, as a person sees it; `accepted` and the turns' texts may be changed."""
+    """One pair or conversation under review; `accepted` and the texts of the turns can be edited."""
 
     turns: list[dict[str, str]]
     """question, answer, quote"""
     spans: list[tuple[int, int]]
-    """Where each turn's quote stands in the passage: start and stop."""
+    """Start and stop of each turn's quote in the passage."""
     document: str
     sha256: str
     section: str
@@ -59,14 +59,14 @@ class Pair:
         return self.accepted and all(turn["question"].strip() and turn["answer"].strip() for turn in self.turns)
 
     def grounded(self) -> GroundedPair:
-        """As it is written; what a person changed counts."""
+        """The pair as it is saved, with the edits."""
         turns = [Turn(t["question"].strip(), t["answer"].strip(), t["quote"]) for t in self.turns]
         place = Passage(self.document, self.sha256, self.section, self.start, self.stop, self.passage)
         return GroundedPair(turns[0].question, turns[0].answer, turns[0].quote, place, tuple(turns[1:]))
 
 
 def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What these arguments would ask: passages, tokens, seconds, money; nothing is asked. Raises: SartorError."""
+    """Passages, requests, tokens, seconds and cost of these arguments, without a request. Raises: SartorError."""
     from sartor.api.generating import estimate_generation
 
     known = {name: value for name, value in arguments.items() if name not in ENDPOINT_ONLY}
@@ -74,14 +74,14 @@ def estimate(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str, Any]:
-    """Do the job: pairs are kept beside it as they come, and are registered by nobody. A signal ends it in order.
+    """Do the job. Pairs are saved in its folder as they come, and not registered; SIGTERM stops it cleanly.
 
-    Returns what ended.json says. Raises: SartorError.
+    Returns the `result` of ended.json. Raises: SartorError.
     """
     from sartor.api import generating
 
     stop = threading.Event()
-    with suppress(ValueError):  # another thread than the main one hears no signals
+    with suppress(ValueError):  # only the main thread can handle signals
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
     pairs: list[Pair] = []
     last = 0.0
@@ -115,12 +115,12 @@ def generate(job: Job, progress: Callable[[int, int | None], None]) -> dict[str,
 
 
 def save(job: Job, pairs: Sequence[Pair]) -> None:
-    """Keep what a person decided and changed, for a reload and other windows."""
+    """Save decisions and edits, for a reload and other windows."""
     atomic_write(job.path / FILE, json.dumps([asdict(pair) for pair in pairs], ensure_ascii=False))
 
 
 def read(job: Job) -> list[Pair]:
-    """The pairs that a job has made so far; none where it left no file."""
+    """The pairs that a job has made so far."""
     try:
         return [Pair(**pair) for pair in json.loads((job.path / FILE).read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -128,9 +128,9 @@ def read(job: Job) -> list[Pair]:
 
 
 def keep(pairs: Sequence[Pair], name: str, dataset_dir: Path) -> int:
-    """Write the accepted pairs as table and registered dataset. Returns how many. Raises: DataError for none."""
+    """Write the accepted pairs as a table and a registered dataset. Returns how many. Raises: DataError for none."""
     taken = [pair.grounded() for pair in pairs if pair.usable]
     if not taken:
-        raise DataError("No pair is taken.", name, "Tick at least one.")
+        raise DataError("No pair is accepted.", name, "Accept at least one.")
     write(taken, name, dataset_dir)
     return len(taken)

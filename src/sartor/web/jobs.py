@@ -1,4 +1,4 @@
-"""Long work as processes of their own, one a device, in files: it outlives the page's server; it draws nothing."""
+"""The queue of long jobs: one process per device, with all state in files, so that jobs outlive the page's server."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from typing import Any, Literal
 
 import psutil
 
-from sartor.base.errors import RunError
+from sartor.base.errors import RunError, SartorError
 from sartor.base.files import atomic_write, file_lock
 
-Kind = Literal["train", "estimate", "compare", "export", "generate", "contest"]
+Kind = Literal["train", "estimate", "compare", "export", "generate", "compare_many"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 State = Literal["waiting", "running", "done", "failed", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One folder below .sartor/jobs: what is asked (job.json), started.json, progress.json, ended.json, log.txt."""
+    """One folder in .sartor/jobs, with job.json, started.json, progress.json, ended.json and log.txt."""
 
     path: Path
     kind: Kind
     run: str
-    """The run's name below runs/."""
+    """The run's name in runs/."""
     arguments: Mapping[str, Any]
 
     @property
@@ -40,15 +40,15 @@ class Job:
         return self.path.name
 
     def state(self) -> State:
-        """From the files, and whether the process of this number is still the one that was started."""
+        """From the files, and from whether the process that was started is still alive."""
         if (ended := self.read("ended.json")) is not None:
-            return "done" if ended.get("exit") == 0 else "stopped" if self._asked_to_stop() else "failed"
+            return "done" if ended.get("exit") == 0 else "stopped" if self._stop_requested() else "failed"
         started = self.read("started.json")
         if started is None:
-            return "stopped" if self._asked_to_stop() else "waiting"
+            return "stopped" if self._stop_requested() else "waiting"
         if _is_alive(started):
             return "running"
-        return "stopped" if self._asked_to_stop() else "failed"
+        return "stopped" if self._stop_requested() else "failed"
 
     def read(self, name: str) -> dict[str, Any] | None:
         with contextlib.suppress(OSError, ValueError):
@@ -59,35 +59,40 @@ class Job:
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         atomic_write(self.path / name, json.dumps(value, ensure_ascii=False, default=str))
 
-    def log(self, most_bytes: int = 20_000) -> str:
-        """The end of what the process printed."""
+    def error(self) -> SartorError | None:
+        """What ended a failed job; None if its process did not get to write it."""
+        ended = self.read("ended.json")
+        return SartorError.from_json(ended) if ended and "what" in ended else None
+
+    def log(self, max_bytes: int = 20_000) -> str:
+        """The end of the process's output."""
         with contextlib.suppress(OSError), (self.path / "log.txt").open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - most_bytes))
+            file.seek(max(0, size - max_bytes))
             return file.read().decode("utf-8", "replace").replace("\r", "\n")
         return ""
 
     def stop(self) -> None:
-        """Ask the process to end (training makes a checkpoint first); a waiting job leaves the queue."""
+        """Ask the process to end (training saves a checkpoint first); a waiting job leaves the queue."""
         (self.path / "stop").touch()
         started = self.read("started.json")
         if started and self.read("ended.json") is None and _is_alive(started):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(started["pid"]), signal.SIGTERM)
 
-    def _asked_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         return (self.path / "stop").exists()
 
 
 class Jobs:
-    """The queue of one desk. Several servers on a folder share it: the files are locked while one starts a job."""
+    """The queue of one workspace. Several servers can share it: the folder is locked while one starts a job."""
 
     def __init__(self, folder: Path, work_in: Path) -> None:
         self.folder, self.work_in = folder, work_in
         self.children: list[subprocess.Popen[bytes]] = []
 
     def add(self, kind: Kind, run: str, /, **arguments: Any) -> Job:
-        """Put work at the end of the queue."""
+        """Add a job at the end of the queue."""
         path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
         path.mkdir(parents=True)
         job = Job(path, kind, run, arguments)
@@ -100,16 +105,16 @@ class Jobs:
         found = []
         for file in sorted(self.folder.glob("*/job.json")):
             with contextlib.suppress(ValueError, KeyError, OSError):
-                told = json.loads(file.read_text(encoding="utf-8"))
-                found.append(Job(file.parent, told["kind"], told["run"], told["arguments"]))
+                saved = json.loads(file.read_text(encoding="utf-8"))
+                found.append(Job(file.parent, saved["kind"], saved["run"], saved["arguments"]))
         return found
 
     def of(self, run: str, kind: Kind | None = None) -> Job | None:
-        """The newest job about a run."""
+        """The newest job of a run."""
         return next((j for j in reversed(self.all()) if j.run == run and kind in (None, j.kind)), None)
 
     def advance(self) -> None:
-        """Start the oldest waiting jobs, one for each device that is free and never two about one run."""
+        """Start the oldest waiting jobs: one per free device, and never two of one run."""
         self.children = [child for child in self.children if child.poll() is None]
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(RunError), file_lock(self.folder):
@@ -139,7 +144,7 @@ class Jobs:
 
 
 def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them; one nameless device where there is none."""
+    """The GPUs that jobs may use, as in CUDA_VISIBLE_DEVICES; a single empty name if there are none."""
     named = os.environ.get(VISIBLE)
     if named is None:
         named = ",".join(str(place) for place, _ in enumerate(gpus.glob("*")))
@@ -153,7 +158,7 @@ def _birth_time(pid: int) -> float | None:
 
 
 def _is_alive(started: Mapping[str, Any]) -> bool:
-    """The process of this number lives and is not another one that got the number later."""
+    """Whether the process is alive and not another one that was given the same PID later."""
     with contextlib.suppress(psutil.Error, KeyError, TypeError):
         process = psutil.Process(int(started["pid"]))
         same = started["born"] is None or abs(process.create_time() - started["born"]) < 1.0

@@ -1,4 +1,4 @@
-"""The outermost ASGI application: lets in only requests and sockets that come from this page itself; knows no page."""
+"""ASGI middleware that only lets in requests and websockets from this page itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADERS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-"""Sent with every answer: no other page may frame, sniff or embed what is shown here."""
+"""Sent with every response: other pages may not frame, sniff or embed it."""
 
 
 class OriginCheck:
@@ -34,7 +34,7 @@ class OriginCheck:
         self.app = app
         self.hosts = frozenset(host.lower().strip("[]") for host in hosts)
         self.any_address = any_address
-        """Also any number as Host (listening on all addresses): only names can be made to point here."""
+        """Also accept any IP address as Host (when listening on all addresses): only names can be rebound."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -45,10 +45,10 @@ class OriginCheck:
             await self.app(scope, receive, _with_headers(send))
 
     def refusal(self, scope: Scope) -> str | None:
-        """Why this request is not let in, or None."""
+        """Why this request is refused, or None."""
         host, origin = one(scope, b"host"), one(scope, b"origin")
         if host is None or not self._ours(host_of(host)):
-            return "This address is not served here."
+            return "This host is not served here."
         if origin is not None and origin.partition("://")[2] != host:
             return "Requests from other pages are refused."
         if origin is None and one(scope, b"sec-fetch-site") == "cross-site" and not _visit(scope):
@@ -60,7 +60,7 @@ class OriginCheck:
 
 
 def one(scope: Scope, name: bytes) -> str | None:
-    """A header's value; two of it are as bad as a foreign one."""
+    """A header's value; a duplicate header counts as a foreign one."""
     values = [value for key, value in scope["headers"] if key == name]
     if len(values) > 1:
         return "\x00"
@@ -83,13 +83,13 @@ def _is_number(name: str) -> bool:
 
 
 def _visit(scope: Scope) -> bool:
-    """A person followed a link: shows a page, reads nothing, changes nothing."""
+    """Whether a person followed a link here: it shows a page and changes nothing."""
     navigates = one(scope, b"sec-fetch-mode") == "navigate" and one(scope, b"sec-fetch-dest") == "document"
     return scope["type"] == "http" and scope["method"] == "GET" and navigates
 
 
 async def refuse(scope: Scope, send: Send, reason: str, status: int = 403) -> None:
-    """A plain answer, or a closed socket."""
+    """A plain-text response, or a closed websocket."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403, "reason": reason})
         return

@@ -1,4 +1,4 @@
-"""Starts the page: opens the folder, binds the address, serves until a signal; refuses an open door."""
+"""Starts the page: opens the folder, binds the address and serves until a signal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sartor.base.errors import ConfigError
 from sartor.server.run import address_of, bound, is_loopback
 
 PASSWORD = "SARTOR_WEB_PASSWORD"
-"""The environment variable with the password for other addresses than loopback."""
+"""Environment variable with the password; required for addresses other than loopback."""
 
 
 def serve(
@@ -24,15 +24,22 @@ def serve(
 ) -> None:
     """Serve the page of a folder until SIGINT or SIGTERM; `on_ready(address)` is called before the first request.
 
-    Works in the folder as if one had gone there (`cd`), so that paths in settings mean the same on the command line.
-    Raises: ConfigError for another address than loopback without a password; RunError for a port in use.
+    Changes the working directory to the folder, so that paths in settings mean the same as on the command line.
+    Raises: ConfigError for an address other than loopback without a password; RunError for a port in use.
     """
     import uvicorn
 
     password = os.environ.get(PASSWORD) or None
     if not is_loopback(host) and (not password or len(password) < 12):
-        what = "The password is too short." if password else f"{host} can be reached by others; there is no password."
-        raise ConfigError(what, f"--host {host}", f"Put 12 characters or more into the environment: {PASSWORD}.")
+        raise ConfigError(
+            "The password is too short."
+            if password
+            else "{host} can be reached from other machines, and there is no password.",
+            f"--host {host}",
+            "Set {variable} to at least 12 characters.",
+            host=host,
+            variable=PASSWORD,
+        )
     folder.mkdir(parents=True, exist_ok=True)
     folders = tuple(directory.resolve() for directory in model_dirs)
     os.chdir(folder)

@@ -1,4 +1,4 @@
-"""A run's events as they grow: read once for all windows, only what is new, and kept as curves; draws nothing."""
+"""Follows the events of running trainings: new lines are read once for all browser windows and kept as curves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_MONITORS = 32
 
 @dataclass(slots=True)
 class RunMonitor:
-    """What is known of a run so far. `version` grows when anything is new."""
+    """Everything known about a run so far. `version` increases with every change."""
 
     run: RunDir
     offset: int = 0
@@ -35,29 +35,31 @@ class RunMonitor:
     evals: list[tuple[int, float, float, float]] = field(default_factory=list)
     """(step, epoch, time, loss) on held-out rows."""
     lines: list[dict[str, Any]] = field(default_factory=list)
-    """The last events that are no steps."""
+    """The last events other than steps."""
     total_steps: int | None = None
     device: str = "cpu"
     memory_total: int | None = None
-    """Bytes of the device's memory, or of the machine's for a CPU; None before a run says it."""
+    """Bytes of the device's memory, or the machine's for a CPU; None until the run reports it."""
     last: Mapping[str, Any] | None = None
     """The last started, finished, failed or interrupted event."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     drawn: dict[Hashable, tuple[int, list[list[float]]]] = field(default_factory=dict)
-    """Lines as they were thinned last, with the version: all windows share them."""
+    """Downsampled curves with their version, shared by all windows."""
 
-    def line(self, name: str, axis: str = "step", smoothing: int = 0, most: int = MAX_POINTS) -> list[list[float]]:
-        """[x, y] points of a curve, smoothed, then thinned with the extremes kept."""
-        key, version = (name, axis, smoothing, most), self.version
+    def line(
+        self, name: str, axis: str = "step", smoothing: int = 0, max_points: int = MAX_POINTS
+    ) -> list[list[float]]:
+        """[x, y] points of a curve, smoothed, then downsampled with the extremes kept."""
+        key, version = (name, axis, smoothing, max_points), self.version
         made = self.drawn.get(key)
         if made is None or made[0] != version:
             y = self.curves[name]
-            made = version, thin(self.axis(axis), smooth(y, weight_for(smoothing, len(y))), most)
+            made = version, thin(self.axis(axis), smooth(y, weight_for(smoothing, len(y))), max_points)
             self.drawn[key] = made
         return made[1]
 
     def refresh(self) -> int:
-        """Take in what was written since the last time; the whole file anew when it is another one. Returns version."""
+        """Read what was written since the last call; all of it if the file was replaced. Returns the version."""
         with self.lock:
             try:
                 size = self.run.events.stat().st_size
@@ -69,11 +71,11 @@ class RunMonitor:
                 with self.run.events.open("rb") as file:
                     file.seek(self.offset)
                     content = file.read(size - self.offset)
-                whole = content.rfind(b"\n") + 1
-                self.offset += whole
-                for line in content[:whole].splitlines():
+                end = content.rfind(b"\n") + 1
+                self.offset += end
+                for line in content[:end].splitlines():
                     self._take(line)
-                self.version += bool(whole)
+                self.version += bool(end)
             return self.version
 
     def state(self) -> State:
@@ -86,7 +88,7 @@ class RunMonitor:
         return kind
 
     def seconds_left(self) -> float | None:
-        """By the last steps' mean."""
+        """Estimated from the mean duration of the last steps."""
         if not self.total_steps or len(self.steps) < 2 or self.steps[-1] >= self.total_steps:
             return None
         times = self.times[-RECENT_STEPS:]
@@ -113,7 +115,7 @@ class RunMonitor:
         self._cut(-1)
 
     def _cut(self, step: int) -> None:
-        """Steps after a checkpoint that a run goes on from are made again."""
+        """Drop the steps after `step`: a resumed run repeats them."""
         kept = next((i for i, number in enumerate(self.steps) if number > step), len(self.steps))
         del self.steps[kept:]
         for values in (self.epochs, self.times, *self.curves.values()):
@@ -152,7 +154,7 @@ class RunMonitor:
 
 
 class RunMonitors:
-    """One Watch a run folder, shared by all windows."""
+    """One monitor per run folder, shared by all windows."""
 
     def __init__(self) -> None:
         self.kept: OrderedDict[Path, RunMonitor] = OrderedDict()
@@ -168,7 +170,7 @@ class RunMonitors:
 
 
 def clock(moment: float | None) -> str:
-    """A moment of today as a clock, of other days with its date."""
+    """The time of day, with the date if it is not today."""
     if moment is None:
         return "–"
     local = time.localtime(moment)

@@ -1,4 +1,4 @@
-"""The upload route: takes a file as the body of a request, counts its bytes as they come, and cleans its name."""
+"""The upload route: saves the body of a request as a file, with a size limit and a sanitized name."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from sartor.base.errors import DataError, SartorError
+from sartor.web.i18n import translator_for
 from sartor.web.workspace import Workspace, clean_name
 
 
-def add_to(app: FastAPI, desk: Workspace) -> None:
+def add_to(app: FastAPI, workspace: Workspace) -> None:
     @app.put("/upload")
     async def upload(request: Request, name: str) -> JSONResponse:
-        """Keep the body under uploads/. Answers {file, bytes}, or {error, where, fix} with 400 or 413."""
+        """Save the body under uploads/. Answers {file, bytes}, or {error, where, fix} with status 400 or 413."""
         try:
-            file = await keep(request.stream(), clean_name(name), desk.uploads, desk.most_upload_bytes)
+            file = await keep(request.stream(), clean_name(name), workspace.uploads, workspace.max_upload_bytes)
         except SartorError as error:
             status = 413 if error.code == "file-too-large" else 400
-            return JSONResponse({"error": str(error.what), "where": str(error.where), "fix": str(error.fix)}, status)
-        return JSONResponse({"file": file.relative_to(desk.folder).as_posix(), "bytes": file.stat().st_size})
+            t = translator_for(request)
+            return JSONResponse({"error": t(error.what), "where": t(error.where), "fix": t(error.fix)}, status)
+        return JSONResponse({"file": file.relative_to(workspace.folder).as_posix(), "bytes": file.stat().st_size})
 
 
-async def keep(body: AsyncIterator[bytes], name: str, folder: Path, most_bytes: int) -> Path:
-    """Write the body to a new file in `folder`; an existing one is never written over.
+async def keep(body: AsyncIterator[bytes], name: str, folder: Path, max_bytes: int) -> Path:
+    """Write the body to a new file in `folder`; an existing file is never overwritten.
 
-    Raises: DataError when more than `most_bytes` come, nothing comes, or the disk is full; no file is left then.
+    Raises: DataError if the body is empty or larger than `max_bytes`, or the disk is full; no file is left then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{os.urandom(8).hex()}.part"
@@ -38,18 +40,22 @@ async def keep(body: AsyncIterator[bytes], name: str, folder: Path, most_bytes: 
         with partial.open("xb") as file:
             async for block in body:
                 count += len(block)
-                if count > most_bytes:
+                if count > max_bytes:
                     raise DataError(
-                        f"The file is too large (more than {most_bytes:,} bytes).",
+                        "The file is larger than {limit:,} bytes.",
                         name,
-                        "Put it into the folder by other means and choose it there.",
+                        "Copy it into the folder and choose it there.",
+                        code="file-too-large",
+                        limit=max_bytes,
                     )
                 file.write(block)
         if not count:
             raise DataError("The file is empty.", name, "Choose another file.")
         return _named(partial, folder, name)
     except OSError as error:
-        raise DataError(f"The file cannot be kept: {error.strerror}.", name, "Make room on the disk.") from error
+        raise DataError(
+            "Could not save the file: {reason}.", name, "Free some disk space.", reason=error.strerror
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -61,4 +67,4 @@ def _named(partial: Path, folder: Path, name: str) -> Path:
         with contextlib.suppress(FileExistsError):
             os.link(partial, target)  # fails where the name is taken, in one step
             return target
-    raise DataError("There are too many files of this name.", name, "Rename it.")
+    raise DataError("Too many files with this name.", name, "Rename it.")

@@ -1,4 +1,4 @@
-"""A list of any length that scrolls: only the rows in sight are made; it knows nothing of what a row shows."""
+"""A scrolling list of any length that only creates the visible rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ HEIGHT_PX = 45
 VIEWPORT_PX = 560
 OVERSCAN_ROWS = 6
 MAX_HEIGHT_PX = 6_000_000
-"""Browsers draw no element much taller than 16 million pixels; beyond this the bar is scaled."""
+"""Browsers cap elements at about 16 million pixels; beyond this height the scroll position is scaled."""
 
 
 class VirtualList:
-    """`draw(position)` makes one row of HEIGHT_PX; called for the rows in sight and a few around."""
+    """`draw(position)` creates one row of HEIGHT_PX; called for the visible rows and a few around them."""
 
     def __init__(self, count: int, draw: Callable[[int], Any]) -> None:
         self.draw = draw
@@ -32,7 +32,7 @@ class VirtualList:
         self.reset(count)
 
     def reset(self, count: int) -> None:
-        """Other rows: back to the top."""
+        """Show a new list of `count` rows from the top."""
         self.count = count
         self.height = min(count * HEIGHT_PX, MAX_HEIGHT_PX)
         self.inner.style(f"height:{self.height}px")
@@ -57,7 +57,7 @@ class VirtualList:
 
 
 def first_row(top: float, count: int) -> int:
-    """The row at this scroll position; the last ones are reached at the very end."""
+    """The first row at a scroll position in pixels."""
     height = min(count * HEIGHT_PX, MAX_HEIGHT_PX)
     if count * HEIGHT_PX <= MAX_HEIGHT_PX:
         return int(top // HEIGHT_PX)

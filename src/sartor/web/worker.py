@@ -1,4 +1,4 @@
-"""The process of one job: calls `sartor.api` as the job says, and writes progress and outcome beside it."""
+"""The process of one job: calls `sartor.api` and writes progress and outcome into the job's folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 from sartor import api
 from sartor.base.errors import SartorError
+from sartor.base.i18n import as_text
 from sartor.web.jobs import Job
 
 EVERY_S = 0.5
 
 
 def work(job: Job) -> Any:
-    """Do the job. Returns what ended.json holds as `result`. Raises: SartorError."""
+    """Do the job. Returns the `result` of ended.json. Raises: SartorError."""
     progress = _writer(job)
     arguments = job.arguments
     match job.kind:
@@ -28,16 +29,19 @@ def work(job: Job) -> Any:
             found, plan = api.estimate(Path(arguments["settings"]))
             return {
                 "estimate": found.to_json(),
-                "reasons": {name: [getattr(plan, name, None), reason] for name, reason in plan.reasons.items()},
+                "reasons": {
+                    name: [getattr(plan, name, None), as_text(reason).to_json()]
+                    for name, reason in plan.reasons.items()
+                },
             }
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)
             return {"outcome": verdict.outcome, "report": str(api.report(arguments["run"]))}
-        case "contest":
-            found_out = api.compare_several(
-                *arguments["things"], overrides=arguments["overrides"], out=arguments["out"], progress=progress
+        case "compare_many":
+            compared = api.compare_several(
+                *arguments["targets"], overrides=arguments["overrides"], out=arguments["out"], progress=progress
             )
-            return {"folder": arguments["out"], **found_out.to_json()}
+            return {"folder": arguments["out"], **compared.to_json()}
         case "generate":
             from sartor.web import generated_pairs
 
@@ -70,8 +74,8 @@ def _writer(job: Job) -> Callable[[int, int | None], None]:
 
 
 def main(path: Path) -> int:
-    told = json.loads((path / "job.json").read_text(encoding="utf-8"))
-    job = Job(path, told["kind"], told["run"], told["arguments"])
+    saved = json.loads((path / "job.json").read_text(encoding="utf-8"))
+    job = Job(path, saved["kind"], saved["run"], saved["arguments"])
     try:
         job.write("ended.json", {"exit": 0, "result": work(job)})
         return 0
@@ -79,7 +83,7 @@ def main(path: Path) -> int:
         job.write("ended.json", error.to_json())
         return error.exit_code
     except Exception as error:
-        job.write("ended.json", {"exit": 1, "what": f"{type(error).__name__}: {error}", "where": "", "fix": ""})
+        job.write("ended.json", SartorError(f"{type(error).__name__}: {error}").to_json())
         raise
 
 

@@ -1,4 +1,4 @@
-"""The folder that the page was opened on: what may be chosen in it, by which names; it reads no dataset and no run."""
+"""The folder that the page was opened on: its parts, what can be chosen in it, and which names are allowed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Workspace:
 
     folder: Path
     model_dirs: tuple[Path, ...] = ()
-    most_upload_bytes: int = 4 * 2**30
+    max_upload_bytes: int = 4 * 2**30
 
     @property
     def data(self) -> Path:
-        """The folder of dataset_info.json: the folder itself where it lies there, else data/."""
+        """The folder of dataset_info.json: the folder itself if the file is there, else data/."""
         return self.folder if (self.folder / REGISTRY).is_file() else self.folder / "data"
 
     @property
@@ -41,22 +41,24 @@ class Workspace:
         return self.folder / ".sartor" / "jobs"
 
     def resolve_inside(self, name: str, root: Path | None = None) -> Path:
-        """A path that a browser named, resolved. Raises: DataError when it leaves the folder, by links too."""
+        """A path from the browser, resolved. Raises: DataError if it is outside the folder, also through links."""
         root = (root or self.folder).resolve()
         path = (root / name).resolve()
         if path != root and not path.is_relative_to(root):
-            raise DataError("This lies outside the folder of the page.", name, f"Choose something in {root.name}/.")
+            raise DataError(
+                "The path is outside the folder of this page.", name, "Choose something in {folder}/.", folder=root.name
+            )
         return path
 
     def run(self, name: str) -> RunDir:
-        """A run by its name below runs/. Raises: DataError when there is none."""
+        """A run by its name in runs/. Raises: DataError if there is none."""
         run = RunDir(self.resolve_inside(name, self.runs))
         if not run.exists():
-            raise DataError("There is no such run.", name, "It may have been moved to the trash.")
+            raise DataError("Run not found.", name, "It may have been moved to the trash.")
         return run
 
     def tables(self) -> list[str]:
-        """Files that could be imported, relative to the folder; hidden ones, runs and imported ones are left out."""
+        """Files that can be imported, relative to the folder, without hidden ones and runs."""
         found: list[str] = []
         suffixes = readable()
         for path in sorted(self.folder.rglob("*")):
@@ -70,7 +72,7 @@ class Workspace:
         return found
 
     def models(self) -> list[str]:
-        """Names and folders of models that can be chosen."""
+        """Names and folders of the models that can be chosen."""
         found = ["smollm2-135m"]
         for root in (*self.model_dirs, self.folder / "models"):
             folders = [root, *sorted(root.iterdir())] if root.is_dir() else []
@@ -79,14 +81,14 @@ class Workspace:
 
 
 def readable() -> tuple[str, ...]:
-    """The kinds of files that can be imported, by the suffixes of the data sources."""
+    """The suffixes of the files that can be imported."""
     return tuple(suffix for source in plugins("sartor.data.sources") for suffix in source.SUFFIXES)
 
 
 def clean_name(name: str) -> str:
-    """A file name from a browser, made harmless: no folders, no control or direction marks, not hidden, not long.
+    """A file name from a browser, sanitized: no folders, no control or direction marks, not hidden, not long.
 
-    Raises: DataError when nothing is left of it.
+    Raises: DataError if nothing is left of it.
     """
     name = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1])
     kept = "".join(c for c in name if unicodedata.category(c)[0] != "C" and c not in '<>:"|?*')
@@ -98,12 +100,12 @@ def clean_name(name: str) -> str:
     if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", stem):
         stem = f"{stem}_"
     if not stem:
-        raise DataError("The file has no usable name.", name[:80], "Rename it.")
+        raise DataError("The file name cannot be used.", name[:80], "Rename the file.")
     return f"{stem}.{suffix[:20]}" if suffix else stem
 
 
 def dataset_name(file: str) -> str:
-    """A name for dataset_info.json from a file's name."""
+    """A dataset name made from a file name."""
     return re.sub(r"[^\w.+-]+", "_", Path(file).stem).strip("._-") or "data"
 
 
@@ -116,5 +118,5 @@ SHOWN_AS = str.maketrans({**CONTROL_PICTURES, **MARKS})
 
 
 def visible(text: object) -> str:
-    """Text from data, models and logs as it is shown: control characters and direction marks are made visible."""
+    """Text from data, models and logs for display: control characters and direction marks are made visible."""
     return str(text).replace("\r\n", "\n").translate(SHOWN_AS)

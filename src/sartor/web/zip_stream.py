@@ -1,4 +1,4 @@
-"""A folder as one ZIP file that is written while it is sent: nothing lies on the disk, a block at a time in memory."""
+"""Streams a folder as one ZIP file, without a temporary file and with one block in memory at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class _Pipe(io.RawIOBase):
-    """What ZipFile writes to, emptied after each block."""
+    """The file that ZipFile writes to; emptied after each block."""
 
     def __init__(self) -> None:
         self.held = bytearray()
@@ -30,7 +30,7 @@ class _Pipe(io.RawIOBase):
 
 
 def zipped(folder: Path) -> Iterator[bytes]:
-    """All files of the folder (no links), below its name, stored as they are: weights do not get smaller."""
+    """All files of the folder (no links) under its name, uncompressed: weights do not compress."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for file in sorted(folder.rglob("*")):

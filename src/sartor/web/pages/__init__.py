@@ -1,1 +1,1 @@
-"""One module a page; each calls `sartor.api` and draws what it gives."""
+"""One module per page; each calls `sartor.api` and shows the result."""

@@ -1,4 +1,4 @@
-"""The page `/chat`: one or several models answer the same turn in columns that stream, and say which they are."""
+"""The page `/chat`: one or more models answer the same turn in streaming columns, each with its fingerprint."""
 
 from __future__ import annotations
 
@@ -14,29 +14,41 @@ from nicegui import background_tasks, run, ui
 
 from sartor import api
 from sartor.base.errors import ConfigError, SartorError
+from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.web import endpoints
-from sartor.web.chat_models import ChatModels, Reply, Target
+from sartor.web.chat_models import ChatModels, Target
 from sartor.web.components import button, card, heading, line, page_frame, run_in_thread, show_error, text
 from sartor.web.endpoints import Remote
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
+from sartor.web.reply import Reply
+from sartor.web.value_names import ENDPOINT_FIELDS, PARTS
 from sartor.web.workspace import Workspace
 
 EVERY_S = 0.05
 MAX_COLUMNS = 4
 SAVED = "chat"
-"""The dataset that saved turns go to."""
+"""The dataset that saved turns are added to."""
+STOP_REASONS = {
+    "stop": tr("ended normally"),
+    "length": tr("truncated at max_new_tokens"),
+    "cancelled": tr("stopped"),
+}
+PLACEHOLDERS = {"url": "https://…/v1", "model": "", "key_env": "…_API_KEY"}
 
 
-def add_to(desk: Workspace) -> None:
-    engines = ChatModels(desk)
+def add_to(workspace: Workspace) -> None:
+    models = ChatModels(workspace)
 
     @ui.page("/chat")
     def page(request: Request, run: str = "") -> None:
         with page_frame(request, "chat") as t:
-            heading(t("chat.title"), t("chat.lead"))
-            ChatView(desk, engines, t, run).draw()
+            heading(
+                t("Chat"),
+                t("All columns answer the same turn. Each shows the fingerprint of the weights that answered."),
+            )
+            ChatView(workspace, models, t, run).draw()
 
 
 class Column:
@@ -49,7 +61,7 @@ class Column:
         self.shown: Any = None
         self.remote = Remote()
         self.fingerprint = ""
-        """Of the weights that answered last; empty before, and for an endpoint."""
+        """Of the weights that answered last; empty before the first answer and for an endpoint."""
 
     def draw(self) -> None:
         t = self.chat.t
@@ -58,13 +70,13 @@ class Column:
             labels = {place: label(target, t) for place, target in enumerate(self.chat.targets)}
             with line().style("flex-wrap:nowrap"):
                 ui.select(
-                    labels, value=self.chat.targets.index(self.target), label=t("chat.model"), on_change=self._choose
+                    labels, value=self.chat.targets.index(self.target), label=t("Model"), on_change=self._choose
                 ).props("outlined dense").classes("grow")
-                button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("chat.remove")}"')
+                button("×", partial(self.chat.remove, self), "quiet").props(f'aria-label="{t("Remove this column")}"')
             self.address = ui.element("div").classes("flex flex-col gap-2 w-full")
             self.head = ui.element("div").classes("small soft mono")
-            self.place = ui.element("div").classes("said").props("aria-live=polite")
-            self._nothing()
+            self.place = ui.element("div").classes("messages").props("aria-live=polite")
+            self._show_hint()
             self.foot = line("spread small soft num")
 
     def _choose(self, event: Any) -> None:
@@ -75,18 +87,19 @@ class Column:
             with self.address:
                 self._address()
 
-    def _nothing(self) -> None:
+    def _show_hint(self) -> None:
         with self.place:
-            self.hint = text(self.chat.t("chat.not_yet"), "soft small")
+            self.hint = text(self.chat.t("No messages yet. Type below, and every column answers."), "soft small")
 
     def _address(self) -> None:
-        """Where an endpoint is, and whether what is typed may be sent there."""
+        """The endpoint's address, and the consent to send messages there."""
         t = self.chat.t
         with ui.element("div").classes("fields"):
-            for name, placeholder in (("url", "https://…/v1"), ("model", ""), ("key_env", "…_API_KEY")):
-                box = ui.input(t(f"chat.remote_{name}"), value=getattr(self.remote, name), placeholder=placeholder)
+            for name, label in ENDPOINT_FIELDS.items():
+                value = getattr(self.remote, name)
+                box = ui.input(t(label), value=value, placeholder=PLACEHOLDERS[name])
                 box.props("outlined dense").on_value_change(partial(self._set_remote, name))
-        agreed = ui.checkbox(t("chat.remote_consent"), value=self.remote.consent).props("dense")
+        agreed = ui.checkbox(t("Send what I type here to this address"), value=self.remote.consent).props("dense")
         agreed.on_value_change(partial(self._set_remote, "consent"))
 
     def _set_remote(self, name: str, event: Any) -> None:
@@ -100,10 +113,10 @@ class Column:
         self.place.clear()
         self.foot.clear()
         self.head.clear()
-        self._nothing()
+        self._show_hint()
 
     def ask(self, words: str, generation: GenerationSettings, **options: Any) -> None:
-        """Show the turn and put it in line; what is slow runs beside."""
+        """Show the turn and queue it; the answer is generated in the background."""
         self.hint.set_visibility(False)
         self.turns = [*self.turns, Message("user", words)]
         system = (Message("system", self.chat.system),) if self.chat.system else ()
@@ -114,19 +127,19 @@ class Column:
             self.box = text("…", "say assistant soft")
         self.foot.clear()
         with self.foot:
-            self.pace = text(self.chat.t("chat.thinking"), tag="span")
-            button(self.chat.t("train.stop"), reply.stop, "quiet danger")
+            self.status = text(self.chat.t("Generating…"), tag="span")
+            button(self.chat.t("Stop"), reply.stop, "quiet danger")
         turns = (*system, *self.turns)
         if self.target.remote:
             reply.began = time.monotonic()
             reply.ticket = background_tasks.create(endpoints.ask(self.remote, turns, generation, reply, **options))
             return
         background_tasks.create(
-            run.io_bound(partial(self.chat.engines.ask, self.target, turns, generation, reply, **options))
+            run.io_bound(partial(self.chat.models.ask, self.target, turns, generation, reply, **options))
         )
 
     def tick(self) -> None:
-        """Draw what is new of the answer."""
+        """Show what is new of the answer."""
         reply = self.reply
         if reply is None or (now := (reply.text, reply.done, reply.tokens > 0)) == self.shown:
             return
@@ -135,7 +148,7 @@ class Column:
             self.box.classes(remove="soft")
             self.box.set_content(_escaped(words))
         if reply.speed:
-            self.pace.set_content(f"{reply.speed:.1f} {self.chat.t('runs.speed')}")
+            self.status.set_content(f"{reply.speed:.1f} {self.chat.t('tokens/s')}")
         if reply.done:
             self.foot.clear()
             with self.foot:
@@ -144,14 +157,23 @@ class Column:
 
     def _foot(self, reply: Reply) -> None:
         t = self.chat.t
-        speed = f"{reply.speed:.1f} {t('runs.speed')}" if reply.speed else ""
+        speed = f"{reply.speed:.1f} {t('tokens/s')}" if reply.speed else ""
         if reply.answer is None:
             return
-        reason = t.get(f"chat.stop_{reply.answer.stop_reason}", reply.answer.stop_reason)
+        reason = t.lookup(STOP_REASONS, reply.answer.stop_reason)
         wait = f"{(reply.first or reply.began) - reply.began:.2f} s"
-        text(t("chat.told", tokens=reply.tokens, speed=speed or "–", reason=reason, wait=wait), tag="span")
+        text(
+            t(
+                "{tokens} tokens · {speed} · first token after {wait} · {reason}",
+                tokens=reply.tokens,
+                speed=speed or "–",
+                reason=reason,
+                wait=wait,
+            ),
+            tag="span",
+        )
         with line():
-            button(t("chat.save"), self._save, "quiet").props("data-told")
+            button(t("Save as training row"), self._save, "quiet").props("data-answered")
 
     def _finish(self, reply: Reply) -> None:
         if reply.error is not None:
@@ -164,36 +186,38 @@ class Column:
                 with self.place:
                     text(reply.answer.reasoning, "say tool small")
             words = reply.answer.text.strip()
-            self.box.set_content(_escaped(words or self.chat.t("chat.nothing")))
+            self.box.set_content(_escaped(words or self.chat.t("The answer is empty.")))
             if words:
                 self.box.classes(remove="soft")
-            if reply.answer.tokens:  # one that was stopped while it waited was answered by no weights
-                self._name(reply.answer.fingerprint)
+            if reply.answer.tokens:  # without tokens, it was stopped while it was queued
+                self._show_fingerprint(reply.answer.fingerprint)
             self.turns = [*self.turns, Message("assistant", reply.answer.text, reasoning=reply.answer.reasoning)]
 
-    def _name(self, fingerprint: str) -> None:
-        """Which weights answered; of an address nobody can know that."""
+    def _show_fingerprint(self, fingerprint: str) -> None:
+        """Show which weights answered; this cannot be known for an endpoint."""
         t = self.chat.t
         self.fingerprint = fingerprint
         self.head.clear()
         with self.head:
-            said = t("chat.weights", fingerprint=fingerprint) if fingerprint else ""
-            text(said or t("chat.no_weights", host=self.remote.host), tag="span")
+            if fingerprint:
+                text(t("weights {fingerprint}", fingerprint=fingerprint), tag="span")
+            else:
+                text(t("endpoint {host}: weights cannot be verified", host=self.remote.host), tag="span")
 
     def _save(self) -> None:
         try:
-            api.add_row(SAVED, self.chat.desk.data, {"conversations": as_row(self.turns[-2:], self.chat.system)})
-            ui.notify(self.chat.t("chat.saved", name=SAVED), position="bottom")
+            api.add_row(SAVED, self.chat.workspace.data, {"conversations": as_row(self.turns[-2:], self.chat.system)})
+            ui.notify(self.chat.t("Saved to the dataset {name}.", name=SAVED), position="bottom")
         except SartorError as error:
-            ui.notify(str(error), type="negative")
+            ui.notify(self.chat.t(error.what), type="negative")
 
 
 class ChatView:
-    """The columns, and what is asked of all of them."""
+    """The columns, and the message box and settings that they share."""
 
-    def __init__(self, desk: Workspace, engines: ChatModels, t: Words, run_name: str) -> None:
-        self.desk, self.engines, self.t = desk, engines, t
-        self.targets = engines.targets()
+    def __init__(self, workspace: Workspace, models: ChatModels, t: Translator, run_name: str) -> None:
+        self.workspace, self.models, self.t = workspace, models, t
+        self.targets = models.targets()
         first = [target for target in self.targets if target.path == f"runs/{run_name}"]
         first = first or [target for target in self.targets if target.path == self.targets[0].path]
         self.columns = [Column(self, target) for target in sorted(first[:2], key=lambda target: target.tuned)]
@@ -208,36 +232,36 @@ class ChatView:
             for column in self.columns:
                 column.draw()
         with card("ask"):
-            self.box = ui.textarea(placeholder=t("chat.placeholder")).props(
-                f'outlined autogrow dense aria-label="{t("chat.placeholder")}"'
+            self.box = ui.textarea(placeholder=t("Ask something (Enter sends)")).props(
+                f'outlined autogrow dense aria-label="{t("Ask something (Enter sends)")}"'
             )
             self.box.classes("w-full").on("keydown.enter.exact.prevent", self._ask)
-            self.said = ui.element("div")
+            self.error = ui.element("div")
             with line("spread"):
                 with line():
-                    button(t("chat.ask"), self._ask, "main")
-                    button(t("chat.stop_all"), self._stop)
-                    button(t("chat.add"), self._add)
+                    button(t("Ask"), self._ask, "main")
+                    button(t("Stop all"), self._stop)
+                    button(t("Add column"), self._add)
                 with line():
-                    button(t("chat.clear"), self._clear, "quiet")
-                    button(t("chat.export"), self._export, "quiet")
-            with ui.expansion(t("chat.settings")).classes("w-full"):
+                    button(t("New chat"), self._clear, "quiet")
+                    button(t("Export"), self._export, "quiet")
+            with ui.expansion(t("System prompt, tools, sampling")).classes("w-full"):
                 self._settings()
         ui.timer(EVERY_S, self._tick)
 
     def _settings(self) -> None:
         t = self.t
-        ui.textarea(t("data.field_system"), on_change=lambda e: setattr(self, "system", e.value or "")).props(
+        ui.textarea(t("System prompt"), on_change=lambda e: setattr(self, "system", e.value or "")).props(
             "outlined dense autogrow"
         ).classes("w-full")
-        ui.textarea(t("chat.tools"), on_change=lambda e: setattr(self, "tools", e.value or "")).props(
+        ui.textarea(t("Tools (JSON list)"), on_change=lambda e: setattr(self, "tools", e.value or "")).props(
             "outlined dense autogrow"
         ).classes("w-full mono").style("margin:10px 0")
         with ui.element("div").classes("fields"):
             ui.select(
-                {False: t("chat.greedy"), True: t("chat.sample")},
+                {False: t("greedy"), True: t("random")},
                 value=False,
-                label=t("chat.drawing"),
+                label=t("Sampling"),
                 on_change=partial(self._set, "do_sample"),
             ).props("outlined dense")
             for key in ("max_new_tokens", "temperature", "top_p"):
@@ -245,16 +269,16 @@ class ChatView:
                     "outlined dense"
                 )
             ui.number(
-                t("chat.seed"),
+                t("Seed"),
                 value=0,
                 min=0,
                 precision=0,
                 on_change=lambda e: setattr(self, "seed", int(e.value or 0)),
             ).props("outlined dense")
             ui.select(
-                {None: t("chat.as_template"), True: t("chat.on"), False: t("chat.off")},
+                {None: t("template default"), True: t("on"), False: t("off")},
                 value=None,
-                label=t("chat.think"),
+                label=t("Reasoning"),
                 on_change=lambda e: setattr(self, "thinking", e.value),
             ).props("outlined dense")
 
@@ -270,12 +294,12 @@ class ChatView:
         words = (self.box.value or "").strip()
         if not words or any(column.reply and not column.reply.done for column in self.columns):
             return
-        self.said.clear()
+        self.error.clear()
         try:
             generation = GenerationSettings.model_validate(self.settings)
             options = {"seed": self.seed, "thinking": self.thinking, "tools": self._tools()}
         except (ValueError, SartorError) as error:
-            with self.said:
+            with self.error:
                 show_error(self.t, error)
             return
         self.box.value = ""
@@ -288,7 +312,9 @@ class ChatView:
         try:
             found = json.loads(self.tools)
         except ValueError as error:
-            raise ConfigError(f"The tools are no JSON: {error}.", "tools", "Write a JSON list of functions.") from None
+            raise ConfigError(
+                "The tools are not valid JSON: {reason}.", "tools", "Write a JSON list of functions.", reason=error
+            ) from None
         return tuple(found) if isinstance(found, list) else (found,)
 
     def _stop(self) -> None:
@@ -306,7 +332,6 @@ class ChatView:
 
     def remove(self, column: Column) -> None:
         if len(self.columns) > 1:
-            column.clear()
             column.clear()
             self.columns.remove(column)
             column.root.delete()
@@ -327,17 +352,17 @@ class ChatView:
             }
             for column in self.columns
         ]
-        told = {
+        conversation = {
             "settings": {**self.settings, "seed": self.seed, "enable_thinking": self.thinking},
             "tools": self.tools,
             "columns": columns,
         }
-        made = await run_in_thread(lambda: json.dumps(told, ensure_ascii=False, indent=2))
+        made = await run_in_thread(lambda: json.dumps(conversation, ensure_ascii=False, indent=2))
         ui.download.content(str(made), "conversation.json")
 
 
 def as_row(turns: Sequence[Message], system: str = "") -> list[dict[str, str]]:
-    """A turn as a training row in sharegpt form, with the system text and the reasoning that led to it."""
+    """A turn as a training row in sharegpt format, with the system prompt and the reasoning."""
     row = [{"from": "system", "value": system}] if system else []
     for turn in turns:
         thought = f"<think>\n{turn.reasoning}\n</think>\n\n" if turn.reasoning else ""
@@ -345,11 +370,11 @@ def as_row(turns: Sequence[Message], system: str = "") -> list[dict[str, str]]:
     return row
 
 
-def label(target: Target, t: Words) -> str:
-    """A column's model as a person reads it."""
+def label(target: Target, t: Translator) -> str:
+    """The display name of a column's model."""
     if target.remote:
-        return t("chat.endpoint")
-    return f"{target.name} · {t(f'evaluate.{target.part}')}" if target.part else target.name
+        return t("Endpoint (OpenAI-compatible)")
+    return f"{target.name} · {t(PARTS[target.part])}" if target.part else target.name
 
 
 def _escaped(words: str) -> str:

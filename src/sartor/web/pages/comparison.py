@@ -1,4 +1,4 @@
-"""Several models over the same rows, as the page `/evaluate` shows them: a table, verdicts, scores, all answers."""
+"""The multi-model view of the page `/evaluate`: verdicts, all metrics, and the answers side by side."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from nicegui import ui
 from sartor.base.i18n import Text
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.web.components import button, card, line, link, pill, table, text
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.jobs import Job
-from sartor.web.pages.verdict import said
+from sartor.web.pages.verdict import show_answer
+from sartor.web.value_names import OUTCOMES
 from sartor.web.workspace import Workspace, visible
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ BASE = "base"
 
 @dataclass(frozen=True, slots=True)
 class SavedComparison:
-    """What the job of a comparison left: the values, each verdict against the first, each row's answers in order."""
+    """A finished comparison: its candidates, each one's verdict against the first, and the answers of each row."""
 
     folder: str
     candidates: Sequence[Mapping[str, Any]]
@@ -44,47 +45,46 @@ class SavedComparison:
         return self.verdicts[0].primary.metric
 
 
-def things(desk: Workspace, run: str, finished: Sequence[str]) -> list[str]:
-    """What a run can be compared with, as `api.compare_several` wants it: its base, runs, checkpoints, models."""
+def targets(workspace: Workspace, run: str, finished: Sequence[str]) -> list[str]:
+    """What a run can be compared with, as `api.compare_several` takes it: its base, runs, checkpoints, models."""
     others = [f"runs/{name}" for name in finished if name != run]
     checkpoints = [
         f"runs/{folder.name}/{checkpoint.name}"
-        for folder in sorted(desk.runs.glob("*"))
+        for folder in sorted(workspace.runs.glob("*"))
         for checkpoint in RunDir(folder).checkpoints()
     ]
-    return [BASE, *others, *checkpoints, *desk.models()]
+    return [BASE, *others, *checkpoints, *workspace.models()]
 
 
-def place(run: str, wanted: Sequence[str], overrides: Sequence[str]) -> str:
-    """The folder of this very comparison below its run."""
+def output_folder(run: str, wanted: Sequence[str], overrides: Sequence[str]) -> str:
+    """The folder in the run for a comparison with these targets and settings."""
     digest = hashlib.sha256("\n".join([*wanted, *overrides]).encode()).hexdigest()[:10]
     return f"runs/{run}/comparisons/{digest}"
 
 
-def read(desk: Workspace, job: Job) -> SavedComparison:
-    """The outcome of a job that is done."""
+def read(workspace: Workspace, job: Job) -> SavedComparison:
+    """The result of a finished job."""
     from sartor.evaluation.verdict import Verdict
 
-    told = (job.read("ended.json") or {})["result"]
-    folder = desk.resolve_inside(told["folder"])
+    result = (job.read("ended.json") or {})["result"]
+    folder = workspace.resolve_inside(result["folder"])
     answers: list[dict[str, Mapping[str, Any]]] = []
-    for number in range(1, len(told["candidates"]) + 1):
+    for number in range(1, len(result["candidates"]) + 1):
         found = sorted(folder.glob(f"{number}-*"))
         lines = read_json_lines(found[0] / "generated_predictions.jsonl") if found else ()
         answers.append({str(row["id"]): row for row in lines})
-    rows = [[part[row_id] for part in answers] for row_id in told["rows"] if all(row_id in part for part in answers)]
-    verdicts = [Verdict.from_json(one) for one in told["verdicts"]]
-    p_holm = [float(one["p_holm"]) for one in told["verdicts"]]
-    return SavedComparison(
-        told["folder"], told["candidates"], verdicts, p_holm, list(map(Text.from_json, told["notes"])), rows
-    )
+    rows = [[part[row_id] for part in answers] for row_id in result["rows"] if all(row_id in part for part in answers)]
+    notes = [Text.from_json(note) for note in result["notes"]]
+    verdicts = [Verdict.from_json(one) for one in result["verdicts"]]
+    p_holm = [float(one["p_holm"]) for one in result["verdicts"]]
+    return SavedComparison(result["folder"], result["candidates"], verdicts, p_holm, notes, rows)
 
 
 class ComparisonView:
-    """One comparison, drawn."""
+    """Shows one comparison."""
 
-    def __init__(self, t: Words, run: str, contest: SavedComparison) -> None:
-        self.t, self.run, self.contest = t, run, contest
+    def __init__(self, t: Translator, run: str, comparison: SavedComparison) -> None:
+        self.t, self.run, self.comparison = t, run, comparison
         self.order, self.shown = "row", AT_ONCE
 
     def draw(self) -> None:
@@ -96,79 +96,80 @@ class ComparisonView:
         from sartor.evaluation.numbers import interval
         from sartor.evaluation.numbers import number as figure
 
-        t, contest = self.t, self.contest
-        first, *others = contest.candidates
+        t, comparison = self.t, self.comparison
+        first, *others = comparison.candidates
         rows: list[list[Any]] = [
             [
                 partial(self._name, first),
-                figure(contest.verdicts[0].primary.base),
+                figure(comparison.verdicts[0].primary.base),
                 "–",
                 "–",
                 "–",
-                t("evaluate.yardstick"),
+                t("baseline for the others"),
             ]
         ]
-        for contestant, verdict, p in zip(others, contest.verdicts, contest.p_holm, strict=True):
+        for candidate, verdict, p in zip(others, comparison.verdicts, comparison.p_holm, strict=True):
             d = verdict.primary
-            said = t.get(f"verdict.{verdict.outcome}", verdict.outcome)
+            outcome = t.lookup(OUTCOMES, verdict.outcome)
             rows.append(
                 [
-                    partial(self._name, contestant),
+                    partial(self._name, candidate),
                     figure(d.tuned),
                     figure(d.difference, True),
                     interval(d.low, d.high),
                     f"{p:.3g}",
-                    partial(pill, said, verdict.outcome),
+                    partial(pill, outcome, verdict.outcome),
                 ]
             )
         head = [
-            (t("dataset.model"), "wide"),
-            (contest.metric, "num raw"),
-            (t("evaluate.difference"), "num"),
-            (t("evaluate.interval"), "num"),
+            (t("Model"), "wide"),
+            (comparison.metric, "num raw"),
+            (t("difference"), "num"),
+            (t("95% interval"), "num"),
             ("p (Holm)", "num raw"),
-            (t("runs.verdict"), ""),
+            (t("verdict"), ""),
         ]
         with card("flush"):
             with line("spread").style("padding:16px 20px 0"):
-                text(t("evaluate.several", count=len(contest.candidates), rows=len(contest.rows)), tag="h2")
-                inner = contest.folder.removeprefix(f"runs/{self.run}/")
+                text(
+                    t("{count} models on {rows} rows", count=len(comparison.candidates), rows=len(comparison.rows)),
+                    tag="h2",
+                )
+                inner = comparison.folder.removeprefix(f"runs/{self.run}/")
                 address = f"/runs/{quote(self.run)}/file/{quote(inner)}/comparison.json"
-                link(t("evaluate.download"), address).props["download"] = f"{self.run}-comparison.json"
+                link(t("Download"), address).props["download"] = f"{self.run}-comparison.json"
             table(head, rows)
-            for note in contest.notes:
-                text(note.render(t.lang), "soft small").style("padding:0 20px 12px")
+            for note in comparison.notes:
+                text(t(note), "soft small").style("padding:0 20px 12px")
 
-    def _name(self, contestant: Mapping[str, Any]) -> None:
-        text(contestant["name"], tag="b")
-        text(contestant["answered_by"], "mono soft")
+    def _name(self, candidate: Mapping[str, Any]) -> None:
+        text(candidate["name"], tag="b")
+        text(candidate["answered_by"], "mono soft")
 
     def _scores(self) -> None:
-        """Every score, one column a model."""
+        """Every metric, one column per model."""
         from sartor.evaluation.numbers import number as figure
 
-        contestants = self.contest.candidates
-        names = ["loss", *contestants[0]["scores"]]
-        head = [(self.t("evaluate.metric"), "wide"), *((str(c["name"]), "num raw") for c in contestants)]
+        candidates = self.comparison.candidates
+        names = ["loss", *candidates[0]["scores"]]
+        head = [(self.t("metric"), "wide"), *((str(c["name"]), "num raw") for c in candidates)]
         rows: list[list[Any]] = [
-            [name, *(figure(c["loss"] if name == "loss" else c["scores"].get(name)) for c in contestants)]
+            [name, *(figure(c["loss"] if name == "loss" else c["scores"].get(name)) for c in candidates)]
             for name in names
         ]
-        with card("flush"), ui.expansion(self.t("evaluate.all_scores")).classes("w-full"):
+        with card("flush"), ui.expansion(self.t("All metrics")).classes("w-full"):
             table(head, rows)
 
     def _answers(self) -> None:
-        t, contest = self.t, self.contest
-        if not contest.rows:
+        t, comparison = self.t, self.comparison
+        if not comparison.rows:
             return
-        options = orders(t, contest)
+        options = orders(t, comparison)
         with card():
             with line("spread"):
-                text(t("evaluate.answers"), tag="h2")
-                ui.select(options, value=self.order, label=t("evaluate.sort"), on_change=self._sort).props(
-                    "outlined dense"
-                )
-            self.list = ui.element("div").classes("flex flex-col gap-4 w-full")
+                text(t("Answers side by side"), tag="h2")
+                ui.select(options, value=self.order, label=t("Sort by"), on_change=self._sort).props("outlined dense")
+            self.answers = ui.element("div").classes("flex flex-col gap-4 w-full")
             self._fill()
 
     def _sort(self, event: Any) -> None:
@@ -180,13 +181,13 @@ class ComparisonView:
         self._fill()
 
     def _fill(self) -> None:
-        rows = ordered(self.contest.rows, self.order)
-        self.list.clear()
-        with self.list:
+        rows = ordered(self.comparison.rows, self.order)
+        self.answers.clear()
+        with self.answers:
             for row in rows[: self.shown]:
                 self._row(row)
             if self.shown < len(rows):
-                button(self.t("dataset.more", count=len(rows) - self.shown), self._more)
+                button(self.t("and {count} more", count=len(rows) - self.shown), self._more)
 
     def _row(self, row: Sequence[Mapping[str, Any]]) -> None:
         t, label = self.t, str(row[0].get("label") or "")
@@ -194,34 +195,36 @@ class ComparisonView:
             with line("spread"):
                 text(row[0].get("question") or row[0].get("prompt") or "", tag="b")
                 text(row[0].get("id", ""), "soft small", tag="span")
-            text(f"{t('evaluate.reference')}: {label}", "soft")
+            text(f"{t('Reference')}: {label}", "soft")
             with ui.element("div").classes("chat-cols"):
-                for contestant, one in zip(self.contest.candidates, row, strict=True):
+                for candidate, one in zip(self.comparison.candidates, row, strict=True):
                     with ui.element("div"):
                         loss = one.get("loss")
-                        figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
-                        text(f"{contestant['name']}{figure} · {one.get('stop_reason', '')}", "who num")
-                        said(t, str(one.get("predict") or ""), label)
+                        figure = f" · {t('loss')} {loss:.3f}" if isinstance(loss, float) else ""
+                        text(f"{candidate['name']}{figure} · {one.get('stop_reason', '')}", "who num")
+                        show_answer(t, str(one.get("predict") or ""), label)
 
 
-def orders(t: Words, contest: SavedComparison) -> dict[str, str]:
-    """`number name way` → what the list is sorted by: a score of one of the models."""
-    found = {"row": t("evaluate.by_row")}
-    for number, contestant in enumerate(contest.candidates):
+def orders(t: Translator, comparison: SavedComparison) -> dict[str, str]:
+    """Sort options: `number name direction` → a metric of one of the models."""
+    found = {"row": t("dataset order")}
+    for number, candidate in enumerate(comparison.candidates):
         names = [
-            n for n in (contest.rows[0][number].get("scores") or {}) if n in (contest.metric, "rouge-l.char", "chrf")
+            n
+            for n in (comparison.rows[0][number].get("scores") or {})
+            if n in (comparison.metric, "rouge-l.char", "chrf")
         ]
-        for name in (["loss"] if isinstance(contest.rows[0][number].get("loss"), float) else []) + names:
-            for way, sign in (("up", "↑"), ("down", "↓")):
-                found[f"{number} {name} {way}"] = html.unescape(visible(f"{contestant['name']}: {name} {sign}"))
+        for name in (["loss"] if isinstance(comparison.rows[0][number].get("loss"), float) else []) + names:
+            for direction, sign in (("up", "↑"), ("down", "↓")):
+                found[f"{number} {name} {direction}"] = html.unescape(visible(f"{candidate['name']}: {name} {sign}"))
     return found
 
 
 def ordered(rows: Sequence[Sequence[Mapping[str, Any]]], order: str) -> list[Sequence[Mapping[str, Any]]]:
-    """The rows by one model's score; those without it come last."""
+    """The rows sorted by one model's score; rows without it come last."""
     if order == "row":
         return list(rows)
-    number, name, way = order.split(" ")
+    number, name, direction = order.split(" ")
 
     def value(row: Sequence[Mapping[str, Any]]) -> float | None:
         one = row[int(number)]
@@ -229,12 +232,12 @@ def ordered(rows: Sequence[Sequence[Mapping[str, Any]]], order: str) -> list[Seq
         return float(found) if isinstance(found, int | float) else None
 
     known = [row for row in rows if value(row) is not None]
-    known.sort(key=lambda row: value(row) or 0.0, reverse=way == "down")
+    known.sort(key=lambda row: value(row) or 0.0, reverse=direction == "down")
     return known + [row for row in rows if value(row) is None]
 
 
-def shown_name(thing: str, t: Words) -> str:
-    """A thing to compare as a person reads it."""
-    if thing == BASE:
-        return t("evaluate.its_base")
-    return thing.removeprefix("runs/") if thing.startswith("runs/") else Path(thing).name
+def display_name(target: str, t: Translator) -> str:
+    """The display name of a target."""
+    if target == BASE:
+        return t("base model")
+    return target.removeprefix("runs/") if target.startswith("runs/") else Path(target).name

@@ -1,4 +1,4 @@
-"""The page `/data`: bring a file, see how it is read, change that, import it; and the datasets there are."""
+"""The page `/data`: preview and import a file, and list the datasets."""
 
 from __future__ import annotations
 
@@ -35,58 +35,68 @@ from sartor.web.components import (
     table,
     text,
 )
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
+from sartor.web.value_names import FIELDS
 from sartor.web.workspace import Workspace, dataset_name, readable
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
 DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in csv.DELIMITERS}
-FIELDS = ("question", "answer", "input", "system")
 
 
-def add_to(desk: Workspace) -> None:
+def add_to(workspace: Workspace) -> None:
     @ui.page("/data")
     def page(request: Request) -> None:
         with page_frame(request, "data") as t:
-            heading(t("data.title"), t("data.lead"))
-            importing = ImportView(desk, t)
+            heading(
+                t("Data"),
+                t(
+                    "Import questions and answers from any file. You see how the file is read before anything "
+                    "is written, and every row that cannot be used is listed with the reason."
+                ),
+            )
+            importing = ImportView(workspace, t)
             importing.draw()
-            importing.listed = ui.element("div")
+            importing.list = ui.element("div")
             importing.list_datasets()
 
 
 class ImportView:
-    """One file on its way to a dataset: what is chosen and typed, redrawn when it changes."""
+    """The import of one file: the choices, and a preview that follows them."""
 
-    def __init__(self, desk: Workspace, t: Words) -> None:
-        self.desk, self.t = desk, t
+    def __init__(self, workspace: Workspace, t: Translator) -> None:
+        self.workspace, self.t = workspace, t
         self.file: str | None = None
         self.encoding: str | None = None
         self.delimiter: str | None = None
         self.columns: dict[str, str] = {}
         self.name = ""
-        self.listed: ui.element | None = None
+        self.list: ui.element | None = None
 
     def draw(self) -> None:
         t = self.t
         with card():
             with line("spread"):
-                text(t("data.bring"), tag="h2")
-                link(t("generate.title") + " →", "/generate", "")
+                text(t("Import a file"), tag="h2")
+                link(t("Questions from documents") + " →", "/generate", "")
             with ui.element("label").classes("drop"):
                 ui.element("input").props(
-                    f'type=file data-upload accept="{",".join(readable())}" aria-label="{t("data.bring")}"'
+                    f'type=file data-upload accept="{",".join(readable())}" aria-label="{t("Import a file")}"'
                 )
-                text(t("data.drop"), tag="b")
-                text(t("data.drop_kinds"), "small")
+                text(t("Drop a file here, or click to choose one"), tag="b")
+                text(t("CSV, TSV, JSON, JSON Lines, Excel or Parquet, in any encoding"), "small")
                 ui.element("div").props("id=upload-progress aria-live=polite").classes("num")
-            files = self.desk.tables()
+            files = self.workspace.tables()
             if files:
-                ui.select(files, label=t("data.choose"), with_input=True, on_change=self._chosen).props(
-                    "outlined dense"
-                ).classes("w-full")
-            with ui.expansion(t("data.paste")).classes("w-full"):
-                pasted = ui.textarea(placeholder=t("data.paste_hint")).props("outlined autogrow").classes("w-full mono")
-                button(t("data.paste_read"), lambda: self._pasted(pasted.value or ""))
+                ui.select(
+                    files, label=t("or choose a file in the folder"), with_input=True, on_change=self._chosen
+                ).props("outlined dense").classes("w-full")
+            with ui.expansion(t("or paste a table or JSON")).classes("w-full"):
+                pasted = (
+                    ui.textarea(placeholder=t("question,answer — with column names in the first line"))
+                    .props("outlined autogrow")
+                    .classes("w-full mono")
+                )
+                button(t("Read"), lambda: self._pasted(pasted.value or ""))
             self.preview = ui.element("div").classes("flex flex-col gap-4 w-full")
         ui.on("sartor-uploaded", self._uploaded)
 
@@ -100,14 +110,14 @@ class ImportView:
             show_error(self.t, DataError(str(answer.get("error", "")), answer.get("where", ""), answer.get("fix", "")))
 
     async def _pasted(self, words: str) -> None:
-        """Keep what was pasted as a file of its own, and read it like any other."""
+        """Save the pasted text as a file and preview that."""
         if words.strip():
             number = 1
-            while (file := self.desk.uploads / f"pasted-{number}{pasted_suffix(words)}").exists():
+            while (file := self.workspace.uploads / f"pasted-{number}{pasted_suffix(words)}").exists():
                 number += 1
             file.parent.mkdir(exist_ok=True)
             atomic_write(file, words)
-            await self._take(file.relative_to(self.desk.folder).as_posix())
+            await self._take(file.relative_to(self.workspace.folder).as_posix())
 
     async def _chosen(self, event: Any) -> None:
         await self._take(str(event.value))
@@ -118,62 +128,62 @@ class ImportView:
         await self.redraw()
 
     async def redraw(self) -> None:
-        """Read the file as it is asked now, and draw what came of it."""
+        """Read the file with the current choices, and show the result."""
         outcome = await run_in_thread(self._inspect)
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
                 show_error(self.t, outcome)
-                rows = self._rows_despite()
+                rows = self._readable_rows()
                 names = columns_of(rows)
                 self._choices(None, names)
                 self._sample(names, {}, rows)
             else:
-                self._understood(outcome)
+                self._summary(outcome)
                 self._choices(outcome, list(outcome.columns))
                 self._sample(outcome.columns, outcome.mapping, outcome.sample)
                 self._finish()
 
     def _inspect(self) -> FileInspection:
         return inspect_file(
-            self.desk.resolve_inside(self.file or ""),
+            self.workspace.resolve_inside(self.file or ""),
             encoding=self.encoding,
             columns=self.columns,
             delimiter=self.delimiter,
         )
 
-    def _rows_despite(self) -> list[Mapping[str, Any]]:
-        """The first rows of a file that cannot be understood, up to where it cannot be read."""
+    def _readable_rows(self) -> list[Mapping[str, Any]]:
+        """The first rows of a file that cannot be imported as it is, as far as they can be read."""
         found: list[Mapping[str, Any]] = []
         with contextlib.suppress(SartorError):
-            path = self.desk.resolve_inside(self.file or "")
+            path = self.workspace.resolve_inside(self.file or "")
             for row in islice(raw_rows(path, self.encoding, self.delimiter), 50):
                 if isinstance(row.value, dict):
                     found.append(row.value)
         return found
 
-    def _understood(self, found: FileInspection) -> None:
+    def _summary(self, found: FileInspection) -> None:
         t = self.t
-        parts = [t("data.encoding_is", encoding=found.encoding, how=found.how)] if found.encoding else []
-        parts.append(t("data.rows_n", count=found.rows))
+        parts = [t("Read as {encoding} ({how})", encoding=found.encoding, how=t(found.how))] if found.encoding else []
+        parts.append(t.plural("{count} row", "{count} rows", count=found.rows))
         if found.delimiter:
-            parts.append(t("data.delimiter_is", delimiter=self._delimiter_name(found.delimiter)))
+            parts.append(t("delimiter {delimiter}", delimiter=self._delimiter_name(found.delimiter)))
         if found.entry:
-            parts.append(t("data.known_format", format=str(found.entry["formatting"])))
+            parts.append(t("already in {format} format", format=str(found.entry["formatting"])))
         with ui.element("div").classes("notice good-n"):
             text(" · ".join(parts))
 
     def _choices(self, found: FileInspection | None, names: list[str]) -> None:
         t = self.t
         with ui.element("div").classes("fields"):
-            known = {None: t("data.detect")} | {name: name for name in ENCODINGS}
+            known = {None: t("Auto-detect")} | {name: name for name in ENCODINGS}
             if found:
                 known[None] = (
-                    f"{t('data.detect')} ({found.encoding})"
+                    f"{t('Auto-detect')} ({found.encoding})"
                     if found.encoding and not self.encoding
-                    else t("data.detect")
+                    else t("Auto-detect")
                 )
-            ui.select(known, value=self.encoding, label=t("data.encoding"), on_change=self._set_encoding).props(
+            ui.select(known, value=self.encoding, label=t("Encoding"), on_change=self._set_encoding).props(
                 "outlined dense"
             )
             if found.delimiter if found else self._has_cells():
@@ -185,27 +195,27 @@ class ImportView:
                     ui.select(
                         {None: "–", **shown},
                         value=value if value in shown else None,
-                        label=t(f"data.field_{field}"),
+                        label=t(FIELDS[field]),
                         on_change=lambda event, field=field: self._set_column(field, event.value),
                     ).props("outlined dense")
 
     def _has_cells(self) -> bool:
-        """Whether a file that could not be understood is one that a delimiter parts."""
+        """Whether the file has a delimiter, by its suffix."""
         suffixes = (*csv.SUFFIXES, *tsv.SUFFIXES)
         return any(suffix.lower() in suffixes for suffix in PurePath(self.file or "").suffixes)
 
     def _delimiter_choice(self, found: FileInspection | None) -> None:
         t = self.t
-        known: dict[str | None, str] = {None: t("data.detect")}
+        known: dict[str | None, str] = {None: t("Auto-detect")}
         if found and found.delimiter and not self.delimiter:
             known[None] += f" ({self._delimiter_name(found.delimiter)})"
         known |= {sign: self._delimiter_name(sign) for sign in DELIMITERS}
-        ui.select(known, value=self.delimiter, label=t("data.delimiter"), on_change=self._set_delimiter).props(
+        ui.select(known, value=self.delimiter, label=t("Delimiter"), on_change=self._set_delimiter).props(
             "outlined dense"
         )
 
     def _delimiter_name(self, sign: str) -> str:
-        return self.t("data.tab") if sign == "\t" else DELIMITERS.get(sign, repr(sign))
+        return self.t("tab") if sign == "\t" else DELIMITERS.get(sign, repr(sign))
 
     async def _set_delimiter(self, event: Any) -> None:
         self.delimiter, self.columns = event.value, {}
@@ -224,20 +234,18 @@ class ImportView:
     def _sample(self, columns: Sequence[str], mapping: Mapping[str, str], sample: Sequence[Mapping[str, Any]]) -> None:
         if not sample:
             return
-        text(self.t("data.first_rows"), "soft small")
+        text(self.t("First rows, as they are read"), "soft small")
         used = {column: field for field, column in mapping.items()}
-        head = [
-            (f"{name} → {self.t(f'data.field_{used[name]}')}" if name in used else name, "wide raw") for name in columns
-        ]
+        head = [(f"{name} → {self.t(FIELDS[used[name]])}" if name in used else name, "wide raw") for name in columns]
         rows = [[_cell(row.get(name)) for name in columns] for row in sample[:3]]
         table(head, rows)
 
     def _finish(self) -> None:
         with line():
-            ui.input(self.t("data.name"), value=self.name, on_change=lambda e: setattr(self, "name", e.value)).props(
+            ui.input(self.t("Dataset name"), value=self.name, on_change=lambda e: setattr(self, "name", e.value)).props(
                 "outlined dense"
             )
-            button(self.t("data.import"), self._import, "main")
+            button(self.t("Import"), self._import, "main")
 
     async def _import(self) -> None:
         outcome = await run_in_thread(self._imported)
@@ -246,56 +254,67 @@ class ImportView:
         with self.preview:
             if isinstance(outcome, SartorError):
                 show_error(self.t, outcome)
-                button(self.t("data.again"), self.redraw)
+                button(self.t("Back"), self.redraw)
                 return
             ledger = outcome.loaded.ledger
             with ui.element("div").classes("notice good-n"):
-                said = {"name": self.name, "learned": ledger.training, "read": ledger.read}
-                text(self.t("data.imported", **said), tag="b")
+                ready = self.t(
+                    "{name} is ready: {usable} of {read} rows are usable.",
+                    name=self.name,
+                    usable=ledger.training,
+                    read=ledger.read,
+                )
+                text(ready, tag="b")
                 if ledger.skipped:
-                    text(self.t("data.skipped_n", count=len(ledger.skipped)))
+                    text(
+                        self.t.plural(
+                            "{count} row cannot be used as it is. Edit it here or leave it out.",
+                            "{count} rows cannot be used as they are. Edit them here or leave them out.",
+                            count=len(ledger.skipped),
+                        )
+                    )
             if ledger.skipped:
                 self._skipped(outcome)
             with line():
-                link(self.t("data.look"), f"/dataset/{quote(self.name)}", "btn main")
-                link(self.t("data.train_on"), f"/train?dataset={quote(self.name)}")
+                link(self.t("View rows"), f"/dataset/{quote(self.name)}", "btn main")
+                link(self.t("Train on it"), f"/train?dataset={quote(self.name)}")
 
     def list_datasets(self) -> None:
-        if self.listed:
-            self.listed.clear()
-            with self.listed:
-                datasets(self.desk, self.t)
+        if self.list:
+            self.list.clear()
+            with self.list:
+                datasets(self.workspace, self.t)
 
     def _imported(self) -> ImportResult:
         return api.import_file(
-            self.desk.resolve_inside(self.file or ""),
+            self.workspace.resolve_inside(self.file or ""),
             self.name,
-            dataset_dir=self.desk.data,
+            dataset_dir=self.workspace.data,
             encoding=self.encoding,
             columns=self.columns,
             delimiter=self.delimiter,
         )
 
     def _skipped(self, done: ImportResult) -> None:
-        """The rows that could not be taken, each with a way to mend it into a new version."""
+        """The skipped rows, each with a button to edit it into a new version."""
         t = self.t
         rows: list[list[Any]] = []
         for skipped in done.loaded.ledger.skipped[:50]:
-            reason = reason_of(skipped.code, skipped.params).render(t.lang)
-            fix = fix_of(skipped.code, skipped.params).render(t.lang)
-            mend = partial(button, t("data.mend"), partial(self._mend, skipped.origin.row), "quiet")
-            rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, mend])
-        table([(t("data.line"), "num"), (t("data.reason"), "wide"), (t("data.fix"), "wide"), ("", "")], rows)
+            reason = t(reason_of(skipped.code, skipped.params))
+            fix = t(fix_of(skipped.code, skipped.params))
+            edit = partial(button, t("Edit"), partial(self._edit, skipped.origin.row), "quiet")
+            rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, edit])
+        table([(t("Line"), "num"), (t("Problem"), "wide"), (t("Fix"), "wide"), ("", "")], rows)
 
-    def _mend(self, number: int) -> None:
-        """A form with the row's texts; saving adds it to a new version of the dataset."""
+    def _edit(self, number: int) -> None:
+        """A dialog with the row's texts; saving adds it to a new version of the dataset."""
         t = self.t
         found = self._inspect()
         raw = _raw_row(found, number)
         with ui.dialog() as dialog, ui.element("div").classes("card").style("width:min(640px,92vw)"):
-            text(t("data.mend_row", row=number), tag="h2")
+            text(t("Edit row {row}", row=number), tag="h2")
             inputs = {
-                field: ui.textarea(t(f"data.field_{field}"), value=_cell(raw.get(found.mapping.get(field, ""), "")))
+                field: ui.textarea(t(FIELDS[field]), value=_cell(raw.get(found.mapping.get(field, ""), "")))
                 .props("outlined autogrow")
                 .classes("w-full")
                 for field in ("question", "answer")
@@ -307,20 +326,20 @@ class ImportView:
                     {"from": "gpt", "value": inputs["answer"].value},
                 ]
                 try:
-                    new = api.save_version(self.name, self.desk.data, changes={}, added=[{"conversations": turn}])
+                    new = api.save_version(self.name, self.workspace.data, changes={}, added=[{"conversations": turn}])
                 except SartorError as error:
-                    ui.notify(str(error), type="negative")
+                    ui.notify(t(error.what), type="negative")
                     return
                 ui.navigate.to(f"/dataset/{quote(new)}")
 
             with line():
-                button(t("dataset.save_version"), save, "main")
-                button(t("app.cancel"), dialog.close)
+                button(t("Save as new version"), save, "main")
+                button(t("Cancel"), dialog.close)
         dialog.open()
 
 
 def pasted_suffix(words: str) -> str:
-    """The kind of file that a pasted text is: JSON, JSON Lines, or a table."""
+    """The file suffix for a pasted text: JSON, JSON Lines or CSV."""
     start = words.lstrip()[:1]
     if start == "[":
         return ".json"
@@ -340,23 +359,23 @@ def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else repr(value)
 
 
-def datasets(desk: Workspace, t: Words) -> None:
-    """The registry as a list."""
+def datasets(workspace: Workspace, t: Translator) -> None:
+    """The table of registered datasets."""
     with card("flush"):
         try:
-            entries = dict(read_registry(desk.data).entries)
+            entries = dict(read_registry(workspace.data).entries)
         except DataError as error:
-            if (desk.data / "dataset_info.json").exists():
+            if (workspace.data / "dataset_info.json").exists():
                 show_error(t, error)
                 return
             entries = {}
         if not entries:
-            empty(t("data.none"), t("data.none_next"))
+            empty(t("No datasets yet"), t("Import a file above to create the first one."))
             return
         rows: list[list[Any]] = []
         for name, entry in entries.items():
             known = entry if isinstance(entry, dict) else {}
-            file = desk.data / str(known.get("file_name", ""))
+            file = workspace.data / str(known.get("file_name", ""))
             bytes_ = size(file.stat().st_size) if file.is_file() else "–"
             rows.append(
                 [
@@ -364,15 +383,15 @@ def datasets(desk: Workspace, t: Words) -> None:
                     str(known.get("file_name", "–")),
                     str(known.get("formatting", "alpaca")),
                     bytes_,
-                    lambda name=name: link(t("data.train_on"), f"/train?dataset={quote(name)}", "btn quiet"),
+                    lambda name=name: link(t("Train on it"), f"/train?dataset={quote(name)}", "btn quiet"),
                 ]
             )
         table(
             [
-                (t("data.dataset"), "wide"),
-                (t("data.file"), ""),
-                (t("data.form"), ""),
-                (t("data.size"), "num"),
+                (t("Dataset"), "wide"),
+                (t("File"), ""),
+                (t("Format"), ""),
+                (t("Size"), "num"),
                 ("", "act"),
             ],
             rows,

@@ -1,4 +1,4 @@
-"""The page `/home`: a run exported in the form another program wants, proved, downloaded, with the lines to use it."""
+"""The page `/export`: export a run in a chosen format, download it, and see how to use it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from fastapi import Request
@@ -17,6 +17,7 @@ from nicegui import app, ui
 
 from sartor import api
 from sartor.base.errors import SartorError
+from sartor.base.i18n import Text, tr
 from sartor.web.components import (
     button,
     card,
@@ -26,39 +27,68 @@ from sartor.web.components import (
     link,
     page_frame,
     run_in_thread,
+    set_text,
     show_error,
     size,
     table,
     text,
 )
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.jobs import Job, Jobs
 from sartor.web.workspace import Workspace
 from sartor.web.zip_stream import zipped
 
 EVERY_S = 1.0
-FORMS = ("merged", "adapter", "gguf", "ollama")
-NUMBERS = {
-    "merged": ("float16", "bfloat16", "float32"),
-    "adapter": (),
-    "gguf": ("f16", "q8_0", "q4_0"),
-    "ollama": ("f16", "q8_0", "q4_0"),
+
+
+class Format(NamedTuple):
+    """An export format as the form shows it."""
+
+    title: Text
+    description: Text
+    precisions: tuple[str, ...] = ()
+    """The first is the default; float16 has three more significand bits than bfloat16."""
+    setting: Literal["dtype", "quant"] = "quant"
+    """The argument of `api.export` that takes the precision."""
+
+
+FORMATS = {
+    "merged": Format(
+        tr("Merged model (safetensors)"),
+        tr("Base model and adapter merged: for transformers, vLLM and most other programs."),
+        ("float16", "bfloat16", "float32"),
+        "dtype",
+    ),
+    "adapter": Format(tr("Adapter only (LoRA)"), tr("A few megabytes, loaded on top of the base model.")),
+    "gguf": Format(
+        tr("GGUF for llama.cpp"),
+        tr("A single file for llama.cpp, LM Studio and similar programs; smaller with q8_0 or q4_0."),
+        ("f16", "q8_0", "q4_0"),
+    ),
+    "ollama": Format(
+        tr("Ollama model"), tr("A GGUF file with the Modelfile that Ollama reads."), ("f16", "q8_0", "q4_0")
+    ),
 }
-"""The number formats of a form, the first as it opens. float16 rounds eight times finer than bfloat16."""
 
 
-def add_to(desk: Workspace, jobs: Jobs) -> None:
-    exports = desk.folder / "exports"
+def add_to(workspace: Workspace, jobs: Jobs) -> None:
+    exports = workspace.folder / "exports"
 
-    @ui.page("/home", response_timeout=30)
+    @ui.page("/export", response_timeout=30)
     async def page(request: Request, run: str = "") -> None:
-        with page_frame(request, "home") as t:
-            heading(t("home.title"), t("home.lead"))
-            found = await run_in_thread(partial(api.runs, desk.runs))
+        with page_frame(request, "export") as t:
+            heading(
+                t("Export"),
+                t(
+                    "Save the tuned model in a format for other programs. Each export is reloaded and must "
+                    "give the same answers before it is kept."
+                ),
+            )
+            found = await run_in_thread(partial(api.runs, workspace.runs))
             names = [] if isinstance(found, SartorError) else [r.name for r in found if r.state == "finished"]
             if not names:
-                with card(), empty(t("evaluate.none"), t("home.none_next")):
-                    link(t("nav.train"), "/train", "btn main")
+                with card(), empty(t("No finished run yet"), t("Train one first, then export it here.")):
+                    link(t("Train"), "/train", "btn main")
                 return
             ExportView(jobs, t, names, run if run in names else names[0], exports).draw()
 
@@ -66,32 +96,32 @@ def add_to(desk: Workspace, jobs: Jobs) -> None:
     def file(path: str) -> Response:
         """A file of an export, as a download."""
         try:
-            found = desk.resolve_inside(path, exports)
+            found = workspace.resolve_inside(path, exports)
         except SartorError:
-            return PlainTextResponse("Not here.", 404)
+            return PlainTextResponse("Not found.", 404)
         if not found.is_file():
-            return PlainTextResponse("Not here.", 404)
+            return PlainTextResponse("Not found.", 404)
         return FileResponse(found, filename=found.name)
 
     @app.get("/exports-zip/{name}")
     def together(name: str) -> Response:
         """All files of an export as one download."""
         try:
-            found = desk.resolve_inside(name, exports)
+            found = workspace.resolve_inside(name, exports)
         except SartorError:
-            return PlainTextResponse("Not here.", 404)
+            return PlainTextResponse("Not found.", 404)
         if found.parent != exports.resolve() or not found.is_dir():
-            return PlainTextResponse("Not here.", 404)
-        said = {"content-disposition": f"attachment; filename*=UTF-8''{quote(found.name)}.zip"}
-        return StreamingResponse(zipped(found), media_type="application/zip", headers=said)
+            return PlainTextResponse("Not found.", 404)
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(found.name)}.zip"}
+        return StreamingResponse(zipped(found), media_type="application/zip", headers=headers)
 
 
 class ExportView:
-    """One run on its way out."""
+    """The export of one run."""
 
-    def __init__(self, jobs: Jobs, t: Words, names: list[str], run: str, exports: Path) -> None:
+    def __init__(self, jobs: Jobs, t: Translator, names: list[str], run: str, exports: Path) -> None:
         self.jobs, self.t, self.names, self.run, self.exports = jobs, t, names, run, exports
-        self.form, self.numbers = "merged", "float16"
+        self.format, self.precision = "merged", "float16"
         self.seen: Any = None
 
     def draw(self) -> None:
@@ -99,44 +129,44 @@ class ExportView:
         with ui.element("div").classes("two"):
             with card():
                 with ui.element("div").classes("fields"):
-                    ui.select(
-                        self.names, value=self.run, label=t("runs.run"), on_change=partial(self._set, "run")
-                    ).props("outlined dense")
-                    forms = {form: t(f"home.form_{form}") for form in FORMS}
-                    ui.select(forms, value=self.form, label=t("home.form"), on_change=partial(self._set, "form")).props(
+                    ui.select(self.names, value=self.run, label=t("Run"), on_change=partial(self._set, "run")).props(
                         "outlined dense"
                     )
-                    self.quants = ui.select(
-                        list(NUMBERS["merged"]),
-                        value=self.numbers,
-                        label=t("home.quant"),
-                        on_change=partial(self._set, "numbers"),
+                    names = {name: t(form.title) for name, form in FORMATS.items()}
+                    ui.select(
+                        names, value=self.format, label=t("Export format"), on_change=partial(self._set, "format")
                     ).props("outlined dense")
-                self.meaning = text("", "soft")
+                    self.precisions = ui.select(
+                        list(FORMATS[self.format].precisions),
+                        value=self.precision,
+                        label=t("Precision"),
+                        on_change=partial(self._set, "precision"),
+                    ).props("outlined dense")
+                self.description = text("", "soft")
                 with line():
-                    button(t("home.start"), self._start, "main")
+                    button(t("Export"), self._start, "main")
                 self.out = ui.element("div").classes("flex flex-col gap-3 w-full")
             with card():
-                text(t("home.use"), tag="h2")
+                text(t("How to use it"), tag="h2")
                 self.snippets = ui.element("div").classes("flex flex-col gap-3 w-full")
         self._changed()
         ui.timer(EVERY_S, self._redraw)
 
     def _set(self, name: str, event: Any) -> None:
         setattr(self, name, event.value)
-        if name == "form" and NUMBERS[self.form]:
-            self.numbers = NUMBERS[self.form][0]
-            self.quants.set_options(list(NUMBERS[self.form]), value=self.numbers)
+        if name == "format" and (choices := FORMATS[self.format].precisions):
+            self.precision = choices[0]
+            self.precisions.set_options(list(choices), value=self.precision)
         self._changed()
 
     def _changed(self) -> None:
         self.seen = None
-        self.quants.set_visibility(bool(NUMBERS[self.form]))
-        self.meaning.set_content(self.t(f"home.means_{self.form}"))
+        self.precisions.set_visibility(bool(FORMATS[self.format].precisions))
+        set_text(self.description, self.t(FORMATS[self.format].description))
         self._redraw()
 
     def _folder(self) -> str:
-        return f"{self.run}-{self.form}" + (f"-{self.numbers}" if NUMBERS[self.form] else "")
+        return f"{self.run}-{self.format}" + (f"-{self.precision}" if FORMATS[self.format].precisions else "")
 
     def _job(self) -> Job | None:
         out = str(self.exports / self._folder())
@@ -147,10 +177,10 @@ class ExportView:
         job = self._job()
         if job is None or job.state() not in ("waiting", "running"):
             self.exports.mkdir(exist_ok=True)
-            kind = "dtype" if self.form == "merged" else "quant"
-            numbers = {kind: self.numbers} if NUMBERS[self.form] else {}
+            form = FORMATS[self.format]
+            precision = {form.setting: self.precision} if form.precisions else {}
             out = str(self.exports / self._folder())
-            self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.form, out=out, **numbers)
+            self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.format, out=out, **precision)
         self._redraw()
 
     def _redraw(self) -> None:
@@ -165,7 +195,7 @@ class ExportView:
                 self._outcome(job)
         self.snippets.clear()
         with self.snippets:
-            for name, code in snippets(self.run, f"exports/{self._folder()}", self.form).items():
+            for name, code in snippets(self.run, f"exports/{self._folder()}", self.format).items():
                 text(name, "who")
                 text(code, "code", tag="pre")
 
@@ -175,8 +205,8 @@ class ExportView:
         if state in ("waiting", "running"):
             with line():
                 ui.spinner(size="1.3em")
-                text(t("home.working") if state == "running" else t("state.waiting"))
-                button(t("train.stop"), job.stop, "quiet danger")
+                text(t("Exporting and comparing answers…") if state == "running" else t("waiting"))
+                button(t("Stop"), job.stop, "quiet danger")
         elif state == "done":
             result = ended.get("result", {})
             for check in result.get("checks", ()):
@@ -191,29 +221,29 @@ class ExportView:
                 if (folder / name).is_file()
             ]
             with line():
-                link(t("home.download"), f"/exports-zip/{quote(self._folder())}", "btn main")
-            table([(t("data.file"), "wide"), (t("data.size"), "num")], rows)
-            text(t("home.lies", folder=f"exports/{self._folder()}"), "soft small")
+                link(t("Download all as ZIP"), f"/exports-zip/{quote(self._folder())}", "btn main")
+            table([(t("File"), "wide"), (t("Size"), "num")], rows)
+            text(t("Saved in {folder}, in the folder of this page.", folder=f"exports/{self._folder()}"), "soft small")
         else:
-            said = ended.get("what") or job.log(2000)
-            show_error(t, SartorError.from_json({**ended, "what": said}))
+            show_error(t, job.error() or SartorError(job.log(2000)))
 
 
-def agreement(t: Words, check: Mapping[str, Any]) -> str:
-    """What the self-check of an export measured."""
+def agreement(t: Translator, check: Mapping[str, Any]) -> str:
+    """The result of an export's self-check."""
     return t(
-        "home.agrees",
+        "{form}: {share} of {positions} tokens agree (minimum {minimum}), largest logit difference "
+        "{largest} (limit {limit})",
         form=check["form"],
         share=f"{check['agreement']:.1%}",
         positions=check["positions"],
-        least=f"{check['min_agreement']:.0%}",
+        minimum=f"{check['min_agreement']:.0%}",
         largest=f"{check['largest']:.4f}",
         limit=f"{check['limit']:g}",
     )
 
 
-def snippets(run: str, folder: str, form: str) -> dict[str, str]:
-    """Name of a program → the lines that use the model in it."""
+def snippets(run: str, folder: str, format: str) -> dict[str, str]:
+    """Program → the lines that use the exported model in it."""
     place, name = shlex.quote(folder), re.sub(r"[^a-z0-9._-]+", "-", run.lower()).strip("-._") or "model"
     shown = {
         "sartor": f"sartor serve {shlex.quote(f'runs/{run}')}",
@@ -222,21 +252,21 @@ def snippets(run: str, folder: str, form: str) -> dict[str, str]:
         f"answer = client.chat.completions.create(\n    model={json.dumps(run, ensure_ascii=False)},\n"
         '    messages=[{"role": "user", "content": "…"}],\n)\nprint(answer.choices[0].message.content)',
     }
-    if form == "merged":
+    if format == "merged":
         shown["transformers"] = (
             "from transformers import pipeline\n"
             f'ask = pipeline("text-generation", {json.dumps(folder, ensure_ascii=False)})\n'
             'print(ask([{"role": "user", "content": "…"}])[0]["generated_text"][-1])'
         )
         shown["vLLM"] = f"vllm serve {place}"
-    elif form == "adapter":
+    elif format == "adapter":
         shown["transformers + peft"] = (
             "from peft import AutoPeftModelForCausalLM\nfrom transformers import AutoTokenizer\n"
             f"model = AutoPeftModelForCausalLM.from_pretrained({json.dumps(folder, ensure_ascii=False)})\n"
             f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(folder, ensure_ascii=False)})"
         )
         shown["vLLM"] = f"vllm serve BASE_MODEL --enable-lora --lora-modules {name}={place}"
-    elif form == "gguf":
+    elif format == "gguf":
         shown["llama.cpp"] = f"llama-server -m {place}/*.gguf --jinja"
     else:
         shown["Ollama"] = f"cd {place}\nollama create {name} -f Modelfile\nollama run {name}"

@@ -1,4 +1,4 @@
-"""The label view of the dataset page: what the trainer sees of a row, learned tokens coloured."""
+"""The label view of the dataset page: a row as the trainer sees it, with training tokens colored."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from sartor.data.load import Loaded
 from sartor.prompt.label_view import LabelView, Piece, RenderedText, label_view
 from sartor.prompt.template import template_names
 from sartor.web.cache import Cache
-from sartor.web.components import button, card, empty, facts, line, run_in_thread, show_error, text
-from sartor.web.i18n import Words
+from sartor.web.components import button, card, empty, facts, line, note_text, run_in_thread, show_error, text
+from sartor.web.i18n import Translator
 from sartor.web.workspace import visible
 
 
 class LabelsView:
-    """One row, drawn by the encoder that training uses."""
+    """One row, encoded exactly as in training."""
 
-    def __init__(self, shelf: Cache, t: Words, loaded: Loaded, row: int) -> None:
-        self.shelf, self.t, self.loaded = shelf, t, loaded
+    def __init__(self, cache: Cache, t: Translator, loaded: Loaded, row: int) -> None:
+        self.cache, self.t, self.loaded = cache, t, loaded
         self.model, self.template = "smollm2-135m", None
         self.at = next((i for i, e in enumerate(loaded.examples) if e.origin.row == row), 0)
 
     async def draw(self) -> None:
         t = self.t
         if not self.loaded.examples:
-            empty(t("dataset.no_rows"), t("dataset.no_rows_next"))
+            empty(t("No usable rows"), t("The reasons are listed above. Fix the rows or the entry."))
             return
         with card():
             with ui.element("div").classes("fields"):
                 ui.select(
-                    self.shelf.desk.models(),
+                    self.cache.workspace.models(),
                     value=self.model,
-                    label=t("dataset.model"),
+                    label=t("Model"),
                     with_input=True,
                     new_value_mode="add-unique",
                     on_change=partial(self._set, "model"),
                 ).props("outlined dense")
                 ui.select(
-                    {None: t("dataset.own_template"), **{n: n for n in template_names()}},
+                    {None: t("model default"), **{n: n for n in template_names()}},
                     value=None,
-                    label=t("dataset.template"),
+                    label=t("Template"),
                     on_change=partial(self._set, "template"),
                 ).props("outlined dense")
             with line():
-                button("←", partial(self._step, -1)).props(f'aria-label="{t("dataset.before")}"')
+                button("←", partial(self._step, -1)).props(f'aria-label="{t("Previous row")}"')
                 self.place = text("", "num soft")
-                button("→", partial(self._step, 1)).props(f'aria-label="{t("dataset.after")}"')
+                button("→", partial(self._step, 1)).props(f'aria-label="{t("Next row")}"')
             with line("small soft").style("flex-wrap:nowrap"):
                 ui.element("span").classes("swatch").style("flex:none")
-                text(t("dataset.learned_hint"), tag="span")
+                text(t("Colored tokens are trained on; the others are context only."), tag="span")
             self.drawn = ui.element("div")
         await self._redraw()
 
@@ -70,7 +70,7 @@ class LabelsView:
     async def _redraw(self) -> None:
         example: Example = self.loaded.examples[self.at]
         self.place.set_content(f"{self.at + 1:,} / {len(self.loaded.examples):,}")
-        shown = await run_in_thread(lambda: label_view(example, self.shelf.encoder(self.model, self.template)))
+        shown = await run_in_thread(lambda: label_view(example, self.cache.encoder(self.model, self.template)))
         self.drawn.clear()
         with self.drawn:
             if isinstance(shown, SartorError):
@@ -80,30 +80,29 @@ class LabelsView:
 
     def _shown(self, shown: LabelView) -> None:
         t = self.t
-        for drawing in shown.renderings:
-            share = f"{drawing.label_tokens / max(1, drawing.tokens):.0%}"
+        for rendering in shown.renderings:
+            share = f"{rendering.label_tokens / max(1, rendering.tokens):.0%}"
             facts(
                 [
-                    (t("dataset.tokens"), f"{drawing.tokens:,}"),
-                    (t("dataset.learned"), f"{drawing.label_tokens:,}"),
-                    (t("dataset.share"), share),
+                    (t("tokens"), f"{rendering.tokens:,}"),
+                    (t("training tokens"), f"{rendering.label_tokens:,}"),
+                    (t("training share"), share),
                 ]
             )
-            if drawing.title:
-                text(drawing.title, tag="h2")
-            ui.html(colored(drawing), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
+            if rendering.title:
+                text(rendering.title, tag="h2")
+            ui.html(colored(rendering), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
             found = shown.skipped
-            said = [of(found.code, found.params).render(t.lang) for of in (reason_of, fix_of)]
-            text(" ".join(said), "bad")
+            text(f"{t(reason_of(found.code, found.params))} {t(fix_of(found.code, found.params))}", "bad")
         for note in shown.notes:
-            text(t.note(note), "soft small")
+            text(note_text(t, note), "soft small")
 
 
-def colored(drawing: RenderedText) -> str:
-    """The pieces as spans; every text escaped, every control character visible."""
+def colored(rendering: RenderedText) -> str:
+    """The pieces as HTML spans, escaped and with control characters made visible."""
     spans, shade = [], 0
-    for piece in drawing.pieces:
+    for piece in rendering.pieces:
         shade = 1 - shade if piece.trained else shade
         spans.append(f'<span class="{_classes(piece, shade)}">{html.escape(visible(piece.text))}</span>')
     return "".join(spans)

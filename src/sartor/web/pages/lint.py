@@ -1,4 +1,4 @@
-"""The check view of the dataset page: findings by code, pairs side by side, lengths against `cutoff_len`."""
+"""The check view of the dataset page: findings by code, similar rows side by side, and a histogram of lengths."""
 
 from __future__ import annotations
 
@@ -12,35 +12,43 @@ from nicegui import ui
 from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
+from sartor.base.i18n import tr
 from sartor.base.reasons import fix_of, reason_of
 from sartor.checks import CheckResult, Finding
 from sartor.checks.lint_input import length_of
 from sartor.data.load import Loaded
 from sartor.web.cache import Cache, turns
 from sartor.web.components import button, card, line, link, run_in_thread, show_error, text
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.workspace import Workspace
 
 MAX_PER_CODE = 20
-SIGN = {"error": "no", "warning": "wait", "note": "run"}
+SEVERITIES = {"error": tr("error"), "warning": tr("warning"), "note": tr("note")}
+PILL = {"error": "no", "warning": "wait", "note": "run"}
 
 
 class LintView:
-    """A check of the dataset with a model's tokenizer, started by a press."""
+    """A check of the dataset with a model's tokenizer, started by a button."""
 
-    def __init__(self, desk: Workspace, shelf: Cache, t: Words, name: str, loaded: Loaded) -> None:
-        self.desk, self.shelf, self.t, self.name, self.loaded = desk, shelf, t, name, loaded
+    def __init__(self, workspace: Workspace, cache: Cache, t: Translator, name: str, loaded: Loaded) -> None:
+        self.workspace, self.cache, self.t, self.name, self.loaded = workspace, cache, t, name, loaded
         self.model, self.cutoff = "smollm2-135m", 2048
 
     def draw(self) -> None:
         t = self.t
         with card():
-            text(t("dataset.check_lead"), "soft")
+            text(
+                t(
+                    "Finds errors, duplicates, contradictions, personal data, truncated answers and overlong "
+                    "rows, with the same encoding as training."
+                ),
+                "soft",
+            )
             with line():
                 ui.select(
-                    self.desk.models(),
+                    self.workspace.models(),
                     value=self.model,
-                    label=t("dataset.model"),
+                    label=t("Model"),
                     on_change=lambda e: setattr(self, "model", e.value),
                 ).props("outlined dense")
                 ui.number(
@@ -50,7 +58,7 @@ class LintView:
                     step=64,
                     on_change=lambda e: setattr(self, "cutoff", int(e.value or 2048)),
                 ).props("outlined dense")
-                button(t("dataset.check_now"), self._check, "main")
+                button(t("Check"), self._check, "main")
             self.out = ui.element("div").classes("flex flex-col gap-3 w-full")
 
     async def _check(self) -> None:
@@ -73,60 +81,64 @@ class LintView:
                 "model_name_or_path": self.model,
                 "dataset": self.name,
                 "cutoff_len": self.cutoff,
-                "dataset_dir": str(self.desk.data),
+                "dataset_dir": str(self.workspace.data),
             }
         )
         checked = api.check(self.name, config).result
-        encoded = self.shelf.encoder(self.model, None).encode_all(self.loaded.examples)
+        encoded = self.cache.encoder(self.model, None).encode_all(self.loaded.examples)
         longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
         return checked, [length_of(row) for row in encoded.encoded] + longer
 
     def _findings(self, checked: CheckResult) -> None:
         t = self.t
         if not checked.findings:
-            text(t("dataset.nothing_found", rows=checked.rows), "notice good-n")
+            clean = t.plural("No problems in {count} row.", "No problems in {count} rows.", count=checked.rows)
+            text(clean, "notice good-n")
         by_code: dict[str, list[Finding]] = {}
         for finding in checked.findings:
             by_code.setdefault(finding.code, []).append(finding)
         for code, found in by_code.items():
             first = found[0]
-            what = reason_of(code, first.params).render(t.lang)
+            what = t(reason_of(code, first.params))
             with ui.expansion().classes("w-full") as group:
                 with group.add_slot("header"), line("grow"):
-                    text(t(f"dataset.severity_{first.severity}"), f"pill {SIGN[first.severity]}", tag="span")
+                    text(t.lookup(SEVERITIES, first.severity), f"pill {PILL[first.severity]}", tag="span")
                     text(f"{len(found)} × {what}", tag="span")
-                text(fix_of(code, first.params).render(t.lang), "small")
+                text(t(fix_of(code, first.params)), "small")
                 for finding in found[:MAX_PER_CODE]:
                     self._finding(finding)
                 if len(found) > MAX_PER_CODE:
-                    text(t("dataset.more", count=len(found) - MAX_PER_CODE), "soft small")
+                    text(t("and {count} more", count=len(found) - MAX_PER_CODE), "soft small")
 
     def _finding(self, finding: Finding) -> None:
         if finding.origin is None:
             return
         with ui.element("div").classes("notice").style("margin:8px 0"):
             with line("spread"):
-                text(reason_of(finding.code, finding.params).render(self.t.lang), "small")
+                text(self.t(reason_of(finding.code, finding.params)), "small")
                 address = f"/dataset/{quote(self.name)}?view=labels&row={finding.origin.row}"
                 link(str(finding.origin), address, "btn quiet")
             if finding.other is not None:
                 with ui.element("div").classes("pair"):
-                    self._said(finding.origin.id)
-                    self._said(finding.other.id)
+                    self._row(finding.origin.id)
+                    self._row(finding.other.id)
 
-    def _said(self, row_id: str) -> None:
+    def _row(self, row_id: str) -> None:
         example = next((e for e in self.loaded.examples if e.origin.id == row_id), None)
-        said = "\n".join(words for _, words in turns(example)) if example else ""
-        text(f"{row_id}\n{said}", "clip small")
+        content = "\n".join(words for _, words in turns(example)) if example else ""
+        text(f"{row_id}\n{content}", "clip small")
 
 
-def histogram(t: Words, lengths: Sequence[int], cutoff: int) -> None:
-    """How long the rows are, in tokens, and where `cutoff_len` lies."""
+def histogram(t: Translator, lengths: Sequence[int], cutoff: int) -> None:
+    """A histogram of row lengths in tokens, with `cutoff_len` marked."""
     if not lengths:
         return
     top = max(max(lengths), 1)
     counts, edges = np.histogram(lengths, bins=min(40, top), range=(0, top))
-    text(t("dataset.lengths", most=f"{top:,}", cutoff=f"{cutoff:,}"), tag="h2")
+    text(
+        t("Row length in tokens (longest {longest}, cutoff_len {cutoff})", longest=f"{top:,}", cutoff=f"{cutoff:,}"),
+        tag="h2",
+    )
     mark: dict[str, Any] = {"symbol": "none", "data": [{"xAxis": cutoff, "name": "cutoff_len"}]} if cutoff < top else {}
     ui.echart(
         {

@@ -1,4 +1,4 @@
-"""The entry view of the dataset page: the dataset's entry in dataset_info.json as a form and as JSON, kept equal."""
+"""The entry view of the dataset page: the dataset's entry in dataset_info.json, as a form and as JSON in sync."""
 
 from __future__ import annotations
 
@@ -10,24 +10,48 @@ from typing import Any
 from nicegui import ui
 
 from sartor.base.errors import DataError, SartorError
+from sartor.base.i18n import tr
 from sartor.data.dataset_info import COLUMNS, FORMATTINGS, OPENAI_TAGS, TAGS, parse_entry, read_registry, write_entry
 from sartor.web.components import button, card, line, show_error, text
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.workspace import Workspace
 
 GENERAL = ("file_name", "formatting", "encoding", "ranking", "split", "subset", "num_samples")
 MEDIA = ("images", "videos", "audios")
-"""Columns that no dataset may have yet."""
+"""Columns that are not supported yet."""
 PLACES = (
     *((key,) for key in GENERAL),
     *(("columns", name) for name in COLUMNS if name not in MEDIA),
     *(("tags", name) for name in TAGS),
 )
-"""Every box of the form: where its value stands in the entry."""
+"""The path in the entry of every field of the form."""
+HINTS = {
+    "file_name": tr("The file, next to dataset_info.json."),
+    "formatting": tr("One question per row (alpaca), or conversations."),
+    "encoding": tr("Only needed if it is not detected."),
+    "ranking": tr("Each row has a better and a worse answer."),
+    "split": tr("Split of a hub dataset."),
+    "subset": tr("Subset of a hub dataset."),
+    "num_samples": tr("Maximum number of rows; empty means all."),
+    "prompt": tr("The question."),
+    "query": tr("Additional input to the question."),
+    "response": tr("The answer."),
+    "history": tr("Earlier turns, as pairs."),
+    "messages": tr("Whole conversations."),
+    "system": tr("The system prompt."),
+    "tools": tr("The tools, as JSON."),
+    "chosen": tr("The better answer."),
+    "rejected": tr("The worse answer."),
+    "kto_tag": tr("Whether the answer is good."),
+}
+SECTIONS = {
+    "columns": tr("Columns: what each field of the file holds"),
+    "tags": tr("Tags: how conversations name their parts and speakers"),
+}
 
 
 def value_at(entry: Mapping[str, Any], place: tuple[str, ...]) -> Any:
-    """What stands there; None where nothing does."""
+    """The value at a path in the entry, or None."""
     found: Any = entry
     for key in place:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -35,7 +59,7 @@ def value_at(entry: Mapping[str, Any], place: tuple[str, ...]) -> Any:
 
 
 def with_value(entry: Mapping[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """The entry with a value there; nothing takes the key out, and a part that is left empty with it."""
+    """The entry with the value at a path. None or "" removes the key, and its parent if that becomes empty."""
     key, rest = place[0], place[1:]
     if rest:
         inner = entry.get(key)
@@ -45,61 +69,61 @@ def with_value(entry: Mapping[str, Any], place: tuple[str, ...], value: Any) -> 
     return {**entry, key: value}
 
 
-def parsed(desk: Workspace, name: str, shown: str) -> dict[str, Any]:
-    """The entry that a person typed. Raises: DataError for broken JSON, a bad entry, a file outside of the folder."""
+def parsed(workspace: Workspace, name: str, shown: str) -> dict[str, Any]:
+    """The entry of a JSON text. Raises: DataError for invalid JSON, a bad entry, or a file outside the folder."""
     try:
         entry = json.loads(shown or "")
     except ValueError as error:
-        raise DataError(f"The JSON is broken: {error}.", name, "Mend that place.") from None
-    parse_entry(name, entry, desk.data / "dataset_info.json")
+        raise DataError("Invalid JSON: {reason}.", name, "Fix the JSON there.", reason=error) from None
+    parse_entry(name, entry, workspace.data / "dataset_info.json")
     if entry.get("file_name"):
-        desk.resolve_inside(str(entry["file_name"]), desk.data)
+        workspace.resolve_inside(str(entry["file_name"]), workspace.data)
     return dict(entry)
 
 
 class EntryEditor:
-    """`asked` is the truth as far as it is JSON; boxes and JSON show it, and each changes it."""
+    """`self.entry` is the last valid JSON object; the form and the JSON text both show and change it."""
 
-    def __init__(self, desk: Workspace, t: Words, name: str) -> None:
-        self.desk, self.t, self.name = desk, t, name
-        self.asked: dict[str, Any] = {}
+    def __init__(self, workspace: Workspace, t: Translator, name: str) -> None:
+        self.workspace, self.t, self.name = workspace, t, name
+        self.entry: dict[str, Any] = {}
         self.boxes: dict[tuple[str, ...], Any] = {}
         self.quiet = False
-        """While one side is set from the other."""
+        """True while one side is updated from the other."""
 
     def draw(self) -> None:
         try:
-            entry = read_registry(self.desk.data).entries.get(self.name)
+            entry = read_registry(self.workspace.data).entries.get(self.name)
         except DataError:
-            return  # it has been said
+            return  # the page shows this error already
         if entry is None:
             return
-        self.asked = dict(entry) if isinstance(entry, dict) else {}
+        self.entry = dict(entry) if isinstance(entry, dict) else {}
         with ui.element("div").classes("two"):
             with ui.element("div").classes("flex flex-col gap-4"):
                 with card(), ui.element("div").classes("fields"):
                     for key in GENERAL:
                         self._box((key,))
                 with card("flush"):
-                    for part in ("columns", "tags"):
+                    for part, title in SECTIONS.items():
                         with (
-                            ui.expansion(self.t(f"dataset.entry_{part}"), value=part == "columns").classes("w-full"),
+                            ui.expansion(self.t(title), value=part == "columns").classes("w-full"),
                             ui.element("div").classes("fields").style("padding:4px 4px 12px"),
                         ):
                             for place in PLACES:
                                 if place[0] == part:
                                     self._box(place)
             with card():
-                text(self.t("dataset.entry_lead"), "soft")
+                text(self.t("How dataset_info.json describes this dataset. Checked as you type."), "soft")
                 self.json = ui.textarea(value=_written(entry), on_change=self._from_json)
-                self.json.props(f'outlined autogrow debounce=200 aria-label="{self.t("dataset.entry")}"')
+                self.json.props(f'outlined autogrow debounce=200 aria-label="{self.t("Entry")}"')
                 self.json.classes("w-full mono")
-                self.said = ui.element("div")
+                self.message = ui.element("div")
                 with line():
-                    button(self.t("dataset.save_entry"), self._save, "main")
+                    button(self.t("Save entry"), self._save, "main")
 
     def _box(self, place: tuple[str, ...]) -> None:
-        key, value = place[-1], value_at(self.asked, place)
+        key, value = place[-1], value_at(self.entry, place)
         box: Any
         if key in ("formatting", "ranking"):
             known = FORMATTINGS if key == "formatting" else (True, False)
@@ -113,12 +137,12 @@ class EntryEditor:
             box.props("debounce=250 stack-label")
         box.props("outlined dense options-dense").classes("w-full")
         if place[0] != "tags":
-            box.props["hint"] = self.t(f"dataset.entry_{key}")
+            box.props["hint"] = self.t(HINTS[key])
         box.on_value_change(partial(self._from_box, place))
         self.boxes[place] = box
 
     def _default(self, place: tuple[str, ...]) -> str:
-        tags = OPENAI_TAGS if self.asked.get("formatting") == "openai" else TAGS
+        tags = OPENAI_TAGS if self.entry.get("formatting") == "openai" else TAGS
         defaults = {"columns": COLUMNS, "tags": tags}.get(place[0], {"split": "train"})
         return defaults.get(place[-1]) or ""
 
@@ -126,9 +150,9 @@ class EntryEditor:
         if self.quiet:
             return
         value = int(event.value) if place[-1] == "num_samples" and event.value else event.value
-        self.asked = with_value(self.asked, place, value.strip() if isinstance(value, str) else value)
+        self.entry = with_value(self.entry, place, value.strip() if isinstance(value, str) else value)
         self.quiet = True
-        self.json.value = _written(self.asked)
+        self.json.value = _written(self.entry)
         self.quiet = False
         self._check()
 
@@ -140,7 +164,7 @@ class EntryEditor:
         except ValueError:
             entry = None
         if isinstance(entry, dict):
-            self.asked, self.quiet = entry, True
+            self.entry, self.quiet = entry, True
             for place, box in self.boxes.items():
                 value = value_at(entry, place)
                 if isinstance(box, ui.select):
@@ -152,23 +176,23 @@ class EntryEditor:
             self.quiet = False
         self._check()
 
-    def _tell(self, work: Callable[[], Any], good: str) -> None:
-        self.said.clear()
-        with self.said:
+    def _show_result(self, work: Callable[[], Any], success: str) -> None:
+        self.message.clear()
+        with self.message:
             try:
                 work()
-                text(good, "good")
+                text(success, "good")
             except SartorError as error:
                 show_error(self.t, error)
 
     def _check(self) -> None:
-        self._tell(lambda: parsed(self.desk, self.name, self.json.value), self.t("dataset.entry_good"))
+        self._show_result(lambda: parsed(self.workspace, self.name, self.json.value), self.t("The entry is valid."))
 
     def _save(self) -> None:
         def write() -> None:
-            write_entry(self.desk.data, self.name, parsed(self.desk, self.name, self.json.value))
+            write_entry(self.workspace.data, self.name, parsed(self.workspace, self.name, self.json.value))
 
-        self._tell(write, self.t("dataset.entry_saved"))
+        self._show_result(write, self.t("Saved."))
 
 
 def _written(entry: Any) -> str:

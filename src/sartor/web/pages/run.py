@@ -1,9 +1,10 @@
-"""The page `/runs/NAME`: one run as it goes: curves, figures, end time, log, checkpoints, settings, files."""
+"""The page `/runs/NAME`: a run live, with curves, key figures, log, checkpoints, settings and files."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from nicegui import app, ui
 from sartor.base.config import to_yaml
 from sartor.base.errors import SartorError
 from sartor.base.files import move_to_trash
+from sartor.base.i18n import tr
+from sartor.base.reasons import fix_of, reason_of
 from sartor.base.rundir import RunDir
 from sartor.web.chart_options import Curve, chart
 from sartor.web.components import (
@@ -38,59 +41,80 @@ from sartor.web.components import (
     text,
 )
 from sartor.web.form import parse_yaml
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
 from sartor.web.jobs import Jobs
 from sartor.web.run_monitor import RunMonitor, RunMonitors, clock, duration
+from sartor.web.value_names import STATES
 from sartor.web.workspace import Workspace
 
 EVERY_S = 1.0
 SMALL_POINTS = 400
-SMALL = ("learning_rate", "grad_norm", "speed", "memory_bytes")
+SMALL = {
+    "learning_rate": tr("learning rate"),
+    "grad_norm": tr("gradient norm"),
+    "speed": tr("tokens/s"),
+    "memory_bytes": tr("memory, GiB"),
+}
+"""The small charts."""
+SMOOTHING = {0: tr("no smoothing"), 1: tr("light smoothing"), 2: tr("strong smoothing")}
+FOLDED = {
+    "samples": tr("Sample outputs during training"),
+    "log": tr("Log"),
+    "checkpoints": tr("Checkpoints"),
+    "ledger": tr("What happened to each row"),
+    "settings": tr("Settings and plan"),
+    "files": tr("Files"),
+}
+"""Sections below the charts; RunView has a method for each."""
 
 
-def add_to(desk: Workspace, jobs: Jobs, watches: RunMonitors) -> None:
+def add_to(workspace: Workspace, jobs: Jobs, monitors: RunMonitors) -> None:
     @ui.page("/runs/{name}", response_timeout=30)
     async def page(request: Request, name: str) -> None:
         with page_frame(request, "runs", name) as t:
-            run = RunDir(desk.resolve_inside(name, desk.runs))
-            watch = watches.of(run)
-            await run_in_thread(watch.refresh)
+            run = RunDir(workspace.resolve_inside(name, workspace.runs))
+            monitor = monitors.of(run)
+            await run_in_thread(monitor.refresh)
             if not run.exists() and jobs.of(name) is None:
                 heading(name)
-                with card(), empty(t("runs.gone"), t("runs.gone_next")):
-                    link(t("nav.runs"), "/runs", "btn main")
+                with card(), empty(t("Run not found"), t("It may have been moved to the trash (runs/.trash).")):
+                    link(t("Runs"), "/runs", "btn main")
                 return
-            RunView(desk, jobs, t, name, run, watch).draw()
+            RunView(workspace, jobs, t, name, run, monitor).draw()
 
     @app.get("/runs/{name}/file/{path:path}")
     def file(name: str, path: str) -> Response:
-        """A file of a run, as a download; nothing of it is run or shown as a page, but for the report."""
+        """A file of a run as a download; only the report and the loss chart are shown inline, in a sandbox."""
         try:
-            run = desk.run(name)
-            found = desk.resolve_inside(path, run.path)
+            run = workspace.run(name)
+            found = workspace.resolve_inside(path, run.path)
         except SartorError:
-            return PlainTextResponse("Not here.", 404)
+            return PlainTextResponse("Not found.", 404)
         if not found.is_file():
-            return PlainTextResponse("Not here.", 404)
-        shown = found.name in ("report.html", "training_loss.png")
-        answer = FileResponse(found, filename=found.name, content_disposition_type="inline" if shown else "attachment")
-        answer.headers["content-security-policy"] = (
+            return PlainTextResponse("Not found.", 404)
+        inline = found.name in ("report.html", "training_loss.png")
+        response = FileResponse(
+            found, filename=found.name, content_disposition_type="inline" if inline else "attachment"
+        )
+        response.headers["content-security-policy"] = (
             "default-src 'none'; style-src 'unsafe-inline'; img-src data: 'self'; sandbox allow-downloads"
         )
-        return answer
+        return response
 
 
 class RunView:
-    """What the window shows of a run; every second what is new is drawn, from the folder alone."""
+    """The live view of a run; once a second it shows what is new in the run's folder."""
 
-    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, name: str, run: RunDir, watch: RunMonitor) -> None:
-        self.desk, self.jobs, self.t, self.name, self.run, self.watch = desk, jobs, t, name, run, watch
+    def __init__(
+        self, workspace: Workspace, jobs: Jobs, t: Translator, name: str, run: RunDir, monitor: RunMonitor
+    ) -> None:
+        self.workspace, self.jobs, self.t, self.name, self.run, self.monitor = workspace, jobs, t, name, run, monitor
         self.axis, self.smoothing, self.log = "step", 1, False
         self.seen: Any = None
         self.state = ""
-        self.told: Any = None
+        self.noticed: Any = None
         self.drawn_at, self.drawn_evals = -1, 0
-        """How many steps and evaluations the charts show."""
+        """Number of steps and evaluations in the charts."""
 
     def draw(self) -> None:
         t = self.t
@@ -109,14 +133,14 @@ class RunView:
             self.figures, self.values, self.device = ui.element("div").classes("w-full"), list[Any](), ""
         with card():
             with line("spread"):
-                text(t("runs.loss"), tag="h2")
+                text(t("loss"), tag="h2")
                 self._controls()
             self.loss = ui.echart(chart([])).style("height:340px;width:100%")
         with ui.element("div").classes("pair"):
             self.small = {}
-            for key in SMALL:
+            for key, title in SMALL.items():
                 with card():
-                    text(t(f"runs.{key}"), "small soft")
+                    text(t(title), "small soft")
                     self.small[key] = ui.echart(chart([], legend=False)).style("height:150px;width:100%")
         self._folded()
         self._redraw()
@@ -126,9 +150,9 @@ class RunView:
         t = self.t
         with line():
             for attribute, options in (
-                ("axis", {"step": t("runs.step"), "epoch": t("runs.epoch"), "time": t("runs.minutes")}),
-                ("smoothing", {level: t(f"runs.smooth_{level}") for level in range(3)}),
-                ("log", {False: t("runs.linear"), True: t("runs.log_scale")}),
+                ("axis", {"step": t("step"), "epoch": t("epoch"), "time": t("minutes")}),
+                ("smoothing", {level: t(name) for level, name in SMOOTHING.items()}),
+                ("log", {False: t("linear"), True: t("log scale")}),
             ):
                 ui.select(options, value=getattr(self, attribute), on_change=partial(self._set, attribute)).props(
                     "dense borderless options-dense"
@@ -139,16 +163,16 @@ class RunView:
         self._draw_loss()
 
     def _state(self) -> str:
-        """The run's state; before its process has written anything, its job's."""
-        state = self.watch.state()
+        """The run's state, or its job's before the process has written any event."""
+        state = self.monitor.state()
         job = self.jobs.of(self.name, "train")
         if job is not None and job.state() in ("waiting", "running") and state != "running":
             return job.state()
-        left = job.state() if job is not None and state == "new" else ""
-        return left if left in ("failed", "stopped") else state
+        ended = job.state() if job is not None and state == "new" else ""
+        return ended if ended in ("failed", "stopped") else state
 
     def _redraw(self) -> None:
-        version, state = self.watch.refresh(), self._state()
+        version, state = self.monitor.refresh(), self._state()
         if (version, state) == self.seen:
             return
         self.seen = (version, state)
@@ -156,44 +180,44 @@ class RunView:
             self.state = state
             self.pill.clear()
             with self.pill:
-                pill(self.t.get(f"state.{state}", state), state)
-            self._act()
+                pill(self.t.lookup(STATES, state), state)
+            self._show_actions()
             self.drawn_at = -1
-        self._figure()
-        if grown(self.drawn_at, len(self.watch.steps)) or len(self.watch.evals) != self.drawn_evals:
-            self.drawn_at, self.drawn_evals = len(self.watch.steps), len(self.watch.evals)
+        self._show_figures()
+        if needs_redraw(self.drawn_at, len(self.monitor.steps)) or len(self.monitor.evals) != self.drawn_evals:
+            self.drawn_at, self.drawn_evals = len(self.monitor.steps), len(self.monitor.evals)
             self._draw_loss()
             self._draw_small()
-        self._tell()
+        self._show_notice()
         self._fill()
 
-    def _act(self) -> None:
+    def _show_actions(self) -> None:
         t, name = self.t, quote(self.name)
         self.actions.clear()
         with self.actions:
             if self.state in ("running", "waiting"):
-                button(t("train.stop"), self._stop, "danger")
+                button(t("Stop"), self._stop, "danger")
                 return
             if self.state in ("interrupted", "failed", "new", "stopped"):
-                button(t("runs.resume"), self._resume, "main")
+                button(t("Resume"), self._resume, "main")
             if self.state == "finished":
-                link(t("nav.evaluate"), f"/evaluate?run={name}", "btn main")
-                link(t("nav.chat"), f"/chat?run={name}")
-                link(t("nav.home"), f"/home?run={name}")
-            link(t("runs.again"), f"/train?run={name}")
-            button(t("runs.trash"), self._trash, "danger")
+                link(t("Evaluate"), f"/evaluate?run={name}", "btn main")
+                link(t("Chat"), f"/chat?run={name}")
+                link(t("Export"), f"/export?run={name}")
+            link(t("New run with these settings"), f"/train?run={name}")
+            button(t("Move to trash"), self._trash, "danger")
 
     def _stop(self) -> None:
         job = self.jobs.of(self.name, "train")
         if job is not None and job.state() in ("waiting", "running"):
             job.stop()
-        elif self.watch.last and self.watch.state() == "running":
-            _end(int(self.watch.last["pid"]))
+        elif self.monitor.last and self.monitor.state() == "running":
+            _end(int(self.monitor.last["pid"]))
         with self.notice:
-            text(self.t("runs.stopping"), "notice warn-n")
+            text(self.t("Stopping after the current step; a checkpoint is saved."), "notice warn-n")
 
     def _resume(self) -> None:
-        settings = self.run.config if self.run.exists() else self.desk.jobs / f"{self.name}.yaml"
+        settings = self.run.config if self.run.exists() else self.workspace.jobs / f"{self.name}.yaml"
         self.jobs.add("train", self.name, settings=str(settings))
         self.seen = None
         self._redraw()
@@ -205,84 +229,93 @@ class RunView:
             move_to_trash(self.run.path)
         ui.navigate.to("/runs")
 
-    def _figure(self) -> None:
-        t, watch = self.t, self.watch
-        done, total = (watch.steps[-1] if watch.steps else 0), watch.total_steps
-        left = watch.seconds_left() if self.state == "running" else None
-        set_text(self.steps, t("runs.steps_of", done=number(done), total=number(total)))
-        ends = t("runs.until", left=duration(left), end=clock(time.time() + left)) if left is not None else ""
+    def _show_figures(self) -> None:
+        t, monitor = self.t, self.monitor
+        done, total = (monitor.steps[-1] if monitor.steps else 0), monitor.total_steps
+        left = monitor.seconds_left() if self.state == "running" else None
+        set_text(self.steps, t("step {done} of {total}", done=number(done), total=number(total)))
+        ends = (
+            t("{left} left, finishes at {end}", left=duration(left), end=clock(time.time() + left))
+            if left is not None
+            else ""
+        )
         set_text(self.until, ends)
         self.meter.style(f"width:{100 * done / total if total else 0:.1f}%")
-        latest = {key: values[-1] if values else None for key, values in watch.curves.items()}
+        latest = {key: values[-1] if values else None for key, values in monitor.curves.items()}
         memory = latest["memory_bytes"]
-        total = watch.memory_total or psutil.virtual_memory().total
+        total = monitor.memory_total or psutil.virtual_memory().total
         rate = latest["learning_rate"]
-        told = [
+        shown = [
             number(latest["loss"]),
-            number(watch.evals[-1][3] if watch.evals else None),
+            number(monitor.evals[-1][3] if monitor.evals else None),
             f"{rate:.2e}" if rate is not None else "–",
             number(latest["grad_norm"]),
             number(round(latest["speed"])) if latest["speed"] else "–",
             _of_total(memory, total) if memory else "–",
         ]
-        if not self.values or self.device != watch.device:
-            self.device = watch.device
-            where = "process" if watch.device == "cpu" else "gpu"
-            names = ("loss", "eval_loss", "learning_rate", "grad_norm", "speed", f"memory_{where}")
+        if not self.values or self.device != monitor.device:
+            self.device = monitor.device
+            memory_name = t("process memory") if monitor.device == "cpu" else t("GPU memory")
+            names = [t("loss"), t("held-out loss"), *(t(SMALL[key]) for key in ("learning_rate", "grad_norm", "speed"))]
             self.figures.clear()
             with self.figures:
-                self.values = facts([(t(f"runs.{name}"), "–") for name in names])
-        for element, value in zip(self.values, told, strict=True):
+                self.values = facts([(name, "–") for name in (*names, memory_name)])
+        for element, value in zip(self.values, shown, strict=True):
             set_text(element, value)
 
     def _draw_loss(self) -> None:
-        t, watch = self.t, self.watch
-        curves = [Curve(t("runs.learned_rows"), watch.line("loss", self.axis, self.smoothing))]
+        t, monitor = self.t, self.monitor
+        curves = [Curve(t("training rows"), monitor.line("loss", self.axis, self.smoothing))]
         if self.smoothing:
-            curves.insert(0, Curve(t("runs.unsmoothed"), watch.line("loss", self.axis), faint=True))
-        if held_out := watch.held_out(self.axis):
-            curves.append(Curve(t("runs.held_out"), held_out, dots=True, color=1))
+            curves.insert(0, Curve(t("unsmoothed"), monitor.line("loss", self.axis), faint=True))
+        if held_out := monitor.held_out(self.axis):
+            curves.append(Curve(t("held-out rows"), held_out, dots=True, color=1))
         self.loss.options.update(chart(curves, log=self.log))
         self.loss.update()
 
     def _draw_small(self) -> None:
         for key, drawn in self.small.items():
-            points = self.watch.line(key, most=SMALL_POINTS)
+            points = self.monitor.line(key, max_points=SMALL_POINTS)
             if key == "memory_bytes":
                 points = [[x, y / 2**30] for x, y in points]
             drawn.options.update(chart([Curve(key, points)], legend=False))
             drawn.update()
 
-    def _tell(self) -> None:
-        """What went wrong, as the run or its process says it."""
-        now = (self.state, bool(self.watch.steps), self.watch.last)
-        if now == self.told:
+    def _show_notice(self) -> None:
+        """What went wrong, from the run's events or its job."""
+        now = (self.state, bool(self.monitor.steps), self.monitor.last)
+        if now == self.noticed:
             return
-        self.told = now
+        self.noticed = now
         self.notice.clear()
         job = self.jobs.of(self.name, "train")
-        ended = job.read("ended.json") if job is not None else None
+        error = job.error() if job is not None else None
         with self.notice:
-            if self.state == "failed" and ended and ended.get("what"):
-                show_error(self.t, SartorError.from_json(ended))
-            elif self.state == "failed" and self.watch.last:
-                text(self.watch.last.get("error", ""), "notice bad-n")
+            if self.state == "failed" and error:
+                show_error(self.t, error)
+            elif self.state == "failed" and self.monitor.last:
+                text(self.monitor.last.get("error", ""), "notice bad-n")
             elif self.state == "failed" and job is not None:
                 text(job.log(3000), "code", tag="pre")
             elif self.state == "interrupted":
-                text(self.t("runs.interrupted"), "notice warn-n")
-            elif self.state == "running" and not self.watch.steps:
-                text(self.t("runs.preparing"), "notice")
+                text(
+                    self.t(
+                        "This run was stopped. Resume continues from its latest checkpoint, with bit-identical results."
+                    ),
+                    "notice warn-n",
+                )
+            elif self.state == "running" and not self.monitor.steps:
+                text(self.t("Reading data and loading the model…"), "notice")
 
     def _folded(self) -> None:
         self.folded: dict[str, tuple[ui.expansion, ui.element]] = {}
         with card("flush"):
-            for key in ("samples", "log", "checkpoints", "ledger", "settings", "files"):
-                with ui.expansion(self.t(f"runs.{key}"), on_value_change=self._fill).classes("w-full") as fold:
+            for key, title in FOLDED.items():
+                with ui.expansion(self.t(title), on_value_change=self._fill).classes("w-full") as fold:
                     self.folded[key] = fold, ui.element("div").classes("w-full").style("padding:0 4px 12px")
 
     def _fill(self) -> None:
-        """The parts that are unfolded, made anew."""
+        """Update the sections that are open."""
         for key, (fold, place) in self.folded.items():
             if fold.value:
                 place.clear()
@@ -290,13 +323,13 @@ class RunView:
                     getattr(self, f"_{key}")()
 
     def _samples(self) -> None:
-        found = [event for event in self.watch.lines if event["kind"] == "sample"]
+        found = [event for event in self.monitor.lines if event["kind"] == "sample"]
         if not found:
-            text(self.t("runs.no_samples"), "soft small")
+            text(self.t("None. Set sample_steps and sample_prompts to see outputs during training."), "soft small")
         for event in found[-20:]:
-            text(f"{self.t('runs.step')} {event.get('step')}", "who")
-            if asked := str(event.get("prompt") or ""):
-                text(asked, "say user")
+            text(f"{self.t('step')} {event.get('step')}", "who")
+            if prompt := str(event.get("prompt") or ""):
+                text(prompt, "say user")
             text(event.get("text", json.dumps(event, ensure_ascii=False)), "say assistant")
 
     def _log(self) -> None:
@@ -304,7 +337,7 @@ class RunView:
             f"{clock(e.get('time'))}  {e['kind']:<12} "
             + ", ".join(f"{key} {value}" for key, value in e.items() if key not in ("time", "kind", "pid", "text"))
             + str(e.get("text", ""))
-            for e in self.watch.lines[-100:]
+            for e in self.monitor.lines[-100:]
         ]
         text("\n".join(lines) or "–", "code", tag="pre")
         job = self.jobs.of(self.name, "train")
@@ -314,28 +347,28 @@ class RunView:
     def _checkpoints(self) -> None:
         rows = [[path.name, clock(path.stat().st_mtime)] for path in self.run.checkpoints()]
         if rows:
-            table([(self.t("runs.checkpoint"), ""), (self.t("runs.made"), "num")], rows)
+            table([(self.t("Checkpoint"), ""), (self.t("saved at"), "num")], rows)
         else:
-            text(self.t("runs.no_checkpoints"), "soft small")
+            text(self.t("None yet. save_steps sets how often they are saved."), "soft small")
 
     def _ledger(self) -> None:
         try:
-            told = self.run.read_json("data.json")["ledger"]
+            ledger = self.run.read_json("data.json")["ledger"]
         except (SartorError, KeyError):
             return
         t = self.t
         facts(
             [
-                (t("dataset.read"), number(told["read"])),
-                (t("runs.learned_rows"), number(told["training"])),
-                (t("runs.held_out_rows"), number(told["held_out"])),
-                (t("dataset.left_out"), number(told["left_out"])),
-                (t("dataset.skipped"), number(len(told["skipped"]))),
+                (t("rows read"), number(ledger["read"])),
+                (t("training rows"), number(ledger["training"])),
+                (t("held-out rows"), number(ledger["held_out"])),
+                (t("left out on request"), number(ledger["left_out"])),
+                (t("skipped"), number(len(ledger["skipped"]))),
             ]
         )
-        rows: list[list[Any]] = [[str(s["id"]), *t.skipped(s)] for s in told["skipped"][:100]]
+        rows: list[list[Any]] = [[str(s["id"]), *_skip_texts(t, s)] for s in ledger["skipped"][:100]]
         if rows:
-            table([(t("data.line"), ""), (t("data.reason"), "wide"), (t("data.fix"), "wide")], rows)
+            table([(t("Line"), ""), (t("Problem"), "wide"), (t("Fix"), "wide")], rows)
 
     def _settings(self) -> None:
         for file in (self.run.config, self.run.plan):
@@ -350,7 +383,16 @@ class RunView:
             name = path.relative_to(self.run.path).as_posix()
             address = f"/runs/{quote(self.name)}/file/{quote(name)}"
             rows.append([partial(link, name, address, ""), size(path.stat().st_size)])
-        table([(self.t("data.file"), "wide"), (self.t("data.size"), "num")], rows)
+        table([(self.t("File"), "wide"), (self.t("Size"), "num")], rows)
+
+
+def _skip_texts(t: Translator, skipped: Mapping[str, Any]) -> tuple[str, str]:
+    """(reason, fix) of a skipped row in a run's ledger; the saved text if its code is not known here."""
+    try:
+        code, params = skipped["code"], skipped["params"]
+        return t(reason_of(code, params)), t(fix_of(code, params))
+    except KeyError:
+        return str(skipped["reason"]), str(skipped["fix"])
 
 
 def _as_text(file: Path) -> str:
@@ -358,9 +400,9 @@ def _as_text(file: Path) -> str:
     return to_yaml(parse_yaml(content)) if file.suffix == ".yaml" else content
 
 
-def grown(drawn: int, there: int) -> bool:
-    """Whether a chart of `drawn` steps would look different with those that are there: no pixel is finer than that."""
-    return drawn < 0 or there - drawn > drawn / 400
+def needs_redraw(drawn: int, steps: int) -> bool:
+    """Whether a chart of `drawn` steps would visibly change with `steps`: by more than about one pixel."""
+    return drawn < 0 or steps - drawn > drawn / 400
 
 
 def _of_total(memory: float, total: float) -> str:
@@ -368,7 +410,7 @@ def _of_total(memory: float, total: float) -> str:
 
 
 def _end(pid: int) -> None:
-    """Ask a training that a terminal started to end; only a process that is ours."""
+    """Ask a training that was started in a terminal to end; only if the process is one of Sartor's."""
     try:
         process = psutil.Process(pid)
         if any("sartor" in word for word in process.cmdline()):

@@ -1,4 +1,4 @@
-"""The address `/`: goes on to the page that a person needs next."""
+"""The start page `/`: redirects to the runs, or to the data page before the first run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from nicegui import ui
 from sartor.web.workspace import Workspace
 
 
-def add_to(desk: Workspace) -> None:
+def add_to(workspace: Workspace) -> None:
+    @ui.page("/home")
     @ui.page("/")
     def start(request: Request) -> None:
-        ui.navigate.to("/runs" if any(desk.runs.glob("*/config.yaml")) else "/data")
+        ui.navigate.to("/runs" if any(workspace.runs.glob("*/config.yaml")) else "/data")

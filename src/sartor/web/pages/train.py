@@ -1,4 +1,4 @@
-"""The page `/train`: the settings as a form and as YAML, kept equal; the command line; start, and what waits."""
+"""The page `/train`: the settings as a form and as YAML in sync, the equivalent command, start and queue."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nicegui import ui
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text, tr
 from sartor.base.settings import SECTIONS
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
@@ -22,12 +23,10 @@ from sartor.web.components import (
     facts,
     heading,
     line,
-    link,
     number,
     page_frame,
-    pill,
+    set_text,
     show_error,
-    table,
     text,
 )
 from sartor.web.form import (
@@ -43,52 +42,70 @@ from sartor.web.form import (
     shown,
     typed,
 )
-from sartor.web.i18n import Words, explained
+from sartor.web.i18n import Translator
 from sartor.web.jobs import Job, Jobs
+from sartor.web.queue_view import QueueView
 from sartor.web.run_monitor import clock, duration
 from sartor.web.workspace import Workspace
 
+SECTION_NAMES = {
+    "model": tr("Model"),
+    "data": tr("Data"),
+    "prompt": tr("Prompt"),
+    "method": tr("Method"),
+    "train": tr("Training"),
+    "evaluation": tr("Evaluation"),
+    "generation": tr("Generation"),
+    "export": tr("Export"),
+}
 
-def add_to(desk: Workspace, jobs: Jobs) -> None:
+
+def add_to(workspace: Workspace, jobs: Jobs) -> None:
     @ui.page("/train")
     def page(request: Request, dataset: str = "", run: str = "") -> None:
         with page_frame(request, "train") as t:
-            heading(t("train.title"), t("train.lead"))
+            heading(
+                t("Train"),
+                t(
+                    "Common settings are shown; all others are folded below. The form and the YAML always "
+                    "match; edit either."
+                ),
+            )
             waiting = ui.element("div")
             QueueView(jobs, t, waiting).draw()
-            TrainForm(desk, jobs, t, _beginning(desk, dataset, run)).draw()
+            TrainForm(workspace, jobs, t, _beginning(workspace, dataset, run)).draw()
 
 
-def _beginning(desk: Workspace, dataset: str, run: str) -> dict[str, Any]:
-    """The settings to begin with: those of a run, or the usual ones on a dataset."""
+def _beginning(workspace: Workspace, dataset: str, run: str) -> dict[str, Any]:
+    """The initial settings: those of a run, or the defaults with a dataset."""
     if run:
         try:
-            asked = parse_yaml(desk.run(run).config.read_text(encoding="utf-8"))
-            return {**asked, "output_dir": free_name(desk, run)}
+            settings = parse_yaml(workspace.run(run).config.read_text(encoding="utf-8"))
+            return {**settings, "output_dir": free_name(workspace, run)}
         except SartorError:
-            pass  # what was only estimated has no run yet: the usual settings
-    names = _datasets(desk)
+            pass  # an estimate has no run yet: use the defaults
+    names = _datasets(workspace)
     chosen = dataset if dataset in names else (names[0] if names else "")
-    place = {"dataset_dir": "."} if desk.data == desk.folder else {}
-    asked = {"dataset": chosen, **place, "output_dir": free_name(desk, chosen or "run")} if chosen else {}
-    return {**DEFAULTS, **asked}
+    place = {"dataset_dir": "."} if workspace.data == workspace.folder else {}
+    settings = {"dataset": chosen, **place, "output_dir": free_name(workspace, chosen or "run")} if chosen else {}
+    return {**DEFAULTS, **settings}
 
 
-def _datasets(desk: Workspace) -> list[str]:
+def _datasets(workspace: Workspace) -> list[str]:
     try:
-        return list(read_registry(desk.data).entries)
+        return list(read_registry(workspace.data).entries)
     except SartorError:
         return []
 
 
 class TrainForm:
-    """`asked` is the truth; fields and YAML show it, and each changes it."""
+    """`self.settings` is the source of truth; the fields and the YAML both show and change it."""
 
-    def __init__(self, desk: Workspace, jobs: Jobs, t: Words, asked: dict[str, Any]) -> None:
-        self.desk, self.jobs, self.t, self.asked = desk, jobs, t, asked
+    def __init__(self, workspace: Workspace, jobs: Jobs, t: Translator, settings: dict[str, Any]) -> None:
+        self.workspace, self.jobs, self.t, self.settings = workspace, jobs, t, settings
         self.boxes: dict[str, Any] = {}
         self.quiet = False
-        """While one side is set from the other."""
+        """True while one side is updated from the other."""
 
     def draw(self) -> None:
         t = self.t
@@ -102,7 +119,7 @@ class TrainForm:
                     for section in SECTIONS:
                         rest = [f for f in known.values() if f.section == section and f.key not in COMMON]
                         with (
-                            ui.expansion(t(f"train.section_{section}")).classes("w-full"),
+                            ui.expansion(t(SECTION_NAMES[section])).classes("w-full"),
                             ui.element("div").classes("fields").style("padding:4px 4px 12px"),
                         ):
                             for field in rest:
@@ -110,32 +127,32 @@ class TrainForm:
             with ui.element("div").classes("flex flex-col gap-4").style("position:sticky;top:76px"):
                 with card():
                     with line("spread"):
-                        text(t("train.yaml"), tag="h2")
+                        text(t("YAML"), tag="h2")
                         self._files()
-                    self.yaml = ui.textarea(value=to_yaml(self.asked), on_change=self._from_yaml)
-                    self.yaml.props(f'outlined debounce=300 aria-label="{t("train.yaml")}"').classes("yaml w-full")
-                    self.said = ui.element("div")
+                    self.yaml = ui.textarea(value=to_yaml(self.settings), on_change=self._from_yaml)
+                    self.yaml.props(f'outlined debounce=300 aria-label="{t("YAML")}"').classes("yaml w-full")
+                    self.message = ui.element("div")
                     with line():
-                        button(t("train.start"), self._start, "main")
-                        button(t("train.estimate"), self._estimate)
-                        button(t("train.save"), lambda: ui.download.content(to_yaml(self.asked), "settings.yaml"))
-                    self.flight = ui.element("div").classes("flex flex-col gap-3 w-full")
+                        button(t("Start training"), self._start, "main")
+                        button(t("Estimate"), self._estimate)
+                        button(t("Save as file"), lambda: ui.download.content(to_yaml(self.settings), "settings.yaml"))
+                    self.preflight = ui.element("div").classes("flex flex-col gap-3 w-full")
                 with card():
-                    text(t("train.command"), tag="h2")
+                    text(t("Equivalent command"), tag="h2")
                     self.command = text("", "code", tag="pre")
-        self._told()
+        self._check()
 
     def _files(self) -> None:
-        found = [p.relative_to(self.desk.folder).as_posix() for p in self.desk.folder.glob("*.y*ml")]
-        found += [f"runs/{p.parent.name}/config.yaml" for p in self.desk.runs.glob("*/config.yaml")]
+        found = [p.relative_to(self.workspace.folder).as_posix() for p in self.workspace.folder.glob("*.y*ml")]
+        found += [f"runs/{p.parent.name}/config.yaml" for p in self.workspace.runs.glob("*/config.yaml")]
         with line():
             with ui.element("label").classes("btn file"):
                 ui.element("input").props(
-                    f'type=file data-upload accept=".yaml,.yml" aria-label="{self.t("train.bring")}"'
+                    f'type=file data-upload accept=".yaml,.yml" aria-label="{self.t("Open file")}"'
                 )
-                text(self.t("train.bring"), tag="span")
+                text(self.t("Open file"), tag="span")
             if found:
-                ui.select(found, label=self.t("train.load"), on_change=lambda e: self._load(str(e.value))).props(
+                ui.select(found, label=self.t("Load"), on_change=lambda e: self._load(str(e.value))).props(
                     "outlined dense"
                 ).style("min-width:150px")
         ui.on("sartor-uploaded", self._uploaded)
@@ -146,30 +163,30 @@ class TrainForm:
             self._load(str(answer["file"]))
         else:
             where, fix = str(answer.get("where", "")), str(answer.get("fix", ""))
-            self._tell(ConfigError(str(answer.get("error", "")), where, fix))
+            self._show_error(ConfigError(str(answer.get("error", "")), where, fix))
 
     def _load(self, file: str) -> None:
-        """Settings from a file; whatever stands in it, `allow` sees it before anything starts."""
+        """Load settings from a file; they are checked like typed ones before anything starts."""
         try:
-            path = self.desk.resolve_inside(file)
+            path = self.workspace.resolve_inside(file)
             if path.stat().st_size > 4 * MAX_YAML_CHARACTERS:
-                raise ConfigError("This is too long for settings.", file, "Is it another file?")
+                raise ConfigError("The text is too long for settings.", file, "Choose a settings file.")
             self.yaml.value = path.read_text(encoding="utf-8-sig")
         except (SartorError, OSError, UnicodeDecodeError) as error:
-            self._tell(error)
+            self._show_error(error)
 
     def _field(self, field: Field) -> None:
-        value, hint = self.asked.get(field.key), explained(self.t.lang, field.key, field.description).replace("`", "")
+        value, hint = self.settings.get(field.key), self.t(field.description).replace("`", "")
         default = shown(field.default)
         options: dict[Any, str] | list[Any] | None = None
         if field.key == "dataset":
-            options = _datasets(self.desk)
+            options = _datasets(self.workspace)
         elif field.key == "model_name_or_path":
-            options = self.desk.models()
+            options = self.workspace.models()
         elif field.key == "template":
-            options = {None: self.t("dataset.own_template"), **{name: name for name in template_names()}}
+            options = {None: self.t("model default"), **{name: name for name in template_names()}}
         elif field.choices is not None:
-            options = {None: f"({default.lower() or self.t('train.unset')})"}
+            options = {None: f"({default.lower() or self.t('unset')})"}
             options |= {choice: shown(choice).lower() for choice in field.choices if choice is not None}
         box: Any
         if options is None:
@@ -199,25 +216,25 @@ class TrainForm:
         if field.key == "dataset" and isinstance(value, list):
             value = value[0] if len(value) == 1 else value
         if value is None or value == []:
-            self.asked.pop(field.key, None)
+            self.settings.pop(field.key, None)
         else:
-            self.asked[field.key] = value
+            self.settings[field.key] = value
         self.quiet = True
-        self.yaml.value = to_yaml(self.asked)
+        self.yaml.value = to_yaml(self.settings)
         self.quiet = False
-        self._told()
+        self._check()
 
     def _from_yaml(self, event: Any) -> None:
         if self.quiet:
             return
         try:
-            self.asked = parse_yaml(event.value or "")
+            self.settings = parse_yaml(event.value or "")
         except SartorError as error:
-            self._tell(error)
+            self._show_error(error)
             return
         self.quiet = True
         for key, box in self.boxes.items():
-            value = self.asked.get(key)
+            value = self.settings.get(key)
             try:
                 if isinstance(box, ui.select):
                     wanted = _listed(value) if box.multiple else value
@@ -228,104 +245,93 @@ class TrainForm:
                 else:
                     box.value = shown(value)
             except ValueError:
-                continue  # a value that is none of the choices: the error below names it
+                continue  # not one of the choices: the error below names it
         self.quiet = False
-        self._told()
+        self._check()
 
-    def _told(self) -> None:
-        """The command line, and what is wrong with the settings, if anything."""
-        self.command.set_content(_escaped(command(self.asked)))
+    def _check(self) -> None:
+        """Update the command, and show what is wrong with the settings."""
+        set_text(self.command, command(self.settings))
         try:
-            check_paths(self.desk, self._config())
-            self._tell(None)
+            check_paths(self.workspace, self._config())
+            self._show_error(None)
         except SartorError as error:
-            self._tell(error)
+            self._show_error(error)
 
     def _config(self) -> RunConfig:
-        return RunConfig.from_dict(self.asked, "")
+        return RunConfig.from_dict(self.settings, "")
 
-    def _tell(self, error: BaseException | None) -> None:
-        self.said.clear()
+    def _show_error(self, error: BaseException | None) -> None:
+        self.message.clear()
         if error:
-            with self.said:
+            with self.message:
                 show_error(self.t, error)
 
-    def _asked(self) -> tuple[str, str] | None:
-        """The run's name and the file with the settings, when they may be used; what is wrong is said."""
+    def _save_settings(self) -> tuple[str, str] | None:
+        """Save the settings for a job. Returns the run's name and the file; None after showing what is wrong."""
         try:
             config = self._config()
-            check_paths(self.desk, config)
+            check_paths(self.workspace, config)
             if not config.data.dataset:
-                raise ConfigError(self.t("train.no_dataset"), "dataset", self.t("train.no_dataset_fix"))
+                raise ConfigError(
+                    "No dataset is chosen.", "dataset", "Choose one in the form, or import a file on the Data page."
+                )
             if not config.train.output_dir:
-                config = config.replace(output_dir=free_name(self.desk, "+".join(config.data.dataset)))
+                config = config.replace(output_dir=free_name(self.workspace, "+".join(config.data.dataset)))
         except SartorError as error:
-            self._tell(error)
+            self._show_error(error)
             return None
         run = str(config.train.output_dir).rstrip("/").rpartition("/")[2]
-        settings = self.desk.jobs / f"{run}.yaml"
+        settings = self.workspace.jobs / f"{run}.yaml"
         settings.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(settings, to_yaml(config.given))
         return run, str(settings)
 
     def _start(self) -> None:
-        if asked := self._asked():
-            self.jobs.add("train", asked[0], settings=asked[1])
-            ui.navigate.to(f"/runs/{quote(asked[0])}")
+        if saved := self._save_settings():
+            self.jobs.add("train", saved[0], settings=saved[1])
+            ui.navigate.to(f"/runs/{quote(saved[0])}")
 
     def _estimate(self) -> None:
-        """Try the longest batch in a process of its own, and show what came of it."""
-        if asked := self._asked():
-            job = self.jobs.add("estimate", asked[0], settings=asked[1])
-            self.flight.clear()
-            with self.flight, line():
+        """Try the longest batch in a separate process, and show the result."""
+        if saved := self._save_settings():
+            job = self.jobs.add("estimate", saved[0], settings=saved[1])
+            self.preflight.clear()
+            with self.preflight, line():
                 ui.spinner(size="1.3em")
-                text(self.t("train.estimating"))
+                text(self.t("Trying the longest batch…"))
 
-            def look() -> None:
+            def poll() -> None:
                 if job.state() not in ("waiting", "running"):
                     timer.cancel()
                     self._estimated(job)
 
-            timer = ui.timer(0.5, look)
+            timer = ui.timer(0.5, poll)
 
     def _estimated(self, job: Job) -> None:
         t, ended = self.t, job.read("ended.json") or {}
-        self.flight.clear()
-        with self.flight:
+        self.preflight.clear()
+        with self.preflight:
             if job.state() != "done":
-                said = ended.get("what") or job.log(2000)
-                show_error(t, SartorError.from_json({**ended, "what": said}))
+                show_error(t, job.error() or SartorError(job.log(2000)))
                 return
             found = ended["result"]["estimate"]
             memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"
             facts(
                 [
-                    (t("runs.step"), number(found["total_steps"])),
-                    (t("train.takes"), duration(found["seconds"])),
-                    (t("train.until"), clock(time.time() + found["seconds"])),
-                    (t("runs.memory"), f"{memory} / {found['device_memory_bytes'] / 2**30:.0f} GiB"),
-                    (t("train.disk"), disk),
+                    (t("step"), number(found["total_steps"])),
+                    (t("duration"), duration(found["seconds"])),
+                    (t("finishes at"), clock(time.time() + found["seconds"])),
+                    (t("memory"), f"{memory} / {found['device_memory_bytes'] / 2**30:.0f} GiB"),
+                    (t("disk"), disk),
                 ]
             )
             for advice in found["advice"]:
-                text(t.sentence(advice), "notice warn-n small")
-            with ui.expansion(t("train.reasons")).classes("w-full"):
+                text(t(Text.from_json(advice)), "notice warn-n small")
+            with ui.expansion(t("Decisions and reasons")).classes("w-full"):
                 for name, (value, reason) in ended["result"]["reasons"].items():
                     text(f"{name}: {value}", "who mono")
-                    text(t.sentence(reason), "small")
-
-
-def place_of(job: Job) -> str:
-    """The page that shows what a job is about."""
-    places = {
-        "generate": "/generate?name=",
-        "estimate": "/train?run=",
-        "compare": "/evaluate?run=",
-        "contest": "/evaluate?run=",
-        "export": "/home?run=",
-    }
-    return places.get(job.kind, "/runs/") + quote(job.run, safe="")
+                    text(t(Text.from_json(reason)), "small")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -334,46 +340,3 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _escaped(words: str) -> str:
-    import html
-
-    return html.escape(words)
-
-
-class QueueView:
-    """What runs and what waits, redrawn while there is anything."""
-
-    def __init__(self, jobs: Jobs, t: Words, place: ui.element) -> None:
-        self.jobs, self.t, self.place = jobs, t, place
-        self.before: Any = None
-
-    def draw(self) -> None:
-        self._redraw()
-        ui.timer(2.0, self._redraw)
-
-    def _redraw(self) -> None:
-        now = [(job, state) for job in self.jobs.all() if (state := job.state()) in ("waiting", "running")]
-        if [(job.id, state) for job, state in now] == self.before:
-            return
-        self.before = [(job.id, state) for job, state in now]
-        self.place.clear()
-        if not now:
-            return
-        t = self.t
-        with self.place, card("flush"):
-            rows: list[list[Any]] = [
-                [
-                    partial(link, job.run, place_of(job), ""),
-                    t(f"train.kind_{job.kind}"),
-                    partial(pill, t(f"state.{state}"), state),
-                    partial(button, t("train.stop"), partial(self._stop, job), "quiet danger"),
-                ]
-                for job, state in now
-            ]
-            table([(t("train.queue"), ""), (t("train.work"), ""), (t("train.state"), ""), ("", "act")], rows)
-
-    def _stop(self, job: Any) -> None:
-        job.stop()
-        self._redraw()

@@ -1,4 +1,4 @@
-"""A run against its base, as the page `/evaluate` shows it: the verdict, every score, the answers side by side."""
+"""The base-vs-tuned view of the page `/evaluate`: the verdict, all metrics, and the answers side by side."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from urllib.parse import quote
 from nicegui import ui
 
 from sartor.web.components import button, card, line, link, pill, table, text
-from sartor.web.i18n import Words
+from sartor.web.i18n import Translator
+from sartor.web.value_names import OUTCOMES, PARTS
 from sartor.web.workspace import Workspace, visible
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ AT_ONCE = 15
 
 @functools.cache
 def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The metrics that can decide (they have a value for each row), and all that can be computed."""
+    """The metrics that can be primary (they have a value for each row), and all metrics."""
     from sartor.evaluation import metrics
 
     found = metrics.find(["all"])
@@ -36,7 +37,7 @@ def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a comparison left in the run's folder."""
+    """The result of a comparison, read from the run's folder."""
 
     verdict: Verdict
     remarks: Sequence[str]
@@ -45,12 +46,12 @@ class Outcome:
     tuned: Sequence[Mapping[str, Any]]
 
 
-def read(desk: Workspace, run: str, lang: str) -> Outcome | None:
-    """The verdict and the answers of a run; None before it was compared. Raises: RunError for damaged files."""
+def read(workspace: Workspace, run: str, lang: str) -> Outcome | None:
+    """The verdict and the answers of a run; None before a comparison. Raises: RunError for damaged files."""
     from sartor.evaluation import verdict_text
     from sartor.reporting import page
 
-    folder = desk.run(run)
+    folder = workspace.run(run)
     if not folder.verdict.exists():
         return None
     files = page.read_run(folder)
@@ -67,9 +68,9 @@ def read(desk: Workspace, run: str, lang: str) -> Outcome | None:
 
 
 class VerdictView:
-    """The outcome, drawn."""
+    """Shows the result of a comparison."""
 
-    def __init__(self, t: Words, run: str, outcome: Outcome) -> None:
+    def __init__(self, t: Translator, run: str, outcome: Outcome) -> None:
         self.t, self.run, self.outcome = t, run, outcome
         self.order, self.shown = "row", AT_ONCE
 
@@ -85,12 +86,12 @@ class VerdictView:
         with card():
             with line("spread"):
                 with line():
-                    text(t("runs.verdict"), tag="h2")
-                    pill(t.get(f"verdict.{verdict.outcome}", verdict.outcome), verdict.outcome)
+                    text(t("verdict"), tag="h2")
+                    pill(t.lookup(OUTCOMES, verdict.outcome), verdict.outcome)
                 with line():
                     address = f"/runs/{quote(self.run)}/file/report.html"
-                    link(t("evaluate.report"), address).props("target=_blank")
-                    download = link(t("evaluate.download"), address)
+                    link(t("Open the report"), address).props("target=_blank")
+                    download = link(t("Download"), address)
                     download.props["download"] = f"{self.run}-report.html"
             text(verdict_sentence(verdict).render(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
             interval_bar(t, verdict.primary)
@@ -100,18 +101,18 @@ class VerdictView:
     def _scores(self) -> None:
         t, outcome = self.t, self.outcome
         head = [
-            (t("evaluate.metric"), "wide"),
-            (t("evaluate.base"), "num"),
-            (t("evaluate.tuned"), "num"),
-            (t("evaluate.difference"), "num"),
-            (t("evaluate.interval"), "num"),
-            (t("evaluate.scale"), "num"),
+            (t("metric"), "wide"),
+            (t("Base"), "num"),
+            (t("Tuned"), "num"),
+            (t("difference"), "num"),
+            (t("95% interval"), "num"),
+            (t("range"), "num"),
         ]
         with card("flush"):
             table(head, [self._score(row) for row in outcome.scores if not row.folded])
             folded = [self._score(row) for row in outcome.scores if row.folded]
             if folded:
-                with ui.expansion(t("evaluate.more_scores")).classes("w-full"):
+                with ui.expansion(t("More metrics")).classes("w-full"):
                     table(head, folded)
 
     def _score(self, row: ScoreRow) -> list[Any]:
@@ -121,7 +122,7 @@ class VerdictView:
         d = row.difference
 
         def name() -> None:
-            text(d.metric + (f" · {self.t('evaluate.deciding')}" if d.metric == self._primary(row) else ""), tag="b")
+            text(d.metric + (f" · {self.t('primary')}" if d.metric == self._primary(row) else ""), tag="b")
             text(row.meaning.render(self.t.lang), "soft small")
 
         kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
@@ -145,16 +146,18 @@ class VerdictView:
         names = [name for name in metric_names()[0] if name == "loss" or name in (pairs[0][1].get("scores") or {})]
         with card():
             with line("spread"):
-                text(t("evaluate.answers"), tag="h2")
-                options = {"row": t("evaluate.by_row")} | {
-                    f"{name} {way}": f"{name} {sign}" for name in names for way, sign in (("up", "↑"), ("down", "↓"))
+                text(t("Answers side by side"), tag="h2")
+                options = {"row": t("dataset order")} | {
+                    f"{name} {direction}": f"{name} {sign}"
+                    for name in names
+                    for direction, sign in (("up", "↑"), ("down", "↓"))
                 }
 
                 def sort(event: Any) -> None:
                     self.order, self.shown = event.value, AT_ONCE
                     fill()
 
-                ui.select(options, value=self.order, label=t("evaluate.sort"), on_change=sort).props("outlined dense")
+                ui.select(options, value=self.order, label=t("Sort by"), on_change=sort).props("outlined dense")
             place = ui.element("div").classes("flex flex-col gap-4 w-full")
 
             def more() -> None:
@@ -167,7 +170,7 @@ class VerdictView:
                     for base, tuned in ordered(pairs, self.order)[: self.shown]:
                         self._pair(base, tuned)
                     if self.shown < len(pairs):
-                        button(t("dataset.more", count=len(pairs) - self.shown), more)
+                        button(t("and {count} more", count=len(pairs) - self.shown), more)
 
             fill()
 
@@ -177,18 +180,18 @@ class VerdictView:
             with line("spread"):
                 text(tuned.get("question") or tuned.get("prompt") or "", tag="b")
                 text(tuned.get("id", ""), "soft small", tag="span")
-            text(f"{t('evaluate.reference')}: {label}", "soft")
+            text(f"{t('Reference')}: {label}", "soft")
             with ui.element("div").classes("pair"):
                 for who, row in (("base", base), ("tuned", tuned)):
                     with ui.element("div"):
                         loss = row.get("loss")
-                        figure = f" · {t('runs.loss')} {loss:.3f}" if isinstance(loss, float) else ""
-                        text(t(f"evaluate.{who}") + figure + f" · {row.get('stop_reason', '')}", "who num")
-                        said(t, str(row.get("predict") or ""), label)
+                        figure = f" · {t('loss')} {loss:.3f}" if isinstance(loss, float) else ""
+                        text(t(PARTS[who]) + figure + f" · {row.get('stop_reason', '')}", "who num")
+                        show_answer(t, str(row.get("predict") or ""), label)
 
 
-def interval_bar(t: Words, difference: Difference) -> None:
-    """The difference with its interval beside zero, drawn to scale."""
+def interval_bar(t: Translator, difference: Difference) -> None:
+    """The difference and its interval on an axis with zero, drawn to scale."""
     from sartor.evaluation.numbers import number as figure
 
     low, high = difference.low, difference.high
@@ -202,7 +205,7 @@ def interval_bar(t: Words, difference: Difference) -> None:
         return f"{100 * (value - left) / (right - left):.2f}%"
 
     with ui.element("div").classes(f"interval {difference.outcome}").props("role=img") as bar:
-        bar.props["aria-label"] = f"{t('evaluate.difference')} {figure(difference.difference, True)}"
+        bar.props["aria-label"] = f"{t('difference')} {figure(difference.difference, True)}"
         ui.element("div").classes("axis")
         ui.element("div").classes("zero").style(f"left:{at(0.0)}")
         ui.element("div").classes("span").style(f"left:{at(low)};width:calc({at(high)} - {at(low)})")
@@ -214,9 +217,9 @@ def interval_bar(t: Words, difference: Difference) -> None:
 def ordered(
     pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], order: str
 ) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The pairs by the tuned answers' score; rows without one come last."""
-    name, _, way = order.partition(" ")
-    if not way:
+    """The pairs sorted by the tuned answers' score; rows without one come last."""
+    name, _, direction = order.partition(" ")
+    if not direction:
         return list(pairs)
 
     def value(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> float | None:
@@ -225,12 +228,12 @@ def ordered(
         return float(found) if isinstance(found, int | float) else None
 
     known = [(number, pair) for pair in pairs if (number := value(pair)) is not None]
-    known.sort(key=lambda item: item[0], reverse=way == "down")
+    known.sort(key=lambda item: item[0], reverse=direction == "down")
     return [pair for _, pair in known] + [pair for pair in pairs if value(pair) is None]
 
 
 def marked(answer: str, reference: str) -> str:
-    """The answer as HTML, what the reference has too underlined in green; all text escaped."""
+    """The answer as escaped HTML, with the words it shares with the reference highlighted."""
     from sartor.evaluation.text_diff import diff_words
 
     return "".join(
@@ -241,9 +244,9 @@ def marked(answer: str, reference: str) -> str:
     )
 
 
-def said(t: Words, answer: str, reference: str) -> None:
-    """An answer with what it shares with the reference marked; one without any text says so."""
+def show_answer(t: Translator, answer: str, reference: str) -> None:
+    """An answer with the words it shares with the reference marked, or a note that it is empty."""
     if answer.strip():
         ui.html(marked(answer.strip(), reference), sanitize=False).classes("say assistant")
     else:
-        text(t("chat.nothing"), "say assistant soft")
+        text(t("The answer is empty."), "say assistant soft")
