@@ -116,7 +116,7 @@ class PromptSettings(Section):
     cutoff_len: Positive = Field(2048, description="Maximum length of an example, in tokens.")
     overlong: Literal["skip", "truncate", "split"] = Field(
         "skip",
-        description="What to do with longer examples: skip them with a reason, truncate them, or split them (stage pt).",
+        description="What to do with longer examples: skip, with a reason; truncate; or split (stage pt only).",
     )
     mask_history: bool = Field(False, description="Train on the last answer of a conversation only.")
     train_on_prompt: bool = Field(False, description="Also train on the prompts.")
