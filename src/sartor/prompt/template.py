@@ -251,8 +251,8 @@ class Template:
             if self._hides_edits:
                 layout = replace(layout, traced=(*layout.traced, "macro"))
             return self._with_turns(layout, neutral(messages), tools, generation)
-        except UnsupportedTemplate as reason:
-            return reason
+        except UnsupportedTemplate as error:
+            return UnsupportedTemplate(error.reason)  # kept: without a traceback, whose frames hold the tokenizer
         except PromptError as refusal:
             return UnsupportedTemplate(refusal.what)
 
