@@ -53,7 +53,7 @@ def epoch_order(row_count: int, seed: int, epoch: int) -> list[int]:
 
 
 def global_batches(rows: int, size: int, seed: int, epoch: int, *, in_order: bool = False) -> list[list[int]]:
-    """The rows of each optimizer step of an epoch: `size` random ones (in order for a stream); the last has the rest."""
+    """The rows of each optimizer step of an epoch: `size` random ones (in order for a stream)."""
     order = list(range(rows)) if in_order else epoch_order(rows, seed, epoch)
     return [order[start : start + size] for start in range(0, rows, size)]
 
