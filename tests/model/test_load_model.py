@@ -57,7 +57,7 @@ def test_what_this_machine_lacks_is_refused(tiny_model_dir: Path, monkeypatch: p
     import torch
 
     settings = {"model_name_or_path": str(tiny_model_dir)}
-    with pytest.raises(ModelError, match="need a CUDA GPU or a CPU"):
+    with pytest.raises(ModelError, match="require a CUDA GPU or a CPU"):
         load_model(ModelSettings(**settings, quantization_bit=4), device="mps")  # type: ignore[arg-type]
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *r: None if name == "bitsandbytes" else real(name))
