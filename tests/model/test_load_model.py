@@ -61,7 +61,7 @@ def test_what_this_machine_lacks_is_refused(tiny_model_dir: Path, monkeypatch: p
         load_model(ModelSettings(**settings, quantization_bit=4), device="mps")  # type: ignore[arg-type]
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *r: None if name == "bitsandbytes" else real(name))
-    with pytest.raises(ModelError, match="need bitsandbytes"):
+    with pytest.raises(ModelError, match="require bitsandbytes"):
         load_model(ModelSettings(**settings, quantization_bit=4, use_cpu=True))  # type: ignore[arg-type]
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="no cuda device"):
