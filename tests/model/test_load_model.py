@@ -64,7 +64,7 @@ def test_what_this_machine_lacks_is_refused(tiny_model_dir: Path, monkeypatch: p
     with pytest.raises(ModelError, match="require bitsandbytes"):
         load_model(ModelSettings(**settings, quantization_bit=4, use_cpu=True))  # type: ignore[arg-type]
     if not torch.cuda.is_available():
-        with pytest.raises(ModelError, match="no cuda device"):
+        with pytest.raises(ModelError, match="No cuda device"):
             load_model(ModelSettings(**settings, device="cuda"))  # type: ignore[arg-type]
 
 
