@@ -3,7 +3,7 @@
     python bench/data.py FOLDER [--times 10] [--sizes 10000 100000 1000000] [--check 100000] [--only PART]
 
 FOLDER holds alpaca_zh_demo.json and alpaca_en_demo.json (LLaMA-Factory's demo data). Each tool works in a process of
-its own on the same file with SmolLM2's tokenizer and the template chatml; the clock runs from the file's name to the
+its own on the same file with SmolLM2's tokenizer and the template chatml; time is measured from the file name to the
 last encoded row, without imports and the tokenizer. Equal work is proved first: ids and labels must agree up to the
 last end token (LLaMA-Factory also learns the line break after it). "Bare" is `encode_batch_fast` on the same rendered
 texts. The growth reads files of generated rows, JSON array, JSONL and CSV; its slope is that of log time over log rows.
@@ -189,7 +189,7 @@ from pathlib import Path
 from sartor.api.prepare_data import make_encoder
 from sartor.api.streaming import prepare_stream
 from sartor.base.config import RunConfig
-config = RunConfig.of({"dataset": "made", "dataset_dir": sys.argv[1], "streaming": True, "max_steps": 1000})
+config = RunConfig.from_dict({"dataset": "made", "dataset_dir": sys.argv[1], "streaming": True, "max_steps": 1000})
 encoder = make_encoder(config)
 begin = time.perf_counter()
 rows = prepare_stream(config, encoder)

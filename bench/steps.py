@@ -1,4 +1,4 @@
-"""Sartor's training steps alone: by length and by rows, trick by trick, and how far the estimate was off.
+"""Sartor's training steps: by row length, by number of rows, one optimization at a time, and the estimate's error.
 
     python bench/steps.py [--only lengths|rows|tricks|estimate]
 
@@ -24,41 +24,41 @@ from train import PRIDE, roof
 
 PARAMETERS = 134.5e6
 TRICKS = {
-    "head": "loss at label positions, in chunks",
-    "lora": "LoRA as one operation",
+    "head": "fused linear cross-entropy on label positions",
+    "lora": "fused LoRA linear layers",
     "attention": "short attention",
-    "norms": "norms as one operation",
-    "products": "wide products in parts",
+    "norms": "fused RMS norms",
+    "products": "wide matrix products in parts",
     "allocator": "fixed allocator threshold",
 }
 TRAIN = """
 import json, sys
 job = json.loads(sys.argv[1])
-from sartor.base.files import patient_threads
-patient_threads()
+from sartor.base.process import limit_thread_spinning
+limit_thread_spinning()
 import torch
 import torch.nn.functional as F
-from sartor.training import attention, fused, model
+from sartor.model import attention, kernels, load
 from sartor.model.head import causal_model
 from sartor.training.stages import sft
 
-def whole_loss(model, batch):
+def unfused_loss(model, batch):
     logits = model(input_ids=batch.ids_BT, position_ids=batch.positions_BT, use_cache=False).logits[:, :-1].float()
     return F.cross_entropy(logits.flatten(0, 1), batch.labels_BT[:, 1:].flatten(), ignore_index=-100, reduction="sum")
 
 off = set(job["off"])
 if "head" in off:
-    sft.summed_loss = whole_loss
+    sft.summed_loss = unfused_loss
 if "lora" in off:
-    fused.fuse_lora = lambda model: 0
+    kernels.fuse_lora = lambda model: 0
 if "norms" in off:
-    fused.fuse_norms = lambda model: 0
+    kernels.fuse_norms = lambda model: 0
 if "attention" in off:
     attention.register = lambda: "sdpa"
 if "products" in off:
-    fused.SPLIT_ROWS = 1 << 40
+    kernels.SPLIT_ROWS = 1 << 40
 if "allocator" in off:
-    model.calm_allocator = lambda: None
+    load.tune_allocator = lambda: None
 from sartor import api
 api.train(preflight=job["preflight"], **job["settings"])
 """

@@ -147,7 +147,7 @@ def test_a_stream_reads_only_a_little_ahead_and_forgets(encoder: Encoder) -> Non
     stream = RowStream(lambda turn: rows(seen), encoder, 10**9, behind=4, on_skipped=lambda row: None, ahead=50)
     assert [stream[n].origin.row for n in range(10)] == list(range(1, 11))  # type: ignore[union-attr]
     assert stream[7].origin == Origin("made", "made.jsonl", 8)
-    with pytest.raises(IndexError, match="forgotten"):
+    with pytest.raises(IndexError, match="discarded"):
         stream[3]
     stream.close()
     assert len(seen) < 4000

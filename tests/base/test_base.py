@@ -79,7 +79,7 @@ print([name for name in ("torch", "peft", "accelerate") if name in sys.modules])
 
 
 def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="There is no such run"):
+    with pytest.raises(RunError, match="Run not found"):
         RunDir(tmp_path / "gone").read_json("data.json")
     with pytest.raises(RunError, match=r"The run has no data\.json"):
         RunDir(tmp_path).read_json("data.json")

@@ -41,7 +41,7 @@ except SartorError as error:
 print(file.read_text(encoding="utf-8"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ERROR Writing failed: File too large.")
+    assert done.stdout.startswith("ERROR Could not write the file: File too large.")
     assert done.stdout.endswith("old\n")
 
 

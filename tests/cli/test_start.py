@@ -41,7 +41,7 @@ def test_syntax_is_2_and_bad_news_is_1(capsys: pytest.CaptureFixture[str], tmp_p
     assert run("nonsense") == 2
     assert run("train", "learnin_rate=1") == 1
     shown = capsys.readouterr().err
-    assert "There is no setting 'learnin_rate'." in shown
+    assert "Unknown setting 'learnin_rate'." in shown
     assert "Did you mean learning_rate" in shown
     assert "Traceback" not in shown
 

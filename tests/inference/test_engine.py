@@ -142,7 +142,7 @@ def test_adapters_that_do_not_fit_or_are_damaged_are_named(tiny_model_dir: Path,
     other = tmp_path / "other"
     make_model(hidden_size=64, intermediate_size=96).save_pretrained(other)
     make_tokenizer().save_pretrained(other)
-    with pytest.raises(ModelError, match="does not fit"):
+    with pytest.raises(ModelError, match="does not match"):
         Engine.load(str(other), adapter, dtype="float32")
     half = tmp_path / "half"
     shutil.copytree(adapter, half)
@@ -150,7 +150,7 @@ def test_adapters_that_do_not_fit_or_are_damaged_are_named(tiny_model_dir: Path,
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ModelError, match="damaged"):
         Engine.load(str(tiny_model_dir), half, dtype="float32")
-    with pytest.raises(ModelError, match="holds no adapter"):
+    with pytest.raises(ModelError, match="contains no adapter"):
         Engine.load(str(tiny_model_dir), tmp_path / "nowhere", dtype="float32")
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -196,7 +199,7 @@ def test_history_and_prompts() -> None:
     ]
     only = learned_texts(chatml().encode(demonstration("q1", "a1", "q2", "a2", turn1=False)), tokenizer)
     assert only == ["a2<|im_end|>"]
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         chatml(train_on_prompt=True, mask_history=True)
 
 
@@ -360,7 +363,51 @@ def test_openai_dicts() -> None:
     text = tokenizer.decode(sequence.ids.tolist())
     assert "system\nBe brief.<|im_end|>" in text
     assert '"arguments": {"x": 1}' in text
-    with pytest.raises(PromptError, match="no role 'usr'"):
+    with pytest.raises(PromptError, match="Unknown role 'usr'"):
         encode([{"role": "usr", "content": "q"}], tokenizer, template="chatml")
-    with pytest.raises(PromptError, match="no text"):
+    with pytest.raises(PromptError, match="is not text"):
         encode([{"role": "user", "content": [{"type": "image"}]}], tokenizer, template="chatml")
+
+
+def test_the_template_is_analyzed_once_per_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer(CHATML))
+    analyzed: list[str | None] = []
+    original = Template.from_tokenizer
+
+    def counting(tokenizer: Any, name: str | None = None, **options: Any) -> Template:
+        analyzed.append(name)
+        return original(tokenizer, name, **options)
+
+    monkeypatch.setattr(Template, "from_tokenizer", counting)
+    messages = [Message("user", "q"), Message("assistant", "a")]
+    first = encode(messages, tokenizer, template="chatml")
+    assert all(encode(messages, tokenizer, template="chatml") == first for _ in range(3))
+    encode(messages, tokenizer, template="chatml", mask_history=True)
+    assert analyzed == ["chatml"]
+    encode(messages, tokenizer, template="chatml", enable_thinking=False)
+    encode(messages, tokenizer, template="default")
+    assert analyzed == ["chatml", "chatml", "default"]
+
+
+def test_a_changed_chat_template_and_an_added_token_are_seen() -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer(CHATML))
+    source = named("chatml").source
+    messages = [Message("user", "<|new|>"), Message("assistant", "a")]
+    tokenizer.chat_template = source
+    before = encode(messages, tokenizer)
+    tokenizer.chat_template = source.replace("<|im_start|>", "<|im_start|> ")
+    assert len(encode(messages, tokenizer)) == len(before) + 2
+    tokenizer.chat_template = source
+    tokenizer.add_tokens(["<|new|>"])
+    after = encode(messages, tokenizer)
+    assert after == before  # user text never becomes a control token, not even a new one
+    assert tokenizer.convert_tokens_to_ids("<|new|>") not in after.ids
+
+
+def test_a_tokenizer_is_freed_with_its_analyzed_templates() -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer(CHATML))
+    encode([Message("user", "q"), Message("assistant", "a")], tokenizer, template="chatml")
+    reference = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    assert reference() is None

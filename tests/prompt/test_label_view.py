@@ -49,9 +49,9 @@ def test_html_is_escaped_and_terminal_needs_no_colours() -> None:
     assert "&lt;|im_end|&gt;" in shown.html()
     assert "<b>😀" not in shown.html()
     plain, coloured = io.StringIO(), io.StringIO()
-    Console(file=plain, width=200).print(shown.rich())
+    Console(file=plain, width=200).print(shown)
     assert "⟦简·奥斯汀\n<b>😀<|im_end|>⟧" in plain.getvalue()
-    Console(file=coloured, width=200, force_terminal=True, color_system="truecolor").print(shown.rich())
+    Console(file=coloured, width=200, force_terminal=True, color_system="truecolor").print(shown)
     assert "\x1b[30;4" in coloured.getvalue()
     assert "⟦" not in coloured.getvalue()
 

@@ -20,7 +20,12 @@ FOLDER = Path(FOUND.submodule_search_locations[0]) / "chat_templates" if FOUND e
 FILES = {file.stem: file for file in sorted(FOLDER.glob("*.jinja")) if not file.stem.endswith("_training")}
 CONTROL = re.compile(r"<\|[^|<>{}' ]+\|>|<｜[^｜]+｜>|<[a-z]+_[a-z_]+>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z_]{3,}\]")
 ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|tool|>"}
-REFUSED = {"glm4moe": "no control token ends", "idefics3": "not at all", "smolvlm": "not at all", "llava_next": "text"}
+REFUSED = {
+    "glm4moe": "no control token ends",
+    "idefics3": "drops the text",
+    "smolvlm": "drops the text",
+    "llava_next": "text",
+}
 """The first never ends an answer; the others read a list of parts."""
 
 QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")

@@ -102,9 +102,9 @@ def test_tools_and_calls_are_rendered_and_calls_are_learned(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in ALL if n not in WITH_TOOLS])
 def test_a_template_that_leaves_out_tools_refuses_them(name: str) -> None:
     template = of(name)
-    with pytest.raises(PromptError, match="does not write tools"):
+    with pytest.raises(PromptError, match="does not render tools"):
         template.segments((QUESTION, ANSWER), [TOOL])
-    with pytest.raises(PromptError, match=r"does not write tool calls|refuses the conversation"):
+    with pytest.raises(PromptError, match=r"does not render tool calls|rejects the conversation"):
         template.segments((QUESTION, CALL))
 
 
@@ -137,10 +137,10 @@ def test_a_plain_template_is_rendered_once_for_each_structure(monkeypatch: Any) 
     [
         ("{% for m in messages %}{{ m.role + m.content }}{% endfor %}", "no control token ends"),
         ("{% for m in messages %}{{ m.content + m.content }}<|im_end|>{% endfor %}", "2 times"),
-        ("{% for m in messages if m.role == 'user' %}{{ m.content }}<|im_end|>{% endfor %}", "not at all"),
-        ("{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}", "not at all"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}<|im_end|>{% endfor %}", "drops the text"),
+        ("{% for m in messages %}{{ m.content | upper }}<|im_end|>{% endfor %}", "drops the text"),
         ("{{ raise_exception('never') }}", "never"),
-        ("{% for m in messages %}", "broken"),
+        ("{% for m in messages %}", "syntax error"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused(source: str, reason: str) -> None:
@@ -168,10 +168,10 @@ def test_refusals_name_what_to_do() -> None:
         Template.from_tokenizer(byte_tokenizer(), "chatml")
     with pytest.raises(PromptError, match="eos_token"):
         Template.from_tokenizer(byte_tokenizer((), None, None), "alpaca")
-    with pytest.raises(PromptError, match="There is no template 'chatlm'") as refused:
+    with pytest.raises(PromptError, match="Unknown template 'chatlm'") as refused:
         Template.from_tokenizer(byte_tokenizer(), "chatlm")
     assert "chatml" in str(refused.value.fix)
-    with pytest.raises(PromptError, match="control token's text"):
+    with pytest.raises(PromptError, match="text of a control token"):
         Template.from_tokenizer(byte_tokenizer(CHATML), "chatml", default_system="a<|im_end|>")
 
 

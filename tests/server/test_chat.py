@@ -102,7 +102,7 @@ def test_log_probabilities_come_with_each_token(client: openai.OpenAI) -> None:
 
 
 def test_tools_need_a_template_that_writes_them(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="does not write tools"):
+    with pytest.raises(openai.BadRequestError, match="does not render tools"):
         client.chat.completions.create(model="tiny", messages=HELLO, tools=TOOLS)
 
 

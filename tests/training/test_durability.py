@@ -310,9 +310,9 @@ def edit(file: Path, **values: Any) -> None:
 
 def test_a_pickle_in_place_of_safetensors_never_runs(hostile: Path, tmp_path: Path) -> None:
     trap(hostile / "model.safetensors", tmp_path / "ran")
-    refuse(hostile, "cannot be loaded")
+    refuse(hostile, "Could not load the model")
     (hostile / "model.safetensors").rename(hostile / "pytorch_model.bin")
-    refuse(hostile, "cannot be loaded")
+    refuse(hostile, "Could not load the model")
     assert not (tmp_path / "ran").exists()
 
 
@@ -323,14 +323,14 @@ def test_an_index_that_leads_outside_is_refused(hostile: Path, tmp_path: Path, n
     (tmp_path / "evil.safetensors").write_bytes((hostile / "model.safetensors").read_bytes())
     (hostile / "model.safetensors").unlink()
     edit(hostile / "model.safetensors.index.json", weight_map={"lm_head.weight": name}, metadata={})
-    refuse(hostile, "no file of this folder")
+    refuse(hostile, "which is not in the folder")
 
 
 @pytest.mark.parametrize("name", ["pipe.safetensors", "config.json", "tokenizer.json"])
 def test_a_pipe_hangs_nothing(hostile: Path, name: str) -> None:
     (hostile / name).unlink(missing_ok=True)
     os.mkfifo(hostile / name)
-    refuse(hostile, r"no (plain file|model)")
+    refuse(hostile, r"(not a regular file|no model)")
     with pytest.raises(ModelError):
         load_tokenizer(str(hostile))
 
@@ -344,7 +344,7 @@ def test_code_named_by_a_config_never_runs(hostile: Path, tmp_path: Path, kind: 
     names = {"AutoConfig": "modeling.M", "AutoModelForCausalLM": "modeling.M"}
     edit(hostile / "config.json", auto_map=names, model_type=kind)
     if kind == "strange":
-        refuse(hostile, "cannot be loaded")
+        refuse(hostile, "Could not load the model")
     else:
         load_model(ModelSettings(model_name_or_path=str(hostile), use_cpu=True))
     assert not mark.exists()
@@ -353,7 +353,7 @@ def test_code_named_by_a_config_never_runs(hostile: Path, tmp_path: Path, kind: 
 @pytest.mark.parametrize("kind", ["llama\nimport os", "../llama", 5])
 def test_an_impossible_model_type_is_refused(hostile: Path, kind: Any) -> None:
     edit(hostile / "config.json", model_type=kind)
-    refuse(hostile, "impossible model_type")
+    refuse(hostile, "Invalid model_type")
 
 
 def test_hostile_adapters_and_checkpoints_never_run(tmp_path: Path, tiny_model: Any) -> None:

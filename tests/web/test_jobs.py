@@ -113,5 +113,5 @@ def test_the_worker_writes_how_it_ended(tmp_path: Path) -> None:
     job.write("job.json", {"kind": job.kind, "run": job.run, "arguments": dict(job.arguments)})
     assert worker.main(job.path) == 1
     ended = json.loads((job.path / "ended.json").read_text(encoding="utf-8"))
-    assert "not there" in ended["what"]["text"]
+    assert "not found" in ended["what"]["text"]
     assert job.state() == "failed"

@@ -179,7 +179,7 @@ def test_code_and_secrets_are_refused_by_form_yaml_and_file(workspace: Server, b
         page.get_by_role("button", name=t("Estimate"), exact=True).click()
     for key in ("allow_scripts", "allow_outside"):
         fresh().fill(f"{settings}{key}: true\n")
-        page.get_by_role("alert").get_by_text(f"'{key}'").first.wait_for()
+        page.get_by_role("alert").get_by_text(f"Unknown setting '{key}'.").wait_for()
     file = tmp_path / "theirs.yaml"
     file.write_text(settings + "metrics: mine.py\n", encoding="utf-8")
     box = fresh()

@@ -1,1 +1,1 @@
-"""The vocabulary that every layer speaks: types, errors, settings, run folders."""
+"""What every other package uses: types, errors, settings, messages, run folders."""

@@ -1,4 +1,4 @@
-"""RunConfig: what a person asked for, parsed strictly from flat YAML and `key=value`, frozen; it decides nothing."""
+"""RunConfig: the settings as given, parsed strictly from flat YAML and `key=value`, and frozen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from sartor.base.errors import ConfigError, did_you_mean
+from sartor.base.i18n import Text, tr
 from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import (
@@ -23,6 +25,7 @@ from sartor.base.settings import (
     MethodSettings,
     ModelSettings,
     PromptSettings,
+    Section,
     TrainSettings,
 )
 
@@ -31,8 +34,10 @@ ENV_REFERENCE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
 class RunConfig(BaseModel):
-    """The settings asked for, by section. `given` holds only what was written, flat; `ignored_keys` what has no
-    effect and why; `permissions` come from the person, never from a file.
+    """All settings, by section.
+
+    `given` holds only the settings that were written, flat; `ignored_keys` those without effect, and why.
+    `permissions` come from the command line or from code, never from a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +51,7 @@ class RunConfig(BaseModel):
     generation: GenerationSettings = GenerationSettings()
     export: ExportSettings = ExportSettings()
     given: Mapping[str, Any] = Field(default_factory=dict)
-    ignored_keys: Mapping[str, str] = Field(default_factory=dict)
+    ignored_keys: Mapping[str, Text] = Field(default_factory=dict)
     permissions: Permissions = NOTHING_ALLOWED
 
     @classmethod
@@ -55,11 +60,11 @@ class RunConfig(BaseModel):
     ) -> RunConfig:
         """Parse flat settings.
 
-        Raises: ConfigError for an unknown key (with the nearest), a refused key (with what to write), a bad value,
-        a literal secret.
+        Raises: ConfigError for an unknown setting (naming the closest), an unsupported one (naming the alternative),
+        an invalid value, or a secret in plain text.
         """
         grouped: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
-        ignored: dict[str, str] = {}
+        ignored: dict[str, Text] = {}
         for key, value in settings.items():
             section = section_of().get(key)
             _refuse_literal_secret(key, value, where)
@@ -69,35 +74,35 @@ class RunConfig(BaseModel):
             elif key in IGNORED_KEYS:
                 ignored[key] = IGNORED_KEYS[key]
             elif key in UNSUPPORTED_KEYS:
-                raise ConfigError(f"The setting {key!r} is not used here.", where, UNSUPPORTED_KEYS[key])
+                raise ConfigError("Unsupported setting {setting!r}.", where, UNSUPPORTED_KEYS[key], setting=key)
             else:
-                raise ConfigError(f"There is no setting {key!r}.", where, did_you_mean(key, section_of()))
-        sections = {name: _parse_section(name, values, where) for name, values in grouped.items()}
+                raise ConfigError("Unknown setting {setting!r}.", where, did_you_mean(key, section_of()), setting=key)
+        sections: dict[str, Any] = {name: _parse_section(name, values, where) for name, values in grouped.items()}
         return cls(**sections, given=dict(settings), ignored_keys=ignored, permissions=permissions)
 
     def replace(self, **settings: Any) -> RunConfig:
-        """The same config with some settings changed; parsed as strictly."""
+        """A copy with some settings changed, parsed just as strictly."""
         return RunConfig.from_dict({**self.given, **settings}, permissions=self.permissions)
 
     def allowing(self, permissions: Permissions) -> RunConfig:
-        """The same settings, with what a person allowed."""
+        """The same settings with these permissions."""
         return self.model_copy(update={"permissions": permissions})
 
     def flat(self) -> dict[str, Any]:
-        """Every setting and its value, defaults included, in the order of the sections."""
+        """Every setting with its value, including defaults, in the order of the sections."""
         return {key: value for name in SECTIONS for key, value in getattr(self, name).model_dump().items()}
 
 
 @functools.cache
 def section_of() -> Mapping[str, str]:
-    """Setting → the one section that holds it."""
+    """Setting → its section."""
     return {key: name for name, section in SECTIONS.items() for key in section.model_fields}
 
 
 def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: Any) -> RunConfig:
-    """A YAML file, then `key=value` overrides, then keyword settings, each over the one before.
+    """Settings from a YAML file, overridden by `key=value` items, overridden by keyword arguments.
 
-    Raises: ConfigError naming file, line and column for bad YAML, or the setting.
+    Raises: ConfigError with file, line and column for invalid YAML, or with the setting.
     """
     merged: dict[str, Any] = dict(read_yaml(path)) if path else {}
     where = str(path) if path else ""
@@ -108,53 +113,109 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
-    """One flat mapping from a YAML file. Raises: ConfigError when it is not one."""
+    """Read one flat mapping from a YAML file. Raises: ConfigError if it is anything else."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.absolute().parent.glob("*.y*ml")])
-        raise ConfigError("The settings file is not there.", str(path), near) from None
+        raise ConfigError("Settings file not found.", path, near, code="not-found") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"The file is not UTF-8 (byte {error.start}).", str(path), "Save it as UTF-8.") from None
+        raise ConfigError(
+            "The file is not valid UTF-8 (byte {byte}).", path, "Save it as UTF-8.", byte=error.start
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise ConfigError("The YAML cannot be read.", where, str(getattr(error, "problem", error))) from None
+        raise ConfigError("Invalid YAML: {reason}.", where, reason=getattr(error, "problem", None) or error) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError("The file holds no settings.", str(path), "Write one `key: value` a line.")
+        raise ConfigError("The file contains no settings.", path, "Write one `key: value` per line.")
     return {str(key): value for key, value in content.items()}
 
 
 def parse_override(item: str) -> tuple[str, Any]:
-    """`key=value` with the value read as YAML. Raises: ConfigError when there is no `=`."""
+    """Split `key=value` and read the value as YAML. Raises: ConfigError without a `=` or for invalid YAML."""
     key, equals, value = item.partition("=")
     if not equals:
-        raise ConfigError(f"{item!r} is not a setting.", "command line", "Write key=value, as in learning_rate=1e-4.")
-    return key.strip().lstrip("-").replace("-", "_"), yaml.safe_load(value) if value.strip() else None
+        raise ConfigError(
+            "{item!r} is not a setting.",
+            tr("command line"),
+            "Write key=value, for example learning_rate=1e-4.",
+            item=item,
+        )
+    try:
+        parsed = yaml.safe_load(value) if value.strip() else None
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or error
+        raise ConfigError("Invalid YAML: {reason}.", item, reason=reason) from None
+    return key.strip().lstrip("-").replace("-", "_"), parsed
 
 
 def to_yaml(settings: Mapping[str, Any]) -> str:
-    """Flat settings as YAML, in their order."""
+    """Flat settings as YAML, in the given order."""
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
     return yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
 
 
-def _parse_section(name: str, values: Mapping[str, Any], where: str) -> Any:
+def _parse_section(name: str, values: Mapping[str, Any], where: str) -> Section:
     try:
         return SECTIONS[name].model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else name
-        description = SECTIONS[name].model_fields[key].description if key in SECTIONS[name].model_fields else ""
+        field = SECTIONS[name].model_fields.get(key)
         raise ConfigError(
-            f"{key}: {first['msg']} (given: {values.get(key)!r}).", where or "settings", f"{key}: {description}"
+            _invalid_value(key, values.get(key), first),
+            where or tr("settings"),
+            "{setting}: {description}",
+            setting=key,
+            description=Text(field.description if field and field.description else ""),
         ) from None
+
+
+def _invalid_value(setting: str, value: Any, error: ErrorDetails) -> Text:
+    """What is wrong with a value, from the error type that pydantic reports."""
+    kind, context, path = error["type"], error.get("ctx", {}), error["loc"]
+    if len(path) > 1 and isinstance(path[1], str):  # one alternative of a union: the others failed too
+        return tr("Invalid value for {setting}: {value!r}.", setting=setting, value=value)
+    if len(path) > 1:  # an item of a list
+        value = error["input"]
+    given = {"setting": setting, "value": value}
+    match kind:
+        case "int_type" | "int_parsing" | "int_from_float":
+            return tr("{setting} must be an integer, not {value!r}.", **given)
+        case "float_type" | "float_parsing" | "finite_number":
+            return tr("{setting} must be a number, not {value!r}.", **given)
+        case "bool_type" | "bool_parsing":
+            return tr("{setting} must be true or false, not {value!r}.", **given)
+        case "string_type":
+            return tr("{setting} must be text, not {value!r}.", **given)
+        case "tuple_type" | "list_type":
+            return tr("{setting} must be a list, not {value!r}.", **given)
+        case "dict_type" | "mapping_type":
+            return tr("{setting} must be a mapping, not {value!r}.", **given)
+        case "literal_error":
+            choices = context["expected"].replace("'", "").replace(" or ", ", ")
+            return tr("{setting} must be one of {choices}, not {value!r}.", choices=choices, **given)
+        case "greater_than":
+            return tr("{setting} must be greater than {limit:g}, not {value!r}.", limit=context["gt"], **given)
+        case "greater_than_equal":
+            return tr("{setting} must be at least {limit:g}, not {value!r}.", limit=context["ge"], **given)
+        case "less_than":
+            return tr("{setting} must be less than {limit:g}, not {value!r}.", limit=context["lt"], **given)
+        case "less_than_equal":
+            return tr("{setting} must be at most {limit:g}, not {value!r}.", limit=context["le"], **given)
+        case "missing":
+            return tr("{setting} is missing.", setting=setting)
+    return tr("{setting}: {reason} (given: {value!r}).", reason=error["msg"], **given)
 
 
 def _refuse_literal_secret(key: str, value: Any, where: str) -> None:
     if value and SECRET_KEY.search(key) and not ENV_REFERENCE.fullmatch(str(value)):
         raise ConfigError(
-            f"{key} holds a secret in plain text.", where, f"Put it into the environment and write {key}: ${{MY_KEY}}."
+            "{setting} contains a secret in plain text.",
+            where,
+            "Put the secret in an environment variable and write {setting}: ${{MY_KEY}}.",
+            setting=key,
         )

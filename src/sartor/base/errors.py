@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sartor.base.i18n import Text, as_text
+from sartor.base.i18n import Text, as_text, tr
 
 
 class SartorError(Exception):
@@ -51,31 +51,31 @@ class SartorError(Exception):
 
 
 class DataError(SartorError):
-    """A dataset, its registry or a document cannot be used as it stands."""
+    """A dataset, its dataset_info.json entry or a document cannot be read or used."""
 
     code = "data"
 
 
 class ConfigError(SartorError):
-    """A setting is unknown, malformed, or does not fit another one."""
+    """A setting is unknown, malformed, or conflicts with another one."""
 
     code = "config"
 
 
 class PromptError(SartorError):
-    """A template or a tokenizer cannot render or encode what it is given."""
+    """A template or a tokenizer cannot render or encode its input."""
 
     code = "prompt"
 
 
 class ModelError(SartorError):
-    """A model, adapter or checkpoint cannot be loaded or does not fit."""
+    """A model, adapter or checkpoint cannot be loaded, or they do not match."""
 
     code = "model"
 
 
 class RunError(SartorError):
-    """A run cannot start, resume or go on."""
+    """A run cannot start, resume or continue."""
 
     code = "run"
 
@@ -87,13 +87,13 @@ class ExportError(SartorError):
 
 
 class EndpointError(SartorError):
-    """A remote model did not answer in a usable way."""
+    """A remote model gave no usable answer."""
 
     code = "endpoint"
 
 
 class Interrupted(SartorError):
-    """A signal ended the work in an orderly way; `exit_code` is 128 + the signal's number."""
+    """A signal stopped the work cleanly; `exit_code` is 128 + the signal number."""
 
     code = "interrupted"
 
@@ -105,14 +105,14 @@ class Interrupted(SartorError):
 
 
 def close_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names most like `name`, best first; empty when none is near."""
+    """The known names closest to `name`, best first; empty when none is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.55)]
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`Did you mean …?`, or the whole list where it is short, or nothing."""
+def did_you_mean(name: str, known: Iterable[str]) -> Text:
+    """`Did you mean …?`, or the list of known names if it is short, or an empty Text."""
     known = list(known)
     if near := close_matches(name, known):
-        return f"Did you mean {' or '.join(near)}?"
-    return f"There are: {', '.join(sorted(known))}." if 0 < len(known) <= 20 else ""
+        return tr("Did you mean {names}?", names=", ".join(near))
+    return tr("Known: {names}.", names=", ".join(sorted(known))) if 0 < len(known) <= 20 else Text("")

@@ -1,4 +1,4 @@
-"""The operating system's corner: files whole or absent, durable renames, locks, signals; knows no formats."""
+"""Atomic writes, durable renames, locks and hashes of files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sartor.base.process import is_process_alive
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable; a no-op where folders cannot be opened (Windows)."""
+    """Make renames inside a folder survive a crash; a no-op where folders cannot be opened (Windows)."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -28,56 +28,60 @@ def fsync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
-    """Open a file beside `path` for writing; on success it is fsynced and renamed over `path`, else removed.
+    """Open a temporary file next to `path`; on success it is fsynced and renamed to `path`, otherwise removed.
 
-    Raises: RunError when the disk is full or not writable; the old file is untouched then.
+    Raises: RunError when the disk is full or read-only; the old file is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            shutil.copymode(path, aside)
+            shutil.copymode(path, tmp)
         else:
-            os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
+            os.chmod(tmp, 0o666 & ~_umask())
+        os.replace(tmp, path)
         fsync_folder(path.parent)
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+            os.unlink(tmp)
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content` (text as UTF-8), whole or not at all. Raises: RunError on a full disk."""
+    """Replace `path` with `content` (text as UTF-8), all or nothing. Raises: RunError on a full disk."""
     with atomic_open(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def disk_error(error: OSError, path: Path) -> RunError:
     """The error to show for a failed write."""
-    fix = "Free some space (or choose another folder) and run the same command again."
-    return RunError(f"Writing failed: {error.strerror or error}.", str(path), fix)
+    return RunError(
+        "Could not write the file: {reason}.",
+        path,
+        "Free some space (or choose another folder) and run the same command again.",
+        reason=error.strerror or error,
+    )
 
 
 def fsync_file(path: Path) -> None:
-    """Flush a file that another library wrote to the disk."""
+    """Flush to disk a file that another library wrote."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sha256_file(path: Path) -> str:
-    """The file's SHA-256, read in blocks, as lower-case hex."""
+    """The file's SHA-256 in lowercase hex; reads in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def move_to_trash(path: Path) -> Path:
-    """Rename `path` to `.trash/<name>-<n>` beside it, and say where it went."""
+    """Move `path` to `.trash/<name>-<n>` in the same folder; return the new path."""
     trash = path.parent / ".trash"
     trash.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -90,9 +94,9 @@ def move_to_trash(path: Path) -> Path:
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold a folder or file for this process alone, through `<path>.lock` naming the holder's process id.
+    """Exclusive access to a folder or file for this process, by a `<path>.lock` file that holds the process id.
 
-    Raises: RunError when another living process holds it; a dead one's lock is taken over.
+    Raises: RunError when another running process holds the lock; a stale lock is replaced.
     """
     lock = path.with_name(path.name + ".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +108,7 @@ def file_lock(path: Path) -> Iterator[None]:
             holder = _holder(lock)
             if holder is not None and is_process_alive(holder):
                 raise RunError(
-                    f"Process {holder} is working here already.", str(path), "Wait for it, or stop it first."
+                    "In use by process {pid}.", path, "Wait for it to finish, or stop it.", code="locked", pid=holder
                 ) from None
             with contextlib.suppress(FileNotFoundError):
                 lock.unlink()

@@ -1,4 +1,4 @@
-"""What a person allowed, on the command line or in code; never read from a file of settings."""
+"""What the user allows, on the command line or in code; never read from a settings file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What only a person can allow: files outside the dataset folder, scripts, the network, a model's own code."""
+    """What only the user can allow: files outside the dataset folder, scripts, the network, a model's own code."""
 
     allow_outside: bool = False
     allow_scripts: bool = False

@@ -1,4 +1,4 @@
-"""This process and others: signals, threads, the allocator, the garbage collector."""
+"""Signals, thread spinning, the allocator and the garbage collector of this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _M_MMAP_THRESHOLD = -3
 
 
 def is_process_alive(pid: int) -> bool:
-    """Whether a process of this number runs now (a zombie does not)."""
+    """Whether a process with this id is running (a zombie is not)."""
     import psutil
 
     try:
@@ -26,19 +26,19 @@ def is_process_alive(pid: int) -> bool:
 
 @contextlib.contextmanager
 def handle_signals(on_signal: Callable[[int], None]) -> Iterator[None]:
-    """Call `on_signal(number)` on the first SIGINT, SIGTERM or SIGHUP; a second SIGINT acts as usual.
+    """Call `on_signal(number)` on SIGINT, SIGTERM or SIGHUP; a second SIGINT raises KeyboardInterrupt.
 
-    Only the main thread can listen; elsewhere this does nothing.
+    Signal handlers can be set in the main thread only; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard: list[int] = []
+    received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if heard and number == signal.SIGINT:
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        heard.append(number)
+        received.append(number)
         on_signal(number)
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -52,9 +52,9 @@ def handle_signals(on_signal: Callable[[int], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """While many objects without cycles are made, Python does not look for cycles again and again.
+    """Pause the garbage collector while creating many objects without reference cycles; also a decorator.
 
-    Loading and encoding 20,000 rows takes a sixth less time (measured 2026-11-23). Also a decorator.
+    Loading and encoding 20,000 rows is one sixth faster (measured 2026-11-23).
     """
     was = gc.isenabled()
     gc.disable()
@@ -66,27 +66,27 @@ def gc_paused() -> Iterator[None]:
 
 
 def limit_thread_spinning() -> None:
-    """Let OpenMP's threads sleep soon while they wait for each other; before torch is loaded, and kept if set already.
+    """Make waiting OpenMP threads sleep sooner. Call before torch is imported; the user's own setting is kept.
 
-    By default they spin for milliseconds: with one other busy process on two cores a step then took 17 s in place of
-    1.3 s. After 20,000 turns asleep it takes 4 s, and alone as long as before (LOG.md).
+    By default they spin for milliseconds: next to one other busy process on two cores a step took 17 s instead of
+    1.3 s. With a limit of 20,000 spins it takes 4 s, and no longer than before when alone (LOG.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def tune_allocator() -> None:
-    """Give large tensors pages of their own, so that freed ones go back to the system instead of leaving holes.
+    """Fix glibc's mmap threshold at 8 MiB, so that freed tensors return to the system instead of fragmenting the heap.
 
-    glibc raises that threshold to 32 MiB by itself; a LoRA run on a CPU then grew from 1.7 to 2.9 GB in 60 steps, with
-    8 MiB it stays at 2.1 GB at the same speed. Does nothing where there is no glibc.
+    glibc raises the threshold to 32 MiB on its own; a LoRA run on a CPU then grew from 1.7 to 2.9 GB in 60 steps. With
+    8 MiB it stays at 2.1 GB at the same speed. Does nothing without glibc.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 8 << 20)
 
 
 def release_memory() -> None:
-    """Hand freed memory back to the system, e.g. between training and predicting in one process."""
+    """Return freed memory to the system, e.g. between training and prediction in one process."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A run is a folder: the names of its files, its events and its state; knows nothing of models or tokens."""
+"""A run is a folder: the names of its files, its events and its state."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 from sartor.base.errors import RunError
 from sartor.base.files import atomic_write, disk_error
+from sartor.base.process import is_process_alive
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
 class RunDir:
-    """Paths inside one run's folder (LLaMA-Factory's names where it has them)."""
+    """Paths inside one run's folder; file names are LLaMA-Factory's where it has them."""
 
     path: Path
 
@@ -86,25 +87,28 @@ class RunDir:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             if not self.path.is_dir():
-                raise RunError("There is no such run.", str(self.path), "`sartor runs` lists them.") from None
-            raise RunError(f"The run has no {name}.", str(self.path), "Is this the folder of a run?") from None
+                raise RunError("Run not found.", self.path, "`sartor runs` lists all runs.", code="not-found") from None
+            raise RunError("The run has no {file}.", self.path, "Is this a run folder?", file=name) from None
         except ValueError as error:
-            raise RunError(f"{name} is damaged: {error}.", str(self.path / name), "Train again with --fresh.") from None
+            raise RunError(
+                "{file} is damaged: {reason}.", self.path / name, "Train again with --fresh.", file=name, reason=error
+            ) from None
 
     def event(self, kind: str, **values: Any) -> dict[str, Any]:
-        """Append one event; every surface reads progress here. Returns it. Raises: RunError on a full disk."""
+        """Append one event to events.jsonl, from which CLI, API and page read progress; return it.
+
+        Raises: RunError on a full disk.
+        """
         event = {"time": round(time.time(), 3), "kind": kind, **values}
         append_json_line(self.events, event)
         return event
 
     def read_events(self) -> Iterator[dict[str, Any]]:
-        """All events so far; an unfinished last line is left for the next reading."""
+        """All events so far, without an unfinished last line."""
         return read_json_lines(self.events)
 
     def state(self) -> State:
-        """From the last started, finished, failed or interrupted event, and whether that process still lives."""
-        from sartor.base.process import is_process_alive
-
+        """From the last started, finished, failed or interrupted event, and whether that process is still running."""
         last: Mapping[str, Any] | None = None
         for event in self.read_events():
             if event["kind"] in ("started", "finished", "failed", "interrupted"):
@@ -118,7 +122,7 @@ class RunDir:
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line of JSON in a single write, after closing a line that a killed writer left torn.
+    """Append one line of JSON in a single write, on a new line if a killed writer left the last one incomplete.
 
     Raises: RunError on a full disk.
     """
@@ -133,7 +137,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSONL file that someone may still be writing; a torn line is passed over."""
+    """The complete lines of a JSONL file that may still be written to; incomplete lines are skipped."""
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The values that cross module borders: origins, messages, examples, ledgers, tokens, scores; nothing here does I/O."""
+"""The values that modules exchange: origins, messages, examples, ledgers, tokens, predictions, scores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sartor.base.reasons import fix_of, reason_of
 Role = Literal["system", "user", "assistant", "tool"]
 IntArray: TypeAlias = npt.NDArray[np.int32]
 IGNORE_INDEX = -100
-"""The label of a token that is not learned; torch's cross_entropy ignores this value by default."""
+"""The label of a token that is not trained on; torch's cross_entropy ignores this value by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a row comes from. `row` counts from 1; `line` and `byte` are set where the file has them."""
+    """Where a row comes from. `row` counts from 1; `line` and `byte` are set if the file format has them."""
 
     dataset: str
     file: str
@@ -29,11 +29,11 @@ class Origin:
     line: int | None = None
     byte: int | None = None
     section: str | None = None
-    """The source section (chapter) of a generated row; clusters of the split and of the verdict."""
+    """The source section (chapter) of a generated row; the split and the verdict treat a section as one cluster."""
 
     @property
     def id(self) -> str:
-        """The row's name in every file that we write: `dataset:row`, or `dataset/file:row` within a folder."""
+        """The row's id in every file that Sartor writes: `dataset:row`, or `dataset/file:row` inside a folder."""
         return f"{self.dataset}:{self.row}" if "/" not in self.file else f"{self.dataset}/{self.file}:{self.row}"
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """`row` counts from 1; `line` where the file has lines; `fault` says why `value` could not be read."""
+    """A row as read from a file, not yet parsed. `row` counts from 1; `fault` says why `value` could not be read."""
 
     row: int
     line: int | None
@@ -53,7 +53,7 @@ class RawRow:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call that an assistant makes; `arguments` is parsed JSON, never a string holding JSON."""
+    """One tool call of an assistant; `arguments` is parsed JSON, never a JSON string."""
 
     name: str
     arguments: Mapping[str, Any]
@@ -62,7 +62,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `learn` matters for assistant turns only; `reasoning` is the text inside `<think>…</think>`."""
+    """One turn. `train` matters for assistant turns only; `reasoning` is the text inside `<think>…</think>`."""
 
     role: Role
     text: str
@@ -72,12 +72,12 @@ class Message:
 
 
 Tool: TypeAlias = Mapping[str, Any]
-"""One tool's JSON schema, in OpenAI's form: `{"type": "function", "function": {"name": …, "parameters": …}}`."""
+"""One tool's JSON schema in OpenAI's format: `{"type": "function", "function": {"name": …, "parameters": …}}`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A conversation to imitate."""
+    """A conversation whose assistant turns are trained on."""
 
     messages: tuple[Message, ...]
     origin: Origin
@@ -86,7 +86,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A conversation and two next turns, the first preferred."""
+    """A conversation with a chosen and a rejected answer."""
 
     prompt: tuple[Message, ...]
     chosen: Message
@@ -97,7 +97,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A conversation whose last answer was judged good or bad."""
+    """A conversation whose last answer was rated good or bad."""
 
     messages: tuple[Message, ...]
     good: bool
@@ -118,7 +118,7 @@ Example: TypeAlias = Demonstration | Preference | Feedback | Document
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row that is not used, and why. The texts of `reason` and `fix` are in `base/reasons.py` under `code`."""
+    """A row that is not used, and why; the messages of each `code` are in `base/reasons.py`."""
 
     origin: Origin
     code: str
@@ -136,7 +136,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark about a dataset that loses no row (an unmapped column, a blank `tools` read as none)."""
+    """A remark about a dataset that skips no row (an unmapped column, a blank `tools` field)."""
 
     code: str
     params: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -150,10 +150,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Where each row went: `read = learned + held_out + left_out + skipped`; a property checked by `balanced`.
+    """What became of each row: `read = training + held_out + left_out + skipped`, which `balanced` checks.
 
-    `left_out` rows were left out by request (`max_samples`, `num_samples`, a split slice); `repeats` counts
-    extra uses of a row by oversampling and is no part of the sum.
+    `left_out` rows were excluded on request (`max_samples`, `num_samples`, a split slice). `repeats` counts the extra
+    uses of rows by oversampling and is not part of the sum.
     """
 
     read: int = 0
@@ -185,14 +185,14 @@ class Ledger:
         return len(self.skipped) / self.read if self.read else 0.0
 
     def with_skipped(self, more: Iterable[Skipped]) -> Ledger:
-        """The ledger after a later layer (the encoder) gave up rows that were counted as learned."""
-        lost = tuple(more)
-        return replace(self, training=self.training - len(lost), skipped=self.skipped + lost)
+        """The ledger after a later step (the encoder) skipped rows that were counted as training rows."""
+        skipped = tuple(more)
+        return replace(self, training=self.training - len(skipped), skipped=self.skipped + skipped)
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a rendered conversation; `control` text may become control tokens, other text never does."""
+    """A part of a rendered conversation; only `control` text may become control tokens."""
 
     text: str
     control: bool
@@ -201,7 +201,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenSequence:
-    """Token ids and the half-open spans of them that are learned; `labels` is derived."""
+    """Token ids and the half-open spans of them that are trained on; `labels` is derived.
+
+    For example ids [5, 6, 7] with label_spans ((1, 3),) have the labels [−100, 6, 7].
+    """
 
     ids: IntArray
     label_spans: tuple[tuple[int, int], ...]
@@ -209,7 +212,7 @@ class TokenSequence:
 
     @property
     def labels(self) -> IntArray:
-        """ids where learned, −100 elsewhere; not yet shifted by one."""
+        """The id where it is trained on, −100 elsewhere; not shifted by one."""
         labels = np.full_like(self.ids, IGNORE_INDEX)
         for start, stop in self.label_spans:
             labels[start:stop] = self.ids[start:stop]
@@ -217,7 +220,7 @@ class TokenSequence:
 
     @property
     def label_tokens(self) -> int:
-        """How many tokens are learned; the first token of a sequence can never be (nothing predicts it)."""
+        """How many tokens are predicted in training; never the first of a sequence, which has no context."""
         return sum(stop - max(start, 1) for start, stop in self.label_spans)
 
     def __len__(self) -> int:
@@ -233,7 +236,7 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A preference as tokens: the prompt stands in both, only the answers are learned."""
+    """A preference as tokens: both sequences contain the prompt, only the answers are trained on."""
 
     chosen: TokenSequence
     rejected: TokenSequence
@@ -268,16 +271,16 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model answered to one row's prompt."""
+    """A model's answer to the prompt of one row."""
 
     id: str
     prompt: str
-    """The rendered prompt, as it was tokenised."""
+    """The rendered prompt, as tokenized."""
     question: str
-    """The last turn of the person, plain."""
+    """The last user turn, as plain text."""
     reference: str | None
     text: str
-    """The scored text: no reasoning, no control tokens."""
+    """The text that is scored: without reasoning and control tokens."""
     stop_reason: StopReason
     prompt_tokens: int
     tokens: int
@@ -285,12 +288,12 @@ class Prediction:
     seen_in_training: bool = False
     section: str | None = None
     loss: float | None = None
-    """Nats per token of the reference, where it was measured."""
+    """Mean loss on the reference answer in nats per token, if measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One number about predictions: its value, the range it lives in, how many pairs, and exactly how it was made."""
+    """One metric over predictions: its value, possible range, number of pairs, and how exactly it was computed."""
 
     name: str
     value: float
@@ -299,6 +302,6 @@ class Score:
     signature: str
     higher_is_better: bool = True
     per_row: tuple[float, ...] = ()
-    """The score of each pair in the order given, where the metric is a mean over pairs; else empty."""
+    """The score of each pair in the given order, if the metric is a mean over pairs; else empty."""
     left_out: int = 0
     """Pairs without a reference."""

@@ -96,7 +96,7 @@ def show(
     if json:
         console.print_json(shown.to_json())
         return
-    console.out.print(shown.rich())
+    console.out.print(shown)
 
 
 def check(

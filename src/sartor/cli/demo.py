@@ -55,7 +55,7 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
     config = RunConfig.from_dict({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
     if max_steps:
         config = config.replace(max_steps=max_steps)
-    console.out.print(api.show("pride_en", config, row=1).rich())
+    console.out.print(api.show("pride_en", config, row=1))
     _title(3, tr("Fine-tuning"), tr("80 training rows, 20 held out; the same command resumes a stopped run"))
     with console.TrainingProgress() as progress:
         run = api.train(config, callbacks=[progress])

@@ -1,7 +1,10 @@
-"""Attention on a CPU: short rows by two batched products, and rows one after the other without any padding.
+"""Attention on a CPU: short rows by two batched matrix products, and examples of different length without padding.
 
-`Rows` says where examples lie in one long row; the model computes on their tokens alone, and only attention, which
-must never look across examples, puts them beside each other again. Nothing here knows of data or of objectives.
+Without padding, the model computes on N tokens of all examples in one row. `RaggedRows` says which example each token
+belongs to; only attention, which must not look across examples, arranges them as B padded rows of T tokens.
+
+Shapes: B rows, T tokens, N tokens of all rows, H query heads, G key heads (groups), R = H/G, D head width,
+S = R·T query rows per group, X = B·G.
 """
 
 from __future__ import annotations
@@ -16,32 +19,32 @@ from torch import Tensor, nn
 from sartor.model.shape import MAX_SHORT_TOKENS
 
 NAME = "sartor_short"
-"""The name under which transformers knows `short_attention`."""
+"""The name of `short_attention` in transformers."""
 
 
 class RaggedRows:
-    """Examples of `lengths` tokens that lie one after the other, N in all, as B rows of at most T tokens.
+    """B examples of `lengths` tokens, concatenated to N tokens.
 
-    `token_BT` is the place of each row's tokens among the N; behind a row's end it repeats the last one.
+    `token_BT` is the index of each row's tokens among the N; after the end of a row it repeats the last one.
     """
 
     def __init__(self, lengths: list[int]) -> None:
         self.lengths, self.longest = lengths, max(lengths)
         self.layers = 0
-        """How many attention layers have asked: none means that the model does not hand us on."""
+        """How many attention layers used this; 0 means that the model does not pass it on."""
         lengths_B = torch.tensor(lengths)
         starts_B = lengths_B.cumsum(0) - lengths_B
         place_T = torch.arange(self.longest)
-        self._behind_BT = place_T >= lengths_B[:, None]
+        self._after_end_BT = place_T >= lengths_B[:, None]
         self.token_BT = starts_B[:, None] + place_T.minimum(lengths_B[:, None] - 1)
         self._orders: dict[tuple[int, int], _Order] = {}
 
     def order(self, heads: int, groups: int) -> _Order:
-        """How N × H heads are laid out as (B · G) blocks of (H/G · T) rows; made once, used by every layer."""
+        """How N × H heads are arranged as X blocks of S rows; computed once, used by every layer."""
         if (heads, groups) not in self._orders:
             head_GR = torch.arange(heads).view(groups, -1)
             index = self.token_BT[:, None, None, :] * heads + head_GR[None, :, :, None]
-            behind = self._behind_BT[:, None, None, :].expand(index.shape).reshape(-1)
+            behind = self._after_end_BT[:, None, None, :].expand(index.shape).reshape(-1)
             index, place = index.reshape(-1), torch.arange(index.numel())
             inverse = torch.empty(sum(self.lengths) * heads, dtype=torch.int64)
             inverse[index[~behind]] = place[~behind]
@@ -55,7 +58,7 @@ class _Order:
 
 
 class _Spread(torch.autograd.Function):
-    """x[index]; what lies behind a row's end is a copy that gets no gradient."""
+    """x[index]; positions after the end of a row are copies that get no gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: _Order) -> Tensor:
@@ -68,7 +71,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Gather(torch.autograd.Function):
-    """x[inverse]: only what lies within the rows."""
+    """x[inverse]: only the positions within rows."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: _Order) -> Tensor:
@@ -81,10 +84,10 @@ class _Gather(torch.autograd.Function):
 
 
 class _Causal(torch.autograd.Function):
-    """softmax(s·Q Kᵀ + causal) V; the R queries of a group stand below each other and share its keys.
+    """softmax(s·Q Kᵀ + causal) V; the R query heads of a group are stacked as rows and share its keys.
 
-    Keeps the weights in the type of the inputs; scores, softmax and its gradient are each rounded once to it, as by
-    the products themselves. q_XSD with S = R · T, k_XTD, v_XTD → y_XSD.
+    Weights are kept in the dtype of the inputs; scores, softmax and its gradient are each rounded to it once, as matrix
+    products do. q_XSD, k_XTD, v_XTD → y_XSD.
     """
 
     @staticmethod
@@ -109,6 +112,7 @@ def _causal_mask(t: int, dtype: torch.dtype) -> Tensor:
     return torch.full((t, t), float("-inf"), dtype=dtype).triu_(1)
 
 
+# Eight parameters: transformers calls every attention function with these.
 def short_attention(
     module: nn.Module,
     query: Tensor,
@@ -120,18 +124,18 @@ def short_attention(
     rows: RaggedRows | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention by two batched products; short rows on a CPU only, everything else goes to transformers' sdpa.
+    """Attention by two batched products for short rows on a CPU; everything else uses transformers' sdpa.
 
-    Below SHORT_TOKENS this beats torch 2.13's CPU flash kernel, whose backward is slow: 1.5 against 6.6 ms at 8 × 64
-    tokens, 8.3 against 21.7 at 16 × 96, 11.5 against 10.3 at 4 × 256 (measured 2026-11-23, two cores, bf16).
-    query_BHTD, key_BGTD, value_BGTD → output_BTHD; with `rows`, B is 1 and T their N.
+    Up to MAX_SHORT_TOKENS this beats torch 2.13's CPU flash kernel, whose backward is slow: 1.5 against 6.6 ms at
+    8 × 64 tokens, 8.3 against 21.7 at 16 × 96, 11.5 against 10.3 at 4 × 256 (measured 2026-11-23, two cores, bf16).
+    query_BHTD, key_BGTD, value_BGTD → output_BTHD; with `rows`, B is 1 and T is N.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
     plain = causal and not dropout and query.device.type == "cpu"
-    if torch.is_autocast_enabled(query.device.type):  # mixed precision: what its own operations would compute in
+    if torch.is_autocast_enabled(query.device.type):  # the dtype that autocast would compute in
         query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     if rows is not None:
         rows.layers += 1
@@ -155,11 +159,11 @@ def short_attention(
 
 
 def _masked(query_XSD: Tensor, key_XTD: Tensor, attention_mask: Tensor, scale: float) -> Tensor:
-    """The weights under a given mask, B × 1 × T × T (bool, or added to the scores)."""
+    """The attention weights with a mask, B × 1 × T × T (bool, or added to the scores)."""
     x, s, t = len(query_XSD), query_XSD.shape[1], key_XTD.shape[1]
     b = len(attention_mask)
     scores = (query_XSD @ key_XTD.transpose(1, 2)).float().mul_(scale).view(b, x // b, s // t, t, t)
-    lowest = torch.finfo(torch.float32).min  # not −inf: a padded query that sees nothing must not become NaN
+    lowest = torch.finfo(torch.float32).min  # not −inf: a fully masked query must not become NaN
     if attention_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attention_mask[:, :, None], lowest)
     else:
@@ -168,7 +172,7 @@ def _masked(query_XSD: Tensor, key_XTD: Tensor, attention_mask: Tensor, scale: f
 
 
 def _by_rows(query: Tensor, key: Tensor, value: Tensor, rows: RaggedRows, scale: float) -> Tensor:
-    """query_1HND, key_1GND, value_1GND → output_1NHD, each row by itself."""
+    """query_1HND, key_1GND, value_1GND → output_1NHD, each row on its own."""
     (_, h, n, d), g = query.shape, key.shape[1]
     if rows.longest > MAX_SHORT_TOKENS:
         parts = zip(*(part.split(rows.lengths, dim=2) for part in (query, key, value)))  # type: ignore[no-untyped-call]
@@ -188,7 +192,7 @@ def _by_rows(query: Tensor, key: Tensor, value: Tensor, rows: RaggedRows, scale:
 
 
 def register() -> str:
-    """Make `short_attention` known to transformers (with sdpa's masks) and return its name."""
+    """Register `short_attention` with transformers (with sdpa's masks); return its name."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -198,7 +202,7 @@ def register() -> str:
 
 
 def passes_rows_through(model: Any) -> bool:
-    """Whether rows without padding can be tried: our attention, over all that lies before, in every layer."""
+    """Whether rows without padding can be tried: our attention, with full causal context, in every layer."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return config._attn_implementation == NAME and kinds == {"full_attention"}

@@ -1,4 +1,4 @@
-"""Rows into batches: global batches drawn from (seed, epoch), cut into micro-batches by length; no model here."""
+"""Batches: shuffles rows by (seed, epoch) into global batches, and cuts these into micro-batches by length."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ Lengths: TypeAlias = "Sequence[int] | Mapping[int, int]"
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A micro-batch, right-padded. No attention mask: a causal model's real tokens never look at later padding.
+    """A micro-batch, right-padded. No attention mask: in a causal model real tokens never see later padding.
 
-    `ids_BT` and `positions_BT` are int64; `labels_BT` is −100 where nothing is learned (padding too) and not shifted.
-    Packed rows restart their positions at 0, which is how transformers tells the examples of one row apart.
+    `ids_BT` and `positions_BT` are int64; `labels_BT` is −100 for tokens that are not trained on, and not shifted.
+    In packed rows the positions restart at 0, by which transformers separates the examples of a row.
     """
 
     ids_BT: Tensor
     labels_BT: Tensor
     positions_BT: Tensor
     rows: tuple[int, ...]
-    """Which rows these are, as indices into the list that the batch was cut from."""
+    """The rows of the batch, as indices into the list that it was cut from."""
     lengths_B: Tensor | None = None
-    """How many tokens of each padded row are real (int64); packed rows have none."""
+    """Number of real tokens per row (int64); None for packed rows."""
     good_B: Tensor | None = None
-    """kto: whether each row's answer was judged good (bool)."""
+    """kto: whether the answer of each row is rated good (bool)."""
     kl: Tensor | None = None
-    """kto: z₀, how far the policy is from the reference, over the whole global batch (nats, a scalar)."""
+    """kto: z₀, the KL divergence from the reference over the global batch (nats, a scalar)."""
 
     @property
     def label_tokens(self) -> int:
-        """Labels that are predicted: all but those of first tokens."""
+        """Number of labels that are predicted: all except those of first tokens."""
         return int((self.labels_BT[:, 1:] != IGNORE_INDEX).sum())
 
     def to(self, device: torch.device | str) -> Batch:
@@ -48,20 +48,20 @@ class Batch:
 
 
 def epoch_order(row_count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation of `rows` that depends on (seed, epoch) only."""
+    """A permutation of the rows that depends only on (seed, epoch)."""
     return [int(i) for i in np.random.default_rng((seed, epoch)).permutation(row_count)]
 
 
 def global_batches(rows: int, size: int, seed: int, epoch: int, *, in_order: bool = False) -> list[list[int]]:
-    """The epoch's optimizer steps: `size` random rows each (or in order: a stream's), the last one what is left."""
+    """The rows of each optimizer step of an epoch: `size` random ones (in order for a stream)."""
     order = list(range(rows)) if in_order else epoch_order(rows, seed, epoch)
     return [order[start : start + size] for start in range(0, rows, size)]
 
 
 def micro_batches(rows: Sequence[int], lengths: Lengths, max_rows: int, max_tokens: int) -> list[list[int]]:
-    """Cut one global batch: longest first, at most `max_rows` rows and `max_tokens` padded tokens each.
+    """Cut one global batch: longest rows first, at most `max_rows` rows and `max_tokens` padded tokens each.
 
-    Sorting happens inside a global batch only, so what an optimizer step learns from is still a random draw.
+    Rows are sorted only inside a global batch, so each optimizer step still sees a random sample.
     """
     cut: list[list[int]] = []
     for row in sorted(rows, key=lambda r: (-lengths[r], r)):
@@ -90,7 +90,7 @@ def packed_batches(rows: Sequence[int], lengths: Lengths, max_tokens: int) -> li
 
 
 def collate(sequences: Sequence[TokenSequence], rows: Sequence[int], pad_id: int) -> Batch:
-    """One padded row an example."""
+    """One padded row per example."""
     longest = max(len(sequences[row]) for row in rows)
     ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
     labels = np.full((len(rows), longest), IGNORE_INDEX, dtype=np.int64)
@@ -103,7 +103,7 @@ def collate(sequences: Sequence[TokenSequence], rows: Sequence[int], pad_id: int
 
 
 def collate_pairs(pairs: Sequence[Pair], rows: Sequence[int], pad_id: int) -> Batch:
-    """2·n padded rows: the n chosen answers, then the n rejected ones, in the same order."""
+    """2·n padded rows: the n chosen answers, then the n rejected ones in the same order."""
     both = [pairs[row].chosen for row in rows] + [pairs[row].rejected for row in rows]
     return replace(collate(both, range(len(both)), pad_id), rows=tuple(rows))
 
@@ -111,13 +111,13 @@ def collate_pairs(pairs: Sequence[Pair], rows: Sequence[int], pad_id: int) -> Ba
 def pair_batches(
     pairs: Sequence[Pair], chosen: Sequence[int], max_rows: int, max_tokens: int, pad_id: int
 ) -> list[Batch]:
-    """One global batch of pairs; a pair counts as one row, and twice its longer half in tokens."""
+    """One global batch of pairs; a pair counts as one row, and as twice the tokens of its longer answer."""
     lengths = {row: 2 * max(len(pairs[row].chosen), len(pairs[row].rejected)) for row in chosen}
     return [collate_pairs(pairs, part, pad_id) for part in micro_batches(chosen, lengths, max_rows, max_tokens)]
 
 
 def collate_packs(sequences: Sequence[TokenSequence], packs: Sequence[Sequence[int]], pad_id: int) -> Batch:
-    """One row a pack: its examples one after the other, positions restarting; no example's first token is a label."""
+    """One row per pack: concatenated examples, positions restarting; the first token of an example is never a label."""
     longest = max(sum(len(sequences[row]) for row in pack) for pack in packs)
     ids = np.full((len(packs), longest), pad_id, dtype=np.int64)
     labels = np.full((len(packs), longest), IGNORE_INDEX, dtype=np.int64)
@@ -138,7 +138,7 @@ def collate_packs(sequences: Sequence[TokenSequence], packs: Sequence[Sequence[i
 def pack_batches(
     sequences: Sequence[TokenSequence], chosen: Sequence[int], pack: int, max_rows: int, pad_id: int
 ) -> list[Batch]:
-    """One global batch as rows of at most `pack` packed tokens, as many at once as hold `most` tokens together."""
+    """One global batch as rows of at most `pack` packed tokens, as many per micro-batch as `max_rows` tokens allow."""
     packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, max_rows))
     at_once = max(1, max_rows // max(1, min(pack, max_rows)))
     return [collate_packs(sequences, packs[i : i + at_once], pad_id) for i in range(0, len(packs), at_once)]

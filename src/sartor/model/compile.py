@@ -1,4 +1,4 @@
-"""Compiles a model's repeated block, once for all its layers, or says why that cannot be; decides nothing."""
+"""Compiles a model's decoder layers with torch.compile, if the compiler works on this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sartor.model.layers import decoder_layers
 
 
 def compile_blocks(model: nn.Module, device: torch.device) -> str | None:
-    """Let torch compile each decoder layer as it is first called; why nothing was compiled, or None.
+    """Compile each decoder layer on its first call; return why nothing was compiled, or None.
 
-    Graph breaks are allowed, so what cannot be compiled runs as it is. The rest of the model (embedding, head, loss)
-    stays plain: it is a small part of a step, and its shapes change with every batch.
+    Graph breaks are allowed, so code that cannot be compiled runs eagerly. The rest of the model (embedding, head,
+    loss) is not compiled: it is a small part of a step, and its shapes change with every batch.
     """
     if why := _missing(device):
         return why
@@ -25,7 +25,7 @@ def compile_blocks(model: nn.Module, device: torch.device) -> str | None:
 
 
 def _missing(device: torch.device) -> str | None:
-    """Compile one small function, forward and backward; what went wrong, in one line."""
+    """Compile a small function, forward and backward; return the error in one line, or None."""
 
     def probe(x: torch.Tensor) -> torch.Tensor:
         return (x.sin() * 2 + x).sum()

@@ -1,4 +1,4 @@
-"""Hidden states to the loss of label positions only, whatever the model's head does; knows no objective."""
+"""From hidden states to the loss, on label positions only: the LM head, fused with cross-entropy where possible."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from sartor.model.kernels import fused_linear_cross_entropy, fused_linear_cross_
 
 
 def causal_model(model: Any) -> Any:
-    """The model itself, or the one inside PEFT's wrapper (its adapters stay where they are)."""
+    """The model itself, or the one inside PEFT's wrapper (adapters stay active)."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 _PADS: WeakSet[nn.Module] = WeakSet()
-"""Models whose own code does not hand keyword arguments on to attention."""
+"""Models whose code does not pass keyword arguments on to attention: their batches stay padded."""
 MIN_PADDING_FRAC = 1 / 32
-"""With a smaller share of padding than this a batch stays as it is."""
+"""A batch with a smaller fraction of padding than this stays padded."""
 TOKEN_MULTIPLE = 32
-"""So much padding stays that the tokens are a multiple of this: shapes that recur leave fewer holes in the heap (1.83
-in place of 2.19 GB after 60 steps of the demo) and suit the matrix units (a step 4 % shorter; measured 2026-11-23)."""
+"""Padding is kept up to a multiple of this: recurring shapes fragment the heap less (1.83 instead of 2.19 GB after 60
+steps of the demo) and suit the matrix units (steps are 4 % shorter; measured 2026-11-23)."""
 
 
 def label_hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(hidden_ND, target_N): the states that predict a label, and those labels.
+    """(hidden_ND, target_N): the hidden states that predict a label, and the labels.
 
-    Where the model's attention can keep examples apart by itself, it is given their tokens alone, without padding.
+    If the model's attention supports it, the forward pass runs on the examples' tokens alone, without padding.
     """
     causal = causal_model(model)
     target_BT = batch.labels_BT[:, 1:]
     wanted_BT = target_BT != IGNORE_INDEX
     if attention.passes_rows_through(causal) and causal not in _PADS and (rows := _ragged_rows(batch)):
-        real_BT = _unpadded_forward(batch, rows)
+        real_BT = _is_real_token(batch, rows)
         hidden_1ND = causal.base_model(
             input_ids=batch.ids_BT[real_BT][None],
             position_ids=batch.positions_BT[real_BT][None],
@@ -56,8 +56,8 @@ def label_hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return output.last_hidden_state[:, :-1][wanted_BT], target_BT[wanted_BT]
 
 
-def _unpadded_forward(batch: Batch, rows: attention.RaggedRows) -> Tensor:
-    """Which places the model computes on; all of packed rows, whose padding is an example of its own."""
+def _is_real_token(batch: Batch, rows: attention.RaggedRows) -> Tensor:
+    """bool, B × T: the positions to compute on; all positions of packed rows, whose padding is a separate example."""
     if batch.lengths_B is None:
         return torch.ones_like(batch.ids_BT, dtype=torch.bool)
     length_B = torch.tensor(rows.lengths, device=batch.ids_BT.device)
@@ -65,14 +65,14 @@ def _unpadded_forward(batch: Batch, rows: attention.RaggedRows) -> Tensor:
 
 
 def _ragged_rows(batch: Batch) -> attention.RaggedRows | None:
-    """The examples of packed rows, or of padded ones where most of the padding is worth leaving out."""
+    """The examples of packed rows; of padded rows only if removing the padding pays, else None."""
     if batch.lengths_B is None:
         starts = (batch.positions_BT.flatten() == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], batch.ids_BT.numel()]
         return attention.RaggedRows([end - start for start, end in zip(starts, ends)])
     lengths: list[int] = batch.lengths_B.tolist()
     missing, longest = -sum(lengths) % TOKEN_MULTIPLE, batch.ids_BT.shape[1]
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):  # what follows an example it never sees
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):  # causal: an example never sees what follows it
         more = min(missing, longest - lengths[row])
         lengths[row] += more
         missing -= more
@@ -109,7 +109,7 @@ def token_losses(model: Any, batch: Batch) -> Tensor:
 
 
 def logits(model: Any, hidden_ND: Tensor) -> Tensor:
-    """What the model's own forward makes of hidden states: its head, then scaling or soft-capping where it has them."""
+    """logits_NV as the model's own forward computes them: the head, then scaling or soft-capping if it has any."""
     causal = causal_model(model)
     config = causal.config.get_text_config()
     logits_NV: Tensor = causal.get_output_embeddings()(hidden_ND)

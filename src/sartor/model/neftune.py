@@ -1,4 +1,4 @@
-"""NEFTune: uniform noise on the embeddings while training (Jain et al. 2023, algorithm 1); knows no data."""
+"""NEFTune: uniform noise on the embeddings while training (Jain et al. 2023, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def add_noise(model: Any, alpha: float) -> Any:
-    """Make the embeddings of a model in training noisy: ± alpha / √(T·D), T tokens of width D. Returns the hook."""
+    """Add uniform noise of ±alpha/√(T·D) to the embeddings in training mode (T tokens, width D); return the hook."""
 
     def noisy(module: Any, inputs: Any, output: Tensor) -> Tensor:
         if not module.training:

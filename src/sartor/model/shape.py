@@ -1,4 +1,4 @@
-"""The sizes of a decoder: what its config says of layers, widths and heads; loads nothing."""
+"""The sizes of a decoder, from its config: layers, widths, heads; loads no weights."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_SHORT_TOKENS = 192
-"""Up to this length a CPU keeps each head's attention weights (`attention.short_attention`)."""
+"""Up to this many tokens, attention on a CPU keeps the weights of each head (`attention.short_attention`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What counts of a decoder's config."""
+    """The sizes that memory and time depend on."""
 
     layers: int
     hidden: int
     ffn_width: int
-    """The feed-forward width; of all experts that a token passes through."""
+    """The feed-forward width; for experts, the sum over those that a token passes through."""
     heads: int
     query_width: int
-    """All query heads together."""
+    """The width of all query heads together."""
     key_width: int
-    """All key heads together (values are as wide)."""
+    """The width of all key heads together; values are as wide."""
     vocab_size: int
     tied: bool
     experts: int = 1
 
     @classmethod
     def from_config(cls, config: Any) -> Shape:
-        """From a transformers config. Raises: AttributeError when it is no decoder's."""
+        """From a transformers config. Raises: AttributeError if it is not a decoder's."""
         text = config.get_text_config()
         heads = text.num_attention_heads
         head = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -56,7 +56,7 @@ class Shape:
         return self.layers * self.layer_weights + self.vocab_size * self.hidden * (1 if self.tied else 2)
 
     def lora_weights(self, rank: int) -> int:
-        """With every linear layer a target."""
+        """The number of LoRA weights with every linear layer as target."""
         sums = (
             (self.hidden + self.query_width) * 2
             + (self.hidden + self.key_width) * 2

@@ -1,4 +1,4 @@
-"""Conversations to ids and labels: one rendering, one pass of the tokenizer, borders from the template; no I/O."""
+"""Encodes conversations as token ids and label spans, one row at a time or in chunks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from sartor.base.errors import ConfigError, PromptError
+from sartor.base.i18n import tr
 from sartor.base.process import gc_paused
 from sartor.base.settings import PromptSettings
 from sartor.base.types import (
@@ -31,20 +34,20 @@ from sartor.base.types import (
 )
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest, SpanEncoder
 from sartor.prompt.messages import message_of
-from sartor.prompt.template import Template
-from sartor.prompt.tokenizer import Codec, Tokenizer
+from sartor.prompt.template import Template, template_source
+from sartor.prompt.tokenizer import Codec, Tokenizer, control_token_state
 
 Progress = Callable[[int, int | None], None]
 MAX_TOKENIZER_CHUNKS = 2
-"""Chunks in the tokenizer at a time: one is cut into ids while Python renders and labels the other."""
+"""Chunks in the tokenizer at a time: Rust threads tokenize one while Python renders and labels the other."""
 FIRST_CHUNK, CHUNK_ROWS = 64, 1024
 CHUNK_CHARACTERS = 2_000_000
-"""What is rendered and encoded at once: memory stays bounded, both cores stay busy; the first chunk is quick."""
+"""How much is rendered and encoded at once. This bounds memory; the first chunk is small to deliver rows early."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """What became of some examples, in their order: tokens, or a reason."""
+    """The outcome of encoding some examples: the encoded rows in order, and the skipped ones with their reasons."""
 
     encoded: Sequence[Encoded]
     skipped: list[Skipped]
@@ -55,62 +58,76 @@ _Chunk: TypeAlias = list[tuple[Example, list[EncodeRequest] | EncodeFailure]]
 
 
 class Encoder:
-    """Examples to tokens with one tokenizer, one template and the prompt settings; train, predict and chat share it."""
+    """Encodes examples with one tokenizer, template and prompt settings; shared by train, predict and chat.
 
-    def __init__(self, tokenizer: Tokenizer, template: Template, settings: PromptSettings | None = None) -> None:
+    `spans` may be given to reuse what it already knows about the template's layouts.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: Template,
+        settings: PromptSettings | None = None,
+        spans: SpanEncoder | None = None,
+    ) -> None:
         settings = settings or PromptSettings()
         if settings.mask_history and settings.train_on_prompt:
-            raise ConfigError("mask_history and train_on_prompt exclude each other.", "settings", "Choose one.")
+            raise ConfigError(
+                "mask_history and train_on_prompt cannot be combined.", tr("settings"), "Remove one of them."
+            )
         self.tokenizer = tokenizer
         self.template = template
         self.settings = settings
         self.codec: Codec = template.codec
-        self.spans = SpanEncoder(template)
+        self.spans = spans or SpanEncoder(template)
         self._notes: Counter[str] = Counter()
+
+    @cached_property
+    def _document_start(self) -> list[int]:
+        """What the tokenizer itself puts before plain text (a beginning-of-text token, or nothing)."""
         with_special = self.codec.backend.encode("a", add_special_tokens=True).ids
         plain = self.codec.ids("a")
-        # What the tokenizer itself puts before a plain text (a beginning-of-text token, or nothing).
-        self._document_start = with_special[: with_special.index(plain[0])]
+        return list(with_special[: with_special.index(plain[0])])
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """The ids at which generation stops: what ends a turn (first), what ends a tool call, the tokenizer's end."""
+        """The ids that stop generation: the end of a turn (first), of a tool call, the tokenizer's eos token."""
         ids = [self.codec.scan(end)[-1].id for end in self.template.ends]
-        own = self.tokenizer.eos_token_id
-        return tuple(dict.fromkeys(ids if own is None else [*ids, own]))
+        eos = self.tokenizer.eos_token_id
+        return tuple(dict.fromkeys(ids if eos is None else [*ids, eos]))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenSequence:
-        """The ids after which the model writes its next turn; nothing is learned. Raises: PromptError."""
+        """The ids after which the model generates its next turn; no labels. Raises: PromptError."""
         try:
-            job = EncodeRequest(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
-            done = self.spans.encode([job])[0]
+            request = EncodeRequest(self.template.lay_out(messages, tools, generation=True), frozenset(), False)
+            done = self.spans.encode([request])[0]
         except UnicodeEncodeError as error:
             done = _surrogate_failure(error)
         if isinstance(done, EncodeFailure):
             skipped = Skipped(Origin("prompt", "prompt", 1), done.code, None, done.params)
-            raise PromptError(skipped.reason, self.template.name, skipped.fix)
+            raise PromptError(skipped.reason, self.template.name, skipped.fix, code=skipped.code)
         return done
 
     def encode(self, example: Example) -> Encoded | Skipped:
-        """One example as tokens, or why not. A document is not split here, whatever `overlong` says."""
+        """Encode one example, or say why it is skipped. A document is not split here, even with `overlong: split`."""
         chunk = [(example, self.requests(example))]
         return next(self._finish(chunk, self.spans.encode(_all_requests(chunk)), split=False))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
-        """Many examples in their order, lazily, in chunks that one call of the Rust tokenizer encodes."""
+        """Encode examples lazily and in order, in chunks that take one call of the Rust tokenizer each."""
         with ThreadPoolExecutor(MAX_TOKENIZER_CHUNKS) as threads:
-            under_way: deque[tuple[_Chunk, Future[list[TokenSequence | EncodeFailure]]]] = deque()
+            pending: deque[tuple[_Chunk, Future[list[TokenSequence | EncodeFailure]]]] = deque()
             for chunk in self._chunks(examples):
-                under_way.append((chunk, threads.submit(self.spans.encode, _all_requests(chunk))))
-                if len(under_way) > MAX_TOKENIZER_CHUNKS:
-                    done, tokens = under_way.popleft()
+                pending.append((chunk, threads.submit(self.spans.encode, _all_requests(chunk))))
+                if len(pending) > MAX_TOKENIZER_CHUNKS:
+                    done, tokens = pending.popleft()
                     yield from self._finish(done, tokens.result(), split=True)
-            for done, tokens in under_way:
+            for done, tokens in pending:
                 yield from self._finish(done, tokens.result(), split=True)
 
     @gc_paused()
     def encode_all(self, examples: Iterable[Example], progress: Progress | None = None) -> EncodedRows:
-        """Every example as tokens or with its reason; `progress` is told how many of how many are done."""
+        """Encode all examples; `progress(done, total)` is called every thousand rows and at the end."""
         total = len(examples) if isinstance(examples, Sequence) else None
         encoded: list[Encoded] = []
         skipped: list[Skipped] = []
@@ -122,25 +139,27 @@ class Encoder:
         return EncodedRows(encoded, skipped, self.take_notes())
 
     def take_notes(self) -> tuple[Note, ...]:
-        """What happened to rows since the last call without losing any (reasoning kept as text), counted."""
+        """Notes on rows encoded since the last call (such as reasoning kept as text), each with a count."""
         notes = (Note(code, {"template": self.template.name}, count) for code, count in self._notes.items())
         taken = (*self.template.notes, *notes)
         self._notes.clear()
         return taken
 
-    def _noted(self, job: EncodeRequest, done: TokenSequence | EncodeFailure) -> TokenSequence | EncodeFailure:
-        if job.rendered is not None and job.rendered.notes:
-            self._notes.update(note.code for note in job.rendered.notes)
+    def _count_notes(
+        self, request: EncodeRequest, done: TokenSequence | EncodeFailure
+    ) -> TokenSequence | EncodeFailure:
+        if request.rendered is not None and request.rendered.notes:
+            self._notes.update(note.code for note in request.rendered.notes)
         return done
 
     def _chunks(self, examples: Iterable[Example]) -> Iterator[_Chunk]:
-        """The examples' rendered texts, a bounded number at a time; the first chunks are small."""
+        """The examples with their encode requests, a bounded amount at a time; the first chunks are small."""
         chunk: _Chunk = []
         characters, limit = 0, FIRST_CHUNK
         for example in examples:
-            jobs = self.requests(example)
-            chunk.append((example, jobs))
-            characters += 0 if isinstance(jobs, EncodeFailure) else sum(len(job.text) for job in jobs)
+            requests = self.requests(example)
+            chunk.append((example, requests))
+            characters += 0 if isinstance(requests, EncodeFailure) else sum(len(request.text) for request in requests)
             if len(chunk) >= limit or characters >= CHUNK_CHARACTERS:
                 yield chunk
                 chunk, characters, limit = [], 0, min(2 * limit, CHUNK_ROWS)
@@ -148,7 +167,7 @@ class Encoder:
             yield chunk
 
     def requests(self, example: Example) -> list[EncodeRequest] | EncodeFailure:
-        """The texts to encode for an example: one, or two of a preference."""
+        """The texts to encode for an example: one, or two for a preference."""
         try:
             if isinstance(example, Document):
                 return [EncodeRequest.document(example.text)]
@@ -166,21 +185,25 @@ class Encoder:
     def _request(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
         answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
         wanted = answers[-1:] if self.settings.mask_history else answers
-        learned = frozenset(number for number in wanted if messages[number].train)
-        return EncodeRequest(self.template.lay_out(messages, tools), learned, self.settings.train_on_prompt)
+        trained = frozenset(number for number in wanted if messages[number].train)
+        return EncodeRequest(self.template.lay_out(messages, tools), trained, self.settings.train_on_prompt)
 
     def _last_turn(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
         if not messages or messages[-1].role != "assistant":
-            raise PromptError("the last message is no answer")
+            raise PromptError("the last message is not from the assistant")
         return EncodeRequest(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
 
     def _finish(
         self, chunk: _Chunk, tokens: list[TokenSequence | EncodeFailure], *, split: bool
     ) -> Iterator[Encoded | Skipped]:
-        """Put the examples of an encoded chunk together again."""
-        left = iter(tokens)
-        for example, jobs in chunk:
-            done = jobs if isinstance(jobs, EncodeFailure) else [self._noted(job, next(left)) for job in jobs]
+        """Match the token sequences of an encoded chunk with its examples."""
+        remaining = iter(tokens)
+        for example, requests in chunk:
+            done = (
+                requests
+                if isinstance(requests, EncodeFailure)
+                else [self._count_notes(request, next(remaining)) for request in requests]
+            )
             if isinstance(example, Document) and not isinstance(done, EncodeFailure):
                 yield from self._of_document(done[0], example.origin, split)
             else:
@@ -202,7 +225,7 @@ class Encoder:
         return sequences[0]
 
     def _fit(self, sequence: TokenSequence | EncodeFailure) -> TokenSequence | EncodeFailure:
-        """The sequence within `cutoff_len`, with something to learn, or the reason why not."""
+        """The sequence, truncated to `cutoff_len` if the settings say so, or why it is unusable."""
         if isinstance(sequence, EncodeFailure):
             return sequence
         if not sequence.label_tokens:
@@ -226,7 +249,7 @@ class Encoder:
             done = TokenSequence(ids, ((0, len(ids)),))
             limit = self.settings.cutoff_len
             if split and self.settings.overlong == "split" and len(done) > limit:
-                # A last piece of one token predicts nothing: the piece before it ends the document.
+                # A last piece of one token would predict nothing, so the piece before it is the last.
                 for start in range(0, len(ids) - 1, limit):
                     piece = ids[start : start + limit]
                     yield TokenSequence(piece, ((0, len(piece)),), origin)
@@ -249,22 +272,52 @@ def encode(
     mask_history: bool = False,
     train_on_prompt: bool = False,
 ) -> TokenSequence:
-    """Messages (or OpenAI-style dicts) as ids and learned spans, exactly as the trainer gets them.
+    """Encode messages (or OpenAI-style dicts) as token ids and label spans, exactly as the trainer does.
 
-    `template` is a name, a Template, or None for the model's own. Nothing is cut.
-    Raises: PromptError when there is nothing to learn or the template refuses.
+    `template` is a name, a Template, or None for the model's own. Nothing is truncated. The template is analyzed on the
+    first call and then kept with the tokenizer (bench/encode.py measures both).
+    Raises: PromptError if there is nothing to train on, or the template cannot render the messages.
     """
-    if not isinstance(template, Template):
-        template = Template.from_tokenizer(tokenizer, template, enable_thinking=enable_thinking)
+    if isinstance(template, Template):
+        spans = SpanEncoder(template)
+    else:
+        spans = _analyzed_template(tokenizer, template, enable_thinking)
     settings = PromptSettings(mask_history=mask_history, train_on_prompt=train_on_prompt, cutoff_len=1 << 40)
     parsed = tuple(message_of(message) for message in messages)
-    outcome = Encoder(tokenizer, template, settings).encode(
+    outcome = Encoder(tokenizer, spans.template, settings, spans).encode(
         Demonstration(parsed, Origin("messages", "messages", 1), tuple(tools or ()))
     )
     if isinstance(outcome, Skipped):
-        raise PromptError(outcome.reason, "messages", outcome.fix)
+        raise PromptError(outcome.reason, tr("messages"), outcome.fix, code=outcome.code)
     assert isinstance(outcome, TokenSequence)
     return replace(outcome, origin=None)
+
+
+@dataclass(slots=True)
+class _AnalyzedTemplates:
+    """The templates analyzed for one tokenizer, as long as its control tokens do not change."""
+
+    control_tokens: object
+    by_settings: dict[tuple[str | None, str, bool | None], SpanEncoder]
+
+
+_ANALYZED: WeakKeyDictionary[Tokenizer, _AnalyzedTemplates] = WeakKeyDictionary()
+"""Values must not reference their tokenizer (a SpanEncoder does not), or it would never be freed."""
+MAX_ANALYZED_TEMPLATES = 16
+"""Per tokenizer; for programs that try many templates."""
+
+
+def _analyzed_template(tokenizer: Tokenizer, name: str | None, enable_thinking: bool | None) -> SpanEncoder:
+    """The span encoder of a template, kept with the tokenizer until its control tokens or the template change."""
+    control_tokens = control_token_state(tokenizer)
+    kept = _ANALYZED.get(tokenizer)
+    if kept is None or kept.control_tokens != control_tokens or len(kept.by_settings) >= MAX_ANALYZED_TEMPLATES:
+        kept = _ANALYZED[tokenizer] = _AnalyzedTemplates(control_tokens, {})
+    key = (name, template_source(tokenizer, name), enable_thinking)
+    if key not in kept.by_settings:
+        template = Template.from_tokenizer(tokenizer, name, enable_thinking=enable_thinking)
+        kept.by_settings[key] = SpanEncoder(template)
+    return kept.by_settings[key]
 
 
 def _surrogate_failure(error: UnicodeEncodeError) -> EncodeFailure:
@@ -272,17 +325,17 @@ def _surrogate_failure(error: UnicodeEncodeError) -> EncodeFailure:
 
 
 def _all_requests(chunk: _Chunk) -> list[EncodeRequest]:
-    return [job for _, jobs in chunk if not isinstance(jobs, EncodeFailure) for job in jobs]
+    return [request for _, requests in chunk if not isinstance(requests, EncodeFailure) for request in requests]
 
 
 def _truncate(sequence: TokenSequence, limit: int) -> TokenSequence:
-    """The first `limit` tokens; what stood beyond them, an end token too, is not learned."""
-    learned = tuple((start, min(stop, limit)) for start, stop in sequence.label_spans if start < limit)
-    return replace(sequence, ids=sequence.ids[:limit], label_spans=learned)
+    """The first `limit` tokens; an end token beyond them is cut off too."""
+    spans = tuple((start, min(stop, limit)) for start, stop in sequence.label_spans if start < limit)
+    return replace(sequence, ids=sequence.ids[:limit], label_spans=spans)
 
 
 def _with_progress(examples: Iterable[Example], total: int | None, progress: Progress | None) -> Iterator[Example]:
-    """The examples, with `progress` told every thousand and at the end."""
+    """The examples, calling `progress` every thousand and at the end."""
     done = 0
     for done, example in enumerate(examples, 1):
         yield example

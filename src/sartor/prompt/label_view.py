@@ -1,4 +1,4 @@
-"""One example as the trainer sees it, its learned tokens marked: for terminal, page and JSON; decides no labels."""
+"""Shows one example as the trainer sees it, with label tokens marked: for terminal, page and JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 COLORS = ("#d7f5dd", "#b5e8c1")
-"""The two greens that learned tokens take in turn; dark text on both has a contrast above 12:1."""
+"""Two greens that alternate between label tokens; dark text on both has a contrast above 12:1."""
 TERMINAL = ("black on green", "black on bright_green")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of the text that one token covers, or several that share a character."""
+    """The part of the text that one token covers, or several that share a character."""
 
     text: str
     trained: bool
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class RenderedText:
-    """One rendered text, cut into pieces; joined they are the text. Counts are tokens, of those that are used."""
+    """One rendered text in pieces; `tokens` and `label_tokens` count those within cutoff_len."""
 
     title: str
     pieces: tuple[Piece, ...]
@@ -50,17 +50,21 @@ class RenderedText:
 
 @dataclass(frozen=True, slots=True)
 class LabelView:
-    """An example drawn: one text, or the chosen and the rejected one of a preference."""
+    """The rendered text of an example, or the chosen and the rejected text of a preference.
+
+    Print it with rich: label tokens are green in two shades, control tokens bold, truncated text struck through.
+    Without colors (a pipe, NO_COLOR) label tokens are between ⟦ and ⟧.
+    """
 
     id: str
     template: str
     renderings: tuple[RenderedText, ...]
     skipped: Skipped | None = None
-    """Why the example is not used, where it is not."""
+    """Why the example is skipped, if it is."""
     notes: tuple[Note, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; pieces as [text, learned, tokens]."""
+        """Plain values; pieces as [text, is label, number of tokens]."""
         return {
             "id": self.id,
             "template": self.template,
@@ -68,41 +72,34 @@ class LabelView:
             "notes": [str(note) for note in self.notes],
             "renderings": [
                 {
-                    "title": drawing.title,
-                    "text": drawing.text,
-                    "tokens": drawing.tokens,
-                    "label_tokens": drawing.label_tokens,
-                    "pieces": [[piece.text, piece.trained, piece.tokens] for piece in drawing.pieces],
+                    "title": rendering.title,
+                    "text": rendering.text,
+                    "tokens": rendering.tokens,
+                    "label_tokens": rendering.label_tokens,
+                    "pieces": [[piece.text, piece.trained, piece.tokens] for piece in rendering.pieces],
                 }
-                for drawing in self.renderings
+                for rendering in self.renderings
             ],
         }
-
-    def rich(self) -> LabelView:
-        """For a terminal: learned tokens on green in two shades, control tokens bold, what is cut struck through.
-
-        Without colours (a pipe, NO_COLOR) what is learned stands between ⟦ and ⟧.
-        """
-        return self
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         from rich.text import Text
 
         plain = console.color_system is None or console.no_color
-        for drawing in self.renderings:
-            yield Text(self._headline(drawing), style="bold")
-            yield _bracketed(drawing) if plain else _colored(drawing)
+        for rendering in self.renderings:
+            yield Text(self._headline(rendering), style="bold")
+            yield _bracketed(rendering) if plain else _colored(rendering)
         if self.skipped:
             yield Text(f"{self.skipped.reason} {self.skipped.fix}", style="red")
         for note in self.notes:
             yield Text(str(note), style="dim")
 
     def html(self) -> str:
-        """For report and page: a fragment with its styles in it, all text escaped."""
+        """An HTML fragment with inline styles and all text escaped, for the report and the page."""
         parts = []
-        for drawing in self.renderings:
-            parts.append(f"<p><b>{html.escape(self._headline(drawing))}</b></p>")
-            spans = "".join(_span(piece, shade) for piece, shade in _shaded(drawing))
+        for rendering in self.renderings:
+            parts.append(f"<p><b>{html.escape(self._headline(rendering))}</b></p>")
+            spans = "".join(_span(piece, shade) for piece, shade in _shaded(rendering))
             parts.append(
                 '<pre style="white-space:pre-wrap;overflow-wrap:anywhere;color:#555;background:#fafafa;padding:.8em">'
                 f"{spans}</pre>"
@@ -111,52 +108,52 @@ class LabelView:
         parts += [f"<p>{html.escape(remark)}</p>" for remark in (*remarks, *map(str, self.notes))]
         return f'<div class="sartor-shown">{"".join(parts)}</div>'
 
-    def _headline(self, drawing: RenderedText) -> str:
+    def _headline(self, rendering: RenderedText) -> str:
         values = {
             "id": self.id,
             "template": self.template,
-            "tokens": drawing.tokens,
-            "learned": drawing.label_tokens,
-            "share": f"{drawing.label_tokens / max(drawing.tokens, 1):.0%}",
+            "tokens": rendering.tokens,
+            "learned": rendering.label_tokens,
+            "share": f"{rendering.label_tokens / max(rendering.tokens, 1):.0%}",
         }
-        return (f"{drawing.title}: " if drawing.title else "") + str(reason_of("show-tokens", values))
+        return (f"{rendering.title}: " if rendering.title else "") + str(reason_of("show-tokens", values))
 
 
 def label_view(example: Example, encoder: Encoder) -> LabelView:
-    """An example as the encoder makes it, by the same code; a row that is skipped is drawn with its reason.
+    """Show an example as the encoder encodes it; a skipped row is shown with its reason.
 
-    Raises: PromptError never; a row that cannot be rendered has no drawing.
+    A row that cannot be rendered has no renderings.
     """
     outcome = encoder.encode(example)
-    jobs = encoder.requests(example)
+    requests = encoder.requests(example)
     titles = ("chosen", "rejected") if isinstance(example, Preference) else ("",)
     skipped = outcome if isinstance(outcome, Skipped) else None
-    drawings = []
-    if not isinstance(jobs, EncodeFailure):
-        for title, job in zip(titles, jobs):
-            if (drawing := _render(job, encoder, title)) is not None:
-                drawings.append(drawing)
-    return LabelView(example.origin.id, encoder.template.name, tuple(drawings), skipped, encoder.take_notes())
+    renderings = []
+    if not isinstance(requests, EncodeFailure):
+        for title, request in zip(titles, requests):
+            if (rendering := _render(request, encoder, title)) is not None:
+                renderings.append(rendering)
+    return LabelView(example.origin.id, encoder.template.name, tuple(renderings), skipped, encoder.take_notes())
 
 
-def _render(job: EncodeRequest, encoder: Encoder, title: str) -> RenderedText | None:
-    """A job's drawing, from the ids and spans that the trainer gets and the offsets of the same tokens."""
-    sequence, cut = encoder.spans.encode([job])[0], encoder.spans.tokens(job)
+def _render(request: EncodeRequest, encoder: Encoder, title: str) -> RenderedText | None:
+    """A request's rendering, from the ids and label spans that the trainer gets and the offsets of the same tokens."""
+    sequence, cut = encoder.spans.encode([request])[0], encoder.spans.tokens(request)
     if isinstance(sequence, EncodeFailure) or isinstance(cut, EncodeFailure):
         return None
     ids, offsets = cut
     assert ids.tolist() == sequence.ids.tolist()
     limit = encoder.settings.cutoff_len if encoder.settings.overlong == "truncate" else len(ids) + 1
-    labels = _is_label(sequence) if job.rendered is not None else [True] * len(ids)
-    pieces = tuple(_pieces(job.text, offsets, labels, encoder.codec.is_control(ids).tolist(), limit))
-    if job.rendered is None and encoder.tokenizer.eos_token:
+    labels = _is_label(sequence) if request.rendered is not None else [True] * len(ids)
+    pieces = tuple(_pieces(request.text, offsets, labels, encoder.codec.is_control(ids).tolist(), limit))
+    if request.rendered is None and encoder.tokenizer.eos_token:
         pieces = (*pieces, Piece(encoder.tokenizer.eos_token, True, True, 1, len(ids) < limit))
         labels.append(True)
     return RenderedText(title, pieces, min(len(labels), limit), sum(labels[1:limit]))
 
 
 def _pieces(text: str, offsets: IntArray, labels: list[bool], control: list[bool], limit: int) -> Iterator[Piece]:
-    """The text cut where tokens begin; tokens that share a character (parts of one Chinese sign) stay together."""
+    """The text cut where tokens start; tokens that share a character (bytes of a Chinese one) stay together."""
     starts, stops = offsets[:, 0].tolist(), offsets[:, 1].tolist()
     first = 0
     for n in range(1, len(starts) + 1):
@@ -176,32 +173,32 @@ def _is_label(sequence: TokenSequence) -> list[bool]:
     return marks
 
 
-def _shaded(drawing: RenderedText) -> Iterator[tuple[Piece, int]]:
-    """Pieces with the shade (0 or 1) that tells neighbouring learned ones apart."""
+def _shaded(rendering: RenderedText) -> Iterator[tuple[Piece, int]]:
+    """Pieces with a shade (0 or 1) that alternates between adjacent label tokens."""
     shade = 0
-    for piece in drawing.pieces:
+    for piece in rendering.pieces:
         shade = 1 - shade if piece.trained else 0
         yield piece, shade
 
 
-def _colored(drawing: RenderedText) -> Text:
+def _colored(rendering: RenderedText) -> Text:
     from rich.text import Text
 
     text = Text()
-    for piece, shade in _shaded(drawing):
+    for piece, shade in _shaded(rendering):
         style = TERMINAL[shade] if piece.trained and piece.used else "dim"
         style += (" bold" if piece.control else "") + ("" if piece.used else " strike")
-        # A line break is drawn, or a learned one could not be seen.
+        # Show line breaks, so that those trained on are visible.
         text.append(piece.text.replace("\n", "⏎\n"), style=style)
     return text
 
 
-def _bracketed(drawing: RenderedText) -> Text:
+def _bracketed(rendering: RenderedText) -> Text:
     from rich.text import Text
 
-    groups = itertools.groupby(drawing.pieces, lambda piece: piece.trained and piece.used)
-    texts = ((learned, "".join(piece.text for piece in group)) for learned, group in groups)
-    return Text("".join(f"⟦{text}⟧" if learned else text for learned, text in texts))
+    groups = itertools.groupby(rendering.pieces, lambda piece: piece.trained and piece.used)
+    texts = ((is_label, "".join(piece.text for piece in group)) for is_label, group in groups)
+    return Text("".join(f"⟦{text}⟧" if is_label else text for is_label, text in texts))
 
 
 def _span(piece: Piece, shade: int) -> str:

@@ -1,8 +1,17 @@
-"""Where a rendering's texts stand: control pieces around slots, and the turns an assistant writes; knows no token ids.
+r"""Finds where a template puts the texts of a conversation: control pieces around slots, and the assistant's turns.
 
-A structure (roles, which texts are empty, tools) is rendered once with a watched placeholder for every text. What
-stands between the placeholders is control text; how the template trims a text is read off the placeholder's padding;
-whether it looks into a text is seen by watching.
+Every conversation of one structure (the same roles, tools, and empty texts) has the same layout. To find it, the
+structure is rendered once with a placeholder for every text, the *probe*. What lies between the placeholders is control
+text; the placeholder's padding shows how the template trims a text; a `TracingStr` notes whether it inspects one.
+
+For example, ChatML renders [user "Hi", assistant "Yo"] as
+
+    <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n
+
+Its layout has two *slots* (where Hi and Yo go) and the three *pieces* `<|im_start|>user\n`,
+`<|im_end|>\n<|im_start|>assistant\n` and `<|im_end|>\n`. It has one *turn*, the part that the model must generate
+itself and that is trained on: `Yo<|im_end|>`. A turn starts where the generation prompt ends and stops after the end
+token: here from (1, 33), behind the header in piece 1, to (2, 10), behind the end token in piece 2.
 """
 
 from __future__ import annotations
@@ -13,14 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from sartor.base.i18n import Text, tr
 from sartor.base.types import Message
 from sartor.prompt.tokenizer import BREAK
 
 Field = Literal["text", "reasoning"]
 Place = tuple[int, int]
-"""A place in a rendering: the piece's number, and characters into it."""
+"""A position in the control text of a layout: the number of the piece, and the offset in characters."""
 Render = Callable[[Sequence[Message], bool], str]
-"""Messages and whether a generation prompt is wanted, to text."""
+"""Renders messages, with or without a generation prompt."""
 
 PADDING = "\t \n\t "
 EDITS: dict[str, Callable[[str], str]] = {
@@ -35,12 +45,12 @@ EDITS: dict[str, Callable[[str], str]] = {
     "rstrip-lines": lambda text: text.rstrip("\n"),
     "json-ascii": lambda text: json.dumps(text)[1:-1],
 }
-"""What templates do to a text before they write it; anything else is refused."""
+"""The edits that templates may make to a text; any other is rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One text in a rendering: whose it is, and what the template does to it first."""
+    """Where a text goes: which field of which message, and how the template edits it first."""
 
     message: int
     field: Field
@@ -49,7 +59,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What an assistant writes itself: from where the generation prompt ends to the end of the turn's end token."""
+    """What the assistant generates itself: from the end of the generation prompt to the end of the end token."""
 
     message: int
     start: Place
@@ -58,29 +68,29 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A structure's rendering: `pieces[0] slot[0] pieces[1] slot[1] … pieces[-1]`."""
+    """The rendering of a structure: `pieces[0] slots[0] pieces[1] slots[1] … pieces[-1]`."""
 
     pieces: tuple[str, ...]
     slots: tuple[Slot, ...]
     turns: tuple[Turn, ...] = ()
     traced: tuple[str, ...] = ()
-    """What the template asked of the texts; empty when it only writes them (trimmed at most)."""
+    """The string methods that the template called on texts; empty if it only inserts them (at most trimmed)."""
     exact_prompt: bool = True
-    """False where a turn does not begin with the whole generation prompt."""
+    """False if a turn does not start with the complete generation prompt."""
     broken: tuple[str, ...] = ()
-    """The pieces with the control tokens' strings in tools and calls broken; empty when there are none."""
+    """The pieces with control-token strings in tools and calls broken by `BREAK`; empty if there are none."""
 
     def texts(self, messages: Sequence[Message]) -> list[str]:
-        """The slots' texts of a real conversation, edited as the template does."""
-        found = []
+        """The texts of a conversation for the slots, edited as the template does."""
+        texts = []
         for slot in self.slots:
             message = messages[slot.message]
             text = message.text if slot.field == "text" else message.reasoning or ""
-            found.append(text if slot.edit == "raw" else EDITS[slot.edit](text))
-        return found
+            texts.append(text if slot.edit == "raw" else EDITS[slot.edit](text))
+        return texts
 
     def join(self, texts: Sequence[str]) -> str:
-        """The whole rendering with these texts in the slots."""
+        """The rendered text with these texts in the slots."""
         joined = [""] * (2 * len(texts) + 1)
         joined[::2] = self.pieces
         joined[1::2] = texts
@@ -88,36 +98,40 @@ class Layout:
 
 
 class UnsupportedTemplate(Exception):
-    """A rendering cannot be taken apart; the reason is its only argument. Callers make a PromptError or Skipped."""
+    """A rendering cannot be split into pieces and slots; callers turn it into a PromptError."""
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def probe(messages: Sequence[Message], render: Render) -> Layout:
-    """A structure's layout without its turns, from one rendering with placeholders. Raises: Unjoinable."""
+    """The layout of a structure, without turns, from one rendering with placeholders. Raises: UnsupportedTemplate."""
     seen: list[str] = []
-    wanted: list[tuple[int, Field]] = []
+    fields: list[tuple[int, Field]] = []
     marked: list[Message] = []
     for index, message in enumerate(messages):
         if message.reasoning:
-            message = replace(message, reasoning=_placeholder(len(wanted), seen))
-            wanted.append((index, "reasoning"))
+            message = replace(message, reasoning=_placeholder(len(fields), seen))
+            fields.append((index, "reasoning"))
         if message.text:
-            message = replace(message, text=_placeholder(len(wanted), seen))
-            wanted.append((index, "text"))
+            message = replace(message, text=_placeholder(len(fields), seen))
+            fields.append((index, "text"))
         marked.append(message)
     text = render(marked, False)
     pieces, slots, stop = [], [], 0
     for found in re.finditer(r"§sartor(\d+)(\\*)\"§", text):
-        index, field = wanted[int(found[1])]
+        index, field = fields[int(found[1])]
         left, right, edit = _padding_kept(text, found)
         pieces.append(text[stop:left])
         slots.append(Slot(index, field, edit))
         stop = right
-    _require_each_once(wanted, slots)
+    _require_each_once(fields, slots)
     return Layout((*pieces, text[stop:]), tuple(slots), traced=tuple(dict.fromkeys(seen)))
 
 
 def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layout:
-    """A real conversation's own layout, its texts found in the true rendering one by one. Raises: Unjoinable."""
+    """The layout of one conversation, by finding its texts in the real rendering. Raises: UnsupportedTemplate."""
     whole = render(messages, False)
     spans: list[tuple[int, int, Slot]] = []
     for slot in layout.slots:
@@ -135,11 +149,11 @@ def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layou
                 spans.append((len(before), stop, replace(slot, edit=name)))
                 break
         else:
-            raise UnsupportedTemplate(f"the template changes the text of message {slot.message + 1}")
+            raise UnsupportedTemplate(tr("it changes the text of message {number}", number=slot.message + 1))
     spans.sort(key=lambda span: span[0])
     stops = [0, *(stop for _, stop, _ in spans)]
     if any(start < before for (start, _, _), before in zip(spans, stops)):
-        raise UnsupportedTemplate("two messages stand in the same place")
+        raise UnsupportedTemplate(tr("it renders two messages at the same position"))
     pieces = [whole[before:start] for (start, _, _), before in zip(spans, stops)]
     return Layout((*pieces, whole[stops[-1] :]), tuple(slot for _, _, slot in spans), traced=layout.traced)
 
@@ -152,12 +166,12 @@ def with_turns(
     end: Callable[[str, bool, bool], int],
     header: str,
 ) -> Layout:
-    """The layout with the turns of every assistant message.
+    """The layout with the turn of every assistant message.
 
-    `messages` are those that `texts` (one a slot) came from. `end` is given the control text after a message
-    (up to the turn's end or up to the next message's text, which of them, and whether it holds tool calls) and says
-    how many of its characters belong to the turn, 0 when nothing ends it. `header` is what a generation prompt adds;
-    it marks the beginning of a turn at the head, before which most templates render nothing. Raises: Unjoinable.
+    `texts` has one text of `messages` per slot. `end(control text after a message, whether it stops with the turn,
+    whether there are tool calls)` returns how many of its characters belong to the turn, 0 if nothing ends it.
+    `header` is what a generation prompt appends; it marks the start of a turn that comes first in the conversation,
+    where most templates cannot render the empty history. Raises: UnsupportedTemplate.
     """
     whole = layout.join(texts)
     starts, stops = _slot_spans(layout, texts)
@@ -172,23 +186,25 @@ def with_turns(
             prompt = render(messages[:index], True)
         else:
             prompt = whole[: whole.find(header, 0, min([start for start, _ in own], default=after)) + len(header)]
-        common = _common(prompt, whole)
+        common = _common_prefix(prompt, whole)
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
         if start < before:
-            raise UnsupportedTemplate(f"message {index + 1} does not begin as the generation prompt does")
+            raise UnsupportedTemplate(
+                tr("message {number} does not start with the generation prompt", number=index + 1)
+            )
         last = max([start, *(stop for _, stop in own)])
         so_far = render(messages[: index + 1], False)
         bounded = whole.startswith(so_far) and last <= len(so_far) <= after
         length = end(whole[last : len(so_far) if bounded else after], bounded, bool(message.tool_calls))
         if not length:
-            raise UnsupportedTemplate(f"no control token ends message {index + 1}")
+            raise UnsupportedTemplate(tr("no control token ends message {number}", number=index + 1))
         turns.append(Turn(index, _place(start, starts, stops), _place(last + length, starts, stops)))
     return replace(layout, turns=tuple(turns), exact_prompt=exact)
 
 
 def neutral(messages: Sequence[Message]) -> list[Message]:
-    """The same structure with texts that no template takes for anything else."""
+    """The same structure with texts that mean nothing to any template."""
     return [
         replace(
             message,
@@ -200,7 +216,7 @@ def neutral(messages: Sequence[Message]) -> list[Message]:
 
 
 def without_breaks(layout: Layout) -> Layout:
-    """The layout of the true rendering, after one was made with the control tokens in tools and calls broken."""
+    """The layout without `BREAK` in its pieces; the pieces with it move to `broken`."""
     if not any(BREAK in piece for piece in layout.pieces):
         return layout
 
@@ -221,7 +237,7 @@ def _placeholder(number: int, seen: list[str]) -> str:
 
 
 def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
-    """Where a placeholder begins and ends with what is left of its padding, and which edit that means."""
+    """Start and end of a placeholder including the padding that is left, and which edit removed the rest."""
     escaped = json.dumps(PADDING)[1:-1]
     padding = escaped if found[2] else PADDING
     left = text.endswith(padding, 0, found.start())
@@ -233,24 +249,27 @@ def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
     return found.start() - len(padding) * left, found.end() + len(padding) * right, edit
 
 
-def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+def _common_prefix(one: str, other: str) -> int:
+    """The length of the common prefix of two texts."""
     if other.startswith(one):
         return len(one)
     return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
 
-def _require_each_once(wanted: list[tuple[int, Field]], slots: list[Slot]) -> None:
-    """Every text stands in the rendering once; reasoning of earlier turns may be left out by the template."""
-    for index, field in wanted:
+def _require_each_once(fields: list[tuple[int, Field]], slots: list[Slot]) -> None:
+    """Every text must be rendered exactly once; the reasoning of earlier turns may be dropped."""
+    for index, field in fields:
         count = sum(slot.message == index and slot.field == field for slot in slots)
         if count > 1 or (count == 0 and field == "text"):
-            times = "not at all" if count == 0 else f"{count} times"
-            raise UnsupportedTemplate(f"the {field} of message {index + 1} stands in it {times}")
+            raise UnsupportedTemplate(
+                tr("it drops the text of message {number}", number=index + 1)
+                if count == 0
+                else tr("it renders a text of message {number} {count} times", number=index + 1, count=count)
+            )
 
 
 def _slot_spans(layout: Layout, texts: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Where each slot starts and stops, in characters of the whole rendering."""
+    """Where each slot starts and stops, in characters of the rendered text."""
     starts, stops, position = [], [], 0
     for piece, text in zip(layout.pieces, texts):
         starts.append(position + len(piece))
@@ -260,7 +279,7 @@ def _slot_spans(layout: Layout, texts: Sequence[str]) -> tuple[list[int], list[i
 
 
 def _place(position: int, starts: Sequence[int], stops: Sequence[int]) -> Place:
-    """A position of the rendering, never inside a slot, as piece and offset."""
+    """A position in the rendered text, outside of all slots, as piece and offset."""
     piece = sum(start < position for start in starts)
     return piece, position - (stops[piece - 1] if piece else 0)
 
@@ -288,15 +307,15 @@ _UNTRACED = {
 
 
 class TracingStr(str):
-    """A text that notes what is asked of it; being written, joined by `+`, trimmed and tested for emptiness is free."""
+    """A string that records the methods called on it, except inserting, `+`, trimming and testing for emptiness."""
 
     seen: list[str]
 
     @classmethod
     def of(cls, text: str, seen: list[str]) -> TracingStr:
-        watched = cls(text)
-        watched.seen = seen
-        return watched
+        traced = cls(text)
+        traced.seen = seen
+        return traced
 
     def __bool__(self) -> bool:
         return str.__len__(self) > 0

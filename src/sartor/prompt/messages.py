@@ -1,4 +1,4 @@
-"""Messages on their way into a template: from dicts, reasoning split off, to what Jinja reads; renders nothing."""
+"""Converts messages: from OpenAI-style dicts, reasoning in or out of the text, and to what chat templates read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from sartor.base.errors import PromptError, did_you_mean
+from sartor.base.i18n import tr
 from sartor.base.types import Message, Role, ToolCall
 
 THINKING = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
 def message_of(value: Message | Mapping[str, Any]) -> Message:
-    """A Message as it is, or one read from OpenAI's form (`role content tool_calls reasoning_content`, and `loss`).
+    """A Message unchanged, or one from OpenAI's format (`role content tool_calls reasoning_content`, and `loss`).
 
-    Raises: PromptError for an unknown role or content that is no text.
+    Raises: PromptError for an unknown role, or content that is not text.
     """
     if isinstance(value, Message):
         return value
     role = {"developer": "system", "function": "tool"}.get(str(value.get("role")), str(value.get("role")))
     if role not in get_args(Role):
-        raise PromptError(f"There is no role {role!r}.", "messages", did_you_mean(role, get_args(Role)))
+        raise PromptError("Unknown role {role!r}.", tr("messages"), did_you_mean(role, get_args(Role)), role=role)
     return Message(
         role=role,  # type: ignore[arg-type]
         text=_text_of(value.get("content")),
@@ -34,7 +35,7 @@ def message_of(value: Message | Mapping[str, Any]) -> Message:
 
 
 def split_reasoning(message: Message) -> Message:
-    """Move a leading `<think>…</think>` of an assistant's text into `reasoning`; other messages as they are."""
+    """Move a leading `<think>…</think>` of an assistant message into `reasoning`; other messages stay unchanged."""
     if message.role != "assistant" or message.reasoning is not None or "<think>" not in message.text[:64]:
         return message
     if not (found := THINKING.match(message.text)):
@@ -43,14 +44,14 @@ def split_reasoning(message: Message) -> Message:
 
 
 def join_reasoning(message: Message) -> Message:
-    """The reverse: reasoning written into the text, for templates that cannot render it."""
+    """The reverse: write the reasoning into the text, for templates that cannot render it."""
     if not message.reasoning:
         return replace(message, reasoning=None)
     return replace(message, reasoning=None, text=f"<think>\n{message.reasoning}\n</think>\n\n{message.text}")
 
 
 def to_jinja(message: Message) -> dict[str, Any]:
-    """What chat templates read; reasoning under both names that are in use."""
+    """The dict that chat templates read; reasoning under both names in use."""
     fields: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.reasoning is not None:
         fields["reasoning_content"] = fields["thinking"] = message.reasoning
@@ -60,7 +61,7 @@ def to_jinja(message: Message) -> dict[str, Any]:
 
 
 def calls_key(messages: Iterable[Message]) -> str:
-    """All tool calls of a conversation as one text: they are part of a rendering's structure."""
+    """All tool calls of a conversation as one string, because they are part of its structure (see `layout`)."""
     calls = [[_call_to_jinja(call) for call in message.tool_calls] for message in messages if message.tool_calls]
     return json.dumps(calls, ensure_ascii=False) if calls else ""
 
@@ -79,7 +80,9 @@ def _call_of(call: ToolCall | Mapping[str, Any]) -> ToolCall:
         try:
             arguments = json.loads(arguments)
         except ValueError as error:
-            raise PromptError(f"A tool call's arguments are no JSON: {error}.", "messages") from None
+            raise PromptError(
+                "The arguments of a tool call are not valid JSON: {reason}.", tr("messages"), reason=error
+            ) from None
     return ToolCall(str(function.get("name")), arguments, call.get("id"))
 
 
@@ -90,4 +93,6 @@ def _text_of(content: Any) -> str:
         return content
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
         return "".join(str(part["text"]) for part in content)
-    raise PromptError("A message's content is no text.", "messages", "Images, sounds and films are not read yet.")
+    raise PromptError(
+        "The content of a message is not text.", tr("messages"), "Images, audio and video are not supported yet."
+    )

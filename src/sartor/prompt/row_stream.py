@@ -1,4 +1,4 @@
-"""Rows without end, by their position: a thread reads, shuffles and encodes them a little ahead; old ones are gone."""
+"""A stream of encoded rows, accessed by position: a thread encodes rows ahead of use, and used rows are discarded."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sartor.base.types import Encoded, Example, Skipped
 from sartor.prompt.encode import Encoder
 
 PREFETCH_ROWS = 4096
-"""Encoded rows that wait to be learned, at most."""
+"""Maximum number of encoded rows ahead of the last position that was read."""
 
 
 class RowStream(Sequence[Encoded]):
-    """Position → row; asked for in growing order, give or take `behind`, for rows further back are forgotten.
+    """Position → row. Read positions in increasing order: rows more than `behind` positions back are discarded.
 
-    `examples(turn)` is one pass over the data, in the order of that turn; the next begins where it ends. The same
-    passes give the same row at each position, so a run that goes on asks for its next position and gets the row it
-    would have had: what stands before it is read and encoded again.
+    `examples(epoch)` yields the data of one epoch in its order; the next epoch follows directly. The same data gives
+    the same row at each position, so a resumed run continues with the row it would have had: all rows before it are
+    read and encoded again.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class RowStream(Sequence[Encoded]):
         self._behind, self._ahead, self._on_skipped = behind, ahead, on_skipped
         self._rows: dict[int, Encoded] = {}
         self._made = self._oldest = 0
-        self._wanted = -1
+        self._last_read = -1
         self._error: BaseException | None = None
         self._closed = False
         self._changed = threading.Condition()
@@ -52,7 +52,7 @@ class RowStream(Sequence[Encoded]):
     @overload
     def __getitem__(self, position: slice) -> list[Encoded]: ...
     def __getitem__(self, position: int | slice) -> Encoded | list[Encoded]:
-        """Waits until the row is there. Raises: what reading or encoding raised; IndexError for one that is gone."""
+        """Wait for the row. Raises: any error from reading or encoding; IndexError for a discarded row."""
         if isinstance(position, slice):
             return [self[place] for place in range(*position.indices(self._total))]
         if not 0 <= position < self._total:
@@ -61,19 +61,19 @@ class RowStream(Sequence[Encoded]):
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._make, name="encoding", daemon=True)
                 self._thread.start()
-            if position > self._wanted:
-                self._wanted = position
-                self._forget()
+            if position > self._last_read:
+                self._last_read = position
+                self._discard()
                 self._changed.notify_all()
             if position < self._oldest:
-                raise IndexError(f"row {position} of the stream is forgotten")
+                raise IndexError(f"row {position} of the stream was discarded")
             self._changed.wait_for(lambda: self._made > position or self._error is not None or self._closed)
             if self._made > position:
                 return self._rows[position]
             raise self._error or RuntimeError("the stream is closed")
 
     def close(self) -> None:
-        """End the thread; rows that are there stay."""
+        """Stop the thread; rows already encoded stay readable."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -81,7 +81,7 @@ class RowStream(Sequence[Encoded]):
             self._thread.join()
 
     def release_before(self, stop: int) -> dict[str, int]:
-        """Row's id → at how many positions before `stop` it stands; `stop` is not behind what is forgotten."""
+        """Row id → how often it occurs before position `stop`, which must not be a discarded position."""
         with self._changed:
             found = dict(self._uses)
             for position, row in self._rows.items():
@@ -89,16 +89,16 @@ class RowStream(Sequence[Encoded]):
                     found[row.origin.id] -= 1
         return {row: times for row, times in found.items() if times}
 
-    def _forget(self) -> None:
-        for position in range(self._oldest, min(self._wanted - self._behind, self._made)):
+    def _discard(self) -> None:
+        for position in range(self._oldest, min(self._last_read - self._behind, self._made)):
             self._rows.pop(position, None)
-        self._oldest = max(self._oldest, self._wanted - self._behind)
+        self._oldest = max(self._oldest, self._last_read - self._behind)
 
     def _make(self) -> None:
         try:
             for row in self._encoded():
                 with self._changed:
-                    self._changed.wait_for(lambda: self._made - self._wanted <= self._ahead or self._closed)
+                    self._changed.wait_for(lambda: self._made - self._last_read <= self._ahead or self._closed)
                     if self._closed:
                         return
                     if self._made >= self._oldest:
@@ -115,13 +115,13 @@ class RowStream(Sequence[Encoded]):
                 self._changed.notify_all()
 
     def _encoded(self) -> Iterator[Encoded]:
-        for turn in count():
-            some = False
-            for outcome in self._encoder.stream(self._examples(turn)):
+        for epoch in count():
+            any_row = False
+            for outcome in self._encoder.stream(self._examples(epoch)):
                 if not isinstance(outcome, Skipped):
-                    some = True
+                    any_row = True
                     yield outcome
-                elif turn == 0:
+                elif epoch == 0:
                     self._on_skipped(outcome)
-            if not some:
-                raise DataError("No row of the stream can be used.", "dataset", "See `sartor check`.")
+            if not any_row:
+                raise DataError("No row of the stream is usable.", "dataset", "Run `sartor check`.")

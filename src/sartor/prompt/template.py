@@ -1,4 +1,4 @@
-"""A chat template: the model's own or a named one, rendered and taken apart safely; knows no token limits or labels."""
+"""A chat template, the model's own or a named one: renders conversations and splits them into control and user text."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import PromptError, did_you_mean
+from sartor.base.i18n import tr
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 TODAY = datetime(2024, 7, 26)
-"""What `strftime_now` tells templates: a run must not change with the day. Llama 3.1's own fallback date."""
+"""What `strftime_now` gives templates, so that a run does not depend on the day. Llama 3.1's own fallback date."""
 MAX_LAYOUTS = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as text: control pieces around texts, and what the assistant writes."""
+    """A rendered conversation: its layout, and the texts for the layout's slots."""
 
     layout: Layout
     texts: list[str]
@@ -40,38 +41,38 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class NamedTemplate:
-    """One file of `templates/`: a TOML comment at its head, then the Jinja text."""
+    """One file of `templates/`: a TOML header in a comment, then the Jinja source."""
 
     name: str
     about: str
     provenance: str
     control: tuple[str, ...]
-    """Control tokens that the tokenizer must have; `eos_token` and `bos_token` mean the tokenizer's own."""
+    """Control tokens that the tokenizer must have; `eos_token` and `bos_token` stand for the tokenizer's own."""
     example: str
     source: str
 
 
 class Template:
-    """A chat template bound to a tokenizer. Make one with `Template.of`."""
+    """A chat template bound to a tokenizer. Create it with `Template.from_tokenizer`."""
 
     def __init__(self, name: str, source: str, codec: Codec, variables: Mapping[str, Any]) -> None:
         self.name = name
         self.source = source
-        """The Jinja text as it is saved with a model: `default_system` and `enable_thinking` are written into it."""
+        """The Jinja source as saved with a model, including `default_system` and `enable_thinking`."""
         self.codec = codec
         self._variables = {**variables, "strftime_now": TODAY.strftime}
         self._layouts: dict[Any, Layout | UnsupportedTemplate] = {}
-        self._opaque = _is_opaque(source)
+        self._hides_edits = _hides_edits(source)
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
         self.end = ""
-        """The control text that ends an assistant's turn."""
+        """The control text that ends an assistant turn."""
         self.ends: tuple[str, ...] = ()
-        """That, and what ends a turn that calls a tool where it differs; generation stops at each."""
+        """`end`, and what ends a turn with tool calls if it differs; generation stops at each of them."""
         self.header = ""
-        """What the generation prompt adds to a conversation."""
+        """What the generation prompt appends to a conversation."""
         self.notes: tuple[Note, ...] = ()
-        """What a person should know of this template before training with it."""
+        """What the user should know about this template before training with it."""
 
     @classmethod
     def from_tokenizer(
@@ -82,41 +83,40 @@ class Template:
         default_system: str | None = None,
         enable_thinking: bool | None = None,
     ) -> Template:
-        """The model's own template, a named one, or a `.jinja` file's.
+        """The model's own template, a named one, or a `.jinja` file.
 
-        Raises: PromptError for a base model without one, an unknown name, control tokens that the tokenizer lacks, a
-        template that cannot be taken apart or never trains its stop token.
+        Raises: PromptError for a base model without a template, an unknown name, control tokens that the tokenizer
+        lacks, or a template that cannot be split or never trains its stop token.
         """
         codec = Codec(tokenizer)
-        special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _listed(value)}
-        if name is None:
-            label, source = "the model's own", _own_source(tokenizer)
-        elif name.endswith(".jinja"):
-            label, source = name, _file_source(Path(name))
-        else:
-            template = named(name)
-            _refuse_missing_tokens(template, codec, special)
-            label, source = name, template.source
+        special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _is_list(value)}
+        source = template_source(tokenizer, name)
+        if name is not None and not name.endswith(".jinja"):
+            _require_tokens(named(name), codec, special)
         variables = {**special, **({} if enable_thinking is None else {"enable_thinking": enable_thinking})}
         if default_system is not None and codec.broken(default_system) != default_system:
-            raise PromptError("default_system holds a control token's text.", "default_system", "Leave it out.")
-        made = cls(label, _preamble(source, default_system, enable_thinking) + source, codec, variables)
+            raise PromptError(
+                "default_system contains the text of a control token.", "default_system", "Remove that text."
+            )
+        made = cls(
+            name or "the model's own", _preamble(source, default_system, enable_thinking) + source, codec, variables
+        )
         made._check()
         return made
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, generation: bool = False) -> str:
-        """The conversation as text, as every program that follows the template writes it.
+        """The conversation as text, the same as any other program renders it from this template.
 
-        Raises: PromptError when the template refuses the conversation.
+        Raises: PromptError if the template rejects the conversation.
         """
         return self._render(self.prepare(messages)[0], tools, generation)
 
     def segments(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, open_turn: bool = False
     ) -> list[Segment]:
-        """The rendering in stretches: control text or a text of the conversation, learned or not.
+        """The rendering in parts: control text or user text, trained on or not.
 
-        With `open_turn` it ends with the generation prompt. Joined they are `render(messages, tools)`.
+        With `open_turn` it ends with the generation prompt. The parts joined are `render(messages, tools)`.
         Raises: PromptError.
         """
         rendered = self.lay_out(messages, tools, generation=open_turn)
@@ -125,19 +125,19 @@ class Template:
             if messages[turn.message].train and not open_turn:
                 borders.setdefault(turn.start[0], []).append((turn.start[1], True))
                 borders.setdefault(turn.stop[0], []).append((turn.stop[1], False))
-        segments, learn = [], False
+        segments, train = [], False
         for number, piece in enumerate(rendered.layout.pieces):
             before = 0
-            for offset, then in borders.get(number, ()):
-                segments.append(Segment(piece[before:offset], True, learn))
-                before, learn = offset, then
-            segments.append(Segment(piece[before:], True, learn))
+            for offset, starts in borders.get(number, ()):
+                segments.append(Segment(piece[before:offset], True, train))
+                before, train = offset, starts
+            segments.append(Segment(piece[before:], True, train))
             if number < len(rendered.texts):
-                segments.append(Segment(rendered.texts[number], False, learn))
+                segments.append(Segment(rendered.texts[number], False, train))
         return [segment for segment in segments if segment.text]
 
     def prepare(self, messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Note, ...]]:
-        """Messages with their reasoning where this template wants it, and notes on what that changed."""
+        """Messages with their reasoning where this template expects it, and notes on what was changed."""
         for message in messages:
             if message.role == "assistant" and (message.reasoning is not None or "<think>" in message.text[:64]):
                 break
@@ -157,9 +157,9 @@ class Template:
         return joined, (Note("reasoning-as-text", {"template": self.name}),)
 
     def lay_out(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, generation: bool = False) -> Rendered:
-        """The conversation taken apart; the join is checked against the true rendering wherever it could differ.
+        """The conversation split into layout and texts; compared with the real rendering wherever they could differ.
 
-        Raises: PromptError naming template and reason.
+        Raises: PromptError with the template and the reason.
         """
         messages, notes = self.prepare(messages)
         has_calls = any(message.tool_calls for message in messages)
@@ -180,15 +180,15 @@ class Template:
                 layout = self._locate(messages, tools, generation, layout)
                 texts = layout.texts(messages)
                 if layout.join(texts) != whole:
-                    raise self._refusal(UnsupportedTemplate("its parts do not add up to the whole"))
+                    raise self._refusal(UnsupportedTemplate(tr("its parts do not add up to the rendered text")))
         return Rendered(layout, texts, notes)
 
     def ending(self, text: str, bounded: bool, called: bool) -> int:
-        """How many characters of the control text after a message end its turn; 0 when none do.
+        """How many characters of the control text after a message belong to its turn; 0 if nothing ends the turn.
 
-        `bounded`: the text stops with the turn, else with the next message's text. `called`: it holds tool calls. A
-        turn ends with the control token right behind its text (and those right behind that), or with the last one
-        after tool calls.
+        `bounded`: the text stops where the turn does, else at the next message's text. `called`: it contains tool
+        calls. A turn ends with the control token right after its text (and those directly following it), or with the
+        last control token after tool calls.
         """
         ends = (place + len(end) for end in (self.ends or (self.end,)) if end and (place := text.find(end)) >= 0)
         found = self.codec.scan(text)
@@ -200,14 +200,14 @@ class Template:
         return found[sum(1 for _ in run)].stop
 
     def _check(self) -> None:
-        """Refuse what cannot be used, and learn how turns end, from one question and its answer."""
-        question, answer = Message("user", "Is it so?"), Message("assistant", "It is.")
-        asked, prompt = self.render([question]), self.render([question], generation=True)
-        self.header = prompt.removeprefix(asked) if prompt.startswith(asked) else ""
+        """Reject an unusable template, and find out how turns end, from one question and answer."""
+        question, answer = Message("user", "Is it true?"), Message("assistant", "It is.")
+        history, prompt = self.render([question]), self.render([question], generation=True)
+        self.header = prompt.removeprefix(history) if prompt.startswith(history) else ""
         layout = self.lay_out([question, answer]).layout
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
-            raise self._refusal(UnsupportedTemplate("the answer does not come last"))
+            raise self._refusal(UnsupportedTemplate(tr("the answer is not rendered last")))
         self.end = layout.pieces[-1][: turn.stop[1]]
         self.ends = (self.end, *self._end_of_a_call(question))
         self._check_reasoning(question, answer)
@@ -215,7 +215,7 @@ class Template:
             self.notes = (Note("prompt-differs", {"template": self.name}),)
 
     def _end_of_a_call(self, question: Message) -> tuple[str, ...]:
-        """What ends a turn that calls a tool, where that is something else."""
+        """What ends a turn with tool calls, if it differs from `end`."""
         tool = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {}}}
         call = Message("assistant", "", (ToolCall("look", {}, "call00001"),))
         try:
@@ -226,7 +226,7 @@ class Template:
         return () if self.end.endswith(last) else (last,)
 
     def _check_reasoning(self, question: Message, answer: Message) -> None:
-        """Whether the template renders reasoning, and whether it leaves alone what stands in the text."""
+        """Find out whether the template renders reasoning, and whether it keeps `<think>` blocks in the text."""
         if self.drops_reasoning:
             return
         try:
@@ -246,26 +246,26 @@ class Template:
     ) -> Layout | UnsupportedTemplate:
         render = self._renderer(tools, generation)
         try:
-            self._refuse_ignored(messages, tools, generation)
+            self._reject_dropped_tools(messages, tools, generation)
             layout = probe(messages, render)
-            if self._opaque:
+            if self._hides_edits:
                 layout = replace(layout, traced=(*layout.traced, "macro"))
             return self._with_turns(layout, neutral(messages), tools, generation)
-        except UnsupportedTemplate as reason:
-            return reason
+        except UnsupportedTemplate as error:
+            return UnsupportedTemplate(error.reason)  # kept: without a traceback, whose frames hold the tokenizer
         except PromptError as refusal:
             return UnsupportedTemplate(refusal.what)
 
-    def _refuse_ignored(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
-        """A template that leaves out tools or calls would teach answers to questions that nobody sees."""
+    def _reject_dropped_tools(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
+        """Reject a template that drops tools or tool calls: answers would be trained on without their context."""
         plain = neutral(messages)
         whole = self._render(plain, tools, generation)
         if tools and whole == self._render(plain, (), generation):
-            raise UnsupportedTemplate("it does not write tools")
+            raise UnsupportedTemplate(tr("it does not render tools"))
         if any(message.tool_calls for message in plain):
             without = [replace(message, tool_calls=()) for message in plain]
             if whole == self._render(without, tools, generation):
-                raise UnsupportedTemplate("it does not write tool calls")
+                raise UnsupportedTemplate(tr("it does not render tool calls"))
 
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
@@ -283,7 +283,7 @@ class Template:
         return without_breaks(layout)
 
     def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:
-        """Renders with the control tokens' strings in tools and calls broken, so that none of theirs is one."""
+        """A renderer that breaks control-token strings in tools and calls, so that they stay plain text."""
         safe = self.codec.broken(tools)
         return lambda messages, prompt: self._render(
             [self._safe_calls(message) for message in messages], safe, generation or prompt
@@ -308,7 +308,7 @@ class Template:
                 **self._variables,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise PromptError(f"The template refuses the conversation: {error}", self.name) from None
+            raise PromptError("The template rejects the conversation: {reason}", self.name, reason=error) from None
         return text
 
     @functools.cached_property
@@ -319,32 +319,45 @@ class Template:
         try:
             return chat_template_utils._compile_jinja_template(self.source)
         except jinja2.TemplateSyntaxError as error:
-            raise PromptError(f"The template is broken: {error}", f"{self.name}, line {error.lineno}") from None
+            raise PromptError(
+                "Jinja syntax error in the template: {reason}", f"{self.name}, line {error.lineno}", reason=error
+            ) from None
 
     def _refusal(self, reason: UnsupportedTemplate) -> PromptError:
         return PromptError(
-            f"The template cannot be used here: {reason}.", self.name, "Choose a named one, as in template=chatml."
+            "Unsupported template: {reason}.",
+            self.name,
+            "Choose a named template, for example template=chatml.",
+            code="unsupported-template",
+            reason=reason.reason,
         )
 
 
 @functools.cache
 def named(name: str) -> NamedTemplate:
-    """A named template's file. Raises: PromptError with the nearest name."""
+    """Read a named template. Raises: PromptError with the closest name."""
     file = resources.files("sartor.prompt.templates").joinpath(f"{name}.jinja")
     if not re.fullmatch(r"\w+", name) or not file.is_file():
-        raise PromptError(f"There is no template {name!r}.", "template", did_you_mean(name, template_names()))
+        raise PromptError("Unknown template {name!r}.", "template", did_you_mean(name, template_names()), name=name)
     head, _, source = file.read_text(encoding="utf-8").removeprefix("{#\n").partition("#}\n")
-    about = tomllib.loads(head)
+    header = tomllib.loads(head)
     return NamedTemplate(
-        name, about["about"], about["provenance"], tuple(about["control"]), about["example"], source.rstrip("\n")
+        name, header["about"], header["provenance"], tuple(header["control"]), header["example"], source.rstrip("\n")
     )
 
 
 @functools.cache
 def template_names() -> tuple[str, ...]:
-    """The names of all named templates, sorted."""
+    """The names of all templates in `templates/`, sorted."""
     files = resources.files("sartor.prompt.templates").iterdir()
     return tuple(sorted(file.name.removesuffix(".jinja") for file in files if file.name.endswith(".jinja")))
+
+
+def template_source(tokenizer: Tokenizer, name: str | None) -> str:
+    """The Jinja source of the model's own template, a named one, or a `.jinja` file. Raises: PromptError."""
+    if name is None:
+        return _own_source(tokenizer)
+    return _file_source(Path(name)) if name.endswith(".jinja") else named(name).source
 
 
 def _own_source(tokenizer: Tokenizer) -> str:
@@ -354,8 +367,10 @@ def _own_source(tokenizer: Tokenizer) -> str:
     if not source:
         raise PromptError(
             "The model has no chat template (it is a base model).",
-            str(tokenizer.name_or_path),
-            f"Choose one, as in template=chatml. There are: {', '.join(template_names())}.",
+            tokenizer.name_or_path,
+            "Choose one, for example template=chatml. Known: {names}.",
+            code="no-template",
+            names=", ".join(template_names()),
         )
     return str(source)
 
@@ -364,10 +379,10 @@ def _file_source(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise PromptError(f"The template's file cannot be read: {error.strerror}.", str(path)) from None
+        raise PromptError("Could not read the template file: {reason}.", path, reason=error.strerror) from None
 
 
-def _refuse_missing_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str]) -> None:
+def _require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str]) -> None:
     missing = []
     for token in template.control:
         text = special.get(token) if token in ("eos_token", "bos_token") else token
@@ -375,14 +390,16 @@ def _refuse_missing_tokens(template: NamedTemplate, codec: Codec, special: Mappi
             missing.append(token)
     if missing:
         raise PromptError(
-            f"The tokenizer lacks control tokens of the template {template.name}: {' '.join(missing)}.",
+            "The tokenizer lacks control tokens of the template {name}: {tokens}.",
             "template",
-            "Use the model's own template (leave the key out), or one whose tokens it has, as default.",
+            "Remove `template` to use the model's own, or choose one whose tokens it has, such as default.",
+            name=template.name,
+            tokens=" ".join(missing),
         )
 
 
 def _preamble(source: str, default_system: str | None, enable_thinking: bool | None) -> str:
-    """Settings written into the template, so that other programs that read it do the same."""
+    """Jinja code that sets the defaults, so that other programs with the saved template render the same."""
     preamble = ""
     if enable_thinking is not None:
         value = "true" if enable_thinking else "false"
@@ -393,16 +410,16 @@ def _preamble(source: str, default_system: str | None, enable_thinking: bool | N
             "{%- set messages = messages if messages and messages[0]['role'] == 'system' "
             f"else [{system}] + messages %}}"
         )
-    # Jinja drops one line break after a block; keep the source's own.
+    # Jinja drops one line break after a block; add it back.
     return preamble + ("\n" if preamble and source.startswith("\n") else "")
 
 
-def _is_opaque(source: str) -> bool:
-    """Whether texts can pass through what cannot be watched (macros, block assignments, `~`): check every row then."""
+def _hides_edits(source: str) -> bool:
+    """Whether the template may change texts unseen by `TracingStr` (macros, block sets, `~`): then check each row."""
     return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
 
 
-def _listed(value: Any) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 

@@ -1,4 +1,4 @@
-"""The token store: encoded rows in memory-mapped files, found again by the hash of all that decides them."""
+"""A cache of encoded rows in memory-mapped files, keyed by a hash of everything that decides the tokens."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sartor.base.types import Encoded, Example, Note, Origin, Pair, Skipped, Tok
 from sartor.prompt.encode import EncodedRows, Encoder
 
 MIN_ROWS = 2000
-"""Fewer rows are encoded sooner than looked up."""
+"""Encoding fewer rows than this is faster than looking them up."""
 MAX_CACHES = 20
-"""Stores kept in a folder; the one unused for longest goes first."""
+"""Caches kept in a folder; the least recently used is removed first."""
 _ARRAYS = {"offsets": np.int64, "spans": np.int32, "span_offsets": np.int64, "kinds": np.uint8, "places": np.int64}
 _CODES: dict[Any, str] = {np.int64: "q", np.int32: "i", np.uint8: "B"}
 _KINDS = {"sequence": 0, "pair": 1, "bad": 2, "good": 3}
@@ -32,16 +32,16 @@ Progress = Callable[[int, int | None], None]
 
 
 class CachedRows(Sequence[Encoded]):
-    """Rows that lie in files and become objects when they are asked for; origins come from the examples."""
+    """Encoded rows in memory-mapped files, made into objects on access; origins come from the examples."""
 
     def __init__(self, folder: Path, examples: Sequence[Example]) -> None:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         self.offsets, self.span_offsets = arrays["offsets"], arrays["span_offsets"]
         self.spans = arrays["spans"].reshape(-1, 2)
-        self.ids = np.memmap(folder / "ids.bin", _width(folder), "r", shape=(int(self.offsets[-1]),))
+        self.ids = np.memmap(folder / "ids.bin", _id_dtype(folder), "r", shape=(int(self.offsets[-1]),))
         self.kinds, self.places = arrays["kinds"], arrays["places"]
         self.examples = examples
-        # A pair takes two sequences: where each row's first one stands.
+        # The first sequence of each row; a pair has two.
         self.first = np.concatenate([[0], np.cumsum(np.where(self.kinds == _KINDS["pair"], 2, 1))])
 
     def __len__(self) -> int:
@@ -82,11 +82,11 @@ def encode_cached(
     *,
     min_rows: int = MIN_ROWS,
 ) -> tuple[EncodedRows, bool]:
-    """What `encoder.encode_all` gives, and whether it was read from `folder`.
+    """The result of `encoder.encode_all`, and whether it was read from the cache in `folder`.
 
-    `inputs` names what decided the examples (hashes of files, the registry's entry, …); template, tokenizer, settings
-    and Sartor's own code are added here, and the ids of the examples in their order. A store that is damaged is made
-    again. Raises: RunError when the disk is full.
+    `inputs` is what decided the examples (hashes of files, the dataset_info.json entry, …); template, tokenizer,
+    settings, Sartor's own code and the ids of the examples in order are added to the key. A damaged cache is written
+    again. If the disk is full, rows are encoded without a cache.
     """
     if len(examples) < min_rows:
         return encoder.encode_all(examples, progress), False
@@ -98,20 +98,20 @@ def encode_cached(
         return _read(target, examples), True
     shutil.rmtree(target, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    tmp = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
     try:
-        _write(aside, encoder, examples, progress)
-        os.replace(aside, target)
+        _write(tmp, encoder, examples, progress)
+        os.replace(tmp, target)
         fsync_folder(folder)
-    except OSError:  # another process was faster, or the disk is full: rows are worth more than their store
-        shutil.rmtree(aside, ignore_errors=True)
+    except OSError:  # another process was faster, or the disk is full: continue without a cache
+        shutil.rmtree(tmp, ignore_errors=True)
         return encoder.encode_all(examples, progress), False
     _prune(folder)
     return _read(target, examples), False
 
 
 def cache_key(encoder: Encoder, examples: Sequence[Example], inputs: Mapping[str, Any]) -> str:
-    """32 hex digits of SHA-256 over all that decides the tokens."""
+    """32 hex digits of a SHA-256 over everything that decides the tokens."""
     template = encoder.template
     digest = hashlib.sha256()
     decided = {
@@ -130,7 +130,7 @@ def cache_key(encoder: Encoder, examples: Sequence[Example], inputs: Mapping[str
 
 @functools.cache
 def _code_version() -> str:
-    """SHA-256 over the source of everything between a file and its tokens."""
+    """SHA-256 of all source code between a data file and its tokens."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
     for part in ("base", "data", "prompt"):
@@ -141,14 +141,14 @@ def _code_version() -> str:
 
 @gc_paused()
 def _write(folder: Path, encoder: Encoder, examples: Sequence[Example], progress: Progress | None) -> None:
-    """All files, then the manifest with their hashes."""
+    """Write all files, then the manifest with their hashes."""
     made = {name: array(_CODES[kind]) for name, kind in _ARRAYS.items()}
     made["offsets"].append(0)
     made["span_offsets"].append(0)
     width = np.uint16 if encoder.codec.backend.get_vocab_size(with_added_tokens=True) <= 1 << 16 else np.uint32
     skipped: list[tuple[int, str, str | None, dict[str, object]]] = []
     with (folder / "ids.bin").open("wb") as file:
-        for place, outcome in _placed(encoder, examples, progress):
+        for place, outcome in _with_places(encoder, examples, progress):
             if isinstance(outcome, Skipped):
                 skipped.append((place, outcome.code, outcome.field, dict(outcome.params)))
                 continue
@@ -160,7 +160,7 @@ def _write(folder: Path, encoder: Encoder, examples: Sequence[Example], progress
                 made["spans"].extend(end for span in sequence.label_spans for end in span)
                 made["span_offsets"].append(len(made["spans"]) // 2)
     if made["offsets"][-1] == 0:
-        raise OSError("nothing to keep")
+        raise OSError("no tokens to cache")
     notes = [(note.code, dict(note.params), note.count) for note in encoder.take_notes()]
     rest = {"width": width().nbytes, "skipped": skipped, "notes": notes}
     atomic_write(folder / "rest.json", json.dumps(rest, ensure_ascii=False))
@@ -172,15 +172,15 @@ def _write(folder: Path, encoder: Encoder, examples: Sequence[Example], progress
     atomic_write(folder / "manifest.json", json.dumps(hashes, indent=1))
 
 
-def _width(folder: Path) -> Any:
+def _id_dtype(folder: Path) -> type[np.uint16] | type[np.uint32]:
     narrow = json.loads((folder / "rest.json").read_text(encoding="utf-8"))["width"] == 2
     return np.uint16 if narrow else np.uint32
 
 
-def _placed(
+def _with_places(
     encoder: Encoder, examples: Sequence[Example], progress: Progress | None
 ) -> Iterator[tuple[int, Encoded | Skipped]]:
-    """Each outcome with the place of its example; a document may have several."""
+    """Each outcome with the index of its example; a document may have several outcomes."""
     place, total = 0, len(examples)
     for outcome in encoder.stream(examples):
         while examples[place].origin is not outcome.origin:
@@ -200,7 +200,7 @@ def _read(folder: Path, examples: Sequence[Example]) -> EncodedRows:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether every file is there with the bytes that were written."""
+    """Whether all files exist with the content that was written."""
     try:
         hashes: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         names = {"rest.json", "ids.bin", *(f"{name}.npy" for name in _ARRAYS)}
@@ -210,8 +210,8 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _prune(folder: Path) -> None:
-    stores = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
-    for old in stores[MAX_CACHES:]:
+    caches = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    for old in caches[MAX_CACHES:]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""What the prompt layer needs of a tokenizer, as a Protocol, and its control tokens; knows no templates."""
+"""The tokenizer interface used here, its control tokens, and texts to ids without making user text a control token."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sartor.base.errors import PromptError
 from sartor.base.types import IntArray
 
 FIRST_SECRET, LAST_SECRET = "\U000f5a00", "\U000f5a01"
-"""Private-use characters around a control token's secret name; a text that holds one is refused."""
+"""Private-use characters around the secret name of a control token; texts that contain one are skipped."""
 BREAK = "\U000f5a02"
-"""Put inside a control token's string in tools and calls, so that it is none while the template is read."""
+"""Inserted into control-token strings within tools and tool calls, so that they are plain text while rendering."""
 
 
 class Tokenizer(Protocol):
-    """The part of transformers' fast tokenizers that is used here."""
+    """The part of transformers' fast tokenizers that Sartor uses for prompts."""
 
     chat_template: Any
     eos_token: str | None
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ControlToken:
-    """One control token found in a text: its place in characters, its id, and its own string."""
+    """One control token found in a text: its position in characters, its id, and its string."""
 
     start: int
     stop: int
@@ -47,37 +47,32 @@ class ControlToken:
 
 
 class Codec:
-    """Texts to ids with one tokenizer, and its control tokens: every added token of more than one visible character.
+    """One tokenizer, and its control tokens: every added token of more than one visible character.
 
-    Added tokens count as control tokens whether special or not (`<think>` often is not). Single characters and runs
-    of spaces or line breaks, which some vocabularies add, are ordinary text.
+    Added tokens count as control tokens whether they are special or not (`<think>` often is not). Single characters
+    and runs of spaces or line breaks, which some vocabularies add, are ordinary text.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            raise PromptError(
-                "The tokenizer has no fast backend.", str(tokenizer.name_or_path), "Use a model with a tokenizer.json."
-            )
-        self._backend: tokenizers.Tokenizer = backend
-        added = {number: token.content for number, token in backend.get_added_tokens_decoder().items()}
+        self._backend = backend_of(tokenizer)
+        added = {number: token.content for number, token in self._backend.get_added_tokens_decoder().items()}
         self.control = {number: text for number, text in added.items() if len(text.replace("▁", " ").strip()) > 1}
         self._is_control = np.zeros(max(self.control, default=0) + 2, dtype=bool)
         self._is_control[list(self.control)] = True
 
     @property
     def backend(self) -> tokenizers.Tokenizer:
-        """The Rust tokenizer without truncation or padding, whatever others set on theirs since."""
+        """The Rust tokenizer without truncation and padding, even if other code has set them since."""
         if self._backend.truncation is None and self._backend.padding is None:
             return self._backend
-        return self._quiet
+        return self._plain
 
     @functools.cached_property
     def _longest_first(self) -> list[str]:
         return sorted(self.control.values(), key=len, reverse=True)
 
     @functools.cached_property
-    def _quiet(self) -> tokenizers.Tokenizer:
+    def _plain(self) -> tokenizers.Tokenizer:
         copy = tokenizers.Tokenizer.from_str(self._backend.to_str())
         copy.no_truncation()
         copy.no_padding()
@@ -85,17 +80,17 @@ class Codec:
 
     @functools.cached_property
     def exact(self) -> tokenizers.Tokenizer:
-        """The same ids, with offsets that keep whitespace."""
-        return tokenizers.Tokenizer.from_str(json.dumps(_untrimmed(json.loads(self._quiet.to_str()))))
+        """A tokenizer with the same ids whose offsets include whitespace."""
+        return tokenizers.Tokenizer.from_str(json.dumps(_untrimmed(json.loads(self._plain.to_str()))))
 
     @functools.cached_property
     def secret(self) -> tuple[tokenizers.Tokenizer, IntArray]:
-        """A tokenizer that knows each control token by a secret name only, and the table from its ids to the real ones.
+        """A tokenizer with secret names for the control tokens, and the table from its ids to the real ones.
 
-        A text in which the template's control tokens stand under their secret names is cut exactly as before, and
-        the strings of control tokens that people wrote are ordinary text to it.
+        If the template's control tokens are written with their secret names, a text is tokenized exactly as before,
+        except that the control-token strings in user text are ordinary text.
         """
-        description = _untrimmed(json.loads(self._quiet.to_str()))
+        description = _untrimmed(json.loads(self._plain.to_str()))
         for token in description["added_tokens"]:
             if token["id"] in self.control:
                 token["content"] = secret_name(token["id"])
@@ -111,12 +106,12 @@ class Codec:
         return self._is_control[np.minimum(ids, len(self._is_control) - 1)]
 
     def ids(self, text: str) -> list[int]:
-        """The ids of a text as it stands, nothing put before or after it."""
+        """The ids of a text, with nothing added before or after it."""
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def scan(self, text: str) -> list[ControlToken]:
-        """The control tokens in a text, as the tokenizer sees them."""
+        """The control tokens that the tokenizer finds in a text."""
         encoding = self.exact.encode(text, add_special_tokens=False)
         found = []
         for number, (start, stop) in zip(encoding.ids, encoding.offsets):
@@ -128,12 +123,12 @@ class Codec:
         return found
 
     def token_id(self, token: str) -> int | None:
-        """The id of an added token, or None when the tokenizer has none of that string."""
+        """The id of a control token, or None if the tokenizer does not have it."""
         number: int | None = self._backend.token_to_id(token)
         return number if number in self.control else None
 
     def broken(self, value: Any) -> Any:
-        """JSON-like data with the strings of control tokens broken by `BREAK`, keys too; others as they are."""
+        """JSON-like data with `BREAK` inserted into every control-token string, in keys too."""
         if isinstance(value, str):
             for content in self._longest_first:
                 if content in value:
@@ -144,13 +139,28 @@ class Codec:
         return [self.broken(item) for item in value] if isinstance(value, Sequence) else value
 
 
+def backend_of(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """The Rust tokenizer inside. Raises: PromptError for a slow tokenizer, which has none."""
+    backend: tokenizers.Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise PromptError("This is not a fast tokenizer.", tokenizer.name_or_path, "Use a model with a tokenizer.json.")
+    return backend
+
+
+def control_token_state(tokenizer: Tokenizer) -> object:
+    """What decides a tokenizer's control tokens and template variables; equal as long as neither changes."""
+    backend = backend_of(tokenizer)
+    added = {number: token.content for number, token in backend.get_added_tokens_decoder().items()}
+    return id(backend), added, {key: str(value) for key, value in tokenizer.special_tokens_map.items()}
+
+
 def secret_name(number: int) -> str:
-    """The name under which the secret tokenizer knows control token `number`."""
+    """The name of control token `number` in the secret tokenizer."""
     return f"{FIRST_SECRET}{number}{LAST_SECRET}"
 
 
 def _untrimmed(value: Any) -> Any:
-    """A tokenizer's description with offsets that keep whitespace (`trim_offsets` off, wherever it stands)."""
+    """A tokenizer's JSON description with `trim_offsets` off everywhere, so that offsets include whitespace."""
     for part in ("pre_tokenizer", "post_processor"):
         _switch_off_trimming(value.get(part))
     return value

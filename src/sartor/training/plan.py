@@ -160,7 +160,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
         _eval_cadence(config, inputs, total, steps_per_epoch),
         rows,
         reasons,
-        config.ignored_keys,
+        {key: why.render("en") for key, why in config.ignored_keys.items()},
         memory.gradient_checkpointing,
         compiled,
         memory.head_chunk_bytes,
