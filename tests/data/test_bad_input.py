@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sartor.base.errors import DataError, SartorError
 from sartor.base.permissions import Permissions
 from sartor.base.types import Demonstration
-from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, read_registry
+from sartor.data.dataset_info import KEYS, parse_entry, read_registry
+from sartor.data.dataset_spec import COLUMNS, TAGS
 from sartor.data.encoding import decode
 from sartor.data.load import Loaded, load, load_spec
 
@@ -142,7 +143,7 @@ def test_a_key_that_stands_twice_is_told(tmp_path: Path) -> None:
     loaded = read(
         tmp_path, b'[{"instruction": "Q", "output": "A", "output": "B"}, {"instruction": "Q", "output": "A"}]'
     )
-    assert "'output' stands twice" in str(loaded.skipped[0].reason)
+    assert "duplicate key 'output'" in str(loaded.skipped[0].reason)
     registry = tmp_path / "dataset_info.json"
     registry.write_text(
         '{"x": {"file_name": "a"}, "y": {"file_name": "b", "file_name": "c"}, "x": {}}', encoding="utf-8"

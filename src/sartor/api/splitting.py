@@ -12,8 +12,9 @@ from sartor.base.types import Origin
 from sartor.checks.lint_input import row_of
 from sartor.checks.near_duplicates import near_pairs
 from sartor.data import split as splitting
-from sartor.data.load import Loaded, read_raw
+from sartor.data.load import Loaded
 from sartor.data.load import load as load_dataset
+from sartor.data.read_rows import read_raw
 from sartor.data.split import SavedSplit
 
 
@@ -76,7 +77,7 @@ def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissi
     wanted = {example.origin.id for example in loaded.examples}
     groups: dict[str, str] = {}
     columns: set[str] = set()
-    for origin, raw in read_raw(loaded.spec, encoding=encoding, permissions=permissions):
+    for origin, raw in read_raw(loaded.spec, encoding=encoding, permissions=permissions or Permissions()):
         if origin.id in wanted and isinstance(raw.value, dict):
             columns |= raw.value.keys()
             cell = raw.value.get(by)
