@@ -147,7 +147,7 @@ def test_a_script_runs_with_consent_only(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("text", "said"), [("1/0", "The script fails"), ("x = 1", "no load")])
+@pytest.mark.parametrize(("text", "said"), [("1/0", "The script failed"), ("x = 1", "neither load")])
 def test_a_bad_script_is_named(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         load_spec(script(tmp_path, text), permissions=Permissions(allow_scripts=True))

@@ -89,7 +89,7 @@ def test_a_damaged_split_is_named(text: str, folder: Path) -> None:
     ("options", "said"),
     [
         ({"by": "sektion"}, "No row has the column"),
-        ({"by": "section", "held_out": ["ch9"]}, "no group 'ch9'"),
+        ({"by": "section", "held_out": ["ch9"]}, "Unknown group 'ch9'"),
         ({"by": "section", "held_out": [f"ch{n}" for n in range(8)]}, "All 8 groups"),
         ({"val_size": 40}, "all 40 rows"),
         ({"held_out": ["ch1"]}, "values of a column"),

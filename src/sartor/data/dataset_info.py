@@ -10,6 +10,7 @@ from typing import Any
 
 from sartor.base.errors import DataError, did_you_mean
 from sartor.base.files import atomic_write, file_lock
+from sartor.base.i18n import Text, tr
 from sartor.data.dataset_spec import COLUMNS, TAGS, DatasetSpec
 from sartor.data.encoding import read_text
 from sartor.data.formats import FORMATS, Format
@@ -75,7 +76,7 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
 
     Raises: DataError for an unknown key (with the nearest), a wrong type, no source at all, or media columns.
     """
-    where = f"{path}, entry {name!r}"
+    where = tr("{file}, entry {name!r}", file=path, name=name)
     if not isinstance(entry, dict):
         raise DataError("The entry is not a JSON object.", where, 'Write {"file_name": "…"}.')
     for part in (entry, entry.get("columns"), entry.get("tags")):
@@ -106,7 +107,7 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
     return spec
 
 
-def _check_type(key: str, value: Any, where: str) -> None:
+def _check_type(key: str, value: Any, where: Text) -> None:
     if key not in KEYS:
         raise DataError("Unknown key {key!r}.", where, did_you_mean(key, KEYS), key=key)
     kind = KEYS[key]
@@ -121,7 +122,7 @@ def _check_type(key: str, value: Any, where: str) -> None:
         )
 
 
-def _columns(given: Mapping[str, Any], formatting: Format, where: str) -> dict[str, str | None]:
+def _columns(given: Mapping[str, Any], formatting: Format, where: Text) -> dict[str, str | None]:
     columns = dict(formatting.columns)
     for field_name, column in given.items():
         if field_name not in COLUMNS:
@@ -137,7 +138,7 @@ def _columns(given: Mapping[str, Any], formatting: Format, where: str) -> dict[s
     return columns
 
 
-def _tags(given: Mapping[str, Any], formatting: Format, where: str) -> dict[str, str]:
+def _tags(given: Mapping[str, Any], formatting: Format, where: Text) -> dict[str, str]:
     tags = dict(formatting.tags)
     for tag, value in given.items():
         if tag not in TAGS:
@@ -150,7 +151,7 @@ def _tags(given: Mapping[str, Any], formatting: Format, where: str) -> dict[str,
     return tags
 
 
-def _require_source(spec: DatasetSpec, where: str) -> None:
+def _require_source(spec: DatasetSpec, where: Text) -> None:
     if any((spec.hf_hub_url, spec.ms_hub_url, spec.script_url, spec.cloud_file_name, spec.file_name)):
         return
     if spec.om_hub_url:
