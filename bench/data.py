@@ -170,7 +170,7 @@ def make_file(path: Path, count: int) -> None:
 READ = """
 import sys, time
 from pathlib import Path
-from sartor.data.load import raw_rows
+from sartor.data.files import raw_rows
 begin = time.perf_counter()
 count = sum(1 for _ in raw_rows(Path(sys.argv[1])))
 seconds = time.perf_counter() - begin

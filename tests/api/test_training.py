@@ -106,7 +106,7 @@ def test_other_settings_for_a_begun_run_are_refused_by_name(settings: dict[str, 
 
 def test_what_failed_before_its_first_step_may_be_mended(settings: dict[str, Any]) -> None:
     """A mistyped dataset leaves a folder of settings alone: the corrected command begins there."""
-    with pytest.raises(DataError, match="There is no dataset 'chaptrs'"):
+    with pytest.raises(DataError, match="Unknown dataset 'chaptrs'"):
         api.train(**{**settings, "dataset": "chaptrs"})
     run = api.train(**settings)
     assert steps(run.dir) == [1, 2, 3, 4]

@@ -8,7 +8,7 @@ import pytest
 
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.i18n import LANGUAGES, Text, language, ntr, shown_in, tr
-from sartor.base.reasons import REASONS, reason_of
+from sartor.base.reasons import all_reasons, reason_of
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_an_error_survives_a_file_and_keeps_its_code() -> None:
 
 
 def test_every_reason_is_translated() -> None:
-    for reason in REASONS.values():
+    for reason in all_reasons().values():
         for message in filter(None, reason):
             assert Text(message).render("zh") != message

@@ -12,9 +12,11 @@ from rich.console import Console
 from sartor.base.config import RunConfig
 from sartor.base.types import Demonstration, Message, Origin, Skipped
 from sartor.checks import CheckResult, apply_fixes, check, near_pairs, write_rejects
-from sartor.checks.autofix import raw_rows
-from sartor.data.dataset_info import DatasetSpec
+from sartor.checks.lint_input import LintInput, row_of
+from sartor.checks.rules import RULES
+from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.load import load
+from sartor.data.read_rows import read_values
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
@@ -36,7 +38,7 @@ def row(question: str, answer: Any) -> dict[str, Any]:
     return {"instruction": question, "output": answer}
 
 
-def test_findings_name_row_and_mending(tmp_path: Path) -> None:
+def test_findings_name_row_and_fix(tmp_path: Path) -> None:
     found = checked(
         tmp_path,
         [
@@ -77,7 +79,7 @@ def test_equal_rows_across_the_split_are_leaks(tmp_path: Path) -> None:
     found = checked(tmp_path, rows, val_size=0.5)
     leaks = [finding for finding in found.findings if finding.code == "leak"]
     assert len(leaks) == 20
-    assert found.facts["rows_held_out"] == 20
+    assert found.facts["held_out_rows"] == 20
     assert "few-held-out" not in found.summary
     assert checked(tmp_path, rows).summary["duplicate"] == 39
 
@@ -112,7 +114,7 @@ def test_rejects_hold_row_and_reason(tmp_path: Path) -> None:
     found = checked(tmp_path, bad, cutoff_len=100)
     spec = DatasetSpec("made", tmp_path, file_name="made.json")
     skipped = [Skipped(f.origin, f.code, f.field, f.params) for f in found.errors if f.origin]
-    assert write_rejects(tmp_path / "rejects.jsonl", skipped, raw_rows(spec)) == 3
+    assert write_rejects(tmp_path / "rejects.jsonl", skipped, read_values(spec)) == 3
     lines = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["row"], line["code"]) for line in lines] == [
         (2, "answer-missing"),
@@ -124,7 +126,7 @@ def test_rejects_hold_row_and_reason(tmp_path: Path) -> None:
     assert all(line["reason"] and line["fix"] for line in lines)
 
 
-def test_mending_changes_what_is_safe_and_nothing_else(tmp_path: Path) -> None:
+def test_fixing_changes_what_is_safe_and_nothing_else(tmp_path: Path) -> None:
     rows = [
         {"\ufeffinstruction": "Who? \n", "output": 1813, "system": " ", "score": 7, "note": None},
         {"instruction": "\ufeffWhy?", "output": "So.", "system": "Be brief."},
@@ -132,36 +134,33 @@ def test_mending_changes_what_is_safe_and_nothing_else(tmp_path: Path) -> None:
     ]
     (tmp_path / "made.json").write_text(json.dumps(rows), encoding="utf-8")
     spec = DatasetSpec("made", tmp_path, file_name="made.json")
-    done = apply_fixes(tmp_path / "mended.json", raw_rows(spec), spec)
-    assert json.loads((tmp_path / "mended.json").read_text(encoding="utf-8")) == [
+    done = apply_fixes(tmp_path / "fixed.json", read_values(spec), spec)
+    assert json.loads((tmp_path / "fixed.json").read_text(encoding="utf-8")) == [
         {"instruction": "Who?", "output": "1813", "score": 7, "note": None},
         {"instruction": "Why?", "output": "So.", "system": "Be brief."},
         "no object",
     ]
     assert done.rows == 3
-    assert done.summary == {"mended-bom": 2, "mended-space": 1, "mended-number": 1, "mended-blank": 1}
-    assert (Origin("made", "made.json", 1, 1), "output", "mended-number") in done.changes
+    assert done.summary == {"fixed-bom": 2, "fixed-space": 1, "fixed-number": 1, "fixed-blank": 1}
+    assert (Origin("made", "made.json", 1, 1), "output", "fixed-number") in done.changes
     assert any("2" in line for line in done.lines())
 
 
-def test_mending_a_conversation(tmp_path: Path) -> None:
+def test_fixing_a_conversation(tmp_path: Path) -> None:
     turns = [{"from": "User", "value": "a "}, {"from": "gpt", "value": "b"}, {"from": "narrator", "value": "c"}]
     (tmp_path / "made.jsonl").write_text(json.dumps({"conversations": turns, "tools": ""}) + "\n", encoding="utf-8")
     spec = DatasetSpec("made", tmp_path, file_name="made.jsonl", formatting="sharegpt")
-    done = apply_fixes(tmp_path / "mended.json", raw_rows(spec), spec)
-    written = json.loads((tmp_path / "mended.json").read_text(encoding="utf-8"))[0]
+    done = apply_fixes(tmp_path / "fixed.json", read_values(spec), spec)
+    written = json.loads((tmp_path / "fixed.json").read_text(encoding="utf-8"))[0]
     assert [turn["from"] for turn in written["conversations"]] == ["human", "gpt", "narrator"]
     assert written["conversations"][0]["value"] == "a"
-    assert done.summary == {"mended-role": 1, "mended-space": 1}
+    assert done.summary == {"fixed-role": 1, "fixed-space": 1}
     assert turns[0]["from"] == "User", "the file itself is not touched"
 
 
 def test_oversampled_rows_are_no_duplicates() -> None:
-    from sartor.checks.lint_input import LintInput, row_of
-    from sartor.checks.rules import repeats
-
     example = Demonstration((Message("user", "Who?"), Message("assistant", "Darcy.")), Origin("a", "a.json", 1))
-    assert list(repeats.find(LintInput([row_of(example), row_of(example)]))) == []
+    assert list(RULES.get("repeats").find(LintInput([row_of(example), row_of(example)]))) == []
 
 
 def _jaccard(one: set[str], other: set[str]) -> float:

@@ -38,7 +38,7 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     assert "40 rows read = 40 training + 0 skipped" in shown
     model = f"model_name_or_path={tiny_model_dir}"
     assert run("show", "chapters", model) == 0
-    assert "learned" in capsys.readouterr().out
+    assert "trained on" in capsys.readouterr().out
     settings = [
         model,
         "dataset=chapters",

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sartor.base.errors import DataError, SartorError
 from sartor.base.permissions import Permissions
 from sartor.base.types import Demonstration
-from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, read_registry
+from sartor.data.dataset_info import KEYS, parse_entry, read_registry
+from sartor.data.dataset_spec import COLUMNS, TAGS
 from sartor.data.encoding import decode
 from sartor.data.load import Loaded, load, load_spec
 
@@ -105,21 +106,21 @@ def test_a_damaged_row_is_skipped_with_its_reason_and_its_neighbours_stay(
         ("[" * 100_000, "nested too deeply"),
         ('[{"a": ' + "[" * 100_000 + "]" * 100_000 + "}]", "nested too deeply"),
         ('{"data": ' * 50_000, "nested too deeply"),
-        ('[{"instruction": "Q"', "broken"),
-        ('[{"instruction": "Q', "broken"),
-        ('[{"instruction": "Q"},', "broken"),
-        ('[{"instruction": "Q"}', "broken"),
-        ('[{"instruction": "Q"}]]', "broken"),
-        ('[{"instruction": "Q"},]', "broken"),
-        ('[{"instruction": "Q"} {"instruction": "Q"}]', "broken"),
-        ("[{'instruction': 'Q'}]", "broken"),
-        ('[{"instruction": "a\nb"}]', "broken"),
-        ('[{"instruction": "\\x41"}]', "broken"),
-        ("[// mine\n1]", "broken"),
-        ('{"data": [1], "data": [2]}', "broken"),
-        ('{"rows": [1]}', "no list of rows"),
-        ("7", "no list of rows"),
-        ("[" + "9" * 5000 + "]", "cannot be read"),
+        ('[{"instruction": "Q"', "Invalid JSON"),
+        ('[{"instruction": "Q', "Invalid JSON"),
+        ('[{"instruction": "Q"},', "Invalid JSON"),
+        ('[{"instruction": "Q"}', "Invalid JSON"),
+        ('[{"instruction": "Q"}]]', "Invalid JSON"),
+        ('[{"instruction": "Q"},]', "Invalid JSON"),
+        ('[{"instruction": "Q"} {"instruction": "Q"}]', "Invalid JSON"),
+        ("[{'instruction': 'Q'}]", "Invalid JSON"),
+        ('[{"instruction": "a\nb"}]', "Invalid JSON"),
+        ('[{"instruction": "\\x41"}]', "Invalid JSON"),
+        ("[// mine\n1]", "Invalid JSON"),
+        ('{"data": [1], "data": [2]}', "Invalid JSON"),
+        ('{"rows": [1]}', "does not contain a list"),
+        ("7", "does not contain a list"),
+        ("[" + "9" * 5000 + "]", "Could not read"),
         ("\0", "NUL"),
     ],
 )
@@ -138,17 +139,17 @@ def test_a_line_that_is_hostile_costs_that_line(tmp_path: Path) -> None:
     assert len(loaded.examples) == 2
 
 
-def test_a_key_that_stands_twice_is_told(tmp_path: Path) -> None:
+def test_a_duplicate_key_is_reported(tmp_path: Path) -> None:
     loaded = read(
         tmp_path, b'[{"instruction": "Q", "output": "A", "output": "B"}, {"instruction": "Q", "output": "A"}]'
     )
-    assert "'output' stands twice" in str(loaded.skipped[0].reason)
+    assert "duplicate key 'output'" in str(loaded.skipped[0].reason)
     registry = tmp_path / "dataset_info.json"
     registry.write_text(
         '{"x": {"file_name": "a"}, "y": {"file_name": "b", "file_name": "c"}, "x": {}}', encoding="utf-8"
     )
     for name, what in (("x", "entry 'x'"), ("y", "key 'file_name'")):
-        with pytest.raises(DataError, match=f"{what} stands twice"):
+        with pytest.raises(DataError, match=f"Duplicate {what}"):
             read_registry(tmp_path).spec(name)
 
 
@@ -192,7 +193,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(10)
-    assert [str(error).splitlines()[0] for error in caught] == ["This is no regular file."]
+    assert [str(error).splitlines()[0] for error in caught] == ["Not a regular file."]
 
 
 CHINESE = "问题,答案\n《傲慢与偏见》是谁写的?,简奥斯丁,一位英国女作家。\n" * 6

@@ -21,10 +21,10 @@ def registry(folder: Path, content: str | dict[str, Any]) -> Path:
 @pytest.mark.parametrize(
     ("text", "place", "fix"),
     [
-        ('{\n  "a": {"file_name": "a.json"}, // mine\n}', "line 2, column", "no comments"),
-        ('{\n  "a": {"file_name": "a.json"},\n}', "line 3, column 1", "no comma before"),
-        ('{"a": ["x",]}', "line 1, column", "no comma before"),
-        ('{"a": ', "line 1, column 7", "Mend that place"),
+        ('{\n  "a": {"file_name": "a.json"}, // mine\n}', "line 2, column", "not allow comments"),
+        ('{\n  "a": {"file_name": "a.json"},\n}', "line 3, column 1", "not allow a comma before"),
+        ('{"a": ["x",]}', "line 1, column", "not allow a comma before"),
+        ('{"a": ', "line 1, column 7", "Fix the JSON"),
     ],
 )
 def test_broken_json_names_line_and_column_and_the_usual_cause(tmp_path: Path, text: str, place: str, fix: str) -> None:
@@ -37,15 +37,15 @@ def test_broken_json_names_line_and_column_and_the_usual_cause(tmp_path: Path, t
 @pytest.mark.parametrize(
     ("entry", "what", "fix"),
     [
-        ({"file_nam": "a.json"}, "unknown key 'file_nam'", "file_name"),
-        ({"file_name": "a.json", "columns": {"promt": "q"}}, "unknown field 'promt'", "prompt"),
-        ({"file_name": "a.json", "tags": {"role_tags": "q"}}, "unknown tag 'role_tags'", "role_tag"),
-        ({"file_name": "a.json", "formatting": "sharegtp"}, "no formatting 'sharegtp'", "sharegpt"),
-        ({"file_name": 7}, "file_name is 7", "Write a str"),
-        ({"file_name": "a.json", "num_samples": 0}, "at least 1", "Leave it out"),
-        ({"columns": {}}, "names no source", "file_name"),
-        ({"file_name": "a.json", "columns": {"images": "pics"}}, "does not train on images", "Take columns.images"),
-        ("a.json", "no JSON object", "file_name"),
+        ({"file_nam": "a.json"}, "Unknown key 'file_nam'", "file_name"),
+        ({"file_name": "a.json", "columns": {"promt": "q"}}, "Unknown field 'promt'", "prompt"),
+        ({"file_name": "a.json", "tags": {"role_tags": "q"}}, "Unknown tag 'role_tags'", "role_tag"),
+        ({"file_name": "a.json", "formatting": "sharegtp"}, "Unknown formatting 'sharegtp'", "sharegpt"),
+        ({"file_name": 7}, "value for file_name: 7", "type str"),
+        ({"file_name": "a.json", "num_samples": 0}, "at least 1", "Omit it"),
+        ({"columns": {}}, "has no source", "file_name"),
+        ({"file_name": "a.json", "columns": {"images": "pics"}}, "does not train on images", "Remove columns.images"),
+        ("a.json", "not a JSON object", "file_name"),
     ],
 )
 def test_a_bad_entry_is_named_with_what_to_do(tmp_path: Path, entry: Any, what: str, fix: str) -> None:
@@ -55,7 +55,7 @@ def test_a_bad_entry_is_named_with_what_to_do(tmp_path: Path, entry: Any, what: 
     assert what in (str(caught.value.what))
     assert fix in str(caught.value.fix)
     assert "'mine'" in str(caught.value.where)
-    assert read_registry(folder).spec("other").file_name == "b.json"  # one bad entry spoils no other
+    assert read_registry(folder).spec("other").file_name == "b.json"  # a bad entry does not affect the others
 
 
 def test_an_unknown_dataset_names_the_nearest(tmp_path: Path) -> None:

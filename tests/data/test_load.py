@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import pytest
 
 from sartor.base.errors import DataError
 from sartor.base.permissions import Permissions
+from sartor.base.settings import DataSettings
 from sartor.base.types import Demonstration, Example, Origin
 from sartor.data.dataset_info import parse_entry
+from sartor.data.formats import FORMATS
 from sartor.data.load import Loaded, load, load_many
 from sartor.data.split import split
 from sartor.data.validate import Notes
@@ -34,12 +36,12 @@ def codes(loaded: Loaded) -> list[tuple[int, str, str | None]]:
     return [(s.origin.row, s.code, s.field) for s in loaded.skipped]
 
 
-@pytest.mark.parametrize("name", ["alpaca", "openai", "sharegpt"])
+@pytest.mark.parametrize("name", FORMATS.names())
 def test_each_format_reads_its_own_examples(name: str) -> None:
-    module = importlib.import_module(f"sartor.data.formats.{name}")
-    for row, keys, expected in module.EXAMPLES:
+    format = FORMATS.get(name)
+    for row, keys, expected in sys.modules[type(format).__module__].EXAMPLES:
         spec = parse_entry("x", {"file_name": "x.json", "formatting": name, **keys}, Path("dataset_info.json"))
-        assert turns(module.parse(row, spec, Origin("x", "x.json", 1), "sft", Notes())) == expected
+        assert turns(format.parse(row, spec, Origin("x", "x.json", 1), "sft", Notes())) == expected
 
 
 def test_damaged_rows_are_named_and_nothing_else_is_lost(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_a_sample_is_seeded_in_file_order_and_counted(tmp_path: Path) -> None:
 
 def test_several_datasets_are_joined_and_their_ledgers_added(tmp_path: Path) -> None:
     folder = dataset(tmp_path, [{"instruction": "Q", "output": "A"}, {"instruction": "Q"}])
-    loaded = load_many(["mine", "mine"], folder)
+    loaded = load_many(["mine", "mine"], DataSettings(dataset_dir=str(folder)))
     assert (len(loaded.examples), loaded.ledger.read, len(loaded.skipped)) == (2, 4, 2)
 
 

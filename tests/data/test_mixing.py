@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.settings import DataSettings
 from sartor.data import mixing
 from sartor.data.load import Loaded, load, load_many
 
@@ -58,7 +59,7 @@ def test_a_slice_names_rows(split: str, expected: range) -> None:
 
 @pytest.mark.parametrize("split", ["train[", "train[a:]", "train+test", "", "train[1]"])
 def test_an_odd_slice_is_refused(split: str) -> None:
-    with pytest.raises(DataError, match="is not understood"):
+    with pytest.raises(DataError, match="Invalid split"):
         mixing.parse_slice(split, 10, "x")
 
 
@@ -86,16 +87,16 @@ def test_more_samples_than_rows_repeat_some_after_using_all(folder: Path) -> Non
 
 
 def test_concat_keeps_the_order_of_the_names(folder: Path) -> None:
-    loaded = load_many(("short", "long"), folder)
+    loaded = load_many(("short", "long"), DataSettings(dataset_dir=str(folder)))
     assert rows(loaded) == ["s1", "s2", "s3", "l1", "l2", "l3", *(f"l{n}" for n in range(5, 11))]
     assert account(loaded) == (13, 12, 0, 0, 1)
 
 
 def test_interleaving_stops_with_the_first_or_the_last(folder: Path) -> None:
-    under = load_many(("short", "long"), folder, mix_strategy="interleave_under")
+    under = load_many(("short", "long"), DataSettings(dataset_dir=str(folder), mix_strategy="interleave_under"))
     assert rows(under) == ["s1", "l1", "s2", "l2", "s3"]
     assert account(under) == (13, 5, 7, 0, 1)
-    over = load_many(("short", "long"), folder, mix_strategy="interleave_over")
+    over = load_many(("short", "long"), DataSettings(dataset_dir=str(folder), mix_strategy="interleave_over"))
     assert rows(over)[:8] == ["s1", "l1", "s2", "l2", "s3", "l3", "s1", "l5"]
     assert {row for row in rows(over) if row[0] == "l"} == {f"l{n}" for n in (1, 2, 3, 5, 6, 7, 8, 9, 10)}
     assert account(over) == (13, 12, 0, 6, 1)
@@ -111,5 +112,5 @@ def test_probabilities_are_kept() -> None:
 
 @pytest.mark.parametrize("probs", [(1.0,), (0.5, 0.6), (1.0, 0.0), (2.0, -1.0)])
 def test_probabilities_that_do_not_fit_are_refused(probs: tuple[float, ...]) -> None:
-    with pytest.raises(ConfigError, match="do not fit 2 datasets"):
+    with pytest.raises(ConfigError, match="does not fit 2 datasets"):
         mixing.interleave([[1], [2]], "interleave_over", probs, 0)

@@ -10,7 +10,7 @@ import pytest
 
 from sartor.base.types import Demonstration, Feedback, Message, Origin, Preference, RawRow, Skipped, ToolCall
 from sartor.data.dataset_info import parse_entry
-from sartor.data.load import parse_row
+from sartor.data.read_rows import parse_row
 from sartor.data.validate import Notes
 
 ASK, SAY = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}

@@ -15,7 +15,8 @@ import pytest
 from sartor.base.errors import DataError
 from sartor.base.permissions import Permissions
 from sartor.data import remote
-from sartor.data.dataset_info import DatasetSpec, parse_entry
+from sartor.data.dataset_info import parse_entry
+from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.load import load_spec
 
 ROWS = b'[{"instruction": "a?", "output": "b"}]'
@@ -53,7 +54,7 @@ def server() -> Iterator[str]:
 
 
 def test_the_network_needs_permission(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="lies on the network") as refused:
+    with pytest.raises(DataError, match="is on the network") as refused:
         load_spec(spec(tmp_path, cloud_file_name="https://example.org/rows.json"))
     assert "--allow-network" in str(refused.value.fix)
 
@@ -87,7 +88,7 @@ def test_public_addresses_are_known(address: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"])
 def test_private_hosts_are_refused(host: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no public address|is not found"):
+    with pytest.raises(DataError, match=r"not public|not found"):
         load_spec(
             spec(tmp_path, cloud_file_name=f"http://{host}/rows.json"), permissions=Permissions(False, False, True)
         )
@@ -96,7 +97,7 @@ def test_private_hosts_are_refused(host: str, tmp_path: Path) -> None:
 def test_one_private_address_of_several_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: both)
-    with pytest.raises(DataError, match=r"10\.0\.0\.1, no public address"):
+    with pytest.raises(DataError, match=r"10\.0\.0\.1, which is not public"):
         load_spec(
             spec(tmp_path, cloud_file_name="http://two.example/x.json"), permissions=Permissions(False, False, True)
         )
@@ -110,7 +111,7 @@ def test_a_file_is_fetched_and_a_redirect_is_not_followed(
     loaded = load_spec(spec(tmp_path, cloud_file_name=f"{server}/rows.json?v=1"), permissions=allowed)
     assert [m.text for m in loaded.examples[0].messages] == ["a?", "b"]  # type: ignore[union-attr]
     assert loaded.files[0].sha256 == hashlib.sha256(ROWS).hexdigest()
-    with pytest.raises(DataError, match="leads on to http://127") as refused:
+    with pytest.raises(DataError, match="redirects to http://127") as refused:
         load_spec(spec(tmp_path, cloud_file_name=f"{server}/on.json"), permissions=allowed)
     assert str(refused.value.where).endswith("/on.json")
     with pytest.raises(DataError, match="404"):
@@ -121,7 +122,7 @@ def test_a_file_is_fetched_and_a_redirect_is_not_followed(
     "url", ["file:///etc/hosts", "local:///x", "simplecache::file:///x", "/etc/hosts", "ftp://x/y"]
 )
 def test_only_cloud_stores_are_asked(url: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="names no cloud store"):
+    with pytest.raises(DataError, match="not the address of a supported store"):
         load_spec(spec(tmp_path, cloud_file_name=url), permissions=Permissions(allow_network=True))
 
 
@@ -146,7 +147,7 @@ def test_a_script_runs_with_consent_only(tmp_path: Path, monkeypatch: pytest.Mon
     assert (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("text", "said"), [("1/0", "The script fails"), ("x = 1", "no load")])
+@pytest.mark.parametrize(("text", "said"), [("1/0", "The script failed"), ("x = 1", "neither load")])
 def test_a_bad_script_is_named(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         load_spec(script(tmp_path, text), permissions=Permissions(allow_scripts=True))

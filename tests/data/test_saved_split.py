@@ -12,6 +12,7 @@ from sartor import api
 from sartor.api.prepare_data import load_named
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.settings import DataSettings
 from sartor.data.load import load, load_many
 from sartor.data.split import read_split, split, split_loaded, split_path
 
@@ -64,7 +65,7 @@ def test_later_commands_use_the_saved_rows(folder: Path) -> None:
     loaded = load_named(config, ("book",))
     found = {example.origin.id for example in split_loaded(loaded, 0.5, 1).held_out}
     assert found == held_out & {example.origin.id for example in loaded.examples}
-    both = split_loaded(load_many(("other", "book"), folder), 0.5, 1)
+    both = split_loaded(load_many(("other", "book"), DataSettings(dataset_dir=str(folder))), 0.5, 1)
     assert {e.origin.id for e in both.held_out if e.origin.dataset == "book"} == held_out
     assert sum(e.origin.dataset == "other" for e in both.held_out) == 20
 
@@ -88,7 +89,7 @@ def test_a_damaged_split_is_named(text: str, folder: Path) -> None:
     ("options", "said"),
     [
         ({"by": "sektion"}, "No row has the column"),
-        ({"by": "section", "held_out": ["ch9"]}, "no group 'ch9'"),
+        ({"by": "section", "held_out": ["ch9"]}, "Unknown group 'ch9'"),
         ({"by": "section", "held_out": [f"ch{n}" for n in range(8)]}, "All 8 groups"),
         ({"val_size": 40}, "all 40 rows"),
         ({"held_out": ["ch1"]}, "needs a column"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib
 import io
 import json
 import lzma
@@ -22,28 +21,32 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from sartor.base import registry
 from sartor.base.errors import DataError
+from sartor.base.i18n import tr
 from sartor.base.types import Document
 from sartor.data import decompress, json_stream
 from sartor.data.dataset_info import parse_entry
-from sartor.data.load import load, load_spec, raw_rows, read_raw
+from sartor.data.files import raw_rows
+from sartor.data.load import load, load_spec
+from sartor.data.read_rows import read_raw
+from sartor.data.sources import SOURCES
 
 ROWS = [{"instruction": "《傲慢与偏见》?", "output": "007"}, {"instruction": "two\nlines", "output": "NA"}]
 
 
 def values(path: Path) -> list[Any]:
-    return [raw.fault or raw.value for raw in raw_rows(path)]
+    return [str(raw.fault) if raw.fault else raw.value for raw in raw_rows(path)]
 
 
-@pytest.mark.parametrize("name", registry.names("sartor.data.sources"))
+@pytest.mark.parametrize("name", SOURCES.names())
 def test_each_text_source_reads_its_own_examples(name: str, tmp_path: Path) -> None:
-    module = importlib.import_module(f"sartor.data.sources.{name}")
-    for text, expected in getattr(module, "EXAMPLES", ()):
-        path = tmp_path / f"x{module.SUFFIXES[0]}"
+    source = SOURCES.get(name)
+    examples = vars(sys.modules[type(source).__module__]).get("EXAMPLES", ())
+    for text, expected in examples:
+        path = tmp_path / f"x{source.suffixes[0]}"
         path.write_bytes(text.encode())
         assert values(path) == expected
-    assert hasattr(module, "EXAMPLES") is module.TEXT
+    assert bool(examples) is source.is_text
 
 
 def as_json(rows: list[Any]) -> bytes:
@@ -170,13 +173,13 @@ def test_a_bomb_is_stopped_and_damage_is_named(ending: str, tmp_path: Path, monk
     pack: Callable[[bytes], bytes] = PACKERS[ending] if ending != "zip" else lambda b: zipped(b, "x.jsonl")
     path = tmp_path / f"x.jsonl.{ending}"
     path.write_bytes(pack(b" " * (16 << 20)))
-    with pytest.raises(DataError, match="unpacks to more than"):
+    with pytest.raises(DataError, match="decompresses to more than"):
         values(path)
     path.write_bytes(pack(b'{"a": 1}\n' * 99)[:-9])
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    with pytest.raises(DataError, match="Could not decompress"):
         values(path)
     path.write_bytes(b"no such packing at all")
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    with pytest.raises(DataError, match="Could not decompress"):
         values(path)
 
 
@@ -192,7 +195,7 @@ def test_cells_of_a_spreadsheet_are_the_text_they_show(tmp_path: Path) -> None:
     path.write_bytes(as_xlsx([["a"], ["1"]], [["a"], ["2"]]))
     assert values(path) == [{"a": "1"}, {"a": "2"}]
     path.write_bytes(as_xlsx([["a"], ["1"]], [["b"], ["2"]]))
-    with pytest.raises(DataError, match="other columns"):
+    with pytest.raises(DataError, match="different columns"):
         values(path)
 
 
@@ -200,7 +203,7 @@ def test_a_spreadsheet_bomb_is_stopped(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(decompress, "SMALL", 1 << 20)
     path = tmp_path / "x.xlsx"
     path.write_bytes(as_xlsx([["a"], [" " * (16 << 20)]]))
-    with pytest.raises(DataError, match="unpacks to more than"):
+    with pytest.raises(DataError, match="decompresses to more than"):
         values(path)
 
 
@@ -251,14 +254,14 @@ def test_raw_rows_of_a_dataset_come_one_at_a_time_with_their_faults(tmp_path: Pa
         ("x:2", 2, None),
         ("x:3", 3, None),
     ]
-    assert rows[2][1].fault == "the key 'a' stands twice"
+    assert rows[2][1].fault == tr("duplicate key {key!r}", key="a")
 
 
 READ = """
 import sys
 from pathlib import Path
 from sartor.data.dataset_info import parse_entry
-from sartor.data.load import read_raw
+from sartor.data.read_rows import read_raw
 path = Path(sys.argv[1])
 print(sum(1 for _ in read_raw(parse_entry("x", {"file_name": path.name}, path.parent / "dataset_info.json"))))
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])  # ru_maxrss would count the parent

@@ -12,7 +12,8 @@ import pytest
 from sartor.base.errors import DataError
 from sartor.base.types import Document, Example, Feedback, Message, Preference
 from sartor.cli import main
-from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, read_registry
+from sartor.data.dataset_info import KEYS, parse_entry, read_registry
+from sartor.data.dataset_spec import COLUMNS, TAGS
 from sartor.data.load import Loaded, load
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
@@ -36,7 +37,7 @@ def drawn(example: Example) -> str:
 def said(name: str, loaded: Loaded) -> list[str]:
     ledger = loaded.ledger
     skipped = len(ledger.skipped)
-    head = f"{name}: read {ledger.read}, learned {ledger.training}, left out {ledger.left_out}, skipped {skipped}"
+    head = f"{name}: read {ledger.read}, training {ledger.training}, left out {ledger.left_out}, skipped {skipped}"
     lost = [f"{row.origin}: {row.reason}" for row in ledger.skipped]
     return [head, *(f"  {line}" for line in (*map(drawn, loaded.examples), *lost))]
 
@@ -89,7 +90,7 @@ def test_the_commands_run(home: Path, capsys: pytest.CaptureFixture[str], tiny_m
     assert (home / "streamed" / "adapter_model.safetensors").exists()
     (reject,) = (home / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
     assert (json.loads(reject)["row"], json.loads(reject)["code"]) == (3, "answer-missing")
-    assert (home / "mended.json").exists()
+    assert (home / "fixed.json").exists()
 
 
 def test_every_key_stands_in_an_example() -> None:

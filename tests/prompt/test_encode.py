@@ -214,7 +214,7 @@ def test_nothing_to_learn_is_a_reason() -> None:
         assert isinstance(outcome, Skipped)
         assert outcome.code == "no-label"
     assert isinstance(chatml(mask_history=True).encode(demonstration("q", "a", "r", "b", turn3=False)), Skipped)
-    with pytest.raises(PromptError, match="nothing to learn"):
+    with pytest.raises(PromptError, match="nothing to train on"):
         encode([Message("user", "q")], byte_tokenizer(CHATML), template="chatml")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sartor.base.errors import DataError, SartorError
-from sartor.data.dataset_info import COLUMNS, KEYS, TAGS, parse_entry, write_entry
+from sartor.data.dataset_info import KEYS, parse_entry, write_entry
+from sartor.data.dataset_spec import COLUMNS, TAGS
 from sartor.web.cache import Cache
 from sartor.web.pages.registry_entry import MEDIA, PLACES, parsed, value_at, with_value
 from sartor.web.workspace import Workspace

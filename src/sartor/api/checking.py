@@ -11,7 +11,7 @@ from sartor.api.prepare_data import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.permissions import Permissions
-from sartor.checks.autofix import raw_rows
+from sartor.data.read_rows import read_values
 
 if TYPE_CHECKING:
     from sartor.checks import CheckResult, FixResult
@@ -54,7 +54,11 @@ def check(
     rejected, mended = None, None
     if rejects:
         lost = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
-        rejected = linting.write_rejects(Path(rejects), lost, raw_rows(loaded.spec, config.data.encoding, permissions))
+        rejected = linting.write_rejects(
+            Path(rejects), lost, read_values(loaded.spec, config.data.encoding, permissions)
+        )
     if fix:
-        mended = linting.apply_fixes(Path(fix), raw_rows(loaded.spec, config.data.encoding, permissions), loaded.spec)
+        mended = linting.apply_fixes(
+            Path(fix), read_values(loaded.spec, config.data.encoding, permissions), loaded.spec
+        )
     return CheckReport(checked, rejected, mended)

@@ -11,7 +11,7 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.permissions import Permissions
 from sartor.base.types import Ledger
-from sartor.data.import_file import ImportResult
+from sartor.data.import_file import ImportOptions, ImportResult
 from sartor.data.import_file import import_file as write_dataset
 from sartor.data.load import Loaded
 from sartor.data.load import load as load_dataset
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sartor.prompt.label_view import LabelView
 
 
-def import_file(
+def import_file(  # nine parameters: each is an option that people write, as on the command line
     path: str | Path,
     name: str,
     *,
@@ -37,17 +37,8 @@ def import_file(
 
     Raises: DataError naming file, place and what to do; nothing is written then.
     """
-    return write_dataset(
-        Path(path),
-        name,
-        dataset_dir=Path(dataset_dir),
-        encoding=encoding,
-        question=question,
-        answer=answer,
-        columns=columns or {},
-        format=format,
-        delimiter=delimiter,
-    )
+    given = {**(columns or {}), **{k: v for k, v in (("question", question), ("answer", answer)) if v}}
+    return write_dataset(Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format))
 
 
 def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:

@@ -11,9 +11,9 @@ from typing import Any
 from sartor.base.errors import DataError
 from sartor.base.files import atomic_write
 from sartor.base.types import Origin
-from sartor.checks.autofix import raw_rows
 from sartor.data.dataset_info import parse_entry, read_registry, write_entry
 from sartor.data.load import load_spec
+from sartor.data.read_rows import read_values
 
 FILE_KEYS = (
     "file_name",
@@ -35,7 +35,7 @@ FILE_KEYS = (
 
 def read_rows(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin, Any]]:
     """Every row of a dataset as its file holds it, faulty ones too. Raises: DataError as `load` does."""
-    return list(raw_rows(read_registry(Path(dataset_dir)).spec(name)))
+    return list(read_values(read_registry(Path(dataset_dir)).spec(name)))
 
 
 def save_version(
@@ -47,7 +47,7 @@ def save_version(
     """
     folder = Path(dataset_dir)
     registry = read_registry(folder)
-    rows = list(raw_rows(registry.spec(name)))
+    rows = list(read_values(registry.spec(name)))
     unknown = set(changes) - {origin.id for origin, _ in rows}
     if unknown:
         raise DataError("The dataset has no such row.", f"{name}: {sorted(unknown)[0]}", "Load the page again.")

@@ -96,15 +96,7 @@ def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissio
     if not names:
         raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
     return load_many(
-        names,
-        Path(data.dataset_dir),
-        stage=config.method.stage,
-        max_samples=data.max_samples,
-        seed=split_seed(config),
-        mix_strategy=data.mix_strategy,
-        interleave_probs=data.interleave_probs,
-        encoding=data.encoding,
-        permissions=permissions or Permissions(),
+        names, data, stage=config.method.stage, seed=split_seed(config), permissions=permissions or Permissions()
     )
 
 

@@ -10,8 +10,9 @@ from sartor.base.errors import ConfigError, did_you_mean
 from sartor.base.permissions import Permissions
 from sartor.checks.leaks import Leak, find_leaks
 from sartor.data import split as splitting
-from sartor.data.load import Loaded, read_raw
+from sartor.data.load import Loaded
 from sartor.data.load import load as load_dataset
+from sartor.data.read_rows import read_raw
 from sartor.data.split import SavedSplit
 
 
@@ -69,7 +70,7 @@ def _groups(loaded: Loaded, by: str, encoding: str | None, permissions: Permissi
     wanted = {example.origin.id for example in loaded.examples}
     groups: dict[str, str] = {}
     columns: set[str] = set()
-    for origin, raw in read_raw(loaded.spec, encoding=encoding, permissions=permissions):
+    for origin, raw in read_raw(loaded.spec, encoding=encoding, permissions=permissions or Permissions()):
         if origin.id in wanted and isinstance(raw.value, dict):
             columns |= raw.value.keys()
             cell = raw.value.get(by)

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
 from sartor.api.prepare_data import PreparedRows, check_skipped_limit, first_reason, load_named, split_seed
 from sartor.base.config import RunConfig
@@ -45,16 +44,7 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
     """
     check_settings(config)
     data = config.data
-    source = open_stream(
-        data.dataset,
-        Path(data.dataset_dir),
-        stage=config.method.stage,
-        mix_strategy=data.mix_strategy,
-        interleave_probs=data.interleave_probs,
-        seed=split_seed(config),
-        encoding=data.encoding,
-        permissions=permissions,
-    )
+    source = open_stream(data, stage=config.method.stage, seed=split_seed(config), permissions=permissions)
     held_out, files, other = list(islice(source.rows(_drop_skipped), round(data.val_size))), source.files, Ledger()
     if data.eval_dataset:
         loaded = load_named(config, data.eval_dataset, permissions)

@@ -1,15 +1,15 @@
-"""Why a row was skipped, noted or flagged: code → reason and fix, as messages with named placeholders."""
+"""Codes of skipped rows, notes and findings → the message that says why, and the one that says what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, TypeAlias
 
 from sartor.base.i18n import Text
 
 
 class Reason(NamedTuple):
-    """The messages of one code."""
+    """The messages of one code, as templates with named placeholders; `fix` is empty where nothing needs to be done."""
 
     reason: str
     fix: str = ""
@@ -21,8 +21,8 @@ REASONS: dict[str, Reason] = {
         "Fill in {field}, or delete the row.",
     ),
     "no-label": Reason(
-        "The row has nothing to learn (no answer, or every answer is marked as not to be learned).",
-        "Add an answer, or remove `loss: false`; with mask_history only the last answer counts.",
+        "The row has nothing to train on: no answer, or every answer has `loss: false`.",
+        "Add an answer, or remove `loss: false`; with mask_history only the last answer is trained on.",
     ),
     "not-renderable": Reason(
         "The template {template} cannot render the row: {reason}",
@@ -30,42 +30,42 @@ REASONS: dict[str, Reason] = {
     ),
     "overlong": Reason(
         "The row has {tokens} tokens; cutoff_len is {cutoff}.",
-        "Raise cutoff_len, shorten the row, or write overlong: truncate (its end is then cut and no end "
-        "token learned).",
+        "Raise cutoff_len, shorten the row, or set overlong: truncate (the row then loses its end, and no end token "
+        "is trained on).",
     ),
     "overlong-prompt": Reason(
-        "The row's prompt alone fills cutoff_len ({cutoff}) of its {tokens} tokens; nothing to learn is left.",
+        "The row has {tokens} tokens, and its prompt alone fills cutoff_len ({cutoff}); nothing is left to train on.",
         "Raise cutoff_len, or shorten the prompt.",
     ),
     "control-text": Reason(
-        "The row's text cannot be kept apart from control tokens: {reason}.",
-        "Take the control token's text out of the row, or use a model with another tokenizer.",
+        "Text of the row cannot be told apart from control tokens: {reason}.",
+        "Remove the control token's text from the row, or use a model with another tokenizer.",
     ),
     "reasoning-dropped": Reason(
-        "Reasoning in the answers is left out: enable_thinking is false, or the template {template} removes it.",
-        "To learn the reasoning too, leave enable_thinking out and choose a template that renders it (qwen3).",
+        "Reasoning in the answers is dropped: enable_thinking is false, or the template {template} removes it.",
+        "To train on the reasoning, leave enable_thinking unset and choose a template that renders it (qwen3).",
     ),
     "reasoning-as-text": Reason(
-        "The template {template} renders no reasoning: `<think>` blocks stay in the answers as ordinary text.",
-        "Choose a template that renders reasoning (qwen3) to have it learned as reasoning.",
+        "The template {template} does not render reasoning: `<think>` blocks stay in the answers as ordinary text.",
+        "To train on it as reasoning, choose a template that renders it (qwen3).",
     ),
     "not-text": Reason(
-        "The row holds {character}, half of a character, which no text can hold.",
-        "The file was cut or decoded wrongly there; mend or delete the character.",
+        "The row contains {character}, half of a surrogate pair, which is not valid Unicode text.",
+        "The file was cut or decoded wrongly there; fix or delete the character.",
     ),
     "prompt-differs": Reason(
-        "The template {template} begins an answer otherwise in training than in its generation prompt.",
-        "What both have in common counts as the prompt; choose another template if that is not wanted.",
+        "The template {template} starts an answer differently in training than in its generation prompt.",
+        "Only what both have in common counts as the prompt; if that is not intended, choose another template.",
     ),
     "show-tokens": Reason(
-        "{id} · template {template} · {tokens} tokens, {learned} of them learned ({share})",
+        "{id} · template {template} · {tokens} tokens, {learned} of them trained on ({share})",
     ),
     "row-broken": Reason(
         "The row cannot be read ({reason}).",
-        "Mend the row, or delete it.",
+        "Fix the row, or delete it.",
     ),
     "row-not-object": Reason(
-        "The row is a {kind}, not an object with named fields.",
+        "The row is of type {kind}, not an object with named fields.",
         'Write {"…": "…"} for each row.',
     ),
     "prompt-missing": Reason(
@@ -73,36 +73,32 @@ REASONS: dict[str, Reason] = {
         "Fill in {field}, or delete the row.",
     ),
     "broken-unicode": Reason(
-        "{field} holds half of a character (a lone surrogate).",
+        "{field} contains half of a surrogate pair, which is not valid Unicode text.",
         "Write the character again.",
     ),
     "tools-invalid": Reason(
-        "{field} is no list of tools ({reason}).",
-        "Write JSON, or leave it empty for none.",
+        "{field} is not a list of tools ({reason}).",
+        "Write JSON, or leave it empty.",
     ),
     "same-answers": Reason(
-        "The chosen and the rejected answer are the same.",
+        "The chosen and the rejected answer are identical.",
         "Give two different answers, or delete the row.",
     ),
     "kto-tag-invalid": Reason(
         "{field} is {value!r}, not true or false.",
         "Write true or false.",
     ),
-    "history-malformed": Reason(
-        "{field} is no list of [question, answer] pairs.",
-        'Write [["…", "…"], …].',
-    ),
     "messages-missing": Reason(
-        "The row has no conversation ({field} is no list of turns, or is empty).",
+        "The row has no conversation ({field} is empty or not a list of turns).",
         "Write a list of turns, or delete the row.",
     ),
     "no-answer-turn": Reason(
-        "No turn of {field} is an answer to learn from.",
+        "No turn of {field} is an answer to train on.",
         "Add an answer, or delete the row.",
     ),
     "turn-malformed": Reason(
         "Turn {turn} has no {role_tag}.",
-        "Each turn needs {role_tag} and {content_tag}; or set tags in dataset_info.json.",
+        "Each turn needs {role_tag} and {content_tag}; or set `tags` in dataset_info.json.",
     ),
     "turn-empty": Reason(
         "Turn {turn} ({role}) is empty.",
@@ -110,10 +106,10 @@ REASONS: dict[str, Reason] = {
     ),
     "role-unknown": Reason(
         "Turn {turn} has the unknown role {role!r}.",
-        "Use the roles of the entry's tags, or set tags.",
+        "Use the roles in the entry's `tags`, or set `tags`.",
     ),
     "call-invalid": Reason(
-        "The function call in turn {turn} is no JSON with name and arguments ({reason}).",
+        "The function call in turn {turn} is not valid JSON with name and arguments ({reason}).",
         'Write {"name": "…", "arguments": {…}}.',
     ),
     "loss-invalid": Reason(
@@ -121,140 +117,62 @@ REASONS: dict[str, Reason] = {
         "Write true or false without quotes.",
     ),
     "blank-as-none": Reason(
-        "{field} holds blanks only and is read as none.",
+        "{field} contains only white space and is treated as missing.",
     ),
     "number-as-text": Reason(
-        "{field} holds numbers; they are read as their text.",
+        "{field} contains numbers; they are read as text.",
     ),
     "streamed": Reason(
-        "This is a stream: the counts are those of its first {rows} rows.",
+        "The data is streamed: the counts are those of its first {rows} rows.",
     ),
     "column-absent": Reason(
-        "No row has the column {column!r} (columns.{field}); it is read as none.",
+        "No row has the column {column!r} (columns.{field}); it is treated as missing.",
     ),
     "column-unmapped": Reason(
-        "The column {column!r} is there and not used.",
-        'To use it add "{column}": "{column}" to columns.',
+        "The column {column!r} exists but is not used.",
+        'To use it, add "{column}": "{column}" to columns.',
     ),
     "default-column": Reason(
-        "The column {column!r} is used for {field} by default, though columns does not list it.",
+        "The column {column!r} is used for {field} by default, although `columns` does not list it.",
     ),
     "cell-not-text": Reason(
-        "{field} holds a {kind}, not text.",
+        "{field} is of type {kind}, not text.",
         "Write text there.",
     ),
-    "check-head": Reason(
-        "{dataset}: {rows} rows checked",
-    ),
-    "check-clean": Reason(
-        "Nothing found.",
-    ),
-    "check-lengths": Reason(
-        "tokens a row: half at most {tokens_p50}, 90 % at most {tokens_p90}, 99 % at most {tokens_p99}, "
-        "longest {tokens_max}; cutoff_len {cutoff_len}, {overlong} rows longer",
-    ),
-    "check-steps": Reason(
-        "{rows_learned} rows to learn, {rows_held_out} held out; batch {batch}, {steps_each_epoch} optimizer "
-        "steps an epoch, {steps} in all",
-    ),
-    "duplicate": Reason(
-        "The row equals {other}.",
-        "Delete one of them, unless it is meant to count twice.",
-    ),
-    "near-duplicate": Reason(
-        "The row is nearly {other} (similarity {similarity}).",
-        "Keep the better one, unless the difference matters.",
-    ),
-    "leak": Reason(
-        "A held-out row and {other}, which is learned, are nearly the same (similarity {similarity}).",
-        "Delete one of them, or split by section; scores on such rows measure memory.",
-    ),
-    "answers-differ": Reason(
-        "The same question stands in {other} with another answer.",
-        "Keep one answer, or make the questions tell the difference.",
-    ),
-    "language-mix": Reason(
-        "The rows are in several writings: {shares}.",
-        "If that is not meant, look at the rows of the rare ones.",
-    ),
-    "language-stray": Reason(
-        "The row is in {script}; the data is mostly in {main}.",
-        "Delete or translate it, if it is a stray.",
-    ),
-    "control-token-text": Reason(
-        "The text holds {token}, a control token's string; it is trained as ordinary text.",
-        "Delete it, if it is left over from another template.",
-    ),
-    "html-residue": Reason(
-        "The text holds markup: {found}",
-        "Strip tags and entities, or the model will write them.",
-    ),
-    "mojibake": Reason(
-        "The text was decoded wrongly: {found} (meant: {meant}).",
-        "Import the file again with its right encoding (--encoding).",
-    ),
-    "personal-email": Reason(
-        "The text holds an e-mail address: {found}",
-        "Replace it by a placeholder, if it belongs to a person.",
-    ),
-    "personal-phone": Reason(
-        "The text holds a telephone number: {found}",
-        "Replace it by a placeholder, if it belongs to a person.",
-    ),
-    "personal-id": Reason(
-        "The text holds an identity number: {found}",
-        "Replace it by a placeholder.",
-    ),
-    "answer-cut": Reason(
-        "The answer seems to stop in the middle of a sentence: …{end}",
-        "Finish or delete it; the model learns to stop there.",
-    ),
-    "rows-overlong": Reason(
-        "{count} rows are longer than cutoff_len {cutoff}.",
-        "cutoff_len={most} holds 99 % of all rows, cutoff_len={every} all of them.",
-    ),
-    "tiny-set": Reason(
-        "There are only {rows} rows to learn.",
-        "They teach a manner or a few facts. Vary the questions to each fact, or make more (sartor generate).",
-    ),
-    "few-steps": Reason(
-        "These settings give {steps} optimizer steps (batch {batch}): little will be learned.",
-        "Write per_device_train_batch_size × gradient_accumulation_steps = {smaller} and "
-        "num_train_epochs={epochs}, and watch the held-out loss.",
-    ),
-    "few-held-out": Reason(
-        "Only {rows} rows are held out: only very large differences can be shown.",
-        "Raise val_size, or name an eval_dataset.",
-    ),
-    "mended-bom": Reason(
-        "{count} byte order marks removed.",
-    ),
-    "mended-blank": Reason(
-        "{count} blank system or tools fields removed.",
-    ),
-    "mended-role": Reason(
-        "{count} role words replaced by the dataset's own.",
-    ),
-    "mended-number": Reason(
-        "{count} numbers written as text.",
-    ),
-    "mended-space": Reason(
-        "{count} texts trimmed at their end.",
-    ),
 }
+"""The codes of the data and prompt layers. Those of formats and of check rules are in their own files."""
+
+Provider: TypeAlias = Callable[[], Iterable[Mapping[str, Reason]]]
+_providers: list[Provider] = []
 
 
-def register(reasons: Mapping[str, Reason]) -> None:
-    """Add a plug-in's codes. A code that exists already keeps its messages."""
-    for code, reason in reasons.items():
-        REASONS.setdefault(code, reason)
+def add_reasons(provider: Provider) -> None:
+    """Have `provider` asked for the codes of plug-ins, once a code is needed that is not in `REASONS`.
+
+    An extension point calls this when it is imported; its plug-ins are loaded only then. A code that exists already
+    keeps its messages.
+    """
+    _providers.append(provider)
+
+
+def all_reasons() -> Mapping[str, Reason]:
+    """Every code, those of all plug-ins included."""
+    for provider in _providers:
+        for reasons in provider():
+            for code, reason in reasons.items():
+                REASONS.setdefault(code, reason)
+    return REASONS
 
 
 def reason_of(code: str, params: Mapping[str, object]) -> Text:
-    """Why. Raises: KeyError for a code that nobody registered."""
-    return Text(REASONS[code].reason, params)
+    """Why. Raises: KeyError for an unknown code."""
+    return Text(_find(code).reason, params)
 
 
 def fix_of(code: str, params: Mapping[str, object]) -> Text:
-    """What to do; empty where there is nothing to do. Raises: KeyError for a code that nobody registered."""
-    return Text(REASONS[code].fix, params)
+    """What to do; empty where nothing needs to be done. Raises: KeyError for an unknown code."""
+    return Text(_find(code).fix, params)
+
+
+def _find(code: str) -> Reason:
+    return REASONS[code] if code in REASONS else all_reasons()[code]

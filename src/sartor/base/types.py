@@ -48,7 +48,7 @@ class RawRow:
     row: int
     line: int | None
     value: Any
-    fault: str | None = None
+    fault: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)

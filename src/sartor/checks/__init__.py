@@ -1,4 +1,4 @@
-"""`sartor check`: finds what is wrong or odd in a dataset; changes nothing and decides nothing about training."""
+"""The dataset linter behind `sartor check`, and the autofixes for what has one safe fix."""
 
 from sartor.checks.autofix import FixResult, apply_fixes
 from sartor.checks.finding import CheckResult, Finding

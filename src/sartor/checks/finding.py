@@ -1,4 +1,4 @@
-"""What a check found: findings with code, place and mending, and their summary; for terminal and JSON."""
+"""What a check found: findings with code, place and fix, and their summary, for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sartor.base.i18n import Text as Message
+from sartor.base.i18n import ntr, tr
 from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Origin, Skipped
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["error", "warning", "note"]
 ORDER: tuple[Severity, ...] = ("error", "warning", "note")
-COLOUR = {"error": "red", "warning": "yellow", "note": "cyan"}
+COLOR = {"error": "red", "warning": "yellow", "note": "cyan"}
 MAX_SHOWN_PER_CODE = 3
 """How many findings of a code the terminal shows; JSON has them all."""
 
@@ -26,7 +27,7 @@ MAX_SHOWN_PER_CODE = 3
 class Finding:
     """One thing found. An error loses the row; a warning is likely to hurt; a note is worth knowing.
 
-    The texts of `what` and `mend` stand in the catalogue under `code`.
+    `code` is one of the rule's `reasons` or of `base/reasons.py`; `params` fill its messages.
     """
 
     code: str
@@ -39,7 +40,7 @@ class Finding:
 
     @classmethod
     def from_skipped(cls, skipped: Skipped) -> Finding:
-        """A row that is not used."""
+        """The finding for a skipped row."""
         return cls(skipped.code, "error", skipped.origin, skipped.field, skipped.params)
 
     @property
@@ -68,13 +69,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """All that was found in a dataset."""
+    """Everything that was found in a dataset."""
 
     dataset: str
     rows: int
     findings: tuple[Finding, ...]
     facts: Mapping[str, float]
-    """Numbers about the whole: token percentiles, optimizer steps, shares of languages."""
+    """Numbers about the whole dataset: token percentiles, rows, optimizer steps."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -82,7 +83,7 @@ class CheckResult:
 
     @property
     def summary(self) -> dict[str, int]:
-        """How many findings of each code, errors first, then by number."""
+        """Code → number of findings, errors first, then by number."""
         severity = {finding.code: ORDER.index(finding.severity) for finding in self.findings}
         counts = Counter(finding.code for finding in self.findings)
         return dict(sorted(counts.items(), key=lambda item: (severity[item[0]], -item[1], item[0])))
@@ -97,31 +98,47 @@ class CheckResult:
         }
 
     def rich(self) -> Group:
-        """By code: how many, what it means, the first of them with their places."""
+        """For the terminal: by code, how many, the first of them with their places, and the fix."""
         from rich.console import Group
         from rich.text import Text
 
-        lines = [Text(str(reason_of("check-head", {"dataset": self.dataset, "rows": self.rows})), style="bold")]
+        head = ntr(
+            "{dataset}: {count} row checked", "{dataset}: {count} rows checked", count=self.rows, dataset=self.dataset
+        )
+        lines = [Text(str(head), style="bold")]
         lines += [Text("  " + line, style="dim") for line in _format_facts(self.facts)]
         for code, count in self.summary.items():
             group = [finding for finding in self.findings if finding.code == code]
-            lines.append(Text.assemble((f"{count:>6,} ", "bold"), (code, COLOUR[group[0].severity])))
+            lines.append(Text.assemble((f"{count:>6,} ", "bold"), (code, COLOR[group[0].severity])))
             for finding in group[:MAX_SHOWN_PER_CODE]:
                 where = f"{finding.origin}" if finding.origin else self.dataset
                 where += f", {finding.field}" if finding.field else ""
                 lines.append(Text.assemble("       ", (where, "dim"), f"  {finding.message}"))
-            if mend := group[0].fix:
-                lines.append(Text.assemble("       → ", str(mend)))
+            if fix := group[0].fix:
+                lines.append(Text.assemble("       → ", str(fix)))
         if not self.findings:
-            lines.append(Text(str(reason_of("check-clean", {})), style="green"))
+            lines.append(Text(str(tr("Nothing found.")), style="green"))
         return Group(*lines)
 
 
 def _format_facts(facts: Mapping[str, float]) -> list[str]:
-    """The numbers about the whole, in words."""
+    """The numbers about the whole dataset, as sentences."""
+    shown = {name: f"{value:,.0f}" for name, value in facts.items()}
     lines = []
     if "tokens_p50" in facts:
-        lines.append(str(reason_of("check-lengths", {k: f"{v:,.0f}" for k, v in facts.items()})))
+        lines.append(
+            tr(
+                "tokens per row: 50 % have at most {tokens_p50}, 90 % at most {tokens_p90}, 99 % at most {tokens_p99}, "
+                "the longest has {tokens_max}; cutoff_len {cutoff_len}, {overlong} rows are longer",
+                **shown,
+            )
+        )
     if "steps" in facts:
-        lines.append(str(reason_of("check-steps", {k: f"{v:,.0f}" for k, v in facts.items()})))
-    return lines
+        lines.append(
+            tr(
+                "{training_rows} training rows, {held_out_rows} held out; batch size {batch_size}, "
+                "{steps_per_epoch} optimizer steps per epoch, {steps} in total",
+                **shown,
+            )
+        )
+    return [str(line) for line in lines]

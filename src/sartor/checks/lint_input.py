@@ -1,15 +1,12 @@
-"""What the rules look at: examples as rows of plain texts, with their tokens; parses nothing."""
+"""What the rules read: examples as rows of plain texts, with their lengths in tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import ModuleType
 
 from sartor.base.config import RunConfig
 from sartor.base.types import (
-    Demonstration,
     Document,
     Encoded,
     Example,
@@ -23,7 +20,7 @@ from sartor.base.types import (
 
 @dataclass(frozen=True, slots=True)
 class LintRow:
-    """One example's texts. `parts` are (field, text) pairs; `question` is all before the last answer."""
+    """One example's texts. `parts` are (field, text) pairs; `question` is everything before the last answer."""
 
     origin: Origin
     parts: tuple[tuple[str, str], ...]
@@ -45,9 +42,9 @@ class LintInput:
     control: tuple[str, ...] = ()
     """The strings of the tokenizer's control tokens."""
     lengths: dict[str, int] = field(default_factory=dict)
-    """Row id → tokens, of rows that fit."""
+    """Row id → tokens, for rows that fit into cutoff_len."""
     overlong: dict[str, int] = field(default_factory=dict)
-    """Row id → tokens, of rows beyond cutoff_len."""
+    """Row id → tokens, for rows longer than cutoff_len."""
 
     @cached_property
     def training_rows(self) -> list[LintRow]:
@@ -55,7 +52,7 @@ class LintInput:
 
 
 def row_of(example: Example, held_out: bool = False) -> LintRow:
-    """An example's texts."""
+    """The texts of an example."""
     if isinstance(example, Document):
         return LintRow(example.origin, (("text", example.text),), "", example.text, held_out)
     rejected: tuple[tuple[str, str], ...] = ()
@@ -72,18 +69,7 @@ def row_of(example: Example, held_out: bool = False) -> LintRow:
 
 
 def length_of(encoded: Encoded) -> int:
-    """Tokens of an encoded row; of a pair the longer."""
+    """Tokens of an encoded row; of a pair, those of the longer answer."""
     if isinstance(encoded, Pair):
         return max(len(encoded.chosen), len(encoded.rejected))
     return len(encoded.sequence if isinstance(encoded, UnpairedSequence) else encoded)
-
-
-def codes_found(rule: ModuleType, texts: tuple[tuple[str, str], ...]) -> Iterator[str]:
-    """The codes a rule finds in (question, answer) pairs, as its EXAMPLES are tried."""
-    origins = (Origin("example", "example", n) for n in range(1, len(texts) + 1))
-    examples = (
-        Demonstration((Message("user", question), Message("assistant", answer)), origin)
-        for origin, (question, answer) in zip(origins, texts)
-    )
-    for finding in rule.find(LintInput([row_of(example) for example in examples], control=("<|im_end|>",))):
-        yield finding.code

@@ -1,4 +1,4 @@
-"""Which texts are nearly the same, by MinHash on pairs of characters and then exact Jaccard; deletes nothing."""
+"""Near-duplicate texts: MinHash on character pairs finds candidates, exact Jaccard similarity decides."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ BANDS, ROWS_EACH = 16, 13
 """P(candidate) at similarity 0.85: 0.87, at 0.9: 0.99, at 0.6 (common among unrelated English texts): 0.02."""
 THRESHOLD = 0.85
 MIN_CHARACTERS = 8
-"""Texts of fewer different pairs of characters are compared for equality only."""
+"""Texts with fewer distinct character pairs are compared for equality only."""
 MAX_CANDIDATES = 2_000
 MAX_NEIGHBORS = 20
-"""Of a family of near-equal texts, so many are kept to compare others with: work stays linear."""
+"""Of a family of near-duplicates, at most this many stay in the index, so that the work stays linear."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """Two texts by their numbers (`first` stands earlier) and their similarity, 1.0 when equal after folding."""
+    """The indices of two texts (`first` is the earlier) and their similarity, 1.0 if equal after folding."""
 
     first: int
     second: int
@@ -29,7 +29,7 @@ class NearDuplicate:
 
 
 def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearDuplicate]:
-    """For each text the most similar earlier one, where it is at least as similar as `threshold`.
+    """For each text the most similar earlier one, if it is at least as similar as `threshold` (0–1).
 
     Similarity is the Jaccard index of the sets of character pairs of the folded texts (lower case, runs of space as
     one). Candidates come from datasketch's MinHash LSH; each is then compared exactly.
@@ -48,12 +48,12 @@ def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearD
 
 
 def fold(text: str) -> str:
-    """Lower case, runs of white space as one space, none at the ends."""
+    """Lower case, runs of white space as one space, stripped."""
     return re.sub(r"\s+", " ", text.lower()).strip()
 
 
 def _grams(text: str) -> npt.NDArray[np.uint32]:
-    """The different pairs of neighbouring characters, each as one number, sorted."""
+    """The distinct pairs of adjacent characters, each as one number, sorted."""
     characters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     return np.unique((characters[:-1] << np.uint32(16)) ^ characters[1:])
 
@@ -65,7 +65,7 @@ def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: flo
     index = MinHashLSH(num_perm=BANDS * ROWS_EACH, params=(BANDS, ROWS_EACH))
     signatures = np.empty((len(texts), BANDS * ROWS_EACH), np.uint32)
     sizes = np.array([len(grams) for _, grams in texts], np.int64)
-    kin: dict[int, int] = {}
+    matches: dict[int, int] = {}
     pairs = []
     hashes = MinHash.generator((grams.tolist() for _, grams in texts), num_perm=BANDS * ROWS_EACH, hashfunc=int)
     for place, minhash in enumerate(hashes):
@@ -75,8 +75,8 @@ def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: flo
         if best is not None:
             other, similarity = best
             pairs.append(NearDuplicate(texts[other][0], texts[place][0], similarity))
-            kin[other] = kin.get(other, 0) + 1
-        if best is None or kin[best[0]] <= MAX_NEIGHBORS:
+            matches[other] = matches.get(other, 0) + 1
+        if best is None or matches[best[0]] <= MAX_NEIGHBORS:
             index.insert(place, minhash, check_duplication=False)
     return pairs
 

@@ -54,7 +54,7 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
 
     understood = imported.inspection
     delimiter = f", separated by {understood.delimiter!r}" if understood.delimiter else ""
-    console.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(understood.how)}){delimiter}")
+    console.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(str(understood.how))}){delimiter}")
     console.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
     mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
     console.line(f"  read as: {escape(mapping)}")

@@ -1,54 +1,23 @@
-"""dataset_info.json: the registry people already have, read strictly, one entry at a time; reads no dataset."""
+"""`dataset_info.json`, the registry of datasets: entries are checked strictly, one at a time."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError, did_you_mean
 from sartor.base.files import atomic_write, file_lock
+from sartor.base.i18n import Text, tr
+from sartor.data.dataset_spec import COLUMNS, TAGS, DatasetSpec
 from sartor.data.encoding import read_text
+from sartor.data.formats import FORMATS, Format
 from sartor.data.json_stream import DuplicateKeyDict, parse_json
 
 REGISTRY = "dataset_info.json"
-COLUMNS: Mapping[str, str | None] = {
-    "prompt": "instruction",
-    "query": "input",
-    "response": "output",
-    "messages": "conversations",
-    "history": None,
-    "system": None,
-    "tools": None,
-    "chosen": None,
-    "rejected": None,
-    "kto_tag": None,
-    "images": None,
-    "videos": None,
-    "audios": None,
-}
-"""Field → the column it is read from when the entry does not say."""
-TAGS: Mapping[str, str] = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-OPENAI_TAGS: Mapping[str, str] = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "observation_tag": "tool",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-KEYS: Mapping[str, type | tuple[type, ...]] = {
+KEYS: Mapping[str, type] = {
     "hf_hub_url": str,
     "ms_hub_url": str,
     "om_hub_url": str,
@@ -67,38 +36,12 @@ KEYS: Mapping[str, type | tuple[type, ...]] = {
     "columns": dict,
     "tags": dict,
 }
-FORMATTINGS = ("alpaca", "sharegpt", "openai")
+"""Key of an entry → the type of its value."""
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetSpec:
-    """One entry of the registry, checked; `columns` and `tags` are merged onto the defaults."""
-
-    name: str
-    folder_path: Path
-    hf_hub_url: str | None = None
-    ms_hub_url: str | None = None
-    om_hub_url: str | None = None
-    script_url: str | None = None
-    cloud_file_name: str | None = None
-    file_name: str | None = None
-    file_sha1: str | None = None
-    file_sha256: str | None = None
-    encoding: str | None = None
-    subset: str | None = None
-    folder: str | None = None
-    split: str = "train"
-    num_samples: int | None = None
-    ranking: bool = False
-    formatting: str = "alpaca"
-    columns: Mapping[str, str | None] = field(default_factory=lambda: dict(COLUMNS))
-    columns_given: frozenset[str] = frozenset()
-    tags: Mapping[str, str] = field(default_factory=lambda: dict(TAGS))
-
-
-@dataclass(frozen=True, slots=True)
-class Registry:
-    """A dataset_info.json; entries are checked when they are asked for, so that one bad entry spoils no other."""
+class DatasetRegistry:
+    """A `dataset_info.json`. An entry is checked when it is requested, so that a bad one does not affect the others."""
 
     path: Path
     entries: Mapping[str, Any]
@@ -106,25 +49,26 @@ class Registry:
     def spec(self, name: str) -> DatasetSpec:
         """The checked entry. Raises: DataError for an unknown name (with the nearest) or a bad entry."""
         if name not in self.entries:
-            raise DataError(f"There is no dataset {name!r}.", str(self.path), did_you_mean(name, self.entries))
-        if isinstance(self.entries, DuplicateKeyDict) and name in self.entries.duplicate_key:
-            raise DataError(f"The entry {name!r} stands twice.", str(self.path), "Delete one, or name it anew.")
+            raise DataError("Unknown dataset {name!r}.", self.path, did_you_mean(name, self.entries), name=name)
+        if isinstance(self.entries, DuplicateKeyDict) and name in self.entries.duplicate_keys:
+            raise _duplicate_entry(name, self.path)
         return parse_entry(name, self.entries[name], self.path)
 
 
-def read_registry(dataset_dir: Path) -> Registry:
+def read_registry(dataset_dir: Path) -> DatasetRegistry:
     """The registry of a folder. Raises: DataError naming line and column of a JSON error, and its usual cause."""
     path = dataset_dir / REGISTRY
     if not path.exists():
         raise DataError(
-            f"There is no {REGISTRY} in this folder.",
-            str(dataset_dir),
-            "Make one: sartor import FILE --name NAME --dataset-dir FOLDER; or name the right --dataset-dir.",
+            "No {file} in this folder.",
+            dataset_dir,
+            "Create one with `sartor import FILE --name NAME --dataset-dir FOLDER`, or pass the right --dataset-dir.",
+            file=REGISTRY,
         )
     entries = parse_json(read_text(path).text, str(path))
     if not isinstance(entries, dict):
-        raise DataError(f"{REGISTRY} is no JSON object.", str(path), 'Write {"name": {"file_name": "…"}}.')
-    return Registry(path, entries)
+        raise DataError("The file is not a JSON object.", path, 'Write {"name": {"file_name": "…"}}.')
+    return DatasetRegistry(path, entries)
 
 
 def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
@@ -132,86 +76,102 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
 
     Raises: DataError for an unknown key (with the nearest), a wrong type, no source at all, or media columns.
     """
-    where = f"{path}, entry {name!r}"
+    where = tr("{file}, entry {name!r}", file=path, name=name)
     if not isinstance(entry, dict):
-        raise DataError("The entry is no JSON object.", where, 'Write {"file_name": "…"}.')
+        raise DataError("The entry is not a JSON object.", where, 'Write {"file_name": "…"}.')
     for part in (entry, entry.get("columns"), entry.get("tags")):
         if isinstance(part, DuplicateKeyDict):
-            raise DataError(f"The key {part.duplicate_key[0]!r} stands twice.", where, "Delete one.")
+            raise DataError(
+                "Duplicate key {key!r}.", where, "Delete or rename one of them.", key=part.duplicate_keys[0]
+            )
     for key, value in entry.items():
-        if key not in KEYS:
-            raise DataError(f"The entry has an unknown key {key!r}.", where, did_you_mean(key, KEYS))
-        kind = KEYS[key]
-        if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-            wanted = kind.__name__ if isinstance(kind, type) else str(kind)
-            raise DataError(f"{key} is {json.dumps(value, ensure_ascii=False)}.", where, f"Write a {wanted}.")
+        _check_type(key, value, where)
     given = {key: value for key, value in entry.items() if value is not None and key not in ("columns", "tags")}
     formatting = given.get("formatting", "alpaca")
-    if formatting not in FORMATTINGS:
-        raise DataError(f"There is no formatting {formatting!r}.", where, did_you_mean(formatting, FORMATTINGS))
+    if formatting not in FORMATS.names():
+        raise DataError(
+            "Unknown formatting {name!r}.", where, did_you_mean(formatting, FORMATS.names()), name=formatting
+        )
     if given.get("num_samples", 1) < 1:
-        raise DataError("num_samples must be at least 1.", where, "Leave it out to use all rows.")
-    columns, columns_given = _columns(entry.get("columns") or {}, formatting, where)
+        raise DataError("num_samples must be at least 1.", where, "Omit it to use all rows.")
+    columns = entry.get("columns") or {}
     spec = DatasetSpec(
         name=name,
         folder_path=path.parent,
-        columns=columns,
-        columns_given=columns_given,
-        tags=_tags(entry.get("tags") or {}, formatting, where),
+        columns=_columns(columns, FORMATS.get(formatting), where),
+        columns_given=frozenset(columns),
+        tags=_tags(entry.get("tags") or {}, FORMATS.get(formatting), where),
         **given,
     )
-    _need_source(spec, where)
+    _require_source(spec, where)
     return spec
 
 
-def _columns(given: Mapping[str, Any], formatting: str, where: str) -> tuple[dict[str, str | None], frozenset[str]]:
-    columns = dict(COLUMNS)
-    if formatting == "openai":
-        columns["messages"] = "messages"
+def _check_type(key: str, value: Any, where: Text) -> None:
+    if key not in KEYS:
+        raise DataError("Unknown key {key!r}.", where, did_you_mean(key, KEYS), key=key)
+    kind = KEYS[key]
+    if value is not None and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+        raise DataError(
+            "Invalid value for {key}: {value}.",
+            where,
+            "Expected a value of type {type}.",
+            key=key,
+            value=json.dumps(value, ensure_ascii=False),
+            type=kind.__name__,
+        )
+
+
+def _columns(given: Mapping[str, Any], formatting: Format, where: Text) -> dict[str, str | None]:
+    columns = dict(formatting.columns)
     for field_name, column in given.items():
         if field_name not in COLUMNS:
-            raise DataError(f"columns has an unknown field {field_name!r}.", where, did_you_mean(field_name, COLUMNS))
+            raise DataError(
+                "Unknown field {field!r} in columns.", where, did_you_mean(field_name, COLUMNS), field=field_name
+            )
         if column is not None and not isinstance(column, str):
-            raise DataError(f"columns.{field_name} is no text.", where, "Write the column's name.")
+            raise DataError("columns.{field} is not a string.", where, "Write the column's name.", field=field_name)
         columns[field_name] = column or None
-    media = [name for name in ("images", "videos", "audios") if columns[name]]
-    if media:
-        raise DataError(f"Sartor does not train on {media[0]} yet.", where, f"Take columns.{media[0]} out.")
-    return columns, frozenset(given)
+    for media in ("images", "videos", "audios"):
+        if columns[media]:
+            raise DataError("Sartor does not train on {media} yet.", where, "Remove columns.{media}.", media=media)
+    return columns
 
 
-def _tags(given: Mapping[str, Any], formatting: str, where: str) -> dict[str, str]:
-    tags = dict(OPENAI_TAGS if formatting == "openai" else TAGS)
+def _tags(given: Mapping[str, Any], formatting: Format, where: Text) -> dict[str, str]:
+    tags = dict(formatting.tags)
     for tag, value in given.items():
         if tag not in TAGS:
-            raise DataError(f"tags has an unknown tag {tag!r}.", where, did_you_mean(tag, TAGS))
+            raise DataError("Unknown tag {tag!r} in tags.", where, did_you_mean(tag, TAGS), tag=tag)
         if not isinstance(value, str) or not value:
-            raise DataError(f"tags.{tag} is no text.", where, "Write the word that the rows use.")
+            raise DataError(
+                "tags.{tag} is not a non-empty string.", where, "Write the word that the rows use.", tag=tag
+            )
         tags[tag] = value
     return tags
 
 
-def _need_source(spec: DatasetSpec, where: str) -> None:
-    sources = (spec.hf_hub_url, spec.ms_hub_url, spec.script_url, spec.cloud_file_name, spec.file_name)
-    if any(sources):
+def _require_source(spec: DatasetSpec, where: Text) -> None:
+    if any((spec.hf_hub_url, spec.ms_hub_url, spec.script_url, spec.cloud_file_name, spec.file_name)):
         return
     if spec.om_hub_url:
-        raise DataError("om_hub_url alone is no source here.", where, "Add file_name, hf_hub_url or ms_hub_url.")
-    raise DataError("The entry names no source.", where, 'Add "file_name": "…".')
+        raise DataError("om_hub_url is not supported.", where, "Add file_name, hf_hub_url or ms_hub_url.")
+    raise DataError("The entry has no source.", where, 'Add "file_name": "…".')
 
 
 def write_entry(dataset_dir: Path, name: str, entry: Mapping[str, Any]) -> None:
-    """Add or replace one entry, atomically, keeping all others as they are.
+    """Add or replace one entry, atomically, and keep all others as they are.
 
-    Raises: DataError when the registry that is there cannot be read (it is left alone then).
+    Raises: DataError when the existing registry cannot be read (it is left alone then).
     """
     path = dataset_dir / REGISTRY
     with file_lock(path):
-        there = read_registry(dataset_dir).entries if path.exists() else {}
-        if isinstance(there, DuplicateKeyDict):
-            raise DataError(
-                f"The entry {there.duplicate_key[0]!r} stands twice.", str(path), "Delete one, or name it anew."
-            )
-        entries = dict(there)
-        entries[name] = dict(entry)
+        existing = read_registry(dataset_dir).entries if path.exists() else {}
+        if isinstance(existing, DuplicateKeyDict):
+            raise _duplicate_entry(existing.duplicate_keys[0], path)
+        entries = {**existing, name: dict(entry)}
         atomic_write(path, json.dumps(entries, ensure_ascii=False, indent=2) + "\n")
+
+
+def _duplicate_entry(name: str, path: Path) -> DataError:
+    return DataError("Duplicate entry {name!r}.", path, "Delete or rename one of them.", name=name)

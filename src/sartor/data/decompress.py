@@ -1,4 +1,4 @@
-"""Packed files (gz, bz2, xz, zst, zip) to plain ones beside which nothing stays; a bomb is stopped by its size."""
+"""Decompress gz, bz2, xz, zst and zip files into a temporary file, within a size limit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sartor.base.errors import DataError
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
 SMALL = 256 << 20
-"""Bytes that any packed file may become."""
+"""Bytes that any file may decompress to."""
 MAX_RATIO = 200
-"""Beyond `SMALL`, no file may become so many times as large: text packs 3 to 20 times, a bomb 1,000 times and more."""
+"""Beyond `SMALL`, the allowed ratio: text compresses 3 to 20 times, a decompression bomb 1,000 times and more."""
 CHUNK = 1 << 20
 
 
 @contextmanager
 def decompressed(path: Path, where: str | None = None) -> Iterator[tuple[Path, str]]:
-    """The unpacked file and its name without the packing's ending; removed afterwards. Others are given as they lie.
+    """The decompressed file, removed afterwards, and its name without the suffix; other files are yielded as they are.
 
-    Raises: DataError for a damaged file, one that grows beyond measure, or an archive of several files.
+    Raises: DataError for a damaged file, one that exceeds the size limit, or an archive of several files.
     """
     where = where or str(path)
     if path.suffix.lower() not in COMPRESSED_SUFFIXES:
@@ -39,18 +39,23 @@ def decompressed(path: Path, where: str | None = None) -> Iterator[tuple[Path, s
             name = _unpack(path, Path(folder) / "data", where)
         except _errors() as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise DataError("There is no room to unpack the file.", where, "Free space under TMPDIR.") from None
-            raise DataError(f"The file cannot be unpacked: {error}.", where, "Pack or download it anew.") from None
+                raise DataError("No space left to decompress the file.", where, "Free space under TMPDIR.") from None
+            raise DataError(
+                "Could not decompress the file: {error}.",
+                where,
+                "Compress or download it again.",
+                error=str(error),
+            ) from None
         yield Path(folder) / "data", name
 
 
 def _unpack(path: Path, target: Path, where: str) -> str:
     with path.open("rb") as packed, _reader(path, packed, where) as (reader, name), target.open("wb") as out:
-        most, size = _max_bytes(path), 0
+        limit, size = _max_bytes(path), 0
         while chunk := reader.read(CHUNK):
             size += len(chunk)
-            if size > most:
-                raise _bomb_error(where, most)
+            if size > limit:
+                raise _bomb_error(where, limit)
             out.write(chunk)
     return name
 
@@ -73,10 +78,10 @@ def _reader(path: Path, packed: IO[bytes], where: str) -> Iterator[tuple[Any, st
 
 
 class _Zst:
-    """A reader of all frames that raises at a truncated one, which zstandard's own stream passes over in silence."""
+    """A reader of all frames that raises for a truncated one; zstandard's own stream ignores that silently."""
 
     STEP = 4096
-    """Packed bytes at a time: zst packs zeros 30,000 times, so that more would be much memory at once."""
+    """Compressed bytes at a time: zst compresses zeros 30,000 times, so more would need much memory at once."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         import zstandard
@@ -85,7 +90,7 @@ class _Zst:
         self.frame: Any = None
 
     def read(self, _: int) -> bytes:
-        """The next piece; nothing at the end."""
+        """The next chunk; empty at the end."""
         while piece := self.packed.read(self.STEP):
             out = b""
             while piece:
@@ -105,7 +110,10 @@ def _only_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
     members = [info for info in archive.infolist() if not info.is_dir() and not _is_metadata(info.filename)]
     if len(members) != 1:
         raise DataError(
-            f"The archive holds {len(members)} files.", where, "Put one data file into it, or unpack it into a folder."
+            "The archive contains {count} files; it must contain exactly one.",
+            where,
+            "Put one data file into it, or extract it into a folder.",
+            count=len(members),
         )
     return members[0]
 
@@ -114,40 +122,43 @@ def _is_metadata(name: str) -> bool:
     return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
 
 
-def measure_zip(path: Path, where: str) -> None:
-    """For a file that is a zip inside (a spreadsheet): unpack it into nothing, so that a bomb is met here.
+def check_zip(path: Path, where: str) -> None:
+    """Decompress a file that is a zip inside (a spreadsheet) without keeping it, so that a bomb is found here.
 
-    Raises: DataError when it would grow beyond measure or is damaged; nothing for a file that is no zip.
+    Raises: DataError when it exceeds the size limit or is damaged; never for a file that is not a zip.
     """
     if not zipfile.is_zipfile(path):
         return
-    most, size = _max_bytes(path), 0
+    limit, size = _max_bytes(path), 0
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 with archive.open(info) as reader:
                     while chunk := reader.read(CHUNK):
                         size += len(chunk)
-                        if size > most:
-                            raise _bomb_error(where, most)
+                        if size > limit:
+                            raise _bomb_error(where, limit)
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"The file is damaged: {error}.", where, "Save or download it anew.") from None
+        raise DataError(
+            "The file is damaged: {error}.", where, "Save or download it again.", error=str(error)
+        ) from None
 
 
 def _max_bytes(path: Path) -> int:
     return max(SMALL, MAX_RATIO * path.stat().st_size)
 
 
-def _bomb_error(where: str, most: int) -> DataError:
+def _bomb_error(where: str, limit: int) -> DataError:
     return DataError(
-        f"The file unpacks to more than {most >> 20:,} MiB, far more than text does.",
+        "The file decompresses to more than {limit:,} MiB, far more than text does.",
         where,
-        "If you trust it, unpack it yourself and name the unpacked file.",
+        "If you trust it, decompress it yourself and use the decompressed file.",
+        limit=limit >> 20,
     )
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What the unpackers raise at damaged files."""
+    """What the decompressors raise for damaged files."""
     import zstandard
 
     return (

@@ -1,4 +1,4 @@
-"""Bytes to text: the encoding is found, proved by decoding the whole file strictly, and never guessed over errors."""
+"""Detect the encoding of a text file; the result always decodes the whole file without errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO, TypeAlias
 
 from sartor.base.errors import DataError
+from sartor.base.i18n import Text, tr
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -21,60 +22,60 @@ BOMS = (
 )
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8", "euc-kr": "cp949", "iso-8859-1": "cp1252"}
 """A detected encoding → its superset, which decodes the same characters and the vendor's additions."""
-SURE, CLEAR, TIMES = 0.5, 0.2, 3.0
-"""A detected encoding is taken at chardet's confidence `SURE`; or at `CLEAR`, as small files give, when it is so many
-`TIMES` that of the next one that decodes to another text. Else we ask instead of guessing."""
+MIN_CONFIDENCE, MIN_CLEAR_CONFIDENCE, CLEAR_RATIO = 0.5, 0.2, 3.0
+"""chardet's result is accepted from `MIN_CONFIDENCE`; from `MIN_CLEAR_CONFIDENCE` (small files) only if it is
+`CLEAR_RATIO` times that of the next encoding that decodes to a different text. Otherwise the person is asked."""
 DECLARED = re.compile(rb"(?i)charset|coding")
-"""chardet believes a charset that a text names; in data such a name is most often an example of HTML or of code."""
+"""chardet trusts a charset named in the text; in training data that is usually an example of HTML or code."""
 DAMAGED_UTF8 = 0.8
-"""A file of which so large a part of the non-ASCII bytes is valid UTF-8 is damaged UTF-8, not another encoding."""
+"""If at least this fraction of the non-ASCII bytes is valid UTF-8, the file is damaged UTF-8, not another encoding."""
 CHUNK = 1 << 20
 SAMPLE = 1 << 20
-"""Bytes that chardet is shown: all of a small file, else the stretches that hold non-ASCII bytes."""
+"""Bytes that chardet sees: all of a small file, else lines with non-ASCII bytes."""
 HIGH_BYTES = bytes(range(0x80, 0x100))
 WIDE = 0.9
-"""UTF-16 without a mark has so large a part of its NUL bytes on one side of each pair."""
+"""UTF-16 without a byte order mark has at least this fraction of its NUL bytes on one side of each pair."""
 Opener: TypeAlias = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True, slots=True)
 class DetectedEncoding:
-    """The encoding that decodes all of a file, and how that was found."""
+    """An encoding that decodes the whole file, and how it was found, for people."""
 
     encoding: str
-    how: str
+    how: Text
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A file's text, the encoding that decodes all of it, and how that was found."""
+    """A file's text, its encoding, and how that was found, for people."""
 
     text: str
     encoding: str
-    how: str
+    how: Text
 
 
 def read_text(path: Path, encoding: str | None = None) -> Decoded:
-    """A small text file in the encoding given, or the one found. Raises: DataError as `find` does."""
+    """A small text file, its encoding given or detected. Raises: DataError as `detect_encoding` does."""
     return decode(path.read_bytes(), str(path), encoding)
 
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
-    """Bytes in the encoding given, or the one found. Raises: DataError as `find` does."""
+    """Bytes, their encoding given or detected. Raises: DataError as `detect_encoding` does."""
     found = _detect(lambda: io.BytesIO(content), where, encoding)
     return Decoded(content.decode(found.encoding).removeprefix("\ufeff"), found.encoding, found.how)
 
 
 def detect_encoding(path: Path, encoding: str | None = None, where: str | None = None) -> DetectedEncoding:
-    """Byte order mark, then strict UTF-8, then detection; each proved by decoding everything strictly, in pieces.
+    """Byte order mark, then strict UTF-8, then chardet; each is verified by decoding the whole file, in chunks.
 
-    Raises: DataError naming the offset of the first byte that does not fit, or asking for the encoding.
+    Raises: DataError naming the offset of the first invalid byte, or when the encoding is ambiguous.
     """
     return _detect(lambda: path.open("rb"), where or str(path), encoding)
 
 
 def open_text(path: Path, encoding: str, newline: str = "") -> TextIO:
-    """A file whose encoding was proved, as a stream of text without its byte order mark; line ends as they stand."""
+    """A text stream without the byte order mark, in an encoding that decodes the file; line ends are kept."""
     file = path.open(encoding=encoding, newline=newline)
     if file.read(1) != "\ufeff":
         file.seek(0)
@@ -89,19 +90,21 @@ def _detect(opener: Opener, where: str, encoding: str | None) -> DetectedEncodin
     for mark, name in BOMS:
         if head.startswith(mark):
             _strict(opener, name, where)
-            return DetectedEncoding(name, "byte order mark")
+            return DetectedEncoding(name, tr("byte order mark"))
     if b"\0" in head:
         return _detect_utf16_or_32(opener, head, where)
-    if b"\x1b$" in head:  # ISO-2022 is ASCII to the eye of UTF-8
+    if b"\x1b$" in head:  # ISO-2022 consists of ASCII bytes, so it is valid UTF-8 too
         return _detected(opener, where)
     first_bad = _first_bad(opener, "utf-8")
     if first_bad is None:
-        return DetectedEncoding("utf-8", "strict UTF-8")
+        return DetectedEncoding("utf-8", tr("valid UTF-8"))
     if _utf8_frac(opener) >= DAMAGED_UTF8:
         raise DataError(
-            f"The file is UTF-8, but byte {first_bad[0]} (0x{first_bad[1]:02x}) is not.",
+            "The file is UTF-8, but byte {offset} (0x{byte:02x}) is invalid.",
             where,
-            "Mend that place, or name another encoding if it is none of UTF-8.",
+            "Fix the file there, or pass another encoding if it is not UTF-8.",
+            offset=first_bad[0],
+            byte=first_bad[1],
         )
     return _detected(opener, where)
 
@@ -109,21 +112,26 @@ def _detect(opener: Opener, where: str, encoding: str | None) -> DetectedEncodin
 def _as_given(opener: Opener, where: str, encoding: str) -> DetectedEncoding:
     try:
         known = codecs.lookup(encoding)
-        "".encode(encoding)  # refuses what is no text encoding: base64, rot13
+        "".encode(encoding)  # rejects codecs that are not text encodings: base64, rot13
     except (LookupError, UnicodeError, ValueError):
-        raise DataError(f"There is no encoding {encoding!r}.", where, "Try utf-8, gb18030, big5 or cp1252.") from None
+        raise DataError(
+            "Unknown encoding {encoding!r}.", where, "Try utf-8, gb18030, big5 or cp1252.", encoding=encoding
+        ) from None
     if known.name == "utf-8":
-        encoding = "utf-8-sig"  # a byte order mark is no text
+        encoding = "utf-8-sig"  # a byte order mark is not part of the text
     _strict(opener, encoding, where)
-    return DetectedEncoding(encoding, "as given")
+    return DetectedEncoding(encoding, tr("as given"))
 
 
 def _strict(opener: Opener, encoding: str, where: str) -> None:
     if bad := _first_bad(opener, encoding):
         raise DataError(
-            f"Byte {bad[0]} (0x{bad[1]:02x}) is no {encoding.removesuffix('-sig')} text.",
+            "Byte {offset} (0x{byte:02x}) is not valid {encoding}.",
             where,
-            "Leave the encoding out to have it found, or name another one.",
+            "Omit the encoding to have it detected, or pass another one.",
+            offset=bad[0],
+            byte=bad[1],
+            encoding=encoding.removesuffix("-sig"),
         )
 
 
@@ -134,7 +142,7 @@ def _chunks(opener: Opener) -> Iterator[bytes]:
 
 
 def _first_bad(opener: Opener, encoding: str) -> tuple[int, int] | None:
-    """Offset and value of the first byte that strict decoding refuses; None when all is text."""
+    """Offset and value of the first byte that strict decoding rejects; None if there is none."""
     decoder = codecs.getincrementaldecoder(encoding)()
     read, last = 0, 0
     try:
@@ -142,15 +150,15 @@ def _first_bad(opener: Opener, encoding: str) -> tuple[int, int] | None:
             read, last = read + len(chunk), chunk[-1]
             decoder.decode(chunk)
         decoder.decode(b"", True)
-    except UnicodeDecodeError as error:  # its object ends where we have read to, and begins with what was kept back
+    except UnicodeDecodeError as error:  # error.object ends at `read` and starts with the bytes kept from before
         return read - len(error.object) + error.start, error.object[error.start]
-    except UnicodeError:  # some codecs name no place
+    except UnicodeError:  # some codecs do not report the position
         return max(read - 1, 0), last
     return None
 
 
 def _detect_utf16_or_32(opener: Opener, head: bytes, where: str) -> DetectedEncoding:
-    """Text that holds NUL bytes without a mark: UTF-16 or UTF-32 where their places say so, else refused."""
+    """Text with NUL bytes and no byte order mark: UTF-16 or UTF-32 if the positions of the NULs fit, else an error."""
     head = head[: len(head) // 4 * 4]
     nulls = [head[place::4].count(0) for place in range(4)]
     total = sum(nulls)
@@ -163,11 +171,11 @@ def _detect_utf16_or_32(opener: Opener, head: bytes, where: str) -> DetectedEnco
         candidates = ["utf-16-be"]
     for name in candidates:
         if _first_bad(opener, name) is None and "\0" not in head[: CHUNK // 2].decode(name, "ignore"):
-            return DetectedEncoding(name, "detected by its NUL bytes, proved strictly")
+            return DetectedEncoding(name, tr("detected by its NUL bytes"))
     raise DataError(
-        "The file holds NUL bytes and no byte order mark.",
+        "The file contains NUL bytes but no byte order mark.",
         where,
-        "If it is text, name its encoding: --encoding utf-16-le. If not, give its name the right ending.",
+        "If it is text, pass its encoding, as in --encoding utf-16-le. If not, give the file the right suffix.",
     )
 
 
@@ -177,38 +185,38 @@ def _detected(opener: Opener, where: str) -> DetectedEncoding:
     content = _sample(opener)
     best: DetectedEncoding | None = None
     best_text, confidence, rival, tried = "", 0.0, 0.0, []
-    blinded = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
-    for guess in chardet.detect_all(blinded, ignore_threshold=True):  # the most likely first
+    masked = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
+    for guess in chardet.detect_all(masked, ignore_threshold=True):  # most likely first
         name = (guess["encoding"] or "").lower()
         name = SUPERSETS.get(name, name)
         try:
-            text = content.decode(name, "ignore")  # a sample may end within a character; the proof is the next line
+            text = content.decode(name, "ignore")  # a sample may end inside a character; the whole file is checked next
         except (UnicodeError, LookupError):
             continue
         if _first_bad(opener, name) is not None:
             continue
         tried.append(name)
-        sure = float(guess["confidence"] or 0.0)
+        found = float(guess["confidence"] or 0.0)
         if best is None:
-            best, best_text, confidence = (
-                DetectedEncoding(name, f"detected, {sure:.0%} sure, proved strictly"),
-                text,
-                sure,
-            )
+            how = tr("detected, {confidence:.0%} confidence", confidence=found)
+            best, best_text, confidence = DetectedEncoding(name, how), text, found
         elif text != best_text:
-            rival = sure
+            rival = found
             break
-    if best and (confidence >= SURE or (confidence >= CLEAR and confidence >= TIMES * rival)):
+    if best and (
+        confidence >= MIN_CONFIDENCE or (confidence >= MIN_CLEAR_CONFIDENCE and confidence >= CLEAR_RATIO * rival)
+    ):
         return best
     raise DataError(
-        "The encoding of the file cannot be found with certainty.",
+        "The encoding is ambiguous.",
         where,
-        f"Name it: --encoding gb18030 (Chinese), big5, shift_jis, cp1252 … (likely: {', '.join(tried) or 'none'}).",
+        "Pass --encoding gb18030 (Chinese), big5, shift_jis, cp1252 … (likely: {candidates}).",
+        candidates=", ".join(tried) or "–",
     )
 
 
 def _sample(opener: Opener) -> bytes:
-    """All of a small file; of a larger one, lines that hold non-ASCII bytes."""
+    """All of a small file; of a larger one, lines with non-ASCII bytes."""
     with opener() as file:
         content = file.read(SAMPLE + 1)
         if len(content) <= SAMPLE:
@@ -225,7 +233,7 @@ def _sample(opener: Opener) -> bytes:
 
 
 def _utf8_frac(opener: Opener) -> float:
-    """The part of the non-ASCII bytes that stands in valid UTF-8 sequences, 0–1."""
+    """The fraction of the non-ASCII bytes that is in valid UTF-8 sequences, 0–1."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     valid = high = 0
     for chunk in _chunks(opener):

@@ -1,4 +1,4 @@
-"""A data file as people have it: unpacked, its encoding found, its rows read by the plug-in of its suffix."""
+"""One data file, ready to be read: decompressed, its encoding detected, its source chosen by its suffix."""
 
 from __future__ import annotations
 
@@ -6,65 +6,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from types import ModuleType
 
-from sartor.base import registry
 from sartor.base.errors import DataError
+from sartor.base.i18n import Text, tr
 from sartor.base.types import RawRow
 from sartor.data import decompress
 from sartor.data import encoding as encodings
-from sartor.data.sources import csv
-
-NO_TEXT = "no text file"
+from sartor.data.sources import SOURCES, Source, suffixes
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """An open file: the plug-in that reads it, its text encoding (None where it is no text) and how that was found."""
+    """An open file: its source, its text encoding (None where it is not text) and how that was found."""
 
     path: Path
+    """The decompressed file."""
     where: str
-    source: ModuleType
+    """The original file, for messages."""
+    source: Source
     encoding: str | None
-    how: str
-    delimiter: str | None = None
-    """What stands between cells, where a person said it; None: as found."""
+    how: Text
 
     def rows(self) -> Iterator[RawRow]:
-        """Its rows, one at a time."""
-        rows: Iterator[RawRow]
-        if self.delimiter and self.encoding:
-            rows = csv.records(self.path, self.where, self.encoding, self.delimiter)
-        else:
-            rows = self.source.rows(self.path, self.where, self.encoding)
-        return rows
+        """The rows, one at a time. Raises: DataError as the source does."""
+        return self.source.rows(self.path, self.where, self.encoding or "")
 
     def header(self) -> list[str]:
-        """The column names of a file with a header line; nothing for others."""
-        if self.delimiter and self.encoding:
-            return csv.header(self.path, self.where, self.encoding, self.delimiter)
-        found: list[str] = self.source.header(*self._place()) if hasattr(self.source, "header") else []
-        return found
+        """The column names of a file with a header line; empty for others."""
+        return self.source.header(self.path, self.where, self.encoding or "")
 
     def detect_delimiter(self) -> str | None:
-        """What stands between cells, where a file has cells."""
-        if self.delimiter:
-            return self.delimiter
-        found: str | None = (
-            self.source.delimiter(self.path, self.encoding) if hasattr(self.source, "delimiter") else None
-        )
-        return found
-
-    def _place(self) -> tuple[Path, str, str | None]:
-        return self.path, self.where, self.encoding
+        """The character between cells; None for a file without cells."""
+        return self.source.detect_delimiter(self.path, self.encoding or "")
 
 
 @contextmanager
 def open_data_file(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[DataFile]:
-    """A data file, ready to be read; what had to be unpacked is gone afterwards.
+    """A data file; what had to be decompressed is removed afterwards.
 
-    `delimiter` is one character between cells that wins over the one found; files without cells refuse it.
-    Raises: DataError for a suffix that no plug-in reads, a damaged packing, or an encoding that is not proved.
+    `encoding` and `delimiter` (one character) override what would be detected. Raises: DataError for a suffix that no
+    source reads, a damaged archive, or an encoding that does not decode the file or cannot be determined.
     """
     where = str(path)
     if path.suffix.lower() not in (*decompress.COMPRESSED_SUFFIXES, *suffixes()):
@@ -72,38 +53,35 @@ def open_data_file(path: Path, encoding: str | None = None, delimiter: str | Non
     with decompress.decompressed(path, where) as (plain, name):
         source = source_for(name, where)
         if delimiter is not None:
-            _check_delimiter(delimiter, source, where)
-        if not source.TEXT:
-            yield DataFile(plain, where, source, None, NO_TEXT)
-            return
-        found = encodings.detect_encoding(plain, encoding, where)
-        yield DataFile(plain, where, source, found.encoding, found.how, delimiter)
+            source = source.with_delimiter(delimiter, where)
+        if source.is_text:
+            found = encodings.detect_encoding(plain, encoding, where)
+            yield DataFile(plain, where, source, found.encoding, found.how)
+        else:
+            yield DataFile(plain, where, source, None, tr("not a text file"))
 
 
-def _check_delimiter(delimiter: str, source: ModuleType, where: str) -> None:
-    if not hasattr(source, "delimiter"):
-        raise DataError("This kind of file has no delimiter.", where, "Leave the delimiter out.")
-    if len(delimiter) != 1 or delimiter in '"\r\n\0':
-        raise DataError(f"{delimiter!r} cannot stand between cells.", where, "Give one character, as , ; | or a tab.")
+def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[RawRow]:
+    """The rows of one file, one at a time. Raises: DataError as `open_data_file` does."""
+    with open_data_file(path, encoding, delimiter) as file:
+        yield from file.rows()
 
 
-def source_for(name: str, where: str) -> ModuleType:
-    """The plug-in that reads a file of this name. Raises: DataError naming the suffixes there are."""
+def source_for(name: str, where: str) -> Source:
+    """The source that reads a file of this name. Raises: DataError listing the suffixes that can be read."""
     suffix = PurePath(name).suffix.lower()
-    for source in registry.plugins("sartor.data.sources"):
-        if suffix in source.SUFFIXES:
+    for source in SOURCES.all():
+        if suffix in source.suffixes:
             return source
     raise _unsupported(name, where)
 
 
-def suffixes() -> tuple[str, ...]:
-    """The suffixes that are read, without those of packing."""
-    return tuple(suffix for source in registry.plugins("sartor.data.sources") for suffix in source.SUFFIXES)
-
-
 def _unsupported(name: str, where: str) -> DataError:
     return DataError(
-        f"Files of kind {PurePath(name).suffix!r} are not read.",
+        "Unsupported file type {suffix!r}.",
         where,
-        f"There are: {', '.join(suffixes())}; each also packed as {', '.join(decompress.COMPRESSED_SUFFIXES)}.",
+        "Supported: {suffixes}; each also compressed as {compressed}.",
+        suffix=PurePath(name).suffix,
+        suffixes=", ".join(suffixes()),
+        compressed=", ".join(decompress.COMPRESSED_SUFFIXES),
     )

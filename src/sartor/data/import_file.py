@@ -1,21 +1,24 @@
-"""From a file as people have it to a dataset file and its entry: encoding and columns are found and shown."""
+"""Import a file as people have it: detect encoding and columns, and write a dataset file with its registry entry."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import DataError, close_matches
+from sartor.base.errors import DataError, close_matches, did_you_mean
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text, tr
 from sartor.base.types import Demonstration, Ledger, Message, Origin, RawRow, Skipped
-from sartor.data.csv_roundtrip import has_provenance, with_provenance, without_provenance
-from sartor.data.dataset_info import parse_entry, write_entry
-from sartor.data.files import open_data_file
-from sartor.data.load import Loaded, columns_of, load_spec, raw_rows
+from sartor.data.csv_roundtrip import has_provenance, unescape_cells, with_provenance
+from sartor.data.dataset_info import REGISTRY, parse_entry, write_entry
+from sartor.data.files import open_data_file, raw_rows
+from sartor.data.formats import FORMATS, WritableFormat
+from sartor.data.load import Loaded, load_spec
+from sartor.data.read_rows import available_columns, columns_of
 from sartor.data.validate import Notes, RowRejected, optional_text, parse_tools, required_text
 
 QUESTION_NAMES = (
@@ -56,6 +59,20 @@ ANSWER_NAMES = (
 )
 FIELDS = ("question", "answer", "input", "system", "tools")
 NAME = re.compile(r"[\w.+-]+")
+"""What the name of a dataset consists of; it does not start with a dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How to read the file and what to write; what is not given is detected."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    """One character between cells."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field (one of `FIELDS`) → column."""
+    format: str = "sharegpt"
+    """The format to write, one that is a `WritableFormat`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +81,22 @@ class FileInspection:
 
     path: Path
     encoding: str
-    how: str
+    """Empty for a file that is not text."""
+    how: Text
     delimiter: str | None
     columns: tuple[str, ...]
     mapping: Mapping[str, str]
+    """Field → column; empty when `entry` is set."""
     rows: int
     sample: tuple[Mapping[str, Any], ...]
+    """Up to three of the first rows."""
     entry: Mapping[str, Any] | None = None
-    """The registry entry of a file that is alpaca or sharegpt already; None: rows are questions and answers."""
+    """The keys of the registry entry for a file that is in a known format already; None: questions and answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import made."""
+    """What an import wrote."""
 
     inspection: FileInspection
     loaded: Loaded
@@ -84,47 +104,32 @@ class ImportResult:
     entry: Mapping[str, Any]
 
 
-def inspect_file(
-    path: Path,
-    *,
-    encoding: str | None = None,
-    question: str | None = None,
-    answer: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    delimiter: str | None = None,
-) -> FileInspection:
-    """Find encoding, delimiter and columns; what is given wins.
+def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspection:
+    """Detect encoding, delimiter and columns; `options` take precedence.
 
-    Raises: DataError for a missing or empty file, a column that is not there (naming the nearest), or when question
-    and answer cannot be told.
+    Raises: DataError for a missing or empty file, an unknown column (naming the nearest), or when the columns of
+    question and answer cannot be determined.
     """
+    options = options or ImportOptions()
     if not path.is_file():
-        there = [p.name for p in path.absolute().parent.glob("*")] if path.absolute().parent.is_dir() else []
-        near = close_matches(path.name, there, 1)
-        raise DataError("The file is not there.", str(path), f"Did you mean {near[0]}?" if near else "Check the path.")
-    with open_data_file(path, encoding, delimiter) as file:
+        folder = path.absolute().parent
+        near = close_matches(path.name, [p.name for p in folder.glob("*")] if folder.is_dir() else [], 1)
+        hint = tr("Did you mean {name}?", name=near[0]) if near else tr("Check the path.")
+        raise DataError("File not found.", path, hint)
+    with open_data_file(path, options.encoding, options.delimiter) as file:
         count, sample, found = _sample_rows(file.rows())
         names = file.header() or found
-        delimiter, read_as, how = file.detect_delimiter(), file.encoding, file.how
+        delimiter, encoding, how = file.detect_delimiter(), file.encoding or "", file.how
     if not count:
-        raise DataError("The file holds no rows.", str(path), "It needs at least one question and answer.")
-    given = dict(columns or {}) | {k: v for k, v in (("question", question), ("answer", answer)) if v}
-    entry = None if given or delimiter else known_format(names)
-    return FileInspection(
-        path,
-        read_as or "",
-        how,
-        delimiter,
-        tuple(names),
-        {} if entry else choose_columns(names, given, str(path)),
-        count,
-        tuple(sample),
-        entry,
-    )
+        raise DataError("The file has no rows.", path, "It needs at least one question and answer.")
+    given = bool(options.columns or options.delimiter)
+    entry = None if given else known_format(names)
+    mapping = {} if entry else choose_columns(names, options.columns, str(path))
+    return FileInspection(path, encoding, how, delimiter, tuple(names), mapping, count, tuple(sample), entry)
 
 
 def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
-    """How many rows, the objects among the first three, and every column in the order of its first appearance."""
+    """The number of rows, the objects among the first three, and every column in order of first appearance."""
     count = 0
     sample: list[Mapping[str, Any]] = []
     names: dict[str, None] = {}
@@ -138,131 +143,117 @@ def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], 
 
 
 def known_format(names: list[str]) -> Mapping[str, Any] | None:
-    """The entry keys of a file whose columns say alpaca or sharegpt already, else None."""
-    optional: dict[str, str] = {name: name for name in ("system", "tools") if name in names}
-    if "conversations" in names:
-        return {"formatting": "sharegpt", "columns": {"messages": "conversations", **optional}}
-    if "messages" in names:
-        return {"formatting": "openai", "columns": {"messages": "messages", **optional}}
-    if "instruction" in names and "output" in names:
-        if "history" in names:
-            optional["history"] = "history"
-        columns = {"prompt": "instruction", "query": "input", "response": "output", **optional}
-        return {"formatting": "alpaca", "columns": columns} if optional else {"formatting": "alpaca"}
-    return None
+    """The keys of the registry entry for a file whose columns show its format; None for any other file."""
+    return next((entry for format in FORMATS.all() if (entry := format.recognize(names)) is not None), None)
 
 
 def choose_columns(names: list[str], given: Mapping[str, str], where: str) -> dict[str, str]:
-    """field → column. Raises: DataError naming the columns there are."""
-    listed = f"There are: {', '.join(repr(name) for name in names)}."
-    for field, column in given.items():
-        if field not in FIELDS:
-            raise DataError(f"There is no field {field!r}.", where, f"Fields: {', '.join(FIELDS)}.")
+    """Field → column, by well-known names or as the only two columns left. Raises: DataError listing the columns."""
+    for name, column in given.items():
+        if name not in FIELDS:
+            raise DataError("Unknown field {field!r}.", where, did_you_mean(name, FIELDS), field=name)
         if column not in names:
-            near = close_matches(column, names, 1)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise DataError(f"There is no column {column!r}.", where, hint + listed)
+            raise DataError("Unknown column {column!r}.", where, available_columns(column, names), column=column)
     mapping = dict(given)
     lower = {name.strip().lower(): name for name in names if name not in given.values()}
-    for field, known in (("question", QUESTION_NAMES), ("answer", ANSWER_NAMES)):
-        if field not in mapping:
-            found = next((lower[name] for name in known if name in lower), None)
+    for name, known in (("question", QUESTION_NAMES), ("answer", ANSWER_NAMES)):
+        if name not in mapping:
+            found = next((lower[candidate] for candidate in known if candidate in lower), None)
             if found:
-                mapping[field] = found
+                mapping[name] = found
                 lower.pop(found.strip().lower(), None)
     rest = [
         name
         for name in names
         if name not in mapping.values() and not re.fullmatch(r"column \d+|id|index|序号|编号", name)
     ]
-    missing = [field for field in ("question", "answer") if field not in mapping]
+    missing = [name for name in ("question", "answer") if name not in mapping]
     if len(missing) == 2 and len(rest) == 2:
         mapping |= {"question": rest[0], "answer": rest[1]}
     elif len(missing) == 1 and len(rest) == 1:
         mapping[missing[0]] = rest[0]
     elif missing:
         raise DataError(
-            f"Which column is the {missing[0]} cannot be told.",
+            "Could not determine which column is the {field}.",
             where,
-            f"Say it: --question COLUMN --answer COLUMN. {listed}",
+            "Pass --question COLUMN --answer COLUMN. Available: {available}.",
+            field=missing[0],
+            available=", ".join(map(repr, names)),
         )
     return mapping
 
 
-def import_file(
-    path: Path,
-    name: str,
-    *,
-    dataset_dir: Path,
-    encoding: str | None = None,
-    question: str | None = None,
-    answer: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    format: str = "sharegpt",
-    delimiter: str | None = None,
-) -> ImportResult:
-    """Write `<name>.json` beside its entry in dataset_info.json, both atomically; skipped rows are in the ledger.
+def import_file(path: Path, name: str, dataset_dir: Path, options: ImportOptions | None = None) -> ImportResult:
+    """Write `<name>.json` and its entry in dataset_info.json, both atomically; skipped rows are in the ledger.
 
     Raises: DataError as `inspect_file` does, for a bad name, an unknown format, or when no row can be used.
     """
+    options = options or ImportOptions()
     if not NAME.fullmatch(name) or name.startswith("."):
-        raise DataError(f"{name!r} is no name for a dataset.", "--name", "Use letters, digits, _ - . and +.")
-    if format not in ("sharegpt", "alpaca"):
-        raise DataError(f"There is no format {format!r} to write.", "--format", "Write sharegpt or alpaca.")
-    understood = inspect_file(
-        path, encoding=encoding, question=question, answer=answer, columns=columns, delimiter=delimiter
-    )
+        raise DataError("Invalid dataset name {name!r}.", "--name", "Use letters, digits, _ - . and +.", name=name)
+    written = _writable_format(options.format)
+    inspection = inspect_file(path, options)
     target = dataset_dir / f"{name}.json"
     if target.exists() and target.resolve() == path.resolve():
-        raise DataError("The file would be written over itself.", str(path), "Choose another --name.")
-    rows, cells, skipped, notes = _read_rows(understood, name)
-    if understood.entry is not None:
-        entry: Mapping[str, Any] = {"file_name": target.name, **understood.entry}
+        raise DataError("The dataset would overwrite the imported file.", path, "Choose another --name.")
+    rows, cells, skipped, notes = _read_rows(inspection, name)
+    entry: Mapping[str, Any] = {"file_name": target.name}
+    if inspection.entry is not None:
+        entry = {**entry, **inspection.entry}
     else:
-        rows, entry = [_to_row(row, format) for row in rows], _entry(target.name, format, understood.mapping)
-        rows = with_provenance(rows, cells) if has_provenance(understood.columns) else rows
+        optional = {field: field for field in ("system", "tools") if field in inspection.mapping}
+        entry = {**entry, "formatting": written.name, "columns": {**written.written_columns(), **optional}}
+        rows = [written.to_row(example) for example in rows]
+        rows = with_provenance(rows, cells) if has_provenance(inspection.columns) else rows
     if not rows:
-        first = skipped[0] if skipped else None
-        raise DataError("No row can be used.", str(path), f"Row {first.origin.row}: {first.reason}" if first else "")
-    spec = parse_entry(name, entry, dataset_dir / "dataset_info.json")
-    text = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
-    atomic_write(target, text)
+        first = skipped[0]
+        hint = tr("Row {row}: {reason}", row=first.origin.row, reason=first.reason)
+        raise DataError("No row can be used.", path, hint)
+    spec = parse_entry(name, entry, dataset_dir / REGISTRY)
+    atomic_write(target, "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
     loaded = load_spec(spec)
     write_entry(dataset_dir, name, entry)
-    both = (*skipped, *loaded.ledger.skipped)
     joined = max(len(cells) - len(rows), 0)
     ledger = Ledger(
-        understood.rows - joined,
+        inspection.rows - joined,
         training=len(loaded.examples),
-        skipped=both,
+        skipped=(*skipped, *loaded.ledger.skipped),
         notes=(*notes.all(), *loaded.ledger.notes),
     )
-    return ImportResult(understood, Loaded(loaded.examples, ledger, spec, loaded.files), target, entry)
+    return ImportResult(inspection, Loaded(loaded.examples, ledger, spec, loaded.files), target, entry)
+
+
+def _writable_format(name: str) -> WritableFormat:
+    writable = {format.name: format for format in FORMATS.all() if isinstance(format, WritableFormat)}
+    if name not in writable:
+        raise DataError("Cannot write the format {name!r}.", "--format", did_you_mean(name, writable), name=name)
+    return writable[name]
 
 
 def _read_rows(
-    understood: FileInspection, name: str
+    inspection: FileInspection, name: str
 ) -> tuple[list[Any], list[Mapping[str, Any]], list[Skipped], Notes]:
-    """The rows that can be used (question–answer rows are parsed here, others as they stand), the cells of those that
-    were parsed, and the skipped ones.
+    """The usable rows, the cells of those that were parsed, the skipped rows, and notes.
+
+    Rows of questions and answers are parsed to `Demonstration`; rows in a known format are kept as they are.
     """
     notes = Notes()
     rows: list[Any] = []
     cells: list[Mapping[str, Any]] = []
-    ours = has_provenance(understood.columns)
+    generated = has_provenance(inspection.columns)
     skipped: list[Skipped] = []
-    for raw in raw_rows(understood.path, understood.encoding or None, understood.delimiter):
-        origin = Origin(name, understood.path.name, raw.row, raw.line)
+    for raw in raw_rows(inspection.path, inspection.encoding or None, inspection.delimiter):
+        origin = Origin(name, inspection.path.name, raw.row, raw.line)
         if raw.fault is not None:
             skipped.append(Skipped(origin, "row-broken", None, {"reason": raw.fault}))
         elif not isinstance(raw.value, dict):
             skipped.append(Skipped(origin, "row-not-object", None, {"kind": type(raw.value).__name__}))
-        elif understood.entry is not None:
+        elif inspection.entry is not None:
             rows.append(raw.value)
         else:
             try:
-                value = without_provenance(raw.value) if ours else raw.value
-                rows.append(_pair(value, understood.mapping, origin, notes))
+                value = unescape_cells(raw.value) if generated else raw.value
+                rows.append(_pair(value, inspection.mapping, origin, notes))
                 cells.append(value)
             except RowRejected as reason:
                 skipped.append(Skipped(origin, reason.code, reason.column, reason.params))
@@ -278,22 +269,3 @@ def _pair(row: Mapping[str, Any], mapping: Mapping[str, str], origin: Origin, no
     tools = parse_tools(row.get(mapping["tools"]), mapping["tools"], notes) if "tools" in mapping else ()
     head = (Message("system", system),) if system else ()
     return Demonstration((*head, Message("user", question), Message("assistant", answer)), origin, tools)
-
-
-def _to_row(example: Demonstration, format: str) -> dict[str, Any]:
-    texts = {message.role: message.text for message in example.messages}
-    extra: dict[str, Any] = {"system": texts["system"]} if "system" in texts else {}
-    if example.tools:
-        extra["tools"] = json.dumps([dict(tool) for tool in example.tools], ensure_ascii=False)
-    if format == "alpaca":
-        return {"instruction": texts["user"], "input": "", "output": texts["assistant"], **extra}
-    turns = [{"from": "human", "value": texts["user"]}, {"from": "gpt", "value": texts["assistant"]}]
-    return {"conversations": turns, **extra}
-
-
-def _entry(file_name: str, format: str, mapping: Mapping[str, str]) -> dict[str, Any]:
-    optional = {name: name for name in ("system", "tools") if name in mapping}
-    if format == "alpaca":
-        columns = {"prompt": "instruction", "query": "input", "response": "output", **optional}
-        return {"file_name": file_name, "formatting": "alpaca", "columns": columns}
-    return {"file_name": file_name, "formatting": "sharegpt", "columns": {"messages": "conversations", **optional}}

@@ -1,4 +1,4 @@
-"""JSON read strictly: faults name line and column, a key that stands twice is seen, long arrays come row by row."""
+"""Strict JSON: errors name line and column, duplicate keys are noticed, long arrays are read row by row."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
 from sartor.base.errors import DataError
+from sartor.base.i18n import Text, tr
 from sartor.base.types import RawRow
 
 CHUNK = 1 << 20
 NEAR_END = 32
-"""An error so few characters before the end of what was read may be none once more is read: a cut `\\u12`, `NaN`."""
+"""Characters: an error this close to the end of the buffer may only be a value cut in two (`\\u12`, `NaN`)."""
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
 class DuplicateKeyDict(dict[str, Any]):
-    """An object some of whose keys stand in it twice; JSON readers keep the last and say nothing."""
+    """An object with duplicate keys; the last value of each is kept, as the `json` module does without telling."""
 
-    duplicate_key: tuple[str, ...] = ()
+    duplicate_keys: tuple[str, ...] = ()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -28,41 +29,45 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return value
     keys = [key for key, _ in pairs]
     marked = DuplicateKeyDict(value)
-    marked.duplicate_key = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+    marked.duplicate_keys = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
     return marked
 
 
 def parse_json(text: str, where: str) -> Any:
     """JSON, with an error that names line and column and says when a comment or a trailing comma is the cause.
 
-    An object with a key twice is a `Twice`.
+    An object with duplicate keys is a `DuplicateKeyDict`. Raises: DataError.
     """
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f"{where}, line {error.lineno}, column {error.colno}"
-        raise DataError(f"The JSON is broken: {error.msg}.", place, _cause(text, error.pos)) from None
+        place = _place(where, error.lineno, error.colno)
+        raise DataError("Invalid JSON: {error}.", place, _fix(text, error.pos), error=error.msg) from None
     except (RecursionError, ValueError) as error:  # ValueError: an integer of more than 4300 digits
         raise _json_error(error, where) from None
 
 
-def _json_error(error: Exception, where: str) -> DataError:
+def _place(where: str, line: int, column: int) -> Text:
+    return tr("{file}, line {line}, column {column}", file=where, line=line, column=column)
+
+
+def _json_error(error: Exception, where: str | Text) -> DataError:
     if isinstance(error, RecursionError):
         return DataError("The JSON is nested too deeply.", where, "Flatten it.")
-    return DataError(f"The JSON cannot be read: {error}.", where, "Write that number as text.")
+    return DataError("Could not read the JSON: {error}.", where, "Write that number as text.", error=str(error))
 
 
-def _cause(text: str, position: int) -> str:
+def _fix(text: str, position: int) -> Text:
     rest, before = text[position : position + 2], text[max(0, position - 4096) : position].rstrip()
     if rest.startswith(("//", "/*", "#")) or re.search(r"(//|/\*|#)[^\n\"]*$", before):
-        return "JSON has no comments: delete it."
+        return tr("JSON does not allow comments; delete it.")
     if (rest[:1] in ("}", "]") and before.endswith(",")) or re.match(r"\s*[}\]]", text[position + 1 : position + 999]):
-        return "JSON allows no comma before } or ]: delete it."
-    return "Mend that place."
+        return tr("JSON does not allow a comma before } or ]; delete it.")
+    return tr("Fix the JSON there.")
 
 
 class _Rows:
-    """Counts, for one row, the keys that stand twice in any of its objects."""
+    """Collects, for one row, the duplicate keys in any of its objects."""
 
     def __init__(self) -> None:
         self.duplicates: list[str] = []
@@ -77,7 +82,7 @@ class _Rows:
 
     def raw(self, row: int, line: int | None, value: Any) -> RawRow:
         if self.duplicates:
-            return RawRow(row, line, None, fault=f"the key {self.duplicates[0]!r} stands twice")
+            return RawRow(row, line, None, fault=tr("duplicate key {key!r}", key=self.duplicates[0]))
         return RawRow(row, line, value)
 
 
@@ -90,14 +95,14 @@ class LineReader(_Rows):
         try:
             value = self.decoder.decode(text)
         except (ValueError, RecursionError) as error:
-            return RawRow(row, line, None, fault=str(error))
+            return RawRow(row, line, None, fault=tr("invalid JSON: {error}", error=str(error)))
         return self.raw(row, line, value)
 
 
 class ArrayReader(_Rows):
-    """A stream that holds `[row, …]`, or an object whose `data` is such; never more than a few rows in memory.
+    """A stream of `[row, …]`, or of an object whose `data` is such an array; keeps only a few rows in memory.
 
-    Errors raised are DataErrors naming line and column.
+    Raises: DataError naming line and column.
     """
 
     def __init__(self, stream: TextIO, where: str) -> None:
@@ -114,7 +119,7 @@ class ArrayReader(_Rows):
         elif first == "{":
             yield from self._data()
         else:
-            self._value()  # a broken file is called so
+            self._value()  # invalid JSON is reported as such
             self._no_list()
         if self._next():
             self._fail("Extra data", self.position)
@@ -132,7 +137,7 @@ class ArrayReader(_Rows):
             self._expect(":")
             if key == "data" and self._next() == "[":
                 if found:
-                    self._fail("the key 'data' stands twice", self.position)
+                    self._fail("duplicate key 'data'", self.position)
                 found = True
                 yield from self._array()
             else:
@@ -157,10 +162,12 @@ class ArrayReader(_Rows):
                 return
 
     def _no_list(self) -> NoReturn:
-        raise DataError("The file holds no list of rows.", self.where, 'Write [{…}, {…}], or {"data": [{…}]}.')
+        raise DataError(
+            "The file does not contain a list of rows.", self.where, 'Write [{…}, {…}], or {"data": [{…}]}.'
+        )
 
     def _expect(self, *characters: str) -> str:
-        """Step over the next character, which must be one of these."""
+        """Consume the next character, which must be one of these."""
         found = self._next()
         if found not in characters or not found:
             self._fail(f"Expecting {' or '.join(map(repr, characters))}", self.position)
@@ -168,7 +175,7 @@ class ArrayReader(_Rows):
         return found
 
     def _next(self) -> str:
-        """The next character that is no white space, or nothing at the end; `position` points at it."""
+        """The next character that is not white space, or "" at the end; `position` points at it."""
         while True:
             self.position = BLANK.match(self.buffer, self.position).end()  # type: ignore[union-attr]
             if self.position < len(self.buffer):
@@ -178,7 +185,7 @@ class ArrayReader(_Rows):
             self._more()
 
     def _value(self) -> Any:
-        """The JSON value that begins here; reads on, twice as much each time, while it may be cut."""
+        """The JSON value that begins here; while it may be cut, the buffer is doubled."""
         self._next()
         while True:
             self.duplicates.clear()
@@ -189,7 +196,7 @@ class ArrayReader(_Rows):
                 if self.ended or not cut:
                     self._fail(error.msg, error.pos)
             except (RecursionError, ValueError) as error:
-                raise _json_error(error, f"{self.where}, line {self._line()}") from None
+                raise _json_error(error, tr("{file}, line {line}", file=self.where, line=self._line())) from None
             else:
                 if end < len(self.buffer) or self.ended:
                     self.position = end
@@ -204,7 +211,7 @@ class ArrayReader(_Rows):
         self.buffer, self.position, self.counted = rest + new, 0, 0
 
     def _count(self, position: int) -> None:
-        """Move the known line and column on to a place further on."""
+        """Advance `line` and `column` to a position."""
         if lines := self.buffer.count("\n", self.counted, position):
             self.line += lines
             self.column = position - self.buffer.rindex("\n", self.counted, position)
@@ -218,5 +225,5 @@ class ArrayReader(_Rows):
 
     def _fail(self, message: str, position: int) -> NoReturn:
         self._count(max(position, self.counted))
-        place = f"{self.where}, line {self.line}, column {self.column}"
-        raise DataError(f"The JSON is broken: {message}.", place, _cause(self.buffer, position)) from None
+        place = _place(self.where, self.line, self.column)
+        raise DataError("Invalid JSON: {error}.", place, _fix(self.buffer, position), error=message) from None

@@ -1,4 +1,4 @@
-"""Which rows of a dataset or of several are used, and in which order: slices, seeded samples, interleaving."""
+"""Which rows are used and in which order: slices, seeded samples, interleaved datasets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import TypeVar
 import numpy as np
 
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.i18n import Text
 
 T = TypeVar("T")
 SLICE = re.compile(r"[\w.-]+(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
-def parse_slice(split: str, total: int, where: str) -> range:
-    """The rows (from 0) that `train[:30%]` asks of a file; the split's name means nothing there.
+def parse_slice(split: str, total: int, where: str | Text) -> range:
+    """The row indices (from 0) that `train[:30%]` selects from a file; the split's name is ignored.
 
     Percentages are rounded to the nearest row, as `datasets` does. Raises: DataError for anything else.
     """
     found = SLICE.fullmatch(split.replace(" ", ""))
     if not found:
-        raise DataError(f"The split {split!r} is not understood.", where, "Write train, train[:30%] or train[100:200].")
+        raise DataError("Invalid split {split!r}.", where, "Write train, train[:30%] or train[100:200].", split=split)
     start, stop = (_place(bound, total) for bound in found.groups())
     return range(total)[start:stop]
 
@@ -34,7 +35,7 @@ def _place(bound: str | None, total: int) -> int | None:
 
 
 def sample(rows: list[T], count: int, seed: int) -> list[T]:
-    """A seeded sample in the order of the file; every row first, and some again, when more are asked than there are."""
+    """A seeded sample in the order of the file; beyond the number of rows, all of them and some repeated."""
     if count == len(rows) or not rows:
         return rows
     random = np.random.default_rng(seed)
@@ -44,8 +45,8 @@ def sample(rows: list[T], count: int, seed: int) -> list[T]:
 
 
 def interleave(parts: Sequence[Sequence[T]], strategy: str, probs: Sequence[float], seed: int) -> list[tuple[int, T]]:
-    """(part, row) in turn, or drawn by `probs`: `interleave_under` ends with the first part that is used up,
-    `interleave_over` when all are, the shorter ones being begun anew.
+    """(part, row) in turn, or drawn by `probs`: `interleave_under` ends when the first part is used up,
+    `interleave_over` when all are; the shorter ones are repeated.
 
     Raises: ConfigError for probabilities that do not fit; DataError for a part without rows.
     """
@@ -55,11 +56,11 @@ def interleave(parts: Sequence[Sequence[T]], strategy: str, probs: Sequence[floa
 def interleave_iterators(
     parts: Sequence[Callable[[], Iterator[T]]], strategy: str, probs: Sequence[float], seed: int
 ) -> Iterator[tuple[int, T]]:
-    """The same for parts that are read a row at a time, and read again where they are begun anew."""
+    """As `interleave`, for parts that are read one row at a time and opened again to be repeated."""
     running = [part() for part in parts]
     following: list[T | None] = [next(rows, None) for rows in running]
     if None in following:
-        raise DataError("A dataset has no usable row to mix.", "mix_strategy", "Take it out, or mend its rows.")
+        raise DataError("A dataset to be mixed has no usable row.", "mix_strategy", "Remove it, or fix its rows.")
     unused = set(range(len(parts)))
     for part in _draw_sources(len(parts), probs, seed):
         row = following[part]
@@ -79,9 +80,11 @@ def _draw_sources(count: int, probs: Sequence[float], seed: int) -> Iterator[int
         yield from cycle(range(count))
     if len(probs) != count or min(probs) <= 0 or abs(sum(probs) - 1) > 1e-6:
         raise ConfigError(
-            f"interleave_probs {list(map(float, probs))} do not fit {count} datasets.",
+            "interleave_probs {probs} does not fit {count} datasets.",
             "interleave_probs",
-            "Give each dataset one above 0; together they are 1.",
+            "Give one probability above 0 for each dataset; they must sum to 1.",
+            probs=str(list(map(float, probs))),
+            count=count,
         )
     random = np.random.default_rng(seed)
     shares = np.asarray(probs, dtype=float) / sum(probs)

@@ -1,4 +1,4 @@
-"""Which rows are learned and which are held out: by seed, by groups, or as saved; knows no texts and no models."""
+"""Which rows are trained on and which are held out: by seed, by groups, or as saved by `sartor split`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sartor.base.errors import ConfigError, DataError, did_you_mean
 from sartor.base.files import atomic_write
 from sartor.base.types import Example
-
-if TYPE_CHECKING:
-    from sartor.data.load import Loaded
+from sartor.data.load import Loaded
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Both parts in the order of the data; ids are `example.origin.id`."""
+    """Both parts in the order of the data."""
 
     train: list[Example]
     held_out: list[Example]
 
 
 def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
-    """Hold out a fraction (below 1) or a count of the rows, drawn from `seed`; a row drawn twice stays on one side.
+    """Hold out a fraction (below 1) or a count of the rows, drawn by `seed`; a repeated row stays on one side.
 
-    Raises: ConfigError when nothing would be left to learn.
+    Raises: ConfigError when no training row would be left.
     """
     if not val_size:
         return Split(list(examples), [])
@@ -38,7 +35,11 @@ def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
     count = round(val_size) if val_size >= 1 else max(1, round(val_size * len(ids)))
     if count >= len(ids):
         raise ConfigError(
-            f"val_size {val_size:g} holds out all {len(ids)} rows.", "val_size", "Leave rows to learn from."
+            "val_size {val_size:g} holds out all {count} rows.",
+            "val_size",
+            "Leave some rows for training.",
+            val_size=val_size,
+            count=len(ids),
         )
     chosen = np.random.default_rng(seed).permutation(len(ids))[:count]
     held_out = {ids[int(i)] for i in chosen}
@@ -48,33 +49,35 @@ def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
 def split_groups(
     examples: Sequence[Example], groups: Mapping[str, str], val_size: float, seed: int, held_out: Iterable[str] = ()
 ) -> Split:
-    """Hold out whole groups: those named in `held_out`, else groups drawn from `seed` until `val_size` is met.
+    """Hold out whole groups: those named in `held_out`, else groups drawn by `seed` until `val_size` is reached.
 
-    `groups` maps the id of each row to its group. A group that would lead further away from `val_size` is passed over.
-    Raises: ConfigError for a group that is not there, or when one side would be empty.
+    `groups` maps the id of each row to its group. A group that would overshoot `val_size` is passed over.
+    Raises: ConfigError for an unknown group, or when one side would be empty.
     """
     sizes: dict[str, int] = {}
     for row in dict.fromkeys(example.origin.id for example in examples):
         sizes[groups[row]] = sizes.get(groups[row], 0) + 1
     chosen = set(held_out)
     if unknown := sorted(chosen - sizes.keys()):
-        raise ConfigError(f"There is no group {unknown[0]!r}.", "held_out", did_you_mean(unknown[0], sizes))
+        raise ConfigError("Unknown group {name!r}.", "held_out", did_you_mean(unknown[0], sizes), name=unknown[0])
     if not chosen:
         chosen = _draw(sizes, val_size, seed)
     if len(chosen) == len(sizes):
-        raise ConfigError(f"All {len(sizes)} groups would be held out.", "by", "Leave groups to learn from.")
+        raise ConfigError(
+            "All {count} groups would be held out.", "by", "Leave some groups for training.", count=len(sizes)
+        )
     return _partition(examples, {row for row, group in groups.items() if group in chosen})
 
 
 def _draw(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:
     total = sum(sizes.values())
-    wanted = val_size if val_size >= 1 else val_size * total
+    target = val_size if val_size >= 1 else val_size * total
     names = sorted(sizes)
     order = [names[int(n)] for n in np.random.default_rng(seed).permutation(len(names))]
     chosen: set[str] = set()
     count = 0
     for name in order:
-        if abs(count + sizes[name] - wanted) < abs(count - wanted):
+        if abs(count + sizes[name] - target) < abs(count - target):
             chosen.add(name)
             count += sizes[name]
     return chosen or {min(order, key=lambda name: sizes[name])}
@@ -89,7 +92,7 @@ def _partition(examples: Sequence[Example], held_out: set[str] | frozenset[str])
 
 @dataclass(frozen=True, slots=True)
 class SavedSplit:
-    """A split that was decided once; it stands for exactly the files (by SHA-256) that it was made of."""
+    """A split decided once, valid for exactly the files (SHA-256 in `files`) that it was made from."""
 
     dataset: str
     by: str
@@ -101,51 +104,58 @@ class SavedSplit:
 
 
 def split_path(dataset_dir: Path, dataset: str) -> Path:
-    """Where the split of a dataset is kept, beside its registry."""
+    """The file of a dataset's saved split, beside its registry."""
     name = re.sub(r'[/\\:*?"<>|\0]', lambda found: f"%{ord(found[0]):02x}", dataset)
     return dataset_dir / f"{name}.split.json"
 
 
 def save_split(dataset_dir: Path, saved: SavedSplit) -> Path:
-    """Write it for every later command. Raises: RunError on a full disk."""
+    """Save a split for every later command. Raises: RunError on a full disk."""
     path = split_path(dataset_dir, saved.dataset)
     atomic_write(path, json.dumps(asdict(saved), ensure_ascii=False, indent=1) + "\n")
     return path
 
 
 def read_split(dataset_dir: Path, dataset: str) -> SavedSplit | None:
-    """The saved split of a dataset, if there is one. Raises: DataError when the file is damaged."""
+    """The saved split of a dataset; None if there is none. Raises: DataError when the file is damaged."""
     path = split_path(dataset_dir, dataset)
     if not path.exists():
         return None
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        files, train, held_out = (tuple(map(str, there[name])) for name in ("files", "train", "held_out"))
-        by, val_size, seed = str(there["by"]), float(there["val_size"]), int(there["seed"])
-        return SavedSplit(str(there["dataset"]), by, val_size, seed, files, train, held_out)
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        files, train, held_out = (tuple(map(str, saved[name])) for name in ("files", "train", "held_out"))
+        by, val_size, seed = str(saved["by"]), float(saved["val_size"]), int(saved["seed"])
+        return SavedSplit(str(saved["dataset"]), by, val_size, seed, files, train, held_out)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"The saved split is damaged: {error}.", str(path), f"Run: sartor split {dataset}") from None
+        raise DataError(
+            "The saved split is damaged: {error}.",
+            path,
+            "Run `sartor split {dataset}` again.",
+            error=str(error),
+            dataset=dataset,
+        ) from None
 
 
 def split_loaded(loaded: Loaded, val_size: float, seed: int) -> Split:
-    """The split as `sartor split` saved it for each dataset that has one; the other rows by `val_size` and `seed`.
+    """The saved split of each dataset that has one; all other rows are split by `val_size` and `seed`.
 
-    Raises: DataError when a dataset's files are no longer those that were split; ConfigError as `split` does.
+    Raises: DataError when a dataset's files have changed since they were split; ConfigError as `split` does.
     """
     names = dict.fromkeys(example.origin.dataset for example in loaded.examples)
     folder = loaded.spec.folder_path
-    saved = {name: there for name in names if (there := read_split(folder, name))}
+    saved = {name: known for name in names if (known := read_split(folder, name))}
     if not saved:
         return split(loaded.examples, val_size, seed)
-    now = {file.sha256 for file in loaded.files}
-    for name, there in saved.items():
-        if not now.issuperset(there.files):
+    current = {file.sha256 for file in loaded.files}
+    for name, known in saved.items():
+        if not current.issuperset(known.files):
             raise DataError(
-                f"The files of {name!r} have changed since they were split.",
-                str(split_path(folder, name)),
-                f"Run `sartor split {name}` again, or delete the saved split.",
+                "The files of {name!r} have changed since they were split.",
+                split_path(folder, name),
+                "Run `sartor split {name}` again, or delete the saved split.",
+                name=name,
             )
     others = [example for example in loaded.examples if example.origin.dataset not in saved]
     drawn = split(others, val_size, seed).held_out if others else []
     held_out = {example.origin.id for example in drawn}
-    return _partition(loaded.examples, held_out.union(*(there.held_out for there in saved.values())))
+    return _partition(loaded.examples, held_out.union(*(known.held_out for known in saved.values())))

@@ -1,4 +1,4 @@
-"""Rules about a value or a row by itself: what is text, what is missing, what cannot be used; no files, no tokens."""
+"""Cells of a row as texts and tools: what is missing, what is converted, what is rejected."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sartor.base.i18n import tr
 from sartor.base.types import Note, Tool
 
 
 class RowRejected(Exception):
-    """A row cannot be used; caught where the row's origin is known and turned into `Skipped`."""
+    """A row cannot be used; `read_rows.parse_row` turns it into a `Skipped` with the row's origin.
+
+    `code` is one of `base/reasons.py` or of a format's `reasons`; `params` fill its messages.
+    """
 
     def __init__(self, code: str, column: str | None = None, **params: object) -> None:
         super().__init__(code)
@@ -24,7 +28,7 @@ class RowRejected(Exception):
 
 @dataclass(slots=True)
 class Notes:
-    """Counts remarks that lose no row, one line for each kind."""
+    """Counts notes (codes of `base/reasons.py`) about rows that are used all the same."""
 
     counts: Counter[tuple[str, tuple[tuple[str, object], ...]]] = field(default_factory=Counter)
 
@@ -36,7 +40,7 @@ class Notes:
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN, or text of blanks only."""
+    """Whether a cell is None, NaN, or only white space."""
     return (
         value is None
         or (isinstance(value, float) and math.isnan(value))
@@ -45,21 +49,21 @@ def is_missing(value: Any) -> bool:
 
 
 def text_of(value: Any, column: str, notes: Notes) -> str:
-    """A cell as text; numbers become their text (noted). Raises: Unusable for lists, objects, broken Unicode."""
+    """A cell as text; numbers become their text (noted). Raises: RowRejected for lists, objects, invalid Unicode."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise RowRejected("broken-unicode", column, field=column) from None
         return value
-    if isinstance(value, (int, float)):  # bool too: a column of answers yes/no
+    if isinstance(value, (int, float)):  # includes bool: a column of true and false answers
         notes.add("number-as-text", field=column)
         return json.dumps(value)
     raise RowRejected("cell-not-text", column, field=column, kind=type(value).__name__)
 
 
 def required_text(row: Mapping[str, Any], column: str, code: str, notes: Notes) -> str:
-    """The text of a column that must be there. Raises: Unusable with `code` when it is missing or blank."""
+    """The text of a required column. Raises: RowRejected with `code` when it is missing or blank."""
     value = row.get(column)
     if is_missing(value):
         raise RowRejected(code, column, field=column)
@@ -67,7 +71,7 @@ def required_text(row: Mapping[str, Any], column: str, code: str, notes: Notes) 
 
 
 def optional_text(row: Mapping[str, Any], column: str | None, notes: Notes) -> str | None:
-    """The text of a column that may be absent; blanks mean none (noted when it is more than the empty text)."""
+    """The text of an optional column; None if it is missing or only white space (noted unless it is empty)."""
     value = row.get(column) if column else None
     if is_missing(value):
         if isinstance(value, str) and value:
@@ -76,8 +80,17 @@ def optional_text(row: Mapping[str, Any], column: str | None, notes: Notes) -> s
     return text_of(value, str(column), notes)
 
 
+def parse_kto_tag(value: Any, column: str) -> bool:
+    """true or false, also as text and as 1 or 0. Raises: RowRejected for anything else."""
+    known = {"true": True, "false": False, "1": True, "0": False}
+    key = str(value).strip().lower()
+    if key not in known:
+        raise RowRejected("kto-tag-invalid", column, field=column, value=str(value)[:40])
+    return known[key]
+
+
 def parse_tools(value: Any, column: str, notes: Notes) -> tuple[Tool, ...]:
-    """Tools as JSON text or a list; each in OpenAI's form. Raises: Unusable when it is neither."""
+    """Tools as JSON text or a list; each in OpenAI's form. Raises: RowRejected when it is neither."""
     if is_missing(value) or value == []:
         if isinstance(value, str) and value:
             notes.add("blank-as-none", field=column)
@@ -85,9 +98,9 @@ def parse_tools(value: Any, column: str, notes: Notes) -> tuple[Tool, ...]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RowRejected("tools-invalid", column, field=column, reason=str(error)) from None
     tools = value if isinstance(value, list) else [value]
     if not all(isinstance(tool, dict) for tool in tools):
-        raise RowRejected("tools-invalid", column, field=column, reason="not a list of objects")
+        raise RowRejected("tools-invalid", column, field=column, reason=tr("not a list of objects"))
     return tuple(tool if "function" in tool else {"type": "function", "function": tool} for tool in tools)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartor.base.errors import DataError
-from sartor.base.registry import plugins
 from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import REGISTRY
+from sartor.data.sources import suffixes
 
 MAX_FILES = 500
 
@@ -82,7 +82,7 @@ class Workspace:
 
 def readable() -> tuple[str, ...]:
     """The suffixes of the files that can be imported."""
-    return tuple(suffix for source in plugins("sartor.data.sources") for suffix in source.SUFFIXES)
+    return suffixes()
 
 
 def clean_name(name: str) -> str:

@@ -1,12 +1,15 @@
-"""Control tokens' strings in the data: residue of another template; they are trained as ordinary text."""
+"""Strings of control tokens in the data, left over from another template; they are trained on as ordinary text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
+from sartor.base.reasons import Reason
 from sartor.checks.finding import Finding
 from sartor.checks.lint_input import LintInput
+from sartor.checks.rules import Rule
 
 KNOWN = (
     "<|im_start|>",
@@ -37,22 +40,35 @@ KNOWN = (
     "{{content}}",
     "{{query}}",
 )
-"""Strings that templates of well-known models write, besides those of the tokenizer in use."""
+"""Strings that templates of well-known models write, in addition to those of the tokenizer in use."""
 REASONING = {"<think>", "</think>"}
-"""Parsed as reasoning where they lead an answer; not reported."""
+"""Parsed as reasoning at the start of an answer; not reported."""
 
 
-def find(subject: LintInput) -> Iterator[Finding]:
-    """One warning for each text with such a string, naming the first."""
-    strings = sorted({*KNOWN, *subject.control} - REASONING, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, strings)))
-    for row in subject.rows:
-        for name, text in row.parts:
-            if ("<" in text or "[" in text or "{" in text) and (found := pattern.search(text)):
-                yield Finding("control-token-text", "warning", row.origin, name, {"token": found[0]})
+class ControlText(Rule):
+    """Control tokens written out in texts."""
+
+    name = "control_text"
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "control-token-text": Reason(
+            "The text contains {token}, the string of a control token; it is trained on as ordinary text.",
+            "Delete it if it is left over from another template.",
+        ),
+    }
+
+    def find(self, lint_input: LintInput) -> Iterator[Finding]:
+        """A warning for each text with such a string, naming the first."""
+        strings = sorted({*KNOWN, *lint_input.control} - REASONING, key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, strings)))
+        for row in lint_input.rows:
+            for name, text in row.parts:
+                if ("<" in text or "[" in text or "{" in text) and (found := pattern.search(text)):
+                    yield Finding("control-token-text", "warning", row.origin, name, {"token": found[0]})
 
 
+PLUGIN = ControlText()
 EXAMPLES = (
     ((("Who?", "Darcy.<|im_end|>"), ("[INST] Who?", "Darcy.")), ("control-token-text", "control-token-text")),
     ((("Is 1 < 2?", "<think>Yes</think>Yes, [1] < [2]."),), ()),
 )
+"""(question–answer pairs, the codes found in them)."""

@@ -1,16 +1,19 @@
-"""Personal data that a model could learn by heart: e-mail addresses, telephone and identity numbers."""
+"""Personal data that a model could memorize: e-mail addresses, phone and identity numbers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
+from sartor.base.reasons import Reason
 from sartor.checks.finding import Finding
 from sartor.checks.lint_input import LintInput
+from sartor.checks.rules import Rule
 
 EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}")
 EXAMPLE_MAIL = re.compile(r"@(?:[\w.-]*\.)?example\.|@(?:email|domain|company|abc|xyz)\.com$", re.IGNORECASE)
-"""Addresses that belong to nobody."""
+"""Addresses that do not belong to anyone."""
 MOBILE = re.compile(r"(?<![\d.-])(?:\+?86[- ]?)?1[3-9]\d(?:[- ]?\d{4}){2}(?![\d.])")
 INTERNATIONAL = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}|\(\d{3}\) ?\d{3}-\d{4})(?!\d)"
@@ -21,12 +24,31 @@ SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![
 DIGITS = re.compile(r"\d{3}")
 
 
-def find(subject: LintInput) -> Iterator[Finding]:
-    """A warning for each text and kind; the number itself is shown in part only."""
-    for row in subject.rows:
-        for name, text in row.parts:
-            for code, found in _kinds(text):
-                yield Finding(code, "warning", row.origin, name, {"found": _hidden(found)})
+class PersonalData(Rule):
+    """Personal data, shown only in part."""
+
+    name = "personal"
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "personal-email": Reason(
+            "The text contains an e-mail address: {found}",
+            "Replace it with a placeholder if it belongs to a person.",
+        ),
+        "personal-phone": Reason(
+            "The text contains a phone number: {found}",
+            "Replace it with a placeholder if it belongs to a person.",
+        ),
+        "personal-id": Reason(
+            "The text contains an identity number: {found}",
+            "Replace it with a placeholder.",
+        ),
+    }
+
+    def find(self, lint_input: LintInput) -> Iterator[Finding]:
+        """A warning for each text and kind; only a part of what was found is shown."""
+        for row in lint_input.rows:
+            for name, text in row.parts:
+                for code, found in _kinds(text):
+                    yield Finding(code, "warning", row.origin, name, {"found": _redacted(found)})
 
 
 def _kinds(text: str) -> Iterator[tuple[str, str]]:
@@ -37,7 +59,7 @@ def _kinds(text: str) -> Iterator[tuple[str, str]]:
                 break
     if not DIGITS.search(text):
         return
-    identity = next((m[0] for m in IDENTITY.finditer(text) if _checks(m[0])), None) or _first(SOCIAL, text)
+    identity = next((m[0] for m in IDENTITY.finditer(text) if _has_check_digit(m[0])), None) or _first(SOCIAL, text)
     if identity:
         yield "personal-id", identity
     telephone = _first(MOBILE, text) or _first(INTERNATIONAL, text)
@@ -50,17 +72,18 @@ def _first(pattern: re.Pattern[str], text: str) -> str | None:
     return found[0] if found else None
 
 
-def _checks(number: str) -> bool:
+def _has_check_digit(number: str) -> bool:
     """Whether the last character of a Chinese identity number is its check digit (GB 11643-1999)."""
     total = sum(int(digit) * weight for digit, weight in zip(number, WEIGHTS))
     return "10X98765432"[total % 11] == number[-1].upper()
 
 
-def _hidden(found: str) -> str:
-    """Enough of it to find it again, not enough to leak it."""
+def _redacted(found: str) -> str:
+    """Enough to find it again, not enough to leak it."""
     return f"{found[:3]}…{found[-2:]}"
 
 
+PLUGIN = PersonalData()
 EXAMPLES = (
     ((("Mail?", "Write to fitz.darcy@pemberley.co.uk today."),), ("personal-email",)),
     (
@@ -71,3 +94,4 @@ EXAMPLES = (
     ((("Mail?", "user@example.com"), ("π?", "3.14159265358979323846"), ("身份证？", "110105194912310021")), ()),
     ((("Sum?", "12345678901234567890 and 1.3800138000"), ("Date?", "2024-11-05 10:30")), ()),
 )
+"""(question–answer pairs, the codes found in them)."""

@@ -2,48 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
+from sartor.base.reasons import Reason
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference
-from sartor.data.dataset_info import DatasetSpec
-from sartor.data.validate import Notes, RowRejected, is_missing, optional_text, parse_tools, required_text, text_of
+from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.formats import WritableFormat, optional_columns
+from sartor.data.validate import (
+    Notes,
+    RowRejected,
+    is_missing,
+    optional_text,
+    parse_kto_tag,
+    parse_tools,
+    required_text,
+    text_of,
+)
 
 
-def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
-    """One row as an example. Raises: Unusable with the code of what is wrong."""
-    columns = spec.columns
-    prompt_column = columns["prompt"] or "instruction"
-    if stage == "pt":
-        return Document(required_text(row, prompt_column, "prompt-missing", notes), origin)
-    question = "\n".join(
-        part for part in (optional_text(row, prompt_column, notes), optional_text(row, columns["query"], notes)) if part
-    )
-    if not question:
-        raise RowRejected("prompt-missing", prompt_column, field=prompt_column)
-    system = optional_text(row, columns["system"], notes)
-    head = (Message("system", system),) if system else ()
-    turns = (*head, *_history(row, columns["history"], notes), Message("user", question))
-    tools = parse_tools(row.get(columns["tools"]), columns["tools"], notes) if columns["tools"] else ()
-    if spec.ranking:
-        chosen = _answer(row, columns["chosen"] or "chosen", notes)
-        rejected = _answer(row, columns["rejected"] or "rejected", notes)
-        if chosen == rejected:
-            raise RowRejected("same-answers", columns["rejected"])
-        return Preference(turns, chosen, rejected, origin, tools)
-    answer = _answer(row, columns["response"] or "output", notes)
-    if columns["kto_tag"]:
-        return Feedback((*turns, answer), good_of(row.get(columns["kto_tag"]), columns["kto_tag"]), origin, tools)
-    return Demonstration((*turns, answer), origin, tools)
+class AlpacaFormat(WritableFormat):
+    """`{"instruction": …, "input": …, "output": …}`."""
 
+    name = "alpaca"
+    reasons: ClassVar[Mapping[str, Reason]] = {
+        "history-malformed": Reason(
+            "{field} is not a list of [question, answer] pairs.",
+            'Write [["…", "…"], …].',
+        ),
+    }
 
-def good_of(value: Any, column: str) -> bool:
-    """true/false, also as text and as 0/1. Raises: Unusable for anything else."""
-    known = {"true": True, "false": False, "1": True, "0": False}
-    key = str(value).strip().lower()
-    if key not in known:
-        raise RowRejected("kto-tag-invalid", column, field=column, value=str(value)[:40])
-    return known[key]
+    def parse(self, row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
+        columns = spec.columns
+        prompt_column = columns["prompt"] or "instruction"
+        if stage == "pt":
+            return Document(required_text(row, prompt_column, "prompt-missing", notes), origin)
+        question = "\n".join(
+            part
+            for part in (optional_text(row, prompt_column, notes), optional_text(row, columns["query"], notes))
+            if part
+        )
+        if not question:
+            raise RowRejected("prompt-missing", prompt_column, field=prompt_column)
+        system = optional_text(row, columns["system"], notes)
+        head = (Message("system", system),) if system else ()
+        turns = (*head, *_history(row, columns["history"], notes), Message("user", question))
+        tools = parse_tools(row.get(columns["tools"]), columns["tools"], notes) if columns["tools"] else ()
+        if spec.ranking:
+            chosen = _answer(row, columns["chosen"] or "chosen", notes)
+            rejected = _answer(row, columns["rejected"] or "rejected", notes)
+            if chosen == rejected:
+                raise RowRejected("same-answers", columns["rejected"])
+            return Preference(turns, chosen, rejected, origin, tools)
+        answer = _answer(row, columns["response"] or "output", notes)
+        if columns["kto_tag"]:
+            return Feedback(
+                (*turns, answer), parse_kto_tag(row.get(columns["kto_tag"]), columns["kto_tag"]), origin, tools
+            )
+        return Demonstration((*turns, answer), origin, tools)
+
+    def fields(self, spec: DatasetSpec, stage: str) -> set[str]:
+        if stage == "pt":
+            return {"prompt"}
+        answers = {"chosen", "rejected"} if spec.ranking else {"response"}
+        return {"prompt", "query"} | answers | ({"kto_tag"} if spec.columns["kto_tag"] else set())
+
+    def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
+        if not {"instruction", "output"} <= set(columns) or {"conversations", "messages"} & set(columns):
+            return None
+        optional = optional_columns(columns, "system", "tools", "history")
+        return {"formatting": self.name} | ({"columns": self.written_columns() | optional} if optional else {})
+
+    def to_row(self, example: Demonstration) -> dict[str, Any]:
+        texts = {message.role: message.text for message in example.messages}
+        row: dict[str, Any] = {"instruction": texts["user"], "input": "", "output": texts["assistant"]}
+        row |= {"system": texts["system"]} if "system" in texts else {}
+        if example.tools:
+            row["tools"] = json.dumps([dict(tool) for tool in example.tools], ensure_ascii=False)
+        return row
+
+    def written_columns(self) -> dict[str, str]:
+        return {"prompt": "instruction", "query": "input", "response": "output"}
 
 
 def _answer(row: Mapping[str, Any], column: str, notes: Notes) -> Message:
@@ -65,6 +105,7 @@ def _history(row: Mapping[str, Any], column: str | None, notes: Notes) -> tuple[
     return tuple(turns)
 
 
+PLUGIN = AlpacaFormat()
 EXAMPLES: tuple[Any, ...] = (
     ({"instruction": "Add.", "input": "1 + 1", "output": 2}, {}, ("user: Add.\n1 + 1", "assistant: 2")),
     (
@@ -73,4 +114,4 @@ EXAMPLES: tuple[Any, ...] = (
         ("user: Where?", "assistant: Out.", "user: And then?", "assistant: Home."),
     ),
 )
-"""(row, keys of the registry entry, the turns it becomes)"""
+"""(row, keys of the registry entry, the turns it becomes)."""

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 from sartor.base.types import Example, Message, Origin, Role
-from sartor.data.dataset_info import DatasetSpec
-from sartor.data.formats import sharegpt
+from sartor.data.dataset_spec import COLUMNS, DatasetSpec
+from sartor.data.formats import Format, optional_columns, sharegpt
 from sartor.data.validate import Notes, RowRejected, is_missing, text_of
 
 ROLES: Mapping[str, Role] = {"developer": "system", "function": "tool"}
-"""Role words of OpenAI's API beside those of the entry's tags."""
+"""Roles of OpenAI's API in addition to those of the entry's tags."""
 
 
-def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
-    """One row as an example; nothing is added to anyone's prompt. Raises: Unusable with the code of what is wrong."""
-    return sharegpt.example_of(row, spec, origin, stage, notes, _message)
+class OpenAIFormat(Format):
+    """`{"messages": [{"role": …, "content": …}, …]}`."""
+
+    name = "openai"
+    columns: ClassVar[Mapping[str, str | None]] = {**COLUMNS, "messages": "messages"}
+    tags: ClassVar[Mapping[str, str]] = {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "observation_tag": "tool",
+        "function_tag": "function_call",
+        "system_tag": "system",
+    }
+
+    def parse(self, row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
+        return sharegpt.example_of(row, spec, origin, stage, notes, _message)
+
+    def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
+        if "messages" not in columns or "conversations" in columns:
+            return None
+        optional = optional_columns(columns, "system", "tools")
+        return {"formatting": self.name, "columns": {"messages": "messages", **optional}}
 
 
 def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:
@@ -34,20 +54,20 @@ def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Note
     content = turn.get(tags["content_tag"])
     calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else None)
     parsed = sharegpt.calls_of(calls, number, column) if calls and role == "assistant" else ()
-    silent = role == "system" or parsed or (role == "tool" and isinstance(content, (str, list)))  # may say nothing
+    may_be_empty = role == "system" or parsed or (role == "tool" and isinstance(content, (str, list)))
     text = _text(content, column, notes)
-    if is_missing(text) and not silent:
+    if is_missing(text) and not may_be_empty:
         raise RowRejected("turn-empty", column, turn=number, role=word)
     reasoning = turn.get("reasoning_content") or turn.get("reasoning")
     if is_missing(reasoning) or role != "assistant":
         reasoning = None
     return Message(
-        role, text, parsed, text_of(reasoning, column, notes) if reasoning else None, _learn(turn, number, column)
+        role, text, parsed, text_of(reasoning, column, notes) if reasoning else None, _is_trained(turn, number, column)
     )
 
 
 def _text(content: Any, column: str, notes: Notes) -> str:
-    """A text, or the texts of a list of parts joined. Raises: Unusable for a part that is no text."""
+    """A text, or the texts of a list of parts joined. Raises: RowRejected for a part that is not text."""
     if not isinstance(content, list):
         return "" if content is None or content != content else text_of(content, column, notes)
     texts = []
@@ -62,16 +82,17 @@ def _text(content: Any, column: str, notes: Notes) -> str:
     return "".join(texts)
 
 
-def _learn(turn: Mapping[str, Any], number: int, column: str) -> bool:
-    """`loss: false`, or OpenAI's `weight: 0`, keeps a turn from being learned."""
+def _is_trained(turn: Mapping[str, Any], number: int, column: str) -> bool:
+    """Whether a turn is trained on: not with `loss: false` or OpenAI's `weight: 0`."""
     weight = turn.get("weight")
     if weight is None:
-        return sharegpt.learn_of(turn, number, column)
+        return sharegpt.is_trained(turn, number, column)
     if weight not in (0, 1):
         raise RowRejected("loss-invalid", column, turn=number)
     return bool(weight)
 
 
+PLUGIN = OpenAIFormat()
 EXAMPLES: tuple[Any, ...] = (
     (
         {
@@ -105,4 +126,4 @@ EXAMPLES: tuple[Any, ...] = (
         ("user: Hi", "assistant: Hello"),
     ),
 )
-"""(row, keys of the registry entry, the turns it becomes)"""
+"""(row, keys of the registry entry, the turns it becomes)."""

@@ -1,15 +1,24 @@
-"""Rows that hold a conversation: a list of turns with a role and a text each."""
+"""Rows with a conversation: a list of turns, each with a role and a text."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference, Role, ToolCall
-from sartor.data.dataset_info import DatasetSpec
-from sartor.data.formats.alpaca import good_of
-from sartor.data.validate import Notes, RowRejected, is_missing, optional_text, parse_tools, required_text, text_of
+from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.formats import WritableFormat, optional_columns
+from sartor.data.validate import (
+    Notes,
+    RowRejected,
+    is_missing,
+    optional_text,
+    parse_kto_tag,
+    parse_tools,
+    required_text,
+    text_of,
+)
 
 SYNONYMS: Mapping[str, Role] = {
     "user": "user",
@@ -21,21 +30,43 @@ SYNONYMS: Mapping[str, Role] = {
     "observation": "tool",
     "developer": "system",
 }
-"""Role words understood beside the entry's own tags, so that a half-written `tags` reads the usual words too."""
+"""Role words accepted in addition to the entry's tags, so that incomplete `tags` still read the usual words."""
 
 ReadTurn: TypeAlias = Callable[[Any, int, DatasetSpec, str, Notes], Message]
-"""(turn, its number from 1, spec, column, notes) → message"""
+"""(turn, its number from 1, spec, column, notes) → message."""
 
 
-def parse(row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
-    """One row as an example. Raises: Unusable with the code of what is wrong."""
-    return example_of(row, spec, origin, stage, notes, message_of)
+class ShareGPTFormat(WritableFormat):
+    """`{"conversations": [{"from": "human", "value": …}, …]}`."""
+
+    name = "sharegpt"
+
+    def parse(self, row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes) -> Example:
+        return example_of(row, spec, origin, stage, notes, message_of)
+
+    def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
+        if "conversations" not in columns:
+            return None
+        optional = optional_columns(columns, "system", "tools")
+        return {"formatting": self.name, "columns": {"messages": "conversations", **optional}}
+
+    def to_row(self, example: Demonstration) -> dict[str, Any]:
+        texts = {message.role: message.text for message in example.messages}
+        turns = [{"from": "human", "value": texts["user"]}, {"from": "gpt", "value": texts["assistant"]}]
+        row: dict[str, Any] = {"conversations": turns}
+        row |= {"system": texts["system"]} if "system" in texts else {}
+        if example.tools:
+            row["tools"] = json.dumps([dict(tool) for tool in example.tools], ensure_ascii=False)
+        return row
+
+    def written_columns(self) -> dict[str, str]:
+        return {"messages": "conversations"}
 
 
 def example_of(
     row: Mapping[str, Any], spec: DatasetSpec, origin: Origin, stage: str, notes: Notes, read_turn: ReadTurn
 ) -> Example:
-    """A row that holds a conversation as an example, its turns read by `read_turn`."""
+    """A row with a list of turns as an example, each turn read by `read_turn`. Raises: RowRejected."""
     columns = spec.columns
     if stage == "pt":
         column = columns["prompt"] or "instruction"
@@ -60,7 +91,7 @@ def example_of(
     if not any(m.role == "assistant" and (m.text.strip() or m.tool_calls) for m in messages):
         raise RowRejected("no-answer-turn", column, field=column)
     if columns["kto_tag"]:
-        good = good_of(row.get(columns["kto_tag"]), columns["kto_tag"])
+        good = parse_kto_tag(row.get(columns["kto_tag"]), columns["kto_tag"])
         return Feedback(tuple(messages), good, origin, tools)
     return Demonstration(tuple(messages), origin, tools)
 
@@ -80,47 +111,48 @@ def _turn(row: Mapping[str, Any], column: str, spec: DatasetSpec, notes: Notes, 
 
 
 def message_of(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:
+    """One turn, `number` counting from 1, of the list in `column`. Raises: RowRejected."""
     tags = spec.tags
     if not isinstance(turn, dict) or tags["role_tag"] not in turn:
         raise RowRejected(
             "turn-malformed", column, turn=number, role_tag=tags["role_tag"], content_tag=tags["content_tag"]
         )
     word, content = str(turn[tags["role_tag"]]), turn.get(tags["content_tag"])
-    learn = learn_of(turn, number, column)
+    trained = is_trained(turn, number, column)
     if word == tags["function_tag"]:
-        return Message("assistant", "", calls_of(content, number, column), train=learn)
+        return Message("assistant", "", calls_of(content, number, column), train=trained)
     role = role_of(word, tags)
     if role is None:
         raise RowRejected("role-unknown", column, turn=number, role=word[:40])
     if is_missing(content) and role != "system":
         raise RowRejected("turn-empty", column, turn=number, role=word)
     text = "" if is_missing(content) else text_of(content, column, notes)
-    return Message(role, text, train=learn)
+    return Message(role, text, train=trained)
 
 
-def learn_of(turn: Mapping[str, Any], number: int, column: str) -> bool:
-    """Whether a turn is learned: `loss` is true, false, or not said (null in a parquet file)."""
-    learn = turn.get("loss")
-    if learn is not None and not isinstance(learn, bool):
+def is_trained(turn: Mapping[str, Any], number: int, column: str) -> bool:
+    """Whether a turn is trained on: unless its `loss` is false (a Parquet file has null where it is not given)."""
+    loss = turn.get("loss")
+    if loss is not None and not isinstance(loss, bool):
         raise RowRejected("loss-invalid", column, turn=number)
-    return learn is not False
+    return loss is not False
 
 
 def role_of(word: str, tags: Mapping[str, str]) -> Role | None:
-    """The role that a row's word means, by the entry's tags first."""
-    own: dict[str, Role] = {
+    """The role that a word in a row means: by the entry's tags, else by the usual synonyms."""
+    tagged: dict[str, Role] = {
         tags["user_tag"]: "user",
         tags["assistant_tag"]: "assistant",
         tags["system_tag"]: "system",
         tags["observation_tag"]: "tool",
     }
-    return own.get(word) or SYNONYMS.get(word)
+    return tagged.get(word) or SYNONYMS.get(word)
 
 
 def calls_of(content: Any, number: int, column: str) -> tuple[ToolCall, ...]:
     """`{"name": …, "arguments": …}` or a list of such, as JSON text or parsed; arguments parsed once.
 
-    OpenAI's `{"id": …, "function": {"name": …, "arguments": …}}` is understood too.
+    OpenAI's `{"id": …, "function": {"name": …, "arguments": …}}` is accepted too. Raises: RowRejected.
     """
     try:
         value = json.loads(content) if isinstance(content, str) else content
@@ -133,7 +165,7 @@ def calls_of(content: Any, number: int, column: str) -> tuple[ToolCall, ...]:
 def _call(call: Mapping[str, Any]) -> ToolCall:
     function = call.get("function") or call
     if not isinstance(function["name"], str) or not function["name"]:
-        raise ValueError("name is no text")
+        raise ValueError("name is not a string")
     call_id = call.get("id")
     return ToolCall(function["name"], _arguments(function.get("arguments")), str(call_id) if call_id else None)
 
@@ -141,10 +173,11 @@ def _call(call: Mapping[str, Any]) -> ToolCall:
 def _arguments(value: Any) -> Mapping[str, Any]:
     parsed = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
     if not isinstance(parsed, dict):
-        raise ValueError("arguments are no object")
+        raise ValueError("arguments is not an object")
     return parsed
 
 
+PLUGIN = ShareGPTFormat()
 EXAMPLES = (
     (
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "tools": " "},
@@ -152,4 +185,4 @@ EXAMPLES = (
         ("user: Hi", "assistant: Hello"),
     ),
 )
-"""(row, keys of the registry entry, the turns it becomes)"""
+"""(row, keys of the registry entry, the turns it becomes)."""

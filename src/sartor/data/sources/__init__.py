@@ -1,1 +1,65 @@
-"""One file per kind of file or hub that rows are read from."""
+"""Sources: one file per kind of data file that rows are read from.
+
+To add a kind of file, put a file with a `Source` subclass and `PLUGIN = MySource()` into this folder, or register it
+from your own package:
+
+    [project.entry-points."sartor.sources"]
+    mine = "my_package.my_source:PLUGIN"
+
+Compression (`.gz`, `.zip`, …) and the detection of encodings happen before a source is asked.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from sartor.base.errors import DataError
+from sartor.base.registry import Registry
+from sartor.base.types import RawRow
+
+
+class Source(ABC):
+    """How the rows of one kind of file are read."""
+
+    name: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    """The file name suffixes, in lower case with their dot, that select this source."""
+    is_text: ClassVar[bool] = True
+    """Whether the file is text, whose encoding is then found and given to the methods."""
+    text_column: ClassVar[str | None] = None
+    """The only column of a file of plain text; read as the prompt unless the entry maps one."""
+
+    @abstractmethod
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        """The rows, one at a time, numbered from 1; a row that cannot be read has a `fault` instead of a value.
+
+        `path` is the decompressed file, `where` the name to show in errors, `encoding` one that decodes the whole file
+        ("" where `is_text` is false). Raises: DataError when the file as a whole cannot be read.
+        """
+
+    def header(self, path: Path, where: str, encoding: str) -> list[str]:
+        """The column names in the order of the file; empty for kinds of files without a header line."""
+        return []
+
+    def detect_delimiter(self, path: Path, encoding: str) -> str | None:
+        """The character between cells; None for kinds of files without cells."""
+        return None
+
+    def with_delimiter(self, delimiter: str, where: str) -> Source:
+        """The same source with a given delimiter instead of a detected one.
+
+        Raises: DataError when this kind of file has no delimiter, or for a character that cannot be one.
+        """
+        raise DataError("Files of this kind have no delimiter.", where, "Omit the delimiter.")
+
+
+SOURCES: Registry[Source] = Registry("source", "sartor.data.sources", Source)  # type: ignore[type-abstract]
+"""Every source by its name; nothing is imported before it is used."""
+
+
+def suffixes() -> tuple[str, ...]:
+    """The suffixes that can be read, without those of compression."""
+    return tuple(suffix for source in SOURCES.all() for suffix in source.suffixes)

@@ -10,35 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
+from sartor.base.i18n import tr
 from sartor.base.types import RawRow
+from sartor.data.sources import Source
 
-SUFFIXES = (".arrow", ".feather")
-TEXT = False
 BATCH = 1024
 FILE_MARK = b"ARROW1"
 
 
-def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[RawRow]:
-    """Each row with its number from 1. Raises: DataError for a damaged file."""
-    import pyarrow as pa
+class ArrowSource(Source):
+    """The file and the stream format of Arrow; `datasets` saves the stream format."""
 
-    with corruption_errors(where, "Arrow"), pa.memory_map(str(path)) as file:
-        if file.read(len(FILE_MARK)) == FILE_MARK:
-            reader = pa.ipc.open_file(file)
-            yield from rows_of_batches(reader.get_batch(n) for n in range(reader.num_record_batches))
-        else:
-            file.seek(0)
-            yield from rows_of_batches(pa.ipc.open_stream(file))
+    name = "arrow"
+    suffixes = (".arrow", ".feather")
+    is_text = False
+
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        import pyarrow as pa
+
+        with corruption_errors(where, "Arrow"), pa.memory_map(str(path)) as file:
+            if file.read(len(FILE_MARK)) == FILE_MARK:
+                reader = pa.ipc.open_file(file)
+                yield from rows_of_batches(reader.get_batch(n) for n in range(reader.num_record_batches))
+            else:
+                file.seek(0)
+                yield from rows_of_batches(pa.ipc.open_stream(file))
 
 
 def rows_of_batches(batches: Iterable[Any]) -> Iterator[RawRow]:
-    """The rows of record batches; a row whose text is no UTF-8 is a fault of that row."""
+    """The rows of record batches; a row whose text is not valid UTF-8 has a fault."""
     number = 0
     for batch in batches:
         names = batch.schema.names
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the column {twice!r} stands twice")
+            raise ValueError(f"duplicate column {next(name for name in names if names.count(name) > 1)!r}")
         for start in range(0, batch.num_rows, BATCH):
             piece = batch.slice(start, BATCH)
             try:
@@ -48,9 +53,9 @@ def rows_of_batches(batches: Iterable[Any]) -> Iterator[RawRow]:
             for value in values:
                 number += 1
                 yield (
-                    RawRow(number, None, None, fault=str(value))
+                    RawRow(number, None, None, fault=tr("invalid UTF-8: {error}", error=str(value)))
                     if isinstance(value, Exception)
-                    else RawRow(number, None, plain(value))
+                    else RawRow(number, None, to_json_value(value))
                 )
 
 
@@ -61,12 +66,12 @@ def _row(piece: Any, index: int) -> Any:
         return error
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON would hold it: dates and times as ISO text, decimals and durations as text."""
+def to_json_value(value: Any) -> Any:
+    """A value as JSON can hold it: dates and times as ISO text, decimals and durations as text."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_json_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [to_json_value(item) for item in value]
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, (Decimal, timedelta)):
@@ -76,11 +81,20 @@ def plain(value: Any) -> Any:
 
 @contextmanager
 def corruption_errors(where: str, kind: str) -> Iterator[None]:
-    """Turns pyarrow's errors into one that names the file."""
+    """Turn pyarrow's errors into a DataError that names the file; `kind` is Arrow or Parquet."""
     import pyarrow as pa
 
     try:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"The {kind} file cannot be read: {reason}.", where, "Write or download it anew.") from None
+        raise DataError(
+            "Could not read the {kind} file: {reason}.",
+            where,
+            "Write or download it again.",
+            kind=kind,
+            reason=reason,
+        ) from None
+
+
+PLUGIN = ArrowSource()

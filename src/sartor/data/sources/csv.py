@@ -1,86 +1,115 @@
-"""A CSV file with a header line: the delimiter is found, every cell is text, quotes and line breaks are kept."""
+"""A CSV file with a header line: the delimiter is detected, every cell is text, quotes and line breaks are kept."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from sartor.base.errors import DataError
+from sartor.base.i18n import Text, tr
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
+from sartor.data.sources import Source
 
-SUFFIXES = (".csv",)
-TEXT = True
 DELIMITERS = (",", "\t", ";", "|", "^", "\x01", "\x1f")
+SAMPLE = 1 << 16
+"""Characters that the delimiter is detected in."""
 csv.field_size_limit(1 << 30)
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
-    """Each record under its header; `line` is where the record begins.
+@dataclass(frozen=True, slots=True)
+class CsvSource(Source):
+    """Cells between delimiters; a row with more or fewer cells than the header has a fault."""
 
-    A record with more cells than the header, or fewer, is a fault of that row. Raises: DataError without a header.
-    """
-    yield from records(path, where, encoding, delimiter(path, encoding))
+    name: ClassVar[str] = "csv"
+    suffixes: ClassVar[tuple[str, ...]] = (".csv",)
+    delimiter: str | None = None
+    """None: detected in each file."""
 
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        """`line` is where the record begins. Raises: DataError without a header, or for broken quotes."""
+        with open_text(path, encoding) as file:
+            reader = csv.reader(file, delimiter=self.detect_delimiter(path, encoding), strict=True)
+            names: list[str] = []
+            begin, number = 1, 0
+            try:
+                for cells in reader:
+                    line, begin = begin, reader.line_num + 1
+                    if not names:
+                        names = column_names(cells, where)
+                    elif cells:
+                        number += 1
+                        yield row_of_cells(number, line, cells, names)
+            except csv.Error as error:
+                raise DataError(
+                    "Invalid CSV: {error}.",
+                    tr("{file}, line {line}", file=where, line=reader.line_num),
+                    "Fix the quotes.",
+                    error=str(error),
+                ) from None
+            if not names:
+                column_names([], where)
 
-def delimiter(path: Path, encoding: str) -> str:
-    """The delimiter that this file is read with."""
-    with open_text(path, encoding) as file:
-        return delimiter_of(file.read(65536))
+    def header(self, path: Path, where: str, encoding: str) -> list[str]:
+        """Raises: DataError for an empty file or a duplicate column."""
+        with open_text(path, encoding) as file:
+            return column_names(next(csv.reader(file, delimiter=self.detect_delimiter(path, encoding)), []), where)
 
+    def detect_delimiter(self, path: Path, encoding: str) -> str:
+        if self.delimiter:
+            return self.delimiter
+        with open_text(path, encoding) as file:
+            return self.find_delimiter(file.read(SAMPLE))
 
-def records(path: Path, where: str, encoding: str, between: str) -> Iterator[RawRow]:
-    """`rows` with the delimiter known."""
-    with open_text(path, encoding) as file:
-        reader = csv.reader(file, delimiter=between, strict=True)
-        names: list[str] = []
-        begin, number = 1, 0
-        try:
-            for cells in reader:
-                line, begin = begin, reader.line_num + 1
-                if not names:
-                    names = _names(cells, where)
-                elif cells:
-                    number += 1
-                    yield _raw(number, line, cells, names)
-        except csv.Error as error:
+    def find_delimiter(self, sample: str) -> str:
+        """The delimiter of a file that begins with `sample`."""
+        return find_delimiter(sample)
+
+    def with_delimiter(self, delimiter: str, where: str) -> CsvSource:
+        if len(delimiter) != 1 or delimiter in '"\r\n\0':
             raise DataError(
-                f"The CSV is broken: {error}.", f"{where}, line {reader.line_num}", "Mend the quotes."
-            ) from None
-        if not names:
-            _names([], where)
+                "Invalid delimiter {delimiter!r}.",
+                where,
+                "Use one character, for example , ; | or a tab.",
+                delimiter=delimiter,
+            )
+        return replace(self, delimiter=delimiter)
 
 
-def _raw(number: int, line: int, cells: list[str], names: list[str]) -> RawRow:
+def row_of_cells(number: int, line: int, cells: list[str], names: list[str]) -> RawRow:
+    """Cells under their column names; a fault when there are more or fewer of them."""
     if len(cells) != len(names):
-        return RawRow(number, line, None, fault=f"{len(cells)} cells, the header has {len(names)}")
+        fault = tr("{cells} cells, but the header has {columns}", cells=len(cells), columns=len(names))
+        return RawRow(number, line, None, fault=fault)
     return RawRow(number, line, dict(zip(names, cells, strict=True)))
 
 
-def header(path: Path, where: str, encoding: str, between: str | None = None) -> list[str]:
-    """The column names; an unnamed one (an index that was exported) is called `column N`. Names are stripped.
+def column_names(cells: list[str], where: str | Text) -> list[str]:
+    """The names in a header, stripped; a column without one (an exported index) is called `column N`.
 
-    Raises: DataError for an empty file or a name that stands twice.
+    Raises: DataError for an empty header or a duplicate name.
     """
-    with open_text(path, encoding) as file:
-        return _names(next(csv.reader(file, delimiter=between or delimiter(path, encoding)), []), where)
-
-
-def _names(cells: list[str], where: str) -> list[str]:
     if not cells:
         raise DataError("The file is empty.", where, "It needs a header line and rows.")
     names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"The header names {twice[0]!r} twice.", where, "Give every column its own name.")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise DataError(
+            "Duplicate column {column!r} in the header.",
+            where,
+            "Give every column a different name.",
+            column=duplicates[0],
+        )
     return names
 
 
-def delimiter_of(sample: str) -> str:
+def find_delimiter(sample: str) -> str:
     """The delimiter that splits the first records most evenly into more than one cell; a comma when none does."""
-    best, most = ",", 1
+    best, best_width = ",", 1
     for delimiter in DELIMITERS:
         widths = []
         try:
@@ -92,11 +121,12 @@ def delimiter_of(sample: str) -> str:
         except csv.Error:
             continue
         even = widths and widths.count(widths[0]) >= 0.9 * len(widths)
-        if even and widths[0] > most:
-            best, most = delimiter, widths[0]
+        if even and widths[0] > best_width:
+            best, best_width = delimiter, widths[0]
     return best
 
 
+PLUGIN = CsvSource()
 EXAMPLES = (
     (
         ',问题,答案\r\n0,"a, ""b""",007\r\n1,"x\ny",NA\r\n',
@@ -104,4 +134,4 @@ EXAMPLES = (
     ),
     ("q;a\n1;2\n3;4\n", [{"q": "1", "a": "2"}, {"q": "3", "a": "4"}]),
 )
-"""(text, rows)"""
+"""(text, rows)."""

@@ -1,4 +1,4 @@
-"""A file with one JSON object a line; a broken line costs that line only."""
+"""A file with one JSON object per line; an invalid line costs that line only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from pathlib import Path
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.json_stream import LineReader
-
-SUFFIXES = (".jsonl", ".ndjson")
-TEXT = True
+from sartor.data.sources import Source
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
-    """Each line that is not blank; `row` counts those, `line` all."""
-    reader = LineReader()
-    number = 0
-    with open_text(path, encoding, newline="\n") as lines:
-        for line_number, line in enumerate(lines, 1):
-            if not line.isspace():
-                number += 1
-                yield reader.read(line.strip(), number, line_number)
+class JsonlSource(Source):
+    """JSON Lines."""
+
+    name = "jsonl"
+    suffixes = (".jsonl", ".ndjson")
+
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        """`row` counts the lines that are not blank, `line` all of them."""
+        reader = LineReader()
+        number = 0
+        with open_text(path, encoding, newline="\n") as lines:
+            for line_number, line in enumerate(lines, 1):
+                if not line.isspace():
+                    number += 1
+                    yield reader.read(line.strip(), number, line_number)
 
 
+PLUGIN = JsonlSource()
 EXAMPLES = (('{"a": 1}\n\n{"a": "中"}\n', [{"a": 1}, {"a": "中"}]),)
-"""(text, rows)"""
+"""(text, rows)."""

@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sartor.base.types import RawRow
-from sartor.data.sources import arrow
-
-SUFFIXES = (".parquet", ".pq")
-TEXT = False
+from sartor.data.sources import Source, arrow
 
 
-def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[RawRow]:
-    """Each row with its number from 1. Raises: DataError for a damaged file."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
+class ParquetSource(Source):
+    """Apache Parquet, without loading the whole file."""
 
-    with arrow.corruption_errors(where, "Parquet"), pa.memory_map(str(path)) as file:
-        table = ParquetFile(file)
-        yield from arrow.rows_of_batches(table.iter_batches(batch_size=arrow.BATCH))
+    name = "parquet"
+    suffixes = (".parquet", ".pq")
+    is_text = False
+
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetFile
+
+        with arrow.corruption_errors(where, "Parquet"), pa.memory_map(str(path)) as file:
+            table = ParquetFile(file)
+            yield from arrow.rows_of_batches(table.iter_batches(batch_size=arrow.BATCH))
+
+
+PLUGIN = ParquetSource()

@@ -7,35 +7,38 @@ from pathlib import Path
 
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
-
-SUFFIXES = (".txt", ".text", ".md")
-TEXT = True
-COLUMN = "text"
-"""The one column of such a file; stage pt reads it without being told."""
+from sartor.data.sources import Source
 
 
-def rows(path: Path, where: str, encoding: str) -> Iterator[RawRow]:
-    """Each paragraph as `{"text": …}`, its line the first of it; line breaks within are kept."""
-    apart = _has_blank_lines(path, encoding)
-    number = 0
-    paragraph: list[str] = []
-    begin = 1
-    with open_text(path, encoding, newline=None) as lines:  # type: ignore[arg-type]
-        for line_number, line in enumerate(lines, 1):
-            if line.strip():
-                if not paragraph:
-                    begin = line_number
-                paragraph.append(line)
-            if paragraph and not (apart and line.strip()):
-                number += 1
-                yield RawRow(number, begin, {COLUMN: "".join(paragraph).strip()})
-                paragraph = []
-    if paragraph:
-        yield RawRow(number + 1, begin, {COLUMN: "".join(paragraph).strip()})
+class TextSource(Source):
+    """Plain text, one column named `text`."""
+
+    name = "txt"
+    suffixes = (".txt", ".text", ".md")
+    text_column = "text"
+
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        """Each paragraph with the line it begins on; line breaks inside are kept."""
+        by_paragraph = _has_blank_lines(path, encoding)
+        number = 0
+        paragraph: list[str] = []
+        begin = 1
+        with open_text(path, encoding, newline=None) as lines:  # type: ignore[arg-type]
+            for line_number, line in enumerate(lines, 1):
+                if line.strip():
+                    if not paragraph:
+                        begin = line_number
+                    paragraph.append(line)
+                if paragraph and not (by_paragraph and line.strip()):
+                    number += 1
+                    yield RawRow(number, begin, {self.text_column: "".join(paragraph).strip()})
+                    paragraph = []
+        if paragraph:
+            yield RawRow(number + 1, begin, {self.text_column: "".join(paragraph).strip()})
 
 
 def _has_blank_lines(path: Path, encoding: str) -> bool:
-    """Whether a blank line stands between two that are not."""
+    """Whether there is a blank line between two that are not."""
     blank = text = False
     with open_text(path, encoding) as lines:
         for line in lines:
@@ -48,6 +51,7 @@ def _has_blank_lines(path: Path, encoding: str) -> bool:
     return False
 
 
+PLUGIN = TextSource()
 EXAMPLES = (
     (
         "It is a truth\nuniversally acknowledged.\n\n\nHowever little known.\n",
@@ -55,4 +59,4 @@ EXAMPLES = (
     ),
     ("one\ntwo\n", [{"text": "one"}, {"text": "two"}]),
 )
-"""(text, rows)"""
+"""(text, rows)."""

@@ -1,4 +1,4 @@
-"""A spreadsheet with a header line: every cell is its text, dates are ISO; empty and hidden sheets are passed over."""
+"""A spreadsheet with a header line: every cell is read as text, dates as ISO; empty and hidden sheets are skipped."""
 
 from __future__ import annotations
 
@@ -8,52 +8,58 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
+from sartor.base.i18n import tr
 from sartor.base.types import RawRow
-from sartor.data.decompress import measure_zip
+from sartor.data.decompress import check_zip
+from sartor.data.sources import Source
+from sartor.data.sources.csv import column_names, row_of_cells
 
-SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-TEXT = False
 
+class SpreadsheetSource(Source):
+    """Excel and OpenDocument spreadsheets; sheets with the same header are read one after the other."""
 
-def rows(path: Path, where: str, encoding: str | None = None) -> Iterator[RawRow]:
-    """Each row that is not blank, under the header of its sheet; `line` is the sheet's row.
+    name = "xlsx"
+    suffixes = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+    is_text = False
 
-    Sheets with the same header are read one after the other. Raises: DataError for a damaged file, a header that
-    names a column twice, or sheets with different headers.
-    """
-    names: list[str] = []
-    first = ""
-    number = 0
-    for sheet, cells in _sheets(path, where):
-        header: list[str] = []
-        for line, row in cells:
-            texts = [text_of(cell) for cell in row]
-            if not any(texts):
-                continue
-            if not header:
-                header = _header(texts, f"{where}, sheet {sheet!r}")
-                if names and header != names:
-                    raise DataError(
-                        f"Sheet {sheet!r} has other columns than {first!r}.", where, "Save each as a file of its own."
-                    )
-                names, first = header, first or sheet
-                continue
-            number += 1
-            extra = texts[len(names) :]
-            if any(extra):
-                yield RawRow(number, line, None, fault=f"{len(texts)} cells, the header has {len(names)}")
-            else:
-                yield RawRow(number, line, dict(zip(names, texts + [""] * len(names))))
-    if not names:
-        raise DataError("The file is empty.", where, "It needs a header line and rows.")
+    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+        """Each row that is not blank; `line` is the row number in its sheet.
+
+        Raises: DataError for a damaged file, a duplicate column, or sheets with different headers.
+        """
+        names: list[str] = []
+        first = ""
+        number = 0
+        for sheet, cells in _sheets(path, where):
+            header: list[str] = []
+            for line, row in cells:
+                texts = _without_empty_end([text_of(cell) for cell in row])
+                if not texts:
+                    continue
+                if not header:
+                    header = column_names(texts, tr("{file}, sheet {sheet!r}", file=where, sheet=sheet))
+                    if names and header != names:
+                        raise DataError(
+                            "Sheets {sheet!r} and {first!r} have different columns.",
+                            where,
+                            "Save each sheet as a separate file.",
+                            sheet=sheet,
+                            first=first,
+                        )
+                    names, first = header, first or sheet
+                    continue
+                number += 1
+                yield row_of_cells(number, line, texts + [""] * (len(names) - len(texts)), names)
+        if not names:
+            column_names([], where)
 
 
 def _sheets(path: Path, where: str) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
     try:
         import python_calamine
     except ImportError:
-        raise DataError("Spreadsheets need python-calamine.", where, "pip install 'sartor[docs]'") from None
-    measure_zip(path, where)
+        raise DataError("Spreadsheets need the package python-calamine.", where, "pip install 'sartor[docs]'") from None
+    check_zip(path, where)
     try:
         with python_calamine.CalamineWorkbook.from_path(str(path)) as book:
             for about in book.sheets_metadata:
@@ -64,20 +70,19 @@ def _sheets(path: Path, where: str) -> Iterator[tuple[str, Iterator[tuple[int, l
                     start = sheet.start[0] if sheet.start else 0
                     yield about.name, enumerate(sheet.to_python(skip_empty_area=True), start + 1)
     except (python_calamine.CalamineError, OSError, ValueError) as error:
-        raise DataError(f"The spreadsheet cannot be read: {error}.", where, "Save it anew as .xlsx.") from None
+        raise DataError(
+            "Could not read the spreadsheet: {error}.", where, "Save it again as .xlsx.", error=str(error)
+        ) from None
 
 
-def _header(texts: list[str], where: str) -> list[str]:
+def _without_empty_end(texts: list[str]) -> list[str]:
     while texts and not texts[-1]:
         texts = texts[:-1]
-    names = [name.strip() or f"column {number}" for number, name in enumerate(texts, 1)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise DataError(f"The header names {twice[0]!r} twice.", where, "Give every column its own name.")
-    return names
+    return texts
 
 
 def text_of(cell: Any) -> str:
-    """A cell's text: 7.0 is `7` as the sheet shows it, dates and times are ISO, truth is `true` or `false`."""
+    """A cell's text: 7.0 is `7` as the sheet shows it, dates and times are ISO, booleans `true` or `false`."""
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, float):
@@ -85,3 +90,6 @@ def text_of(cell: Any) -> str:
     if isinstance(cell, (datetime, date, time)):
         return cell.isoformat()
     return str(cell)
+
+
+PLUGIN = SpreadsheetSource()

@@ -18,9 +18,11 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.reasons import fix_of, reason_of
 from sartor.data.dataset_info import read_registry
-from sartor.data.import_file import FileInspection, ImportResult, inspect_file
-from sartor.data.load import columns_of, raw_rows
-from sartor.data.sources import csv, tsv
+from sartor.data.files import raw_rows
+from sartor.data.import_file import FileInspection, ImportOptions, ImportResult, inspect_file
+from sartor.data.read_rows import columns_of
+from sartor.data.sources import SOURCES
+from sartor.data.sources.csv import DELIMITERS as CSV_DELIMITERS
 from sartor.web.components import (
     button,
     card,
@@ -40,7 +42,7 @@ from sartor.web.value_names import FIELDS
 from sartor.web.workspace import Workspace, dataset_name, readable
 
 ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr", "utf-16", "windows-1252", "latin-1")
-DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in csv.DELIMITERS}
+DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in CSV_DELIMITERS}
 
 
 def add_to(workspace: Workspace) -> None:
@@ -147,9 +149,7 @@ class ImportView:
     def _inspect(self) -> FileInspection:
         return inspect_file(
             self.workspace.resolve_inside(self.file or ""),
-            encoding=self.encoding,
-            columns=self.columns,
-            delimiter=self.delimiter,
+            ImportOptions(self.encoding, self.delimiter, self.columns),
         )
 
     def _readable_rows(self) -> list[Mapping[str, Any]]:
@@ -201,7 +201,7 @@ class ImportView:
 
     def _has_cells(self) -> bool:
         """Whether the file has a delimiter, by its suffix."""
-        suffixes = (*csv.SUFFIXES, *tsv.SUFFIXES)
+        suffixes = (*SOURCES.get("csv").suffixes, *SOURCES.get("tsv").suffixes)
         return any(suffix.lower() in suffixes for suffix in PurePath(self.file or "").suffixes)
 
     def _delimiter_choice(self, found: FileInspection | None) -> None:

@@ -11,7 +11,9 @@ from nicegui import ui
 
 from sartor.base.errors import DataError, SartorError
 from sartor.base.i18n import tr
-from sartor.data.dataset_info import COLUMNS, FORMATTINGS, OPENAI_TAGS, TAGS, parse_entry, read_registry, write_entry
+from sartor.data.dataset_info import parse_entry, read_registry, write_entry
+from sartor.data.dataset_spec import COLUMNS, TAGS
+from sartor.data.formats import FORMATS
 from sartor.web.components import button, card, line, show_error, text
 from sartor.web.i18n import Translator
 from sartor.web.workspace import Workspace
@@ -126,7 +128,7 @@ class EntryEditor:
         key, value = place[-1], value_at(self.entry, place)
         box: Any
         if key in ("formatting", "ranking"):
-            known = FORMATTINGS if key == "formatting" else (True, False)
+            known = FORMATS.names() if key == "formatting" else (True, False)
             default = "alpaca" if key == "formatting" else "false"
             options = {None: f"({default})"} | {choice: str(choice).lower() for choice in known}
             box = ui.select(options, label=key, value=value if value in known else None)
@@ -142,7 +144,8 @@ class EntryEditor:
         self.boxes[place] = box
 
     def _default(self, place: tuple[str, ...]) -> str:
-        tags = OPENAI_TAGS if self.entry.get("formatting") == "openai" else TAGS
+        formatting = self.entry.get("formatting")
+        tags = FORMATS.get(formatting).tags if formatting in FORMATS.names() else TAGS
         defaults = {"columns": COLUMNS, "tags": tags}.get(place[0], {"split": "train"})
         return defaults.get(place[-1]) or ""
 

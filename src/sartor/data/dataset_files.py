@@ -1,0 +1,150 @@
+"""What an entry names: its local files, permitted and verified, or rows from a hub, a script or the network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sartor.base.errors import DataError, close_matches
+from sartor.base.i18n import Text, tr
+from sartor.base.permissions import Permissions
+from sartor.base.types import Origin, RawRow
+from sartor.data import remote
+from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.files import open_data_file
+from sartor.data.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPart:
+    """Rows to read and where they come from: one file, or all of a hub or script."""
+
+    shown: Path
+    """The file, or the address, for people and records."""
+    label: str
+    """The file's name in `Origin.file`."""
+    rows: Iterator[RawRow]
+    spec: DatasetSpec
+    """The dataset's spec, adapted to this kind of file."""
+    path: Path | None = None
+    """The file on this machine; None for a hub or a script."""
+    encoding: str | None = None
+
+    def origin(self, raw: RawRow) -> Origin:
+        """Where one of the rows comes from."""
+        section = raw.value.get("section") if isinstance(raw.value, dict) else None
+        section = section if isinstance(section, str) else None
+        return Origin(self.spec.name, self.label, raw.row, raw.line, section=section)
+
+
+def open_parts(spec: DatasetSpec, permissions: Permissions, encoding: str | None) -> Iterator[DatasetPart]:
+    """What an entry names, one part at a time; each stays open until the next is requested.
+
+    `encoding` overrides the entry's. Raises: DataError for missing, forbidden, damaged or unverified files.
+    """
+    place = remote.place_of(spec)
+    kind = place.partition(":")[0] if place else "file"
+    if place and kind in ("hf", "ms"):
+        yield DatasetPart(Path(place), Path(place).name, remote.hub_rows(spec), spec)
+    elif place and kind == "script":
+        yield DatasetPart(Path(place), Path(place).name, remote.script_rows(spec, permissions), spec)
+    elif place:
+        with remote.cloud_file(spec, permissions) as path:
+            yield from _open_part(spec, path, path.name, encoding, Path(place))
+    else:
+        for path in local_files(spec, permissions):
+            yield from _open_part(spec, path, _label(spec, path), encoding, path)
+
+
+def _open_part(spec: DatasetSpec, path: Path, label: str, encoding: str | None, shown: Path) -> Iterator[DatasetPart]:
+    _verify_hashes(spec, path)
+    with open_data_file(path, encoding or spec.encoding) as file:
+        yield DatasetPart(shown, label, file.rows(), _with_text_column(spec, file.source), path, file.encoding)
+
+
+def _with_text_column(spec: DatasetSpec, source: Source) -> DatasetSpec:
+    """The only column of a plain text file is the prompt, unless the entry maps `prompt` itself."""
+    if source.text_column is None or "prompt" in spec.columns_given:
+        return spec
+    return replace(spec, columns={**spec.columns, "prompt": source.text_column})
+
+
+def local_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
+    """The files of an entry, inside the dataset folder. Raises: DataError naming the nearest file for a missing one."""
+    where = dataset_place(spec)
+    if not spec.file_name:
+        raise DataError("The entry has no file_name.", where, "Add a file_name.")
+    name, folder = spec.file_name, spec.folder_path
+    if "\0" in name:
+        raise DataError("file_name contains a NUL character.", where, "Write a plain file name.")
+    path = folder / name
+    _require_reachable(path)
+    _require_inside(path, folder, permissions)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        for inner in found:
+            _require_inside(inner, folder, permissions)
+        if not found:
+            raise DataError("The folder is empty.", path, "Put data files into it.")
+        return found
+    if path.exists() and not path.is_file():
+        raise DataError("Not a regular file.", path, "Copy its contents into a file.")
+    if not path.is_file():
+        existing = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
+        near = close_matches(name, existing, 1)
+        hint = tr("Did you mean {name}? Set it as file_name.", name=near[0]) if near else tr("Check file_name.")
+        raise DataError("File not found: {name!r}.", path, hint, name=name)
+    return [path]
+
+
+def dataset_place(spec: DatasetSpec) -> Text:
+    """The dataset's name as a place for errors."""
+    return tr("dataset {name!r}", name=spec.name)
+
+
+def _require_reachable(path: Path) -> None:
+    """Raises: DataError for circular links, a name that is too long, or a folder without access."""
+    try:
+        path.resolve().stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return  # reported later, with the nearest name
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or tr("circular symbolic links")
+        raise DataError(
+            "Could not access the file: {reason}.", str(path)[:300], "Check file_name.", reason=reason
+        ) from None
+
+
+def _require_inside(path: Path, folder: Path, permissions: Permissions) -> None:
+    """Raises: DataError for a file that is, after following links, outside the dataset folder."""
+    if not permissions.allow_outside and not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            "The file is outside the dataset folder.", path, "Move it into the folder, or add --allow-outside."
+        )
+
+
+def _label(spec: DatasetSpec, path: Path) -> str:
+    try:
+        return path.resolve().relative_to(spec.folder_path.resolve()).as_posix()
+    except ValueError:
+        return path.name
+
+
+def _verify_hashes(spec: DatasetSpec, path: Path) -> None:
+    for kind, expected in (("sha1", spec.file_sha1), ("sha256", spec.file_sha256)):
+        if not expected:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, kind).hexdigest()
+        if found != expected.strip().lower():
+            raise DataError(
+                "{kind} mismatch: the file has {found}, the entry expects {expected}.",
+                path,
+                "Get the right file, or remove {key} from the entry.",
+                kind=kind.upper(),
+                found=found,
+                expected=expected,
+                key=f"file_{kind}",
+            )
