@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from sartor.base.errors import Interrupted, RunError
 from sartor.base.rundir import RunDir, read_json_lines
-from sartor.model.batch import collate, collate_packed, global_batches, micro_batches, packed_batches
+from sartor.model.batch import collate, collate_packs, global_batches, micro_batches, packed_batches
 from sartor.model.head import summed_loss
 from sartor.training import checkpoint
 from support.training_runs import StopAt, config_of, events, plan_of, rows, run_training, trained
@@ -49,7 +49,7 @@ def test_the_loss_of_a_padded_batch_is_the_sum_over_label_tokens(tiny_model: Any
 
 def test_packed_rows_do_not_see_each_other(tiny_model: Any) -> None:
     data = rows(5)
-    packed = summed_loss(tiny_model, collate_packed(data, [0, 1, 2, 3, 4]))
+    packed = summed_loss(tiny_model, collate_packs(data, [[0, 1, 2, 3, 4]], 257))
     padded = summed_loss(tiny_model, collate(data, [0, 1, 2, 3, 4], 257))
     assert packed.item() == pytest.approx(padded.item(), rel=1e-5)
 

@@ -7,10 +7,7 @@ from pathlib import Path
 from string import Formatter
 
 import sartor.web
-from sartor.base.config import RunConfig, section_of
-from sartor.model.shape import Shape
-from sartor.training.plan import PlanInputs, make_plan
-from sartor.training.preflight import advise
+from sartor.base.config import section_of
 from sartor.web.form import fields
 from sartor.web.i18n import Words, catalogue, explained, explanations, sentences, spoken
 
@@ -53,26 +50,6 @@ def test_settings_are_explained_in_both_languages() -> None:
     assert drawn - set(explanations()) == set(), "explain them in web/texts/settings.zh.toml"
     assert explained("zh", "seed", "x") == "一切随机的种子。"
     assert explained("zh", "newer", "in English") == explained("en", "newer", "in English") == "in English"
-
-
-def test_every_reason_of_a_plan_and_every_advice_is_said_in_chinese_too() -> None:
-    shape = Shape(30, 576, 1536, 9, 576, 192, 49152, True)
-    small, large = 2**31, 2**37
-    said: set[str] = set()
-    for device, memory, known, longest, settings in (
-        ("cpu", large, shape, 64, {}),
-        ("cpu", large, None, 64, {"max_steps": 3}),
-        ("cuda", small, shape, 4096, {}),
-        ("cuda", small // 8, shape, 4096, {"warmup_steps": 2, "gradient_checkpointing": False}),
-        ("cuda", large, shape, 64, {"num_train_epochs": 300}),
-        ("cuda", large, shape, 64, {"gradient_checkpointing": True, "torch_compile": True}),
-    ):
-        config = RunConfig.from_dict({"dtype": "float32", **settings})
-        plan = make_plan(config, PlanInputs(20, 0, longest, 1000, 500, device, memory, 1, known))
-        said |= {*plan.reasons.values(), *advise(config, plan, held_out=False)}
-    assert len(said) > 25
-    zh = Words("zh")
-    assert {text for text in said if zh.sentence(text) == text} == {"max_steps", "warmup_steps"}
 
 
 def test_an_error_is_said_with_what_it_names() -> None:

@@ -6,9 +6,13 @@ Names are Hugging Face's and LLaMA-Factory's. The same schema draws `--help`, th
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sartor.base import registry
+from sartor.base.errors import did_you_mean
 
 
 def _number(value: Any) -> Any:
@@ -35,6 +39,29 @@ def _no(value: Any) -> Any:
     return "no" if value is False else value
 
 
+@dataclass(frozen=True, slots=True)
+class PluginChoices:
+    """The choices of a setting that names a plug-in: the files of a folder, and what installed packages add.
+
+    A new stage or optimizer is one new file; it is not listed here.
+    """
+
+    package: str
+
+    def names(self) -> tuple[str, ...]:
+        return registry.available(self.package)
+
+    def check(self, name: str) -> str:
+        """Raises: ValueError naming the nearest plug-in."""
+        if name not in self.names():
+            raise ValueError(f"unknown name. {did_you_mean(name, self.names())}")
+        return name
+
+
+_STAGES = PluginChoices("sartor.training.stages")
+_OPTIMIZERS = PluginChoices("sartor.training.optimizers")
+StageName = Annotated[str, _STAGES, AfterValidator(_STAGES.check)]
+OptimizerName = Annotated[str, _OPTIMIZERS, AfterValidator(_OPTIMIZERS.check)]
 IntervalStrategy = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
@@ -118,7 +145,7 @@ class PromptSettings(Section):
 class MethodSettings(Section):
     """What is learned (stage) and which weights move (method)."""
 
-    stage: Literal["pt", "sft", "rm", "dpo", "kto"] = Field("sft", description="The objective.")
+    stage: StageName = Field("sft", description="The objective.")
     finetuning_type: Literal["lora", "full", "freeze"] = Field("lora", description="Which weights move.")
     lora_rank: Positive = Field(8, description="Rank of the LoRA matrices.")
     lora_alpha: Positive | None = Field(None, description="LoRA scale; unset: twice the rank.")
@@ -174,9 +201,7 @@ class TrainSettings(Section):
     warmup_steps: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(
         0, description="Warm-up steps; below 1 a share. Wins over warmup_ratio."
     )
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "adafactor", "muon"] = Field(
-        "adamw_torch", description="The optimizer; adamw_torch is fused where torch has it."
-    )
+    optim: OptimizerName = Field("adamw_torch", description="The optimizer; adamw_torch is fused where torch has it.")
     weight_decay: Number = Field(0.0, ge=0.0, description="Decoupled weight decay (not on biases and norms).")
     adam_beta1: Fraction = Field(0.9, description="β₁ of Adam.")
     adam_beta2: Fraction = Field(0.999, description="β₂ of Adam.")

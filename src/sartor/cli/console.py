@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sartor.base.errors import SartorError
+from sartor.base.i18n import Text
 from sartor.base.types import Ledger, Score
 
 out = Console(highlight=False)
@@ -131,7 +132,7 @@ def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
     if found["micro_divisor"] > 1:
         to.print(f"  [yellow]·[/] The longest batch did not fit: micro-batches of 1/{found['micro_divisor']}.")
     for advice in found["advice"]:
-        to.print(f"  [yellow]·[/] {escape(advice)}", soft_wrap=True)
+        to.print(f"  [yellow]·[/] {escape(str(Text.from_json(advice)))}", soft_wrap=True)
 
 
 class TrainingProgress:
@@ -172,7 +173,9 @@ class TrainingProgress:
         elif kind == "eval":
             err.print(f"  step {event['step']}: held-out loss [bold]{event['eval_loss']:.4f}[/]")
         elif kind == "warning":
-            err.print(f"  [yellow]·[/] {escape(str(event['text']))}", soft_wrap=True)
+            err.print(
+                f"  [yellow]·[/] {escape(str(Text.from_json(event.get('message') or event['text'])))}", soft_wrap=True
+            )
         elif kind == "sample":
             err.print(f"  step {event['step']}: {escape(str(event.get('text', '')))}", soft_wrap=True)
         elif kind in ("oom", "skipped_step"):

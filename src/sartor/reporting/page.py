@@ -14,6 +14,7 @@ import yaml
 from sartor.base import i18n
 from sartor.base.config import SECRET_KEY
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.evaluation import metrics, verdict_text
 from sartor.evaluation.metrics import LLAMA_FACTORY
@@ -112,6 +113,7 @@ def read_run(run: RunDir) -> RunFiles:
         if folder.is_dir()
     }
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
+    warnings = [Text.from_json(e.get("message") or e["text"]) for e in events if e["kind"] == "warning"]
     return RunFiles(
         settings=settings or {},
         plan=optional("plan.json"),
@@ -120,7 +122,9 @@ def read_run(run: RunDir) -> RunFiles:
         results=optional("all_results.json"),
         steps=[(e["step"], e["loss"]) for e in events if e["kind"] == "step"],
         evals=[(e["step"], e["eval_loss"]) for e in events if e["kind"] == "eval"],
-        warnings=list(dict.fromkeys(str(e["text"]) for e in events if e["kind"] == "warning")),
+        warnings=list(
+            dict.fromkeys(str(Text.from_json(e.get("message") or e["text"])) for e in events if e["kind"] == "warning")
+        ),
         answers=answers,
         verdict=Verdict.from_json(optional("verdict.json")) if run.verdict.exists() else None,
     )

@@ -29,7 +29,9 @@ def work(job: Job) -> Any:
             found, plan = api.estimate(Path(arguments["settings"]))
             return {
                 "estimate": found.to_json(),
-                "reasons": {name: [getattr(plan, name, None), reason] for name, reason in plan.reasons.items()},
+                "reasons": {
+                    name: [getattr(plan, name, None), reason.to_json()] for name, reason in plan.reasons.items()
+                },
             }
         case "compare":
             verdict = api.compare(arguments["run"], arguments.get("overrides", ()), progress=progress)

@@ -13,6 +13,7 @@ from nicegui import ui
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text
 from sartor.base.settings import SECTIONS
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
@@ -309,11 +310,11 @@ class TrainForm:
                 ]
             )
             for advice in found["advice"]:
-                text(t.sentence(advice), "notice warn-n small")
+                text(Text.from_json(advice).render(t.lang), "notice warn-n small")
             with ui.expansion(t("train.reasons")).classes("w-full"):
                 for name, (value, reason) in ended["result"]["reasons"].items():
                     text(f"{name}: {value}", "who mono")
-                    text(t.sentence(reason), "small")
+                    text(Text.from_json(reason).render(t.lang), "small")
 
 
 def place_of(job: Job) -> str:
