@@ -289,7 +289,7 @@ def test_trackers_hear_every_step(tmp_path: Path, tiny_model: Any, monkeypatch: 
     run(tmp_path, tiny_model, callbacks=[Trackers(["ear"], "name", tmp_path, {"seed": 1, "fsdp": None})])
     losses = [(event["step"], event["loss"]) for event in events(tmp_path, "step")]
     assert Ear.last.heard == ["name", "start", {"seed": 1}, *losses, "finish"]  # type: ignore[attr-defined]
-    for name, what in (("wandb", "not installed"), ("bell", "no tracker")):
+    for name, what in (("wandb", "not installed"), ("bell", "Unknown tracker")):
         with pytest.raises(ConfigError, match=what):
             Trackers([name], "name", tmp_path, {})
 

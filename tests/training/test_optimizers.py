@@ -25,7 +25,7 @@ def test_the_settings_offer_every_stage_and_optimizer() -> None:
             RunConfig.from_dict({key: wrong})
 
 
-@pytest.mark.parametrize("stage", STAGES.all(), ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", tuple(STAGES.all()), ids=lambda stage: stage.name)
 def test_a_stage_declares_what_others_need(stage: Stage[object]) -> None:
     for text in (stage.label, stage.description, stage.row_error, stage.row_fix):
         assert text
@@ -33,7 +33,7 @@ def test_a_stage_declares_what_others_need(stage: Stage[object]) -> None:
     assert set(stage.options) <= set(MethodSettings.model_fields)
 
 
-@pytest.mark.parametrize("plugin", OPTIMIZERS.all(), ids=lambda plugin: plugin.name)
+@pytest.mark.parametrize("plugin", tuple(OPTIMIZERS.all()), ids=lambda plugin: plugin.name)
 def test_an_optimizer_declares_what_others_need_and_takes_a_step(plugin: OptimizerPlugin) -> None:
     assert plugin.label
     assert plugin.state_bytes(4) > 0

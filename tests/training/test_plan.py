@@ -180,7 +180,7 @@ def test_compiling_is_asked_for_or_pays() -> None:
             ("cuda", {**long, "quantization_bit": 4}),
         )
     ] == [False, True, False, True, False, False]
-    assert "2500 steps" in plan(140, **long).reasons["compiled"]
+    assert "2500 steps" in str(plan(140, **long).reasons["compiled"])
 
 
 def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

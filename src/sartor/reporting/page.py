@@ -113,7 +113,6 @@ def read_run(run: RunDir) -> RunFiles:
         if folder.is_dir()
     }
     settings = yaml.safe_load(run.config.read_text(encoding="utf-8")) if run.config.exists() else {}
-    warnings = [Text.from_json(e.get("message") or e["text"]) for e in events if e["kind"] == "warning"]
     return RunFiles(
         settings=settings or {},
         plan=optional("plan.json"),

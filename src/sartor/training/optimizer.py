@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,15 +25,6 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
     Raises: ConfigError when the optimizer needs a package that is not installed, or cannot train these parameters.
     """
     plugin = OPTIMIZERS.get(settings.optim)
-    if plugin.package and importlib.util.find_spec(plugin.package) is None:
-        raise ConfigError(
-            "optim: {optim} needs {package}.",
-            "optim",
-            "Run: {command}",
-            optim=plugin.name,
-            package=plugin.package,
-            command=plugin.install,
-        )
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -53,7 +43,17 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
         {"params": params, "weight_decay": decay, "lr": settings.learning_rate * ratio}
         for (decay, ratio), params in groups.items()
     ]
-    return plugin.build(param_groups, settings)
+    try:
+        return plugin.build(param_groups, settings)
+    except ImportError:
+        raise ConfigError(
+            "optim: {optim} needs {package}.",
+            "optim",
+            "Run: {command}",
+            optim=plugin.name,
+            package=plugin.package,
+            command=plugin.install,
+        ) from None
 
 
 def make_scheduler(optimizer: Optimizer, settings: TrainSettings, plan: Plan) -> LRScheduler:
