@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sartor.base import registry
-from sartor.base.errors import did_you_mean
 
 
 def _number(value: Any) -> Any:
@@ -52,9 +51,9 @@ class PluginChoices:
         return registry.available(self.package)
 
     def check(self, name: str) -> str:
-        """Raises: ValueError naming the nearest plug-in."""
+        """Raises: ValueError listing the plug-ins."""
         if name not in self.names():
-            raise ValueError(f"unknown name. {did_you_mean(name, self.names())}")
+            raise ValueError(f"unknown name, not one of {', '.join(self.names())}")
         return name
 
 
