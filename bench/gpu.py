@@ -136,6 +136,7 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     from sartor.model.load import adapt, save_weights
     from sartor.model.shape import Shape
     from sartor.training import loop
+    from sartor.training.job import TrainingJob
     from sartor.training.plan import PlanInputs, make_plan
 
     model = model_of(shape, device)
@@ -166,15 +167,17 @@ def run_sartor(shape: str, device: str, steps: int, tokens: int) -> dict[str, An
     heard = Heard()
     with tempfile.TemporaryDirectory() as folder:
         results = loop.train(
-            RunDir(Path(folder)),
-            config,
-            plan,
-            tuned,
-            examples,
-            [],
-            pad_id=0,
-            callbacks=[heard],
-            write_model=lambda to: save_weights(tuned, to),
+            TrainingJob(
+                RunDir(Path(folder)),
+                config,
+                plan,
+                tuned,
+                examples,
+                [],
+                pad_id=0,
+                callbacks=[heard],
+                write_model=lambda to: save_weights(tuned, to),
+            )
         )
     measured = heard.steps[min(WARM_UP, steps - 1) :]
     return {

@@ -120,7 +120,7 @@ def test_changed_data_is_refused_on_resume(settings: dict[str, Any], project: Pa
         api.train(**settings, callbacks=[StopAt(2)])
     file = project / "data" / "chapters.json"
     file.write_text(file.read_text(encoding="utf-8").replace("数字7。", "数字八。"), encoding="utf-8")
-    with pytest.raises(RunError, match="another data"):
+    with pytest.raises(RunError, match="different data"):
         api.train(**settings)
 
 

@@ -59,3 +59,9 @@ def test_every_reason_is_translated() -> None:
     for reason in all_reasons().values():
         for message in filter(None, reason):
             assert Text(message).render("zh") != message
+
+
+@pytest.mark.parametrize("template", ["{x.message}", "{x.__class__.__mro__}", "{x[0]}", "{x:>999999999}", "{}", "{0}"])
+def test_a_template_from_a_file_reaches_nothing_but_its_params(template: str) -> None:
+    hostile = Text.from_json({"message": template, "params": {"x": "value"}, "plural": ""})
+    assert hostile.render("en") == template

@@ -29,13 +29,13 @@ class Stop:
             import time; time.sleep(0.2)
 
 real = loop.set_up
-def checked(*words, **options):
-    training = real(*words, **options)
+def checked(job_of_run):
+    training = real(job_of_run)
     if job["settings"].get("fsdp"):
         from torch.distributed.tensor import DTensor
-        model = training.accelerator.unwrap_model(training.objective).model
+        model = training.module.model
         moving = [p for p in model.parameters() if p.requires_grad]
-        assert processes.world() == 2 and all(isinstance(p, DTensor) for p in moving)
+        assert processes.world_size() == 2 and all(isinstance(p, DTensor) for p in moving)
         assert all(p.to_local().numel() < p.numel() for p in moving if p.shape[0] > 1)
     return training
 loop.set_up = checked

@@ -14,11 +14,12 @@ from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.types import Origin, TokenSequence
 from sartor.model.load import adapt
 from sartor.training import loop
+from sartor.training.job import TrainingJob
 from sartor.training.plan import Plan, PlanInputs, make_plan
 
 
 def rows(n: int, seed: int = 0) -> list[TokenSequence]:
-    """Random rows of 5–24 tokens; the second half of each is learned."""
+    """Random rows of 5–24 tokens; the second half of each is labels."""
     random = np.random.default_rng(seed)
     made = []
     for number in range(n):
@@ -51,15 +52,17 @@ def run_training(folder: Path, model: Any, config: RunConfig, learn: list[TokenS
     held_out = options.pop("held_out", [])
     model = adapt(model, config.method)
     loop.train(
-        RunDir(folder),
-        config,
-        options.pop("plan", None) or plan_of(config, learn, held_out),
-        model,
-        learn,
-        held_out,
-        pad_id=257,
-        write_model=lambda to: model.save_pretrained(to),
-        **options,
+        TrainingJob(
+            RunDir(folder),
+            config,
+            options.pop("plan", None) or plan_of(config, learn, held_out),
+            model,
+            learn,
+            held_out,
+            pad_id=257,
+            write_model=lambda to: model.save_pretrained(to),
+            **options,
+        )
     )
     return model
 

@@ -76,7 +76,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path, content: Any, said
 
 
 def test_a_missing_file_and_a_missing_package_are_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="Could not read"):
         deepspeed.read(str(tmp_path / "none.json"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:

@@ -242,7 +242,7 @@ def test_a_poisoned_row_is_skipped_by_name_and_leaves_no_trace(tmp_path: Path, t
     assert len(skipped) == 2
     assert all(data[5].origin.id in event["rows"] for event in skipped)  # type: ignore[union-attr]
     assert torch.isfinite(trained(model)).all()
-    with pytest.raises(RunError, match="no number"):
+    with pytest.raises(RunError, match="NaN or infinite"):
         run_training(tmp_path / "long", model, config_of(num_train_epochs=4.0, finetuning_type="full"), data)
 
 
@@ -368,7 +368,7 @@ def test_hostile_adapters_and_checkpoints_never_run(tmp_path: Path, tiny_model: 
         trap(copy / name, mark)
         (copy / checkpoint.MANIFEST).unlink()
         checkpoint._write_manifest(copy)  # the attacker's manifest fits
-        with pytest.raises(SartorError, match=r"cannot be read|does not fit"):
+        with pytest.raises(SartorError, match=r"Could not read|do(es)? not fit"):
             run_training(tmp_path / "other", make_model(), config_of(lora_rank=4), rows(9), resume=copy)
         shutil.rmtree(copy)
     trap(folder / "adapter_model.safetensors", mark)

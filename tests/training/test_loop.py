@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sartor.base.errors import Interrupted, RunError
+from sartor.base.errors import ConfigError, Interrupted, RunError
 from sartor.base.rundir import RunDir, read_json_lines
-from sartor.model.batch import collate, collate_packed, global_batches, micro_batches, packed_batches
+from sartor.model.batch import collate, collate_packs, global_batches, micro_batches, packed_batches
 from sartor.model.head import summed_loss
 from sartor.training import checkpoint
+from sartor.training.stages import sft
 from support.training_runs import StopAt, config_of, events, plan_of, rows, run_training, trained
 
 
@@ -49,7 +50,7 @@ def test_the_loss_of_a_padded_batch_is_the_sum_over_label_tokens(tiny_model: Any
 
 def test_packed_rows_do_not_see_each_other(tiny_model: Any) -> None:
     data = rows(5)
-    packed = summed_loss(tiny_model, collate_packed(data, [0, 1, 2, 3, 4]))
+    packed = summed_loss(tiny_model, collate_packs(data, [[0, 1, 2, 3, 4]], 257))
     padded = summed_loss(tiny_model, collate(data, [0, 1, 2, 3, 4], 257))
     assert packed.item() == pytest.approx(padded.item(), rel=1e-5)
 
@@ -131,9 +132,9 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, settings: dict[s
     assert stopped.value.exit_code == 128 + number
     assert RunDir(tmp_path / "b").state() == "interrupted"
     torch.manual_seed(99)  # nothing may come from the process
-    folder, passed_over = checkpoint.latest(RunDir(tmp_path / "b"))
+    folder, not_used = checkpoint.latest(RunDir(tmp_path / "b"))
     assert folder is not None
-    assert passed_over == []
+    assert not_used == []
     resumed = run_training(tmp_path / "b", make_model(), config, data, resume=folder)
     assert torch.equal(trained(straight), trained(resumed))
     losses = [[(e["step"], e["loss"], e["learning_rate"]) for e in events(tmp_path / x, "step")] for x in "ab"]
@@ -147,7 +148,7 @@ def test_a_checkpoint_of_other_data_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run_training(tmp_path, make_model(), config, data, callbacks=[StopAt(2, 2)], fingerprint={"data": "a"})
     folder, _ = checkpoint.latest(RunDir(tmp_path))
-    with pytest.raises(RunError, match="another data"):
+    with pytest.raises(RunError, match="different data"):
         run_training(tmp_path, make_model(), config, data, resume=folder, fingerprint={"data": "b"})
 
 
@@ -166,9 +167,9 @@ def test_damage_to_any_file_is_seen_and_the_one_before_is_used(tmp_path: Path, t
             file.unlink()
         else:
             (newest / "foreign.bin").write_bytes(b"x")
-        found, passed_over = checkpoint.latest(run)
+        found, not_used = checkpoint.latest(run)
         assert found == older, file.name
-        assert newest.name in passed_over[0]
+        assert newest.name in str(not_used[0])
         file.write_bytes(before)
         (newest / "foreign.bin").unlink(missing_ok=True)
     assert checkpoint.latest(run) == (newest, [])
@@ -177,7 +178,7 @@ def test_damage_to_any_file_is_seen_and_the_one_before_is_used(tmp_path: Path, t
 def test_steps_that_are_no_number_are_skipped_named_and_end_the_run(tmp_path: Path, tiny_model: Any) -> None:
     with torch.no_grad():
         tiny_model.model.norm.weight[0] = float("nan")
-    with pytest.raises(RunError, match="no number"):
+    with pytest.raises(RunError, match="NaN or infinite"):
         run_training(tmp_path, tiny_model, config_of(), rows(16))
     skipped = events(tmp_path, "skipped_step")
     assert len(skipped) == 3
@@ -186,7 +187,6 @@ def test_steps_that_are_no_number_are_skipped_named_and_end_the_run(tmp_path: Pa
 
 
 def test_recomputing_activations_changes_nothing_and_what_is_not_offered_is_said(tmp_path: Path) -> None:
-    from sartor.base.errors import ConfigError
     from support.tiny import make_model
 
     plain, again = (
@@ -194,9 +194,33 @@ def test_recomputing_activations_changes_nothing_and_what_is_not_offered_is_said
         for asked in (False, True)
     )
     torch.testing.assert_close(trained(plain), trained(again))
-    assert (
-        "gradient_checkpointing"
-        in plan_of(config_of(gradient_checkpointing=True), rows(9), []).reasons["recomputation"]
-    )
-    with pytest.raises(ConfigError, match="held-out"):
+    checkpointed = plan_of(config_of(gradient_checkpointing=True), rows(9), [])
+    assert "gradient_checkpointing" in str(checkpointed.reasons["recomputation"])
+    with pytest.raises(ConfigError, match="held out"):
         plan_of(config_of(load_best_model_at_end=True), rows(9), [])
+
+
+@pytest.mark.parametrize(("size", "batches"), [(3, [3, 3, 3, 1]), (16, [10])])
+def test_evaluation_takes_the_rows_at_once_that_the_settings_say(
+    tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, size: int, batches: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def loss(model: Any, batch: Any) -> Any:
+        if not model.training:
+            seen.append(len(batch.ids_BT))
+        return summed_loss(model, batch)
+
+    monkeypatch.setattr(sft, "summed_loss", loss)
+    config = config_of(per_device_eval_batch_size=size, max_steps=1)
+    run_training(tmp_path, tiny_model, config, rows(4), held_out=rows(10, seed=1))
+    assert seen == batches
+
+
+def test_eval_steps_alone_means_every_so_many_steps() -> None:
+    held_out = rows(4, seed=1)
+    assert plan_of(config_of(eval_steps=2), rows(12), held_out).eval_steps == 2
+    assert plan_of(config_of(), rows(12), held_out).eval_steps == 3  # each epoch
+    assert plan_of(config_of(eval_strategy="no"), rows(12), held_out).eval_steps is None
+    with pytest.raises(ConfigError, match="needs evaluations"):
+        plan_of(config_of(eval_strategy="no", load_best_model_at_end=True), rows(12), held_out)

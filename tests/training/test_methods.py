@@ -17,6 +17,7 @@ from sartor.base.rundir import RunDir
 from sartor.base.settings import MethodSettings, TrainSettings
 from sartor.model.load import adapt, load_adapter, save_weights
 from sartor.training import checkpoint, loop
+from sartor.training.job import TrainingJob
 from sartor.training.optimizer import make_optimizer, make_scheduler
 from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.trackers import Trackers
@@ -44,7 +45,7 @@ def run(folder: Path, model: Any, *, adapters: tuple[str, ...] = (), **options: 
     held_out = options.pop("held_out", [])
     config = RunConfig.from_dict({**settings, **options})
     model = adapt(model, config.method, adapters=adapters)
-    loop.train(
+    job = TrainingJob(
         RunDir(folder),
         config,
         make_plan(config, PlanInputs.from_rows(rows(12), held_out, "cpu")),
@@ -56,6 +57,7 @@ def run(folder: Path, model: Any, *, adapters: tuple[str, ...] = (), **options: 
         callbacks=callbacks,
         resume=resume,
     )
+    loop.train(job)
     return model
 
 
@@ -287,7 +289,7 @@ def test_trackers_hear_every_step(tmp_path: Path, tiny_model: Any, monkeypatch: 
     run(tmp_path, tiny_model, callbacks=[Trackers(["ear"], "name", tmp_path, {"seed": 1, "fsdp": None})])
     losses = [(event["step"], event["loss"]) for event in events(tmp_path, "step")]
     assert Ear.last.heard == ["name", "start", {"seed": 1}, *losses, "finish"]  # type: ignore[attr-defined]
-    for name, what in (("wandb", "not installed"), ("bell", "no tracker")):
+    for name, what in (("wandb", "not installed"), ("bell", "Unknown tracker")):
         with pytest.raises(ConfigError, match=what):
             Trackers([name], "name", tmp_path, {})
 

@@ -18,6 +18,7 @@ from sartor.model.kernels import CHUNK_BYTES
 from sartor.model.load import adapt, save_weights
 from sartor.model.shape import Shape
 from sartor.training import preflight
+from sartor.training.job import TrainingJob
 from sartor.training.plan import CPU_HEAD_BYTES, Plan, PlanInputs, make_plan
 from support.tiny import make_model
 from support.training_runs import config_of, events, plan_of, rows, run_training, trained
@@ -64,10 +65,10 @@ def test_less_memory_means_smaller_micro_batches_then_recomputation() -> None:
 def test_every_number_that_follows_from_memory_has_its_reason() -> None:
     made = plan(24)
     assert made.gradient_checkpointing
-    assert "21.60 usable (24.00 in all)" in made.reasons["micro_tokens"]
-    assert "without it not even 2048 tokens would fit" in made.reasons["recomputation"]
+    assert "21.60 usable (24.00 in all)" in str(made.reasons["micro_tokens"])
+    assert "without it not even 2048 tokens would fit" in str(made.reasons["recomputation"])
     assert set(made.reasons) >= {"micro_tokens", "recomputation", "head_chunk_bytes", "compiled"}
-    assert "more than there is: the pre-flight decides" in plan(8).reasons["micro_tokens"]
+    assert "more than the machine has: the pre-flight decides" in str(plan(8).reasons["micro_tokens"])
     assert Plan.from_json(made.to_json()) == made
 
 
@@ -87,7 +88,7 @@ def test_recomputation_is_done_or_left_where_that_was_asked() -> None:
 
 def test_full_tuning_and_four_bits_weigh_what_they_should() -> None:
     whole, adapter, quantised = (
-        float(plan(1000, **more).reasons["micro_tokens"].split(": ")[1].split()[0])
+        plan(1000, **more).reasons["micro_tokens"].params["needed"]
         for more in (
             {"finetuning_type": "full", "gradient_checkpointing": True},
             {"gradient_checkpointing": True},
@@ -152,16 +153,18 @@ def test_the_last_rung_of_the_pre_flight_is_recomputation(
     monkeypatch.setattr(sft, "summed_loss", short)
     config = config_of(disable_gradient_checkpointing=refused)
     model = adapt(tiny_model, config.method)
-    words = (RunDir(tmp_path), config, plan_of(config, rows(16), []), model, rows(16), [])
-    options: dict[str, Any] = {"pad_id": 257, "write_model": lambda to: save_weights(model, to)}
+    plan = plan_of(config, rows(16), [])
+    job = TrainingJob(
+        RunDir(tmp_path), config, plan, model, rows(16), [], pad_id=257, write_model=lambda to: save_weights(model, to)
+    )
     if refused:
         with pytest.raises(RunError, match="one row at a time"):
-            preflight.preflight(*words, **options)
+            preflight.preflight(job)
         return
-    found, stepped_down = preflight.preflight(*words, **options)
+    found, stepped_down = preflight.preflight(job)
     assert stepped_down.gradient_checkpointing
     assert found.micro_divisor == 1
-    assert "single rows do not fit" in stepped_down.reasons["recomputation"]
+    assert "single rows do not fit" in str(stepped_down.reasons["recomputation"])
 
 
 def test_compiling_is_asked_for_or_pays() -> None:
@@ -177,7 +180,7 @@ def test_compiling_is_asked_for_or_pays() -> None:
             ("cuda", {**long, "quantization_bit": 4}),
         )
     ] == [False, True, False, True, False, False]
-    assert "2500 steps" in plan(140, **long).reasons["compiled"]
+    assert "2500 steps" in str(plan(140, **long).reasons["compiled"])
 
 
 def test_without_a_compiler_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sartor.base.settings import ModelSettings
 from sartor.model.head import causal_model
 from sartor.model.load import adapt, load_model, save_weights
 from sartor.training import checkpoint, loop
+from sartor.training.job import TrainingJob
 from support.tiny import make_model
 from support.training_runs import StopAt, config_of, events, plan_of, rows, trained
 
@@ -33,7 +34,7 @@ def learn(run: Path, folder: Path, **options: Any) -> Any:
     callbacks, resume = options.pop("callbacks", ()), options.pop("resume", None)
     config = config_of(model_name_or_path=str(folder), lora_rank=4, max_steps=6, dtype="float32", **options)
     model = adapt(load_model(config.model), config.method, seed=1)
-    loop.train(
+    job = TrainingJob(
         RunDir(run),
         config,
         plan_of(config, rows(12), []),
@@ -45,6 +46,7 @@ def learn(run: Path, folder: Path, **options: Any) -> Any:
         write_model=lambda to: save_weights(model, to),
         resume=resume,
     )
+    loop.train(job)
     return model
 
 

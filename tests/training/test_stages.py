@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from sartor.base import registry
 from sartor.base.config import RunConfig
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import MethodSettings
@@ -23,9 +22,10 @@ from sartor.model.batch import collate, collate_pairs
 from sartor.model.head import sequence_logps, token_losses
 from sartor.model.load import adapt
 from sartor.training import loop
+from sartor.training.job import TrainingJob
 from sartor.training.plan import PlanInputs, make_plan
 from sartor.training.reference import Reference
-from sartor.training.stages import dpo, kto, rm
+from sartor.training.stages import STAGES, dpo, kto, rm
 
 GOLDEN = Path(__file__).with_name("golden.json")
 LOSSES = ("sigmoid", "hinge", "ipo", "kto_pair", "orpo", "simpo")
@@ -66,16 +66,8 @@ def trained(folder: Path, model: Any, rows: list[Encoded], **settings: Any) -> t
     }
     config = RunConfig.from_dict({**base, **settings})
     model = adapt(model, config.method)
-    loop.train(
-        RunDir(folder),
-        config,
-        make_plan(config, PlanInputs.from_rows(rows, [], "cpu")),
-        model,
-        rows,
-        [],
-        pad_id=257,
-        write_model=lambda to: None,
-    )
+    plan = make_plan(config, PlanInputs.from_rows(rows, [], "cpu"))
+    loop.train(TrainingJob(RunDir(folder), config, plan, model, rows, [], pad_id=257, write_model=lambda to: None))
     losses = [event["loss"] for event in read_json_lines(folder / "events.jsonl") if event["kind"] == "step"]
     return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad]), losses
 
@@ -136,7 +128,7 @@ BY_HAND = {
 def test_pair_losses_equal_their_equations(kind: Any) -> None:
     method = MethodSettings(pref_loss=kind, pref_beta=0.5, simpo_gamma=0.25)
     chosen, rejected, reference = numbers()
-    ours = dpo.pair_losses(method, chosen, rejected, reference if dpo.needs_reference(method) else None)
+    ours = dpo.pair_losses(method, chosen, rejected, reference if dpo.PLUGIN.needs_reference(method) else None)
     assert ours.tolist() == pytest.approx(BY_HAND[kind], rel=1e-5)
 
 
@@ -153,7 +145,7 @@ def test_dpo_begins_at_ln_2_and_ipo_at_its_margin(tiny_model: Any) -> None:
     model.eval()
     for kind, begin in (("sigmoid", math.log(2)), ("hinge", 1.0), ("ipo", 25.0), ("kto_pair", 0.5)):
         method = MethodSettings(pref_loss=kind, lora_rank=4)  # type: ignore[arg-type]
-        assert dpo.Objective(model, method)(batch).item() == pytest.approx(3 * begin, rel=1e-5)
+        assert dpo.PLUGIN.objective(model, method)(batch).item() == pytest.approx(3 * begin, rel=1e-5)
 
 
 def test_log1mexp_is_exact_near_zero_and_far_and_has_gradients() -> None:
@@ -184,7 +176,7 @@ def test_row_logps_are_the_sums_of_token_losses(tiny_model: Any) -> None:
 def test_mismatched_rows_join_each_prompt_with_the_next_answer(tiny_model: Any) -> None:
     rows = [row for row in rows_of("kto", 5) if isinstance(row, UnpairedSequence)]
     plan = make_plan(RunConfig.from_dict({"stage": "kto", "use_cpu": True}), PlanInputs.from_rows(rows, [], "cpu"))
-    (batch,) = kto.kl_batches(rows, [3, 1, 4], plan, 257, slice(None))
+    (batch,) = kto.PLUGIN.kl_batches(rows, [3, 1, 4], plan.limits(), 257, slice(None))
     lines = {tuple(ids[:n].tolist()) for ids, n in zip(batch.ids_BT, batch.lengths_B.tolist())}  # type: ignore[union-attr]
     longest = max(len(rows[r].sequence) for r in (3, 1, 4))
     expected = {
@@ -388,11 +380,11 @@ def test_batch_1_times_4_is_4_times_1(stage: str, tmp_path: Path) -> None:
 
 
 def test_every_stage_has_examples_and_a_golden_file() -> None:
-    stages = registry.names("sartor.training.stages")
+    stages = STAGES.names()
     assert stages == ("dpo", "kto", "pt", "rm", "sft")
-    for module in registry.plugins("sartor.training.stages"):
-        for example in module.EXAMPLES:
-            assert RunConfig.from_dict(dict(example)).method.stage == module.__name__.rpartition(".")[2]
+    for stage in STAGES.all():
+        for example in stage.examples:
+            assert RunConfig.from_dict(dict(example)).method.stage == stage.name
     assert set(json.loads(GOLDEN.read_text(encoding="utf-8"))) == {*stages, *LOSSES}
 
 

@@ -44,19 +44,22 @@ def estimate(
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
+    from sartor.training.job import TrainingJob
     from sartor.training.preflight import preflight
 
     try:
         return preflight(
-            run,
-            config,
-            plan,
-            model,
-            rows.sample or rows.train_ids,
-            rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer),
-            write_model=partial(save_model, model, encoder),
-            reference=reference,
+            TrainingJob(
+                run,
+                config,
+                plan,
+                model,
+                rows.sample or rows.train_ids,
+                rows.held_out_ids,
+                pad_id=pad_id(encoder.tokenizer),
+                write_model=partial(save_model, model, encoder),
+                reference=reference,
+            )
         )
     finally:
         shutil.rmtree(run.path, ignore_errors=True)

@@ -13,7 +13,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
 from sartor.base.permissions import Permissions
 from sartor.base.process import gc_paused
-from sartor.base.types import Encoded, Example, Ledger
+from sartor.base.types import Encoded, Example, Ledger, token_sequences
 from sartor.data.load import Loaded, SourceFile, load_many
 from sartor.data.split import Split, read_split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
@@ -51,7 +51,7 @@ class PreparedRows:
             return self.file_names
         digest = hashlib.sha256()
         for row in (*self.train_ids, *self.held_out_ids):
-            for sequence in sequences_of(row):
+            for sequence in token_sequences(row):
                 digest.update(sequence.ids.tobytes())
                 digest.update(repr(sequence.label_spans).encode())
         return digest.hexdigest()
@@ -60,15 +60,6 @@ class PreparedRows:
         """End a stream's thread."""
         if isinstance(self.train_ids, RowStream):
             self.train_ids.close()
-
-
-def sequences_of(row: Encoded) -> tuple[Any, ...]:
-    """The one or two token sequences of an encoded row."""
-    from sartor.base.types import Pair, UnpairedSequence
-
-    if isinstance(row, Pair):
-        return row.chosen, row.rejected
-    return (row.sequence,) if isinstance(row, UnpairedSequence) else (row,)
 
 
 def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encoder:

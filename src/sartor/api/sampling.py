@@ -8,6 +8,7 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.types import Message
 from sartor.prompt.encode import Encoder
+from sartor.training.stages import STAGES
 
 Sampler = Callable[[], list[tuple[str, str]]]
 
@@ -16,7 +17,12 @@ def make_sampler(model: Any, encoder: Encoder, config: RunConfig) -> Sampler | N
     """What answers `sample_prompts` with the weights as they are, or None: not asked for, or not possible
     (a reward model writes nothing; sharded weights answer nowhere)."""
     prompts = config.train.sample_prompts
-    if not config.train.sample_steps or not prompts or config.method.stage == "rm" or config.train.fsdp:
+    if (
+        not config.train.sample_steps
+        or not prompts
+        or STAGES.get(config.method.stage).head != "text"
+        or config.train.fsdp
+    ):
         return None
     from sartor.inference.engine import Engine
     from sartor.inference.weights import Weights

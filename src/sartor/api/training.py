@@ -16,12 +16,14 @@ from sartor.api.open_run import open_run, run_folder
 from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
-from sartor.base.errors import ConfigError, DataError, RunError
+from sartor.base.errors import ConfigError, RunError
 from sartor.base.files import file_lock, sha256_file
+from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
 from sartor.prompt.encode import Encoder
+from sartor.training.stages import STAGES
 
 if TYPE_CHECKING:
     from sartor.training.plan import Plan
@@ -119,6 +121,7 @@ def _train(
             callback.on_rows(rows)
 
     from sartor.training import loop
+    from sartor.training.job import TrainingJob
     from sartor.training.plan import Plan
 
     if one(resume and run.plan.exists()):
@@ -132,46 +135,41 @@ def _train(
             run.write_json("plan.json", plan.to_json())
     model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
     callbacks = [*callbacks, *_trackers(run, config)] if first else []
-    write_model = partial(save_model, model, encoder)
+    job = TrainingJob(
+        run,
+        config,
+        plan,
+        model,
+        rows.sample or rows.train_ids,
+        rows.held_out_ids,
+        pad_id=pad_id(encoder.tokenizer),
+        write_model=partial(save_model, model, encoder),
+        callbacks=callbacks,
+        reference=reference,
+    )
     found = None
     if preflight and not plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         from sartor.training.preflight import preflight as fly
 
-        found, plan = fly(
-            run,
-            config,
-            plan,
-            model,
-            rows.sample or rows.train_ids,
-            rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer),
-            write_model=write_model,
-            reference=reference,
-        )
+        found, plan = fly(job)
         run.write_json("plan.json", plan.to_json())
         _notify(run.event("preflight", **found.to_json()), callbacks)
     with closing(rows):
-        results = loop.train(
-            run,
-            config,
-            plan,
-            model,
-            rows.train_ids,
-            rows.held_out_ids,
-            pad_id=pad_id(encoder.tokenizer),
-            write_model=write_model,
-            callbacks=callbacks,
+        job = replace(
+            job,
+            plan=plan,
+            rows=rows.train_ids,
             fingerprint=fingerprint(rows, encoder, config),
             allow_changed=allow_changed,
             resume=one(_resume_from(run, config, resume, callbacks) if first else None),
-            reference=reference,
             sample=make_sampler(model, encoder, config),
             replay=_oom_divisors(plan_of),
         )
+        results = loop.train(job)
         if rows.streamed_ledger and first:
             taken = rows.streamed_ledger(results["steps"] * plan.global_batch)
             run.write_json("data.json", data_json(taken, config, encoder))
-    del model
+    del model, job
     release_memory()
     return Run(run, results, estimate=found.to_json() if found else None)
 
@@ -190,7 +188,7 @@ def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
     from sartor.model.load import device_of, shape_of
     from sartor.training.plan import PlanInputs, make_plan
 
-    _check_kind(rows, config)
+    STAGES.get(config.method.stage).check_rows((*(rows.sample or rows.train_ids), *rows.held_out_ids))
     shape = shape_of(config.model)
     facts = PlanInputs.from_rows(rows.sample or rows.train_ids, rows.held_out_ids, device_of(config.model), shape)
     if rows.sample:  # a longer row may come
@@ -202,14 +200,13 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
     """The model with what moves, and the reference model where one is named. Raises: ModelError."""
     import torch
 
-    from sartor.base import registry
     from sartor.model.load import adapt, load_model
     from sartor.model.tokenizer_match import check_tokenizer
 
-    stage = registry.plugin("sartor.training.stages", config.method.stage)
+    stage = STAGES.get(config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
     torch.manual_seed(config.train.seed)  # a reward head is drawn
-    model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
+    model = load_model(settings, trust_remote_code=trust_remote_code, head=stage.head)
     check_tokenizer(encoder.tokenizer, model)
     model.config.pad_token_id = pad_id(encoder.tokenizer)
     reference = None
@@ -255,18 +252,6 @@ def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
     return [Trackers(names, config.train.run_name or run.name, run.path, config.flat())] if names else []
 
 
-def _check_kind(rows: PreparedRows, config: RunConfig) -> None:
-    """Raises: DataError when the rows are not what the stage learns from."""
-    from sartor.base import registry
-
-    stage: Any = registry.plugin("sartor.training.stages", config.method.stage)
-    for row in (*(rows.sample or rows.train_ids), *rows.held_out_ids):
-        if not isinstance(row, stage.ACCEPTS):
-            raise DataError(
-                f"Stage {config.method.stage} {stage.TEXT}.", str(row.origin), "Or choose the stage that fits the data."
-            )
-
-
 def pad_id(tokenizer: Any) -> int:
     """Any id will do for padding: it is never attended to, and never learned."""
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
@@ -296,16 +281,20 @@ def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequen
     wanted = config.train.resume_from_checkpoint
     if isinstance(wanted, str):
         folder = Path(wanted)
-        if wrong := checkpoint.verify(folder):
+        if problem := checkpoint.verify(folder):
             raise RunError(
-                f"The checkpoint cannot be used: {wrong}.", wanted, "Leave the key out: the newest is found."
+                "The checkpoint cannot be used: {problem}.",
+                wanted,
+                "Remove resume_from_checkpoint to use the newest that can be.",
+                problem=problem,
             )
         return folder
     if not resume:
         return None
-    found, passed_over = checkpoint.latest(run)
-    for text in passed_over:
-        _notify(run.event("warning", text=f"not used: {text}"), callbacks)
+    found, not_used = checkpoint.latest(run)
+    for reason in not_used:
+        message = tr("not used: {reason}", reason=reason)
+        _notify(run.event("warning", text=message.render("en"), message=message.to_json()), callbacks)
     return found
 
 

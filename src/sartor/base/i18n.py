@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 DOMAIN = "sartor"
@@ -24,6 +25,21 @@ LANGUAGES = ("en", *sorted(file.parts[-3] for file in LOCALE_DIR.glob(f"*/LC_MES
 """English, and every language that has a compiled catalog."""
 
 _shown_in: ContextVar[str | None] = ContextVar("sartor_language", default=None)
+
+
+class _PlainNames(Formatter):
+    """Placeholders are names, never attributes or items: a template may come from a file that somebody else wrote."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        return kwargs[field_name], field_name
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if re.search(r"\d{3}", format_spec):  # a width of gigabytes
+            raise ValueError(format_spec)
+        return str(super().format_field(value, format_spec))
+
+
+_FORMATTER = _PlainNames()
 
 
 def language() -> str:
@@ -74,8 +90,8 @@ class Text:
             return shown
         with shown_in(lang):  # for the params that are Texts
             try:
-                return shown.format_map(dict(self.params))
-            except (KeyError, ValueError, IndexError):  # not a format string, as `{"a": 1}`
+                return _FORMATTER.vformat(shown, (), self.params)
+            except (KeyError, ValueError, IndexError, TypeError):  # not a format string, as `{"a": 1}`
                 return shown
 
     def to_json(self) -> dict[str, Any]:

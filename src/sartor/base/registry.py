@@ -43,6 +43,13 @@ def plugins(package: str) -> Iterator[ModuleType]:
     return (plugin(package, name) for name in names(package))
 
 
+@functools.cache
+def available(package: str) -> tuple[str, ...]:
+    """The names of built-in and installed plug-ins, sorted, from file names and entry points: none is imported."""
+    installed = {entry.name for entry in entry_points(group=f"sartor.{package.rpartition('.')[2]}")}
+    return tuple(sorted({*names(package), *installed}))
+
+
 class Plugin(Protocol):
     """What every plug-in has: the name under which settings, command line and files know it."""
 

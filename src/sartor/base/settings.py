@@ -7,9 +7,12 @@ schema.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from sartor.base import registry
 
 
 def _number(value: Any) -> Any:
@@ -36,6 +39,29 @@ def _no(value: Any) -> Any:
     return "no" if value is False else value
 
 
+@dataclass(frozen=True, slots=True)
+class PluginChoices:
+    """The choices of a setting that names a plug-in: the files of a folder, and what installed packages add.
+
+    A new stage or optimizer is one new file; it is not listed here.
+    """
+
+    package: str
+
+    def names(self) -> tuple[str, ...]:
+        return registry.available(self.package)
+
+    def check(self, name: str) -> str:
+        """Raises: ValueError listing the plug-ins."""
+        if name not in self.names():
+            raise ValueError(f"unknown name, not one of {', '.join(self.names())}")
+        return name
+
+
+_STAGES = PluginChoices("sartor.training.stages")
+_OPTIMIZERS = PluginChoices("sartor.training.optimizers")
+StageName = Annotated[str, _STAGES, AfterValidator(_STAGES.check)]
+OptimizerName = Annotated[str, _OPTIMIZERS, AfterValidator(_OPTIMIZERS.check)]
 IntervalStrategy = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
 Number = Annotated[float, BeforeValidator(_number)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
@@ -127,7 +153,7 @@ class PromptSettings(Section):
 class MethodSettings(Section):
     """Training objective, and which weights are trained."""
 
-    stage: Literal["pt", "sft", "rm", "dpo", "kto"] = Field("sft", description="Training objective.")
+    stage: StageName = Field("sft", description="Training objective.")
     finetuning_type: Literal["lora", "full", "freeze"] = Field("lora", description="Which weights are trained.")
     lora_rank: Positive = Field(8, description="Rank of the LoRA matrices.")
     lora_alpha: Positive | None = Field(None, description="LoRA scaling; unset: twice the rank.")
@@ -197,7 +223,7 @@ class TrainSettings(Section):
     warmup_steps: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(
         0, description="Warmup steps, or a fraction below 1; overrides warmup_ratio."
     )
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit", "adafactor", "muon"] = Field(
+    optim: OptimizerName = Field(
         "adamw_torch", description="Optimizer; adamw_torch uses the fused version if available."
     )
     weight_decay: Number = Field(0.0, ge=0.0, description="Decoupled weight decay, not applied to biases and norms.")

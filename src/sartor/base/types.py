@@ -255,6 +255,13 @@ class UnpairedSequence:
 Encoded: TypeAlias = TokenSequence | Pair | UnpairedSequence
 
 
+def token_sequences(row: Encoded) -> tuple[TokenSequence, ...]:
+    """The token sequences of an encoded row: two of a Pair, one of any other."""
+    if isinstance(row, Pair):
+        return row.chosen, row.rejected
+    return (row.sequence,) if isinstance(row, UnpairedSequence) else (row,)
+
+
 StopReason = Literal["stop", "length", "cancelled", "error"]
 
 

@@ -192,7 +192,7 @@ class TrainingProgress:
             loss = bold(f"{event['eval_loss']:.4f}")
             err.print(f"  {tr('step {step}: held-out loss {loss}', step=event['step'], loss=loss)}", soft_wrap=True)
         elif kind == "warning":
-            err.print(f"  [yellow]·[/] {plain(Text.from_json(event['text']))}", soft_wrap=True)
+            err.print(f"  [yellow]·[/] {plain(Text.from_json(event.get('message') or event['text']))}", soft_wrap=True)
         elif kind == "sample":
             err.print(
                 f"  {plain(tr('step {step}', step=event['step']))}: {escape(str(event.get('text', '')))}",

@@ -74,7 +74,7 @@ def estimate(
         return
     console.print_estimate(found.to_json())
     for name, reason in plan.reasons.items():
-        console.line(f"  [dim]{name:<18} {escape(str(getattr(plan, name, '–')))}: {escape(reason)}[/]")
+        console.line(f"  [dim]{name:<18} {escape(str(getattr(plan, name, '–')))}: {escape(str(reason))}[/]")
 
 
 def print_run(run: Any) -> None:

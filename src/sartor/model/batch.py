@@ -136,14 +136,9 @@ def collate_packs(sequences: Sequence[TokenSequence], packs: Sequence[Sequence[i
 
 
 def pack_batches(
-    sequences: Sequence[TokenSequence], chosen: Sequence[int], pack: int, max_rows: int, pad_id: int
+    sequences: Sequence[TokenSequence], chosen: Sequence[int], pack: int, max_tokens: int, pad_id: int
 ) -> list[Batch]:
-    """One global batch as rows of at most `pack` packed tokens, as many per micro-batch as `max_rows` tokens allow."""
-    packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, max_rows))
-    at_once = max(1, max_rows // max(1, min(pack, max_rows)))
+    """One global batch as rows of at most `pack` packed tokens; a micro-batch holds at most `max_tokens` of them."""
+    packs = packed_batches(chosen, {row: len(sequences[row]) for row in chosen}, min(pack, max_tokens))
+    at_once = max(1, max_tokens // max(1, min(pack, max_tokens)))
     return [collate_packs(sequences, packs[i : i + at_once], pad_id) for i in range(0, len(packs), at_once)]
-
-
-def collate_packed(sequences: Sequence[TokenSequence], rows: Sequence[int]) -> Batch:
-    """All examples in one row, one after the other; the first token of each is never a label."""
-    return collate_packs(sequences, [rows], 0)

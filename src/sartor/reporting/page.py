@@ -134,7 +134,9 @@ def read_run(run: RunDir) -> RunFiles:
         results=optional("all_results.json"),
         steps=[(e["step"], e["loss"]) for e in events if e["kind"] == "step"],
         evals=[(e["step"], e["eval_loss"]) for e in events if e["kind"] == "eval"],
-        warnings=list(dict.fromkeys(str(e["text"]) for e in events if e["kind"] == "warning")),
+        warnings=list(
+            dict.fromkeys(str(Text.from_json(e.get("message") or e["text"])) for e in events if e["kind"] == "warning")
+        ),
         answers=answers,
         verdict=Verdict.from_json(optional("verdict.json")) if run.verdict.exists() else None,
     )

@@ -1,1 +1,1 @@
-"""Tokens become a tuned model: plan, loop, optimizer, checkpoints."""
+"""Trains a model on token sequences: plan, pre-flight, loop, stages, optimizers, checkpoints."""

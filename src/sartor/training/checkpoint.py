@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: written aside, hashed, fsynced, renamed; no pickle is written or read."""
+"""Checkpoints that are complete or absent: written under a temporary name, hashed, fsynced, renamed; never pickled."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from sartor.base.errors import ModelError, RunError
 from sartor.base.files import disk_error, fsync_file, fsync_folder, sha256_file
+from sartor.base.i18n import Text, tr
 from sartor.base.rundir import RunDir
 from sartor.model.lora_offset import TRAINED_MATRICES_FILE
 from sartor.training.distributed import processes, sharded_checkpoint
@@ -26,7 +29,7 @@ STATE, OPTIMIZER, RANDOM = "sartor_state.json", "optimizer.safetensors", "random
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training stands; with the weights, the optimizer and the random states it is all there is."""
+    """How far a training is; with weights, optimizer and random states it is the complete state."""
 
     step: int = 0
     tokens: int = 0
@@ -39,7 +42,7 @@ class Progress:
     evals_without_improvement: int = 0
     skipped_steps: int = 0
     micro_divisor: int = 1
-    """By how much micro-batches were cut after running out of memory."""
+    """Micro-batches are 1/micro_divisor as large as planned, after running out of memory."""
 
 
 def save(
@@ -52,22 +55,22 @@ def save(
     fingerprint: Mapping[str, str],
 ) -> Path:
     """Write `checkpoint-<step>` and return its path. `write_model(folder)` puts weights and tokenizer there;
-    `optimizer` is what `flat_optimizer` gives, or None for a checkpoint to look at only.
+    `optimizer` is what `flatten_optimizer` gives, or None for a checkpoint that cannot be resumed from.
 
-    Raises: RunError when the disk is full; earlier checkpoints are untouched then.
+    Raises: RunError when the disk is full; earlier checkpoints are left as they are.
     """
-    target, aside = _places(run, progress)
-    shutil.rmtree(aside, ignore_errors=True)
+    target, tmp = _places(run, progress)
+    shutil.rmtree(tmp, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        write_model(aside)
+        tmp.mkdir(parents=True)
+        write_model(tmp)
         if optimizer is not None:
-            save_file(dict(optimizer), aside / OPTIMIZER)
-            save_file(random_states(), aside / RANDOM)
-        _write_state(aside, progress, scheduler_state, fingerprint, optimizer is not None)
-        _finish(aside, target, {})
+            save_file(dict(optimizer), tmp / OPTIMIZER)
+            save_file(random_states(), tmp / RANDOM)
+        _write_state(tmp, progress, scheduler_state, fingerprint, optimizer is not None)
+        _finish(tmp, target, {})
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(tmp, ignore_errors=True)
         cause = error if isinstance(error, OSError) else OSError(0, str(error))
         raise disk_error(cause, target) from error
     return target
@@ -77,40 +80,40 @@ def save_sharded(
     run: RunDir,
     progress: Progress,
     *,
-    model: Any,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer | None,
     scheduler_state: Mapping[str, Any],
     fingerprint: Mapping[str, str],
 ) -> Path:
-    """As `save`, called by every process: each writes its own shards (`distributed/sharded_checkpoint`), the first the
-    rest.
+    """As `save`, but called by every process: each writes its own shards (`distributed/sharded_checkpoint`), the first
+    one the rest.
 
     Raises: RunError in every process when the disk is full for one of them.
     """
-    target, aside = _places(run, progress)
+    target, tmp = _places(run, progress)
     part: dict[str, Any] | None = None
-    wrong: OSError | None = None
+    failure: OSError | None = None
     if processes.rank() == 0:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir(parents=True, exist_ok=True)
     processes.barrier()
     try:
         states = None if optimizer is None else optimizer_states(optimizer)
-        part = sharded_checkpoint.write_part(aside, model, states, random_states())
+        part = sharded_checkpoint.write_part(tmp, model, states, random_states())
     except (OSError, SafetensorError) as error:
-        wrong = error if isinstance(error, OSError) else OSError(0, str(error))
-    told = processes.all_gather((part, wrong and (wrong.errno, str(wrong))))
-    failed = next((said for _, said in told if said), None)
+        failure = error if isinstance(error, OSError) else OSError(0, str(error))
+    outcomes = processes.all_gather((part, failure and (failure.errno, str(failure))))
+    first_failure = next((failure for _, failure in outcomes if failure), None)
     try:
-        if failed:
-            raise OSError(*failed)
+        if first_failure:
+            raise OSError(*first_failure)
         if processes.rank() == 0:
-            files = sharded_checkpoint.write_index(aside, [one for one, _ in told])
-            _write_state(aside, progress, scheduler_state, fingerprint, optimizer is not None)
-            _finish(aside, target, files)
+            files = sharded_checkpoint.write_index(tmp, [part for part, _ in outcomes])
+            _write_state(tmp, progress, scheduler_state, fingerprint, optimizer is not None)
+            _finish(tmp, target, files)
     except OSError as error:
         if processes.rank() == 0:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(tmp, ignore_errors=True)
         raise disk_error(error, target) from error
     return target
 
@@ -132,7 +135,7 @@ def _write_state(
 
 
 def _finish(tmp: Path, target: Path, known: Mapping[str, Any]) -> None:
-    """The manifest, and the name that makes it a checkpoint."""
+    """Write the manifest, then rename the folder, which makes it a checkpoint."""
     _write_manifest(tmp, known)
     if target.exists():
         shutil.rmtree(target)
@@ -141,7 +144,7 @@ def _finish(tmp: Path, target: Path, known: Mapping[str, Any]) -> None:
 
 
 def _write_manifest(folder: Path, known: Mapping[str, Any] | None = None) -> None:
-    """Hash and fsync every file but those already `known`; the manifest is the last file written."""
+    """Hash and fsync every file except those already `known`; the manifest is written last."""
     files = dict(known or {})
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = file.relative_to(folder).as_posix()
@@ -155,37 +158,50 @@ def _write_manifest(folder: Path, known: Mapping[str, Any] | None = None) -> Non
     fsync_folder(folder)
 
 
-def verify(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None when every file is there with its size and SHA-256."""
+def verify(folder: Path) -> Text | None:
+    """What is wrong with a checkpoint, or None when every file is present with its size and SHA-256."""
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, expected in files.items():
             file = folder / name
             if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
-                return f"{name} leads out of the folder"
+                return tr("{file} leads out of the folder", file=name)
             if not file.is_file():
-                return f"{name} is missing"
+                return tr("{file} is missing", file=name)
             if file.stat().st_size != expected["bytes"] or sha256_file(file) != expected["sha256"]:
-                return f"{name} is damaged"
+                return tr("{file} is damaged", file=name)
     except FileNotFoundError:
-        return "it has no manifest"
+        return tr("it has no manifest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest is damaged ({error})"
+        return tr("its manifest is damaged ({reason})", reason=error)
     extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - set(files) - {MANIFEST}
-    return f"it holds foreign files ({', '.join(sorted(extra))})" if extra else None
+    return tr("it has unknown files ({files})", files=", ".join(sorted(extra))) if extra else None
 
 
-def latest(run: RunDir) -> tuple[Path | None, list[str]]:
+def latest(run: RunDir) -> tuple[Path | None, list[Text]]:
     """The newest checkpoint that verifies and can be resumed from, and why each newer one is not used."""
-    passed_over: list[str] = []
+    not_used: list[Text] = []
     for folder in run.checkpoints():
-        wrong = verify(folder)
-        if wrong is None and not read_state(folder)["resumable"]:
-            wrong = "it holds no optimizer state (save_only_model)"
-        if wrong is None:
-            return folder, passed_over
-        passed_over.append(f"{folder.name}: {wrong}")
-    return None, passed_over
+        problem = verify(folder)
+        if problem is None and not read_state(folder)["resumable"]:
+            problem = tr("it has no optimizer state (save_only_model)")
+        if problem is None:
+            return folder, not_used
+        not_used.append(tr("{checkpoint}: {problem}", checkpoint=folder.name, problem=problem))
+    return None, not_used
+
+
+def check_fingerprint(folder: Path, fingerprint: Mapping[str, str]) -> None:
+    """Raises: RunError when a checkpoint was made with different data, template, tokenizer or model."""
+    saved = read_state(folder)["fingerprint"]
+    different = [name for name, value in fingerprint.items() if saved.get(name, value) != value]
+    if different:
+        raise RunError(
+            "The checkpoint was made with a different {names}.",
+            str(folder),
+            "Restore it, or add --allow-changed, or --fresh for a new run.",
+            names=", ".join(different),
+        )
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -194,7 +210,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return state
     except (OSError, ValueError) as error:
-        raise RunError(f"This is no checkpoint of Sartor: {error}", str(folder), "Name a checkpoint folder.") from error
+        raise RunError("Not a checkpoint: {reason}", str(folder), "Give a checkpoint folder.", reason=error) from error
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -209,22 +225,20 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
         restore_random(load_file(folder / RANDOM))
     except (SafetensorError, OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"The optimizer state does not fit: {error}", str(folder), "Use another checkpoint."
+            "The optimizer state does not fit: {reason}", str(folder), "Use another checkpoint.", reason=error
         ) from error
 
 
-def load_trained_weights(folder: Path, model: Any) -> None:
+def load_trained_weights(folder: Path, model: nn.Module) -> None:
     """Put a checkpoint's trained weights into a model of the same shape (an adapter's, or all).
 
-    Raises: ModelError when names or shapes differ, or a file is none of safetensors.
+    Raises: ModelError when names or shapes differ, or a file is not valid safetensors.
     """
     if sharded_checkpoint.is_sharded(folder):
         sharded_checkpoint.load_weights(folder, model)
         return
     try:
         if (folder / "adapter_model.safetensors").exists():
-            from peft import set_peft_model_state_dict
-
             raw = folder / TRAINED_MATRICES_FILE  # what was trained, where adapter_model.safetensors holds more
             file = raw if raw.exists() else folder / "adapter_model.safetensors"
             outcome = set_peft_model_state_dict(model, load_file(file))
@@ -237,31 +251,38 @@ def load_trained_weights(folder: Path, model: Any) -> None:
             tied = set(getattr(model, "_tied_weights_keys", None) or ())
             unexpected = [*outcome.unexpected_keys, *(set(outcome.missing_keys) - tied)]
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise ModelError(f"The weights cannot be read: {error}", str(folder), "Use another checkpoint.") from error
+        raise ModelError(
+            "Could not read the weights: {reason}", str(folder), "Use another checkpoint.", reason=error
+        ) from error
     if unexpected:
-        raise ModelError(f"Weights do not fit the model: {unexpected[:3]}", str(folder), "Use the run's own model.")
+        raise ModelError(
+            "The weights do not fit the model: {names}",
+            str(folder),
+            "Use the model that the run was trained from.",
+            names=", ".join(unexpected[:3]),
+        )
 
 
 def remove_partial(run: RunDir) -> None:
-    """Remove what a killed process left half-written or half-removed; nothing that is whole."""
+    """Remove what a killed process left half-written or half-removed."""
     for pattern in (".checkpoint-*.part", ".checkpoint-*.gone", ".final.part", ".preflight.part"):
         for folder in run.path.glob(pattern):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_final(run: RunDir, write_model: Callable[[Path], None]) -> None:
-    """The run's own weights: written aside, then renamed file by file, so that none is ever half there.
+    """The run's final weights: written under a temporary name, then renamed file by file, so that none is ever partial.
 
     Raises: RunError when the disk is full.
     """
-    aside = run / ".final.part"
-    shutil.rmtree(aside, ignore_errors=True)
+    tmp = run / ".final.part"
+    shutil.rmtree(tmp, ignore_errors=True)
     try:
-        aside.mkdir(parents=True)
-        write_model(aside)
-        for file in sorted(p for p in aside.rglob("*") if p.is_file()):
+        tmp.mkdir(parents=True)
+        write_model(tmp)
+        for file in sorted(p for p in tmp.rglob("*") if p.is_file()):
             fsync_file(file)
-            target = run.path / file.relative_to(aside)
+            target = run.path / file.relative_to(tmp)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
         fsync_folder(run.path)
@@ -269,23 +290,23 @@ def write_final(run: RunDir, write_model: Callable[[Path], None]) -> None:
         cause = error if isinstance(error, OSError) else OSError(0, str(error))
         raise disk_error(cause, run.path) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def prune(run: RunDir, keep: int | None, protected: int | None) -> list[Path]:
-    """Remove all but the newest `keep` checkpoints, never the one of step `protected`; returns those removed."""
+    """Remove all but the newest `keep` checkpoints, but never that of step `protected`; returns those removed."""
     if keep is None:
         return []
     gone = [p for p in run.checkpoints()[keep:] if p.name != f"checkpoint-{protected}"]
     for folder in gone:
-        aside = folder.with_name(f".{folder.name}.gone")
-        os.replace(folder, aside)
-        shutil.rmtree(aside)
+        tmp = folder.with_name(f".{folder.name}.gone")
+        os.replace(folder, tmp)
+        shutil.rmtree(tmp)
     return gone
 
 
 def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """`<parameter number>.<name>` → tensor; numbers as one-element tensors."""
+    """`<parameter number>.<name>` → tensor; numbers become one-element tensors."""
     flat = {}
     for number, values in optimizer_states(optimizer).items():
         for name, value in values.items():
@@ -295,7 +316,7 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def optimizer_states(optimizer: torch.optim.Optimizer) -> dict[int, dict[str, Any]]:
-    """Parameter number → its states; not as bitsandbytes wraps them."""
+    """Parameter number → its states, without the wrapping that bitsandbytes' own `state_dict` adds."""
     states: dict[int, dict[str, Any]] = torch.optim.Optimizer.state_dict(optimizer)["state"]
     return states
 
@@ -314,7 +335,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
 
 
 def _put_states(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
-    """Whole numbers come back as such: bitsandbytes counts its steps in an int."""
+    """Integers come back as Python ints: bitsandbytes counts its steps in one."""
     state = {
         number: {name: int(v) if v.ndim == 0 and v.dtype == torch.int64 else v for name, v in values.items()}
         for number, values in state.items()
@@ -323,7 +344,7 @@ def _put_states(optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[st
 
 
 def random_states() -> dict[str, torch.Tensor]:
-    """All states of torch's random numbers: the CPU's and each GPU's."""
+    """torch's random states: the CPU's and each GPU's."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states |= {f"cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}

@@ -1,18 +1,17 @@
-"""The memory that a training step takes, from a model's shape and the settings; measures nothing."""
+"""Estimates the memory of a training step from the model's shape and the settings; measures nothing."""
 
 from __future__ import annotations
 
 from sartor.base.config import RunConfig
 from sartor.model.shape import MAX_SHORT_TOKENS, Shape
+from sartor.training.optimizers import OPTIMIZERS
 
 FRAGMENTATION = 1.25
-"""Blocks that the allocator cannot use again, masks and small buffers, over what the formulas count."""
-OPTIMIZER_BYTES = {"adafactor": 0.1, "muon": 4.0, "adamw_8bit": 2.1, "adamw_bnb_8bit": 2.1}
-"""State of one trained weight; AdamW's 8 otherwise (two float32 moments)."""
+"""Blocks that the allocator cannot reuse, masks and small buffers, relative to what the formulas count."""
 
 
 def static_bytes(shape: Shape, config: RunConfig, width: int, reference: bool) -> float:
-    """Weights, gradients and optimizer state; `width` is the bytes of a number, `reference` a second model."""
+    """Weights, gradients and optimizer state; `width` is the bytes of a number, `reference` adds a second model."""
     method, train, bits = config.method, config.train, config.model.quantization_bit
     linear = shape.layers * shape.layer_weights
     weights = width * (shape.weights - linear) + (1.1 * bits / 8 if bits else width) * linear
@@ -23,21 +22,22 @@ def static_bytes(shape: Shape, config: RunConfig, width: int, reference: bool) -
     }[method.finetuning_type]
     if "embed_tokens" in method.additional_target or "lm_head" in method.additional_target:
         trained += shape.vocab_size * shape.hidden
-    state = OPTIMIZER_BYTES.get(train.optim, 4.0 if train.pure_bf16 else 8.0)
-    number = 2.0 if train.pure_bf16 else 4.0
-    moving = trained * (2 * number + state)  # itself, its gradient, the optimizer's
+    number_bytes = 2.0 if train.pure_bf16 else 4.0
+    state_bytes = OPTIMIZERS.get(train.optim).state_bytes(number_bytes)
+    trained_bytes = trained * (2 * number_bytes + state_bytes)  # the weight, its gradient, the optimizer's state
     if method.finetuning_type != "lora" and train.pure_bf16:
-        moving -= trained * number  # counted with the weights
-    return weights * (2 if reference else 1) + moving
+        trained_bytes -= trained * number_bytes  # already counted with the weights
+    return weights * (2 if reference else 1) + trained_bytes
 
 
 def activation_bytes_per_token(
     shape: Shape, width: int, longest: int, device: str, gradient_checkpointing: bool
 ) -> float:
-    """What one token keeps from the forward to the backward pass.
+    """Bytes that one token keeps from the forward to the backward pass.
 
     A layer keeps the inputs of its norms and products, queries, keys and values before and after rotation, and the
-    two halves of the feed-forward with their product; recomputed, only its own input, and one layer at a time is whole.
+    two halves of the feed-forward with their product. With gradient checkpointing it keeps only its own input, and one
+    layer at a time has the rest.
     """
     layer = width * (4.0 * shape.hidden + 3.0 * shape.query_width + 4.0 * shape.key_width + 4.0 * shape.ffn_width)
     if device == "cpu" and longest <= MAX_SHORT_TOKENS:

@@ -1,4 +1,4 @@
-"""How much memory is held at most, and whether an error says that it ran out; knows no model."""
+"""Peak memory while a block runs, and whether an error means that memory ran out."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class OutOfMemory(RunError):
 
 
 class PeakMemory:
-    """Most memory held while the block runs: of the GPU's allocator, else of this process (looked at every 20 ms)."""
+    """Peak bytes while the block runs: of the GPU's allocator, else of this process (sampled every 20 ms)."""
 
     def __init__(self, device: torch.device) -> None:
-        self.bytes, self._device, self._ended = 0, device, threading.Event()
+        self.bytes, self._device, self._stop = 0, device, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         process = psutil.Process()
-        while not self._ended.wait(0.02):
+        while not self._stop.wait(0.02):
             self.bytes = max(self.bytes, process.memory_info().rss)
 
     def __enter__(self) -> PeakMemory:
@@ -35,7 +35,7 @@ class PeakMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
-        self._ended.set()
+        self._stop.set()
         if self._device.type == "cuda":
             self.bytes = int(torch.cuda.max_memory_allocated(self._device))
         else:
@@ -44,10 +44,10 @@ class PeakMemory:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: CUDA's own, or the CPU allocator's, which has no class."""
-    said = str(error)
+    """Whether an error means that memory ran out: CUDA's own, or the CPU allocator's, which has no class of its own."""
+    message = str(error)
     return (
         isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "not enough memory" in said
-        or ("DefaultCPUAllocator" in said)
+        or "not enough memory" in message
+        or ("DefaultCPUAllocator" in message)
     )

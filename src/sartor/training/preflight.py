@@ -1,4 +1,4 @@
-"""Pre-flight: a few real steps and one save, then what the whole training will take; prints nothing."""
+"""Pre-flight: a few real steps and one save, from which follows what the whole training will take."""
 
 from __future__ import annotations
 
@@ -6,152 +6,144 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import psutil
-import torch
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import RunError
+from sartor.base.i18n import Text, ntr, tr
 from sartor.base.rundir import RunDir
-from sartor.base.types import Encoded
+from sartor.base.types import Encoded, token_sequences
 from sartor.model.batch import global_batches
 from sartor.training import loop
 from sartor.training.checkpoint import OPTIMIZER
+from sartor.training.job import TrainingJob
 from sartor.training.peak_memory import OutOfMemory, PeakMemory
-from sartor.training.plan import Plan, sequences
+from sartor.training.plan import Plan
+from sartor.training.setup import Training, set_up
 
 TYPICAL_BATCHES = 3
-"""Timed steps on usual batches, after the one on the longest; their median counts, because the first still warms up."""
+"""Timed steps on typical batches, after the one on the longest; the median counts, because the first still warms up."""
 SAMPLED_BATCHES = 32
 """Global batches that are cut to count padded tokens."""
+SAMPLED_EVAL_ROWS = 64
+"""Held-out rows of the timed evaluation, at most."""
 SMALL_ROWS, FEW_STEPS, MANY_EPOCHS = 50, 20, 10
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a training will take, from what a few of its steps took."""
+    """What a training will take, extrapolated from a few of its steps."""
 
     total_steps: int
     seconds: float
     """Steps, evaluations and saves together."""
     step_seconds: float
-    """A usual step."""
+    """A typical step."""
     longest_step_seconds: float
     peak_memory_bytes: int
     device_memory_bytes: int
     checkpoint_bytes: int
     disk_bytes: int
-    """Checkpoints that stand at once, one more while it is written, and the final weights."""
+    """The checkpoints that exist at once, one more while it is written, and the final weights."""
     free_disk_bytes: int
     save_seconds: float
     micro_divisor: int
-    """Above 1: the longest batch did not fit, and micro-batches were cut by this."""
-    advice: tuple[str, ...]
+    """Above 1: the longest batch did not fit, and micro-batches are 1/micro_divisor as large."""
+    advice: tuple[Text, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(replace(self, advice=())), "advice": [advice.to_json() for advice in self.advice]}
 
 
-def preflight(
-    run: RunDir,
-    config: RunConfig,
-    plan: Plan,
-    model: Any,
-    rows: Sequence[Encoded],
-    eval_rows: Sequence[Encoded],
-    *,
-    pad_id: int,
-    write_model: Callable[[Path], None],
-    reference: Any = None,
-) -> tuple[Estimate, Plan]:
-    """Try the training on this machine without changing the model; the plan comes back, stepped down where it must.
+def preflight(job: TrainingJob) -> tuple[Estimate, Plan]:
+    """Try the training on this machine without changing the model; returns the estimate, and the plan, made smaller
+    where it did not fit.
 
-    The ladder: micro-batches halved down to single rows, then recomputation on, then refusal. The steps are real but
-    for a learning rate of 0. Raises: RunError when not even recomputed single rows fit into memory, or the disk has no
-    room for the checkpoints.
+    The order: micro-batches are halved down to single rows; then gradient checkpointing is turned on; then it fails.
+    The steps are real but for a learning rate of 0.
+
+    Raises: OutOfMemory when not even single rows fit with gradient checkpointing; RunError when the disk has no room
+    for the checkpoints.
     """
-    words = (model, rows, eval_rows, pad_id, write_model, reference)
-    if plan.streaming:  # a sample of its rows, shuffled
-        found, sampled = preflight(
-            run,
-            config,
-            replace(plan, rows=len(rows), streaming=False),
-            *words[:3],
-            pad_id=pad_id,
-            write_model=write_model,
-            reference=reference,
-        )
-        return found, replace(sampled, rows=plan.rows, streaming=True)
+    plan = job.plan
+    if plan.streaming:  # measured on a sample of the stream's rows
+        estimate, sampled = preflight(replace(job, plan=replace(plan, rows=len(job.rows), streaming=False)))
+        return estimate, replace(sampled, rows=plan.rows, streaming=True)
     try:
-        return _measure(run, config, plan, *words)
+        return _measure(job)
     except OutOfMemory:
-        refused = config.train.gradient_checkpointing is False or config.train.disable_gradient_checkpointing
-        if plan.gradient_checkpointing or refused:
+        settings = job.config.train
+        disabled = settings.gradient_checkpointing is False or settings.disable_gradient_checkpointing
+        if plan.gradient_checkpointing or disabled:
             raise
-    why = f"{plan.reasons['recomputation']}; pre-flight: without it single rows do not fit"
-    plan = replace(plan, gradient_checkpointing=True, reasons={**plan.reasons, "recomputation": why})
-    return _measure(run, config, plan, *words)
+    reason = tr(
+        "{reason}; pre-flight: without it single rows do not fit",
+        reason=plan.reasons["recomputation"],
+    )
+    plan = replace(plan, gradient_checkpointing=True, reasons={**plan.reasons, "recomputation": reason})
+    return _measure(replace(job, plan=plan))
 
 
-def _measure(
-    run: RunDir,
-    config: RunConfig,
-    plan: Plan,
-    model: Any,
-    rows: Sequence[Encoded],
-    eval_rows: Sequence[Encoded],
-    pad_id: int,
-    write_model: Callable[[Path], None],
-    reference: Any,
-) -> tuple[Estimate, Plan]:
-    """One try with one plan. Raises: NoRoom, RunError."""
-    folder = run / ".preflight.part"
-    training = loop.set_up(RunDir(folder), config, plan, model, rows, eval_rows, pad_id, write_model, {}, (), reference)
+class Measured(NamedTuple):
+    """What the steps of one try took."""
+
+    longest: tuple[float, int]
+    """(seconds, padded tokens) of the step on the longest rows."""
+    typical: list[tuple[float, int]]
+    eval_seconds: float
+    """One evaluation of all held-out rows."""
+    saved: Saved
+    peak_bytes: int
+
+
+def _measure(job: TrainingJob) -> tuple[Estimate, Plan]:
+    """One try with one plan, in a folder of the run that is removed afterwards. Raises: OutOfMemory, RunError."""
+    folder = job.run / ".preflight.part"
+    training = set_up(replace(job, run=RunDir(folder), callbacks=(), fingerprint={}))
     for group in training.optimizer.param_groups:
         group["lr"] = group["initial_lr"] = 0.0
     training.scheduler.base_lrs = [0.0] * len(training.optimizer.param_groups)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with PeakMemory(training.accelerator.device) as peak:
-            longest = _timed(training, _longest(rows, plan.global_batch))
-            usual = [_timed(training, chosen) for chosen in _typical(config, plan)]
-            eval_seconds = _evaluation(training) if plan.eval_steps else 0.0
+        with PeakMemory(training.device) as peak:
+            longest = _timed(training, _longest(job.rows, job.plan.global_batch))
+            typical = [_timed(training, chosen) for chosen in _first_batches(job.config, job.plan)[:TYPICAL_BATCHES]]
+            eval_seconds = _eval_seconds(training) if job.plan.eval_steps else 0.0
             saved = _saved(training)
-        return _estimate(run, config, training, longest, usual, eval_seconds, saved, peak.bytes)
+        return _estimate(job, training, Measured(longest, typical, eval_seconds, saved, peak.bytes))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         training.optimizer.zero_grad(set_to_none=True)
-        model.eval()
+        job.model.eval()
 
 
 def _longest(rows: Sequence[Encoded], size: int) -> list[int]:
-    return sorted(range(len(rows)), key=lambda r: -sum(len(part) for part in sequences(rows[r])))[:size]
+    """The rows with the most tokens."""
+    return sorted(range(len(rows)), key=lambda row: -sum(len(s) for s in token_sequences(rows[row])))[:size]
 
 
-def _typical(config: RunConfig, plan: Plan) -> list[list[int]]:
+def _first_batches(config: RunConfig, plan: Plan) -> list[list[int]]:
+    """The global batches of the first epoch."""
     seed = config.train.seed if config.train.data_seed is None else config.train.data_seed
-    return global_batches(plan.rows, plan.global_batch, seed, 0)[:TYPICAL_BATCHES]
+    return global_batches(plan.rows, plan.global_batch, seed, 0)
 
 
-def _timed(training: loop.Training, chosen: list[int]) -> tuple[float, int]:
-    """(seconds, padded tokens) of one step."""
+def _timed(training: Training, chosen: list[int]) -> tuple[float, int]:
+    """(seconds, padded tokens) of one step, from its event."""
     loop.step(training, chosen)
-    last = list(training.run.read_events())[-1]
-    if last["kind"] != "step":
-        last = next(e for e in reversed(list(training.run.read_events())) if e["kind"] == "step")
-    return float(last["seconds"]), int(last["padded_tokens"])
+    event = next(e for e in reversed(list(training.job.run.read_events())) if e["kind"] == "step")
+    return float(event["seconds"]), int(event["padded_tokens"])
 
 
-def _evaluation(training: loop.Training) -> float:
-    """Seconds that one evaluation over all held-out rows will take, from at most 64 of them."""
-    some = training.eval_rows[:64]
+def _eval_seconds(training: Training) -> float:
+    """Seconds that one evaluation of all held-out rows will take, from some of them."""
+    job = training.job
+    sample = job.eval_rows[:SAMPLED_EVAL_ROWS]
     started = time.perf_counter()
-    loop.evaluate(replace(training, eval_rows=some))
-    return (time.perf_counter() - started) * len(training.eval_rows) / len(some)
+    loop.evaluate(replace(training, job=replace(job, eval_rows=sample)))
+    return (time.perf_counter() - started) * len(job.eval_rows) / len(sample)
 
 
 class Saved(NamedTuple):
@@ -160,106 +152,122 @@ class Saved(NamedTuple):
     seconds: float
     bytes: int
     weights_seconds: float
-    """The share of the seconds that the model took, as at the end, when there is no optimizer to write."""
+    """The part of the seconds that the model took: at the end there is no optimizer to write."""
 
 
-def _saved(training: loop.Training) -> Saved:
+def _saved(training: Training) -> Saved:
     started = time.perf_counter()
     path = loop.save(training)
     seconds = time.perf_counter() - started
     sizes = [(file.name, file.stat().st_size) for file in path.rglob("*") if file.is_file()]
-    size = sum(bytes_ for _, bytes_ in sizes)
-    weights = sum(bytes_ for name, bytes_ in sizes if name != OPTIMIZER)
-    return Saved(seconds, size, seconds * weights / size)
+    total = sum(size for _, size in sizes)
+    weights = sum(size for name, size in sizes if name != OPTIMIZER)
+    return Saved(seconds, total, seconds * weights / total)
 
 
-def _estimate(
-    run: RunDir,
-    config: RunConfig,
-    training: loop.Training,
-    longest: tuple[float, int],
-    usual: list[tuple[float, int]],
-    eval_seconds: float,
-    saved: Saved,
-    peak: int,
-) -> tuple[Estimate, Plan]:
-    plan, divisor = training.plan, training.progress.micro_divisor
-    if divisor > 1:
-        why = f"{plan.reasons['micro_tokens']}; pre-flight ran out of memory: 1/{divisor} of that"
-        plan = replace(
-            plan,
-            micro_batch_size=max(1, plan.micro_batch_size // divisor),
-            micro_tokens=max(1, plan.micro_tokens // divisor),
-            reasons={**plan.reasons, "micro_tokens": why},
-        )
-    per_token = statistics.median(seconds / max(tokens, 1) for seconds, tokens in usual)
+def _estimate(job: TrainingJob, training: Training, measured: Measured) -> tuple[Estimate, Plan]:
+    """Extrapolate to the whole training. Raises: RunError when the disk has no room for the checkpoints."""
+    divisor, saved = training.progress.micro_divisor, measured.saved
+    plan = _made_smaller(job.plan, divisor) if divisor > 1 else job.plan
+    per_token = statistics.median(seconds / max(tokens, 1) for seconds, tokens in measured.typical)
     step_seconds = per_token * _mean_tokens(training, plan)
     evaluations = math.ceil(plan.total_steps / plan.eval_steps) if plan.eval_steps else 0
     saves = (plan.total_steps - 1) // plan.save_steps if plan.save_steps else 0
-    kept = min(saves, config.train.save_total_limit or saves)
-    disk = saved.bytes * (kept + (1 if saves else 0) + 1)
-    free = shutil.disk_usage(run.path).free
+    disk, free = _disk_bytes(job, saves, saved.bytes), shutil.disk_usage(job.run.path).free
     if disk > free:
         raise RunError(
-            f"The checkpoints need {disk / 2**30:.1f} GiB; the disk has {free / 2**30:.1f}.",
-            str(run.path),
+            "The checkpoints need {needed:.1f} GiB, and the disk has {free:.1f} GiB free.",
+            str(job.run.path),
             "Set save_total_limit, save_only_model or another output_dir.",
+            needed=disk / 2**30,
+            free=free / 2**30,
         )
-    device = training.accelerator.device
-    total = (
-        torch.cuda.get_device_properties(device).total_memory
-        if device.type == "cuda"
-        else (psutil.virtual_memory().total)
-    )
-    seconds = step_seconds * plan.total_steps + eval_seconds * evaluations
+    seconds = step_seconds * plan.total_steps + measured.eval_seconds * evaluations
     seconds += saved.seconds * saves + saved.weights_seconds
-    return Estimate(
-        plan.total_steps,
-        round(seconds, 2),
-        round(step_seconds, 4),
-        round(longest[0], 4),
-        peak,
-        total,
-        saved.bytes,
-        disk,
-        free,
-        round(saved.seconds, 4),
-        divisor,
-        advise(config, plan, bool(training.eval_rows)),
-    ), plan
+    estimate = Estimate(
+        total_steps=plan.total_steps,
+        seconds=round(seconds, 2),
+        step_seconds=round(step_seconds, 4),
+        longest_step_seconds=round(measured.longest[0], 4),
+        peak_memory_bytes=measured.peak_bytes,
+        device_memory_bytes=loop.device_memory_bytes(training.device),
+        checkpoint_bytes=saved.bytes,
+        disk_bytes=disk,
+        free_disk_bytes=free,
+        save_seconds=round(saved.seconds, 4),
+        micro_divisor=divisor,
+        advice=advise(plan, bool(job.eval_rows)),
+    )
+    return estimate, plan
 
 
-def _mean_tokens(training: loop.Training, plan: Plan) -> float:
-    """Padded tokens of a usual step, from the first batches of the first epoch as the plan cuts them."""
+def _made_smaller(plan: Plan, divisor: int) -> Plan:
+    """The plan with the micro-batches that fit into memory."""
+    limits = plan.limits(divisor=divisor)
+    reason = tr(
+        "{reason}; pre-flight ran out of memory: 1/{divisor} of that",
+        reason=plan.reasons["micro_tokens"],
+        divisor=divisor,
+    )
+    return replace(
+        plan,
+        micro_batch_size=limits.max_rows,
+        micro_tokens=limits.max_tokens,
+        reasons={**plan.reasons, "micro_tokens": reason},
+    )
+
+
+def _disk_bytes(job: TrainingJob, saves: int, checkpoint_bytes: int) -> int:
+    """Checkpoints kept, one more while it is written, and the final weights (at most a checkpoint's size)."""
+    kept = min(saves, job.config.train.save_total_limit or saves)
+    return checkpoint_bytes * (kept + (1 if saves else 0) + 1)
+
+
+def _mean_tokens(training: Training, plan: Plan) -> float:
+    """Padded tokens of a typical step, from the first global batches as the plan cuts them."""
+    job = training.job
     counts: list[int] = []
-    seed = training.config.train.seed if training.config.train.data_seed is None else training.config.train.data_seed
-    for chosen in global_batches(plan.rows, plan.global_batch, seed, 0)[:SAMPLED_BATCHES]:
-        cut = training.stage.batches(training.rows, chosen, plan, training.pad_id)
-        counts.append(sum(batch.ids_BT.numel() for batch in cut))
+    for chosen in _first_batches(job.config, plan)[:SAMPLED_BATCHES]:
+        batches = training.stage.batches(job.rows, chosen, plan.limits(), job.pad_id)
+        counts.append(sum(batch.ids_BT.numel() for batch in batches))
     return sum(counts) / len(counts)
 
 
-def advise(config: RunConfig, plan: Plan, held_out: bool) -> tuple[str, ...]:
-    """What a person with these rows should think of before the training starts."""
+def advise(plan: Plan, held_out: bool) -> tuple[Text, ...]:
+    """What to consider before training on so few rows, for so few steps or so many epochs, or with none held out."""
     advice = []
     if plan.rows < SMALL_ROWS:
-        advice.append(f"{plan.rows} rows are few: the verdict can prove large differences only. More rows help most.")
+        advice.append(
+            ntr(
+                "{count} row is few: the verdict can prove large differences only. More rows help most.",
+                "{count} rows are few: the verdict can prove large differences only. More rows help most.",
+                count=plan.rows,
+            )
+        )
     if plan.total_steps < FEW_STEPS:
         advice.append(
-            f"{plan.total_steps} steps change little: use more epochs, or a smaller batch "
-            f"(per_device_train_batch_size × gradient_accumulation_steps is {plan.global_batch})."
+            ntr(
+                "{count} step changes little: use more epochs, or a smaller batch "
+                "(per_device_train_batch_size × gradient_accumulation_steps is {batch}).",
+                "{count} steps change little: use more epochs, or a smaller batch "
+                "(per_device_train_batch_size × gradient_accumulation_steps is {batch}).",
+                count=plan.total_steps,
+                batch=plan.global_batch,
+            )
         )
     if plan.total_steps / plan.steps_per_epoch > MANY_EPOCHS:
         advice.append(
-            f"Each row is seen {plan.total_steps / plan.steps_per_epoch:.0f} times: expect it to be learned "
-            "by heart; watch the held-out loss."
+            tr(
+                "Each row is seen {epochs:.0f} times: expect the model to memorize it; watch the held-out loss.",
+                epochs=plan.total_steps / plan.steps_per_epoch,
+            )
         )
     if not held_out:
-        advice.append("No rows are held out: nothing will prove the fit. Write val_size=0.1.")
+        advice.append(tr("No rows are held out, so the result cannot be verified. Set val_size=0.1."))
     return tuple(advice)
 
 
 def prediction_errors(estimate: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, float]:
-    """How far the estimate was off: predicted / happened − 1, for time and memory."""
+    """How far the estimate was off: predicted / measured − 1, for time and memory."""
     pairs = {"seconds": results["total_seconds"], "peak_memory_bytes": results["peak_memory_bytes"]}
-    return {name: round(estimate[name] / happened - 1, 4) for name, happened in pairs.items() if happened}
+    return {name: round(estimate[name] / measured - 1, 4) for name, measured in pairs.items() if measured}

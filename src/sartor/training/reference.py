@@ -1,4 +1,4 @@
-"""The model that a preference objective compares with: the weights as they were before the first step; no losses."""
+"""The reference model of preference losses: the weights as they were before the first step, or another model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import nn
 
 
 class Reference:
-    """The policy as it began, or another model (`ref_model`).
+    """The model as the run began, or another one (`ref_model`).
 
-    A fresh LoRA is switched off. Otherwise (full, freeze, PiSSA, a continued adapter, additional modules) a copy of
-    the weights that move is kept, and put in place while the reference computes.
+    A fresh LoRA is disabled while the reference computes. Otherwise (full, freeze, PiSSA, a continued adapter,
+    additional modules) a copy of the trained weights is kept, and put in place while the reference computes.
     """
 
     def __init__(self, model: nn.Module, other: nn.Module | None = None) -> None:
         self._other = other.requires_grad_(False).eval() if other is not None else None
-        moving = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._switch = other is None and all(
             ("lora_A" in name or "lora_B" in name) and not ("lora_B" in name and bool(p.any()))
-            for name, p in moving.items()
+            for name, p in trained.items()
         )
         keep = other is None and not self._switch
-        self._start = [(p, p.detach().clone()) for p in moving.values()] if keep else []
+        self._start = [(p, p.detach().clone()) for p in trained.values()] if keep else []
 
     @property
     def keeps_a_copy(self) -> bool:
@@ -33,7 +33,7 @@ class Reference:
 
     @contextmanager
     def of(self, model: Any) -> Iterator[Any]:
-        """The reference, without gradients and without dropout, for as long as the block runs."""
+        """The reference, without gradients or dropout, while the block runs; `model` is the one being trained."""
         if self._other is not None:
             with torch.no_grad():
                 yield self._other

@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import ConfigError
+from accelerate.state import PartialState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
+
+from sartor.base.errors import ConfigError, did_you_mean
 
 LOGGED_FIELDS = {
     "step": ("loss", "learning_rate", "grad_norm", "tokens", "label_tokens", "seconds", "memory_bytes", "epoch"),
@@ -15,27 +18,28 @@ LOGGED_FIELDS = {
 
 
 class Trackers:
-    """A callback of the loop: one tracker each, started when the training starts, finished when it ends."""
+    """A callback of the loop: starts each tracker with the training and finishes it at the end."""
 
     def __init__(self, names: Sequence[str], run_name: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Raises: ConfigError when a tracker is unknown or its package is not here."""
-        from accelerate.state import PartialState
-        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
+        """Raises: ConfigError when a tracker is unknown or its package is not installed."""
         PartialState()
         known = {str(getattr(key, "value", key)): value for key, value in LOGGER_TYPE_TO_CLASS.items()}
-        there = {str(getattr(key, "value", key)) for key in get_available_trackers()}
-        self._trackers: list[Any] = []
+        installed = {str(getattr(key, "value", key)) for key in get_available_trackers()}
+        self._trackers: list[GeneralTracker] = []
         self._settings = {key: v for key, v in settings.items() if isinstance(v, str | int | float | bool)}
         for name in names:
             if name == "none":
                 continue
             if name not in known:
-                raise ConfigError(f"There is no tracker {name!r}.", "report_to", f"Known: {', '.join(sorted(known))}.")
-            if name not in there:
-                raise ConfigError(f"The tracker {name} is not installed.", "report_to", f"Run: pip install {name}")
-            made = known[name]
-            self._trackers.append(made(run_name, folder) if made.requires_logging_directory else made(run_name))
+                raise ConfigError("Unknown tracker {name!r}.", "report_to", did_you_mean(name, known), name=name)
+            if name not in installed:
+                raise ConfigError(
+                    "The tracker {name} is not installed.", "report_to", "Run: pip install {name}", name=name
+                )
+            tracker = known[name]
+            self._trackers.append(
+                tracker(run_name, folder) if tracker.requires_logging_directory else tracker(run_name)
+            )
 
     def on_event(self, event: Mapping[str, Any]) -> None:
         kind = event["kind"]

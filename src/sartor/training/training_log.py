@@ -1,19 +1,19 @@
-"""What a training leaves beside its weights: LLaMA-Factory's log and results files, and a picture of the loss."""
+"""What a training writes beside its weights: LLaMA-Factory's log and results files, and a chart of the loss."""
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
+from sartor.base.files import atomic_write
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.training.checkpoint import Progress
 from sartor.training.plan import Plan
 
 
 def begin(run: RunDir, step: int) -> None:
-    """Drop log lines and events beyond `step`: a resumed run writes them again."""
-    from sartor.base.files import atomic_write
-
+    """Drop log lines and events after `step`: a resumed run writes them again."""
     for path, key, kinds in (
         (run.trainer_log, "current_steps", None),
         (run.events, "step", ("step", "eval", "sample", "oom", "skipped_step")),
@@ -27,8 +27,6 @@ def begin(run: RunDir, step: int) -> None:
             if not ((kinds is None or line.get("kind") in kinds) and int(line.get(key, 0)) > step)
         ]
         if len(kept) < len(lines):
-            import json
-
             atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
 
@@ -55,12 +53,12 @@ def write_results(
 ) -> dict[str, Any]:
     """train_results.json and all_results.json, and training_loss.png; returns the results.
 
-    `train_loss` is the mean of the steps' losses; `train_runtime` counts the steps alone, `total_seconds`
-    evaluations and saves too (of this process: a resumed run counts from its resumption).
+    `train_loss` is the mean loss of the steps. `train_runtime` counts the steps only; `total_seconds` evaluations and
+    saves too, in this process only: a resumed run counts from where it resumed.
     """
     steps = [event for event in run.read_events() if event["kind"] == "step"]
     evaluations = [event for event in run.read_events() if event["kind"] == "eval"]
-    rows = sum(1 for _ in steps) * plan.global_batch if steps else 0
+    rows = len(steps) * plan.global_batch
     rows = min(rows, round(plan.rows * progress.step / plan.steps_per_epoch)) or rows
     seconds = max(progress.seconds, 1e-9)
     results: dict[str, Any] = {
@@ -102,7 +100,7 @@ def draw_loss(run: RunDir, steps: list[dict[str, Any]], evaluations: list[dict[s
             label="held out",
         )
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss (nats a token)")
+    axes.set_ylabel("loss (nats per token)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(run / "training_loss.png", dpi=150)

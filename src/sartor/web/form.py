@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import yaml
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import tr
-from sartor.base.settings import SECTIONS
+from sartor.base.settings import SECTIONS, PluginChoices
 from sartor.web.workspace import Workspace
 
 COMMON = (
@@ -78,11 +78,22 @@ class Field:
 def fields() -> list[Field]:
     """All settings of the form, in the order of the sections."""
     return [
-        Field(key, name, info.description or "", info.get_default(call_default_factory=True), choices(info.annotation))
+        Field(
+            key,
+            name,
+            info.description or "",
+            info.get_default(call_default_factory=True),
+            choices(info.annotation) or plugin_names(info.metadata),
+        )
         for name, section in SECTIONS.items()
         for key, info in section.model_fields.items()
         if key not in HIDDEN
     ]
+
+
+def plugin_names(metadata: Iterable[Any]) -> tuple[str, ...] | None:
+    """The choices of a setting that names a plug-in."""
+    return next((item.names() for item in metadata if isinstance(item, PluginChoices)), None)
 
 
 def choices(annotation: Any) -> tuple[Any, ...] | None:

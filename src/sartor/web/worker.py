@@ -11,7 +11,6 @@ from typing import Any
 
 from sartor import api
 from sartor.base.errors import SartorError
-from sartor.base.i18n import as_text
 from sartor.web.jobs import Job
 
 EVERY_S = 0.5
@@ -30,8 +29,7 @@ def work(job: Job) -> Any:
             return {
                 "estimate": found.to_json(),
                 "reasons": {
-                    name: [getattr(plan, name, None), as_text(reason).to_json()]
-                    for name, reason in plan.reasons.items()
+                    name: [getattr(plan, name, None), reason.to_json()] for name, reason in plan.reasons.items()
                 },
             }
         case "compare":

@@ -1,4 +1,4 @@
-"""Several processes as one: gradients summed, weights sharded by FSDP2, tensors made whole; knows no rows or files."""
+"""Several processes as one: collectives, gradients summed, weights sharded by FSDP2 and gathered again."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from sartor.base.errors import ConfigError
 from sartor.model.layers import decoder_layers
 from sartor.model.load import FULL_STATE_ATTR
+from sartor.training.objective import Objective
 
 
 def start(device: str, deepspeed: bool = False) -> None:
-    """Join the group that torchrun made room for (nothing to do for one process)."""
+    """Join the process group that torchrun has prepared; nothing to do for one process."""
     if deepspeed:
-        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"  # accelerate asks this, not its plugin
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"  # accelerate reads this, not its plugin
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        from accelerate import PartialState
+        from accelerate import PartialState  # slow to import, and needed by several processes only
 
         if deepspeed and device == "cpu":
-            PartialState(backend="gloo")  # "cpu" would turn DeepSpeed off
+            PartialState(backend="gloo")  # cpu=True would turn DeepSpeed off
         else:
             PartialState(cpu=device == "cpu")
 
@@ -38,7 +39,7 @@ def world_size() -> int:
 
 
 def broadcast(value: Any) -> Any:
-    """What the first process holds, for all."""
+    """The first process's value, in every process."""
     if world_size() == 1:
         return value
     box = [value]
@@ -47,7 +48,7 @@ def broadcast(value: Any) -> Any:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """What each process holds, in the order of their ranks, for all."""
+    """Every process's value, in the order of their ranks, in every process."""
     if world_size() == 1:
         return [value]
     box: list[Any] = [None] * world_size()
@@ -56,13 +57,13 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def barrier() -> None:
-    """Until every process is here."""
+    """Wait until every process has come here."""
     if world_size() > 1:
         dist.barrier()
 
 
 def all_reduce_max(number: int, device: torch.device) -> int:
-    """The highest of all processes' numbers."""
+    """The largest of all processes' numbers."""
     if world_size() == 1:
         return number
     box = torch.tensor(number, device=device)
@@ -70,18 +71,16 @@ def all_reduce_max(number: int, device: torch.device) -> int:
     return int(box)
 
 
-def shard(objective: nn.Module, model: Any) -> None:
-    """Spread the weights over all processes, one group a decoder layer and one for the rest (FSDP2).
+def shard(objective: Objective, model: nn.Module) -> None:
+    """Shard the weights over all processes: one group per decoder layer and one for the rest (FSDP2).
 
-    Raises: ConfigError where there is one process only.
+    Raises: ConfigError with a single process, or when the reference is a copy of the weights.
     """
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard  # slow to import, and needed by sharded runs only
 
     if world_size() == 1:
-        raise ConfigError(
-            "fsdp needs several processes.", "fsdp", "Start with torchrun --nproc-per-node N -m sartor train …"
-        )
-    if any(reference.keeps_a_copy for reference in getattr(objective, "_reference", ())):
+        raise ConfigError("fsdp needs several processes.", "fsdp", "Run: torchrun --nproc-per-node N -m sartor train …")
+    if objective.reference is not None and objective.reference.keeps_a_copy:
         raise ConfigError(
             "With fsdp the reference cannot be a copy of the weights.",
             "fsdp",
@@ -97,13 +96,13 @@ def is_sharded(parameters: Iterable[Any]) -> bool:
 
 
 def full_tensor(tensor: Any) -> Tensor:
-    """A sharded tensor made whole (every process must call), any other as it is."""
+    """A sharded tensor gathered (every process must call), any other as it is."""
     made: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return made
 
 
 def shard_like(value: Tensor, parameter: Any) -> Tensor:
-    """A whole tensor cut as a sharded parameter of its shape is."""
+    """A full tensor, sharded like a sharded parameter of the same shape."""
     if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
@@ -114,10 +113,10 @@ def shard_like(value: Tensor, parameter: Any) -> Tensor:
 
 @contextmanager
 def full_weights(model: Any, full_state: Mapping[str, Tensor] | None = None) -> Iterator[None]:
-    """While the block runs, a sharded model carries its weights whole, on the first process's CPU, for saving.
+    """While the block runs, a sharded model holds its full weights, on the first process's CPU, for saving.
 
-    Every process must call; one weight at a time is whole in each. `made_whole` are the weights where another library
-    has gathered them already.
+    Every process must call; each gathers one weight at a time. `full_state` is given where another library has
+    gathered the weights already.
     """
     if full_state is not None:
         setattr(model, FULL_STATE_ATTR, dict(full_state))
@@ -126,8 +125,8 @@ def full_weights(model: Any, full_state: Mapping[str, Tensor] | None = None) -> 
         made: dict[int, Any] = {}
         for t in state.values():  # tied weights are one tensor, and stay one
             if id(t) not in made:
-                gathered_whole = full_tensor(t).detach()
-                made[id(t)] = gathered_whole.cpu() if rank() == 0 else None
+                gathered = full_tensor(t).detach()
+                made[id(t)] = gathered.cpu() if rank() == 0 else None
         setattr(model, FULL_STATE_ATTR, {name: made[id(t)] for name, t in state.items()})
     try:
         yield
@@ -137,9 +136,9 @@ def full_weights(model: Any, full_state: Mapping[str, Tensor] | None = None) -> 
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up the gradients of all processes, in one message; FSDP2 has done so already.
+    """Sum the gradients over all processes, in one message per number type; FSDP2 has done so already.
 
-    Not DDP's hooks: they want equally many backward passes everywhere, and our micro-batches are cut by length.
+    Not with DDP's hooks: they need equally many backward passes in every process, and micro-batches are cut by length.
     """
     if world_size() == 1:
         return

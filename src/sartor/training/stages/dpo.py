@@ -1,35 +1,23 @@
-"""Preference learning without a reward model: six losses over pairs of answers, one sum over pairs each."""
+"""Preference learning without a reward model: six losses over pairs of answers, each summed over the pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartor.base.i18n import tr
 from sartor.base.settings import MethodSettings
-from sartor.base.types import Pair
-from sartor.model.batch import Batch, pair_batches
+from sartor.model.batch import Batch
 from sartor.model.head import sequence_logps
-from sartor.training.plan import Plan
+from sartor.training.objective import Objective
 from sartor.training.reference import Reference
+from sartor.training.stages._pairs import PairStage
 
-EXAMPLES = (
-    {"stage": "dpo", "dataset": "pairs", "pref_loss": "sigmoid", "pref_beta": 0.1},
-    {"stage": "dpo", "dataset": "pairs", "pref_loss": "orpo"},
-    {"stage": "dpo", "dataset": "pairs", "pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 1.0},
-)
-
-ACCEPTS = Pair
-TEXT = "compares two answers: write `ranking: true` and map `chosen` and `rejected` in dataset_info.json"
 WITHOUT_REFERENCE = ("orpo", "simpo")
-
-
-def needs_reference(method: MethodSettings) -> bool:
-    return method.pref_loss not in WITHOUT_REFERENCE
+"""The values of `pref_loss` that compare with no reference model."""
 
 
 def pair_losses(
@@ -66,8 +54,8 @@ def pair_losses(
     if kind == "hinge":
         return F.relu(1 - beta * (ratio_w - ratio_l))
     if kind == "kto_pair":
-        drift_w, drift_l = (ratio.detach().mean().clamp(min=0) for ratio in (ratio_w, ratio_l))
-        return (2 - torch.sigmoid(beta * (ratio_w - drift_l)) - torch.sigmoid(beta * (drift_w - ratio_l))) / 2
+        kl_w, kl_l = (ratio.detach().mean().clamp(min=0) for ratio in (ratio_w, ratio_l))
+        return (2 - torch.sigmoid(beta * (ratio_w - kl_l)) - torch.sigmoid(beta * (kl_w - ratio_l))) / 2
     smoothing = method.dpo_label_smoothing
     margin = beta * (ratio_w - ratio_l)
     return -(1 - smoothing) * F.logsigmoid(margin) - smoothing * F.logsigmoid(-margin)
@@ -80,33 +68,45 @@ def _log1mexp(logp: Tensor) -> Tensor:
     return torch.where(logp > -math.log(2), near, torch.log1p(-torch.exp(logp)))
 
 
-class Objective(nn.Module):
+class PairLoss(Objective):
     """Batch of n chosen and n rejected rows → summed loss of the n pairs; `pref_ftx` adds the chosen answers' SFT."""
 
-    def __init__(self, model: Any, method: MethodSettings, other: Any = None) -> None:
-        super().__init__()
-        self.model, self.method = model, method
-        self._reference = (Reference(model, other),) if needs_reference(method) else ()  # a tuple: no submodule
+    def __init__(self, model: nn.Module, method: MethodSettings, reference: Reference | None) -> None:
+        super().__init__(model, reference)
+        self.method = method
 
     def forward(self, batch: Batch) -> Tensor:
-        reference = None
-        for held in self._reference:
-            with held.of(self.model) as before:
-                reference_w, reference_l = sequence_logps(before, batch)[0].chunk(2)
-                reference = reference_w, reference_l
+        before: tuple[Tensor, Tensor] | None = None
+        if self.reference is not None:
+            with self.reference.of(self.model) as reference:
+                reference_w, reference_l = sequence_logps(reference, batch)[0].chunk(2)
+                before = reference_w, reference_l
         logp, count = sequence_logps(self.model, batch)
         (logp_w, logp_l), (count_w, count_l) = logp.chunk(2), count.chunk(2)
-        losses = pair_losses(self.method, (logp_w, count_w), (logp_l, count_l), reference)
+        losses = pair_losses(self.method, (logp_w, count_w), (logp_l, count_l), before)
         if self.method.pref_ftx:
             losses = losses - self.method.pref_ftx * logp_w / count_w
         return losses.sum()
 
 
-def weight(row: Pair) -> int:
-    """Each pair counts one."""
-    return 1
+class DpoStage(PairStage):
+    """The loss is the one that `pref_loss` names."""
+
+    name = "dpo"
+    label = tr("Prefer one answer to another")
+    description = tr("Direct preference optimization and related losses (pref_loss) over pairs of answers.")
+    options = ("pref_beta", "pref_ftx", "pref_loss", "dpo_label_smoothing", "simpo_gamma", "ref_model")
+    examples = (
+        {"stage": "dpo", "dataset": "pairs", "pref_loss": "sigmoid", "pref_beta": 0.1},
+        {"stage": "dpo", "dataset": "pairs", "pref_loss": "orpo"},
+        {"stage": "dpo", "dataset": "pairs", "pref_loss": "simpo", "pref_beta": 2.0, "simpo_gamma": 1.0},
+    )
+
+    def needs_reference(self, method: MethodSettings) -> bool:
+        return method.pref_loss not in WITHOUT_REFERENCE
+
+    def objective(self, model: nn.Module, method: MethodSettings, other: nn.Module | None = None) -> Objective:
+        return PairLoss(model, method, Reference(model, other) if self.needs_reference(method) else None)
 
 
-def batches(rows: Sequence[Pair], chosen: Sequence[int], plan: Plan, pad_id: int) -> list[Batch]:
-    """One global batch cut as the plan says; both answers of a pair stay together."""
-    return pair_batches(rows, chosen, plan.micro_batch_size, plan.micro_tokens, pad_id)
+PLUGIN = DpoStage()

@@ -1,26 +1,20 @@
-"""Reward modelling: a scalar head on the last token, −ln σ(r_chosen − r_rejected) (Ouyang et al. 2022, equation 1)."""
+"""Reward modeling: a scalar head on the last token, −ln σ(r_chosen − r_rejected) (Ouyang et al. 2022, equation 1)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sartor.base.i18n import tr
+from sartor.base.settings import MethodSettings
 from sartor.model.batch import Batch
 from sartor.model.head import causal_model
-from sartor.training.stages.dpo import ACCEPTS, TEXT, batches, weight
-
-EXAMPLES = ({"stage": "rm", "dataset": "pairs"},)
-
-HEAD = "reward"
-"""The model is transformers' sequence classifier with one label, and is saved as that."""
-
-__all__ = ["EXAMPLES", "HEAD", "ACCEPTS", "TEXT", "Objective", "batches", "pair_losses", "rewards", "weight"]
+from sartor.training.objective import Objective
+from sartor.training.stages._pairs import PairStage
 
 
-def rewards(model: Any, batch: Batch) -> Tensor:
+def rewards(model: nn.Module, batch: Batch) -> Tensor:
     """reward_B: the score of each row's last real token, as transformers' `…ForSequenceClassification` gives it."""
     whole = causal_model(model)
     output = whole.base_model(
@@ -39,13 +33,25 @@ def pair_losses(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
     return -F.logsigmoid(chosen_P - rejected_P)
 
 
-class Objective(nn.Module):
+class RewardLoss(Objective):
     """Batch of n chosen and n rejected rows → summed loss of the n pairs."""
-
-    def __init__(self, model: Any, method: Any = None, other: Any = None) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, batch: Batch) -> Tensor:
         chosen_P, rejected_P = rewards(self.model, batch).chunk(2)
         return pair_losses(chosen_P, rejected_P).sum()
+
+
+class RmStage(PairStage):
+    """The model is transformers' sequence classifier with one label, and is saved as that."""
+
+    name = "rm"
+    label = tr("Reward model")
+    description = tr("Trains a scalar head that scores the chosen answer of a pair above the rejected one.")
+    head = "reward"
+    examples = ({"stage": "rm", "dataset": "pairs"},)
+
+    def objective(self, model: nn.Module, method: MethodSettings, other: nn.Module | None = None) -> Objective:
+        return RewardLoss(model)
+
+
+PLUGIN = RmStage()
