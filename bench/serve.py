@@ -33,7 +33,7 @@ import rivals
 QUESTIONS = (
     "What is the capital of France?",
     "Write two sentences about rain.",
-    "Name three primary colours.",
+    "Name three primary colors.",
     "Why is the sky blue?",
     "Who wrote Pride and Prejudice?",
     "How do I boil an egg?",

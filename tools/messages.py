@@ -61,6 +61,14 @@ def messages_of_call(node: ast.Call) -> Iterator[Message]:
             yield from literals(keyword.value)
 
 
+def commands_help(tree: ast.Module) -> Iterator[str]:
+    """The docstrings of the functions that a module registers as commands in its `add_to`."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    if "add_to" in functions:
+        named = {node.id for node in ast.walk(functions["add_to"]) if isinstance(node, ast.Name)}
+        yield from (doc for name, node in functions.items() if name in named and (doc := ast.get_docstring(node)))
+
+
 def extracted() -> list[Message]:
     """Every message of the package, once, in the order of the files."""
     found: dict[Message, None] = {}
@@ -69,10 +77,8 @@ def extracted() -> list[Message]:
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
             found.update(dict.fromkeys(messages_of_call(call)))
-        if file.parent.name == "cli":  # a command's docstring is its help
-            for node in tree.body:
-                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and ast.get_docstring(node):
-                    found[ast.get_docstring(node) or ""] = None
+        if file.parent.name == "cli":
+            found.update(dict.fromkeys(commands_help(tree)))
     for file in sorted(SOURCE.rglob("*.jinja")):
         if file.parent.name != "templates":
             text = file.read_text(encoding="utf-8")

@@ -260,7 +260,7 @@ WRITERS: dict[str, Callable[[], Iterator[str]]] = {
     "plugins.md": plugins_page,
     "python-api.md": python_api_page,
 }
-NOTE = "<!-- Written by tools/reference.py from the code; `make reference` writes it anew. -->"
+NOTE = "<!-- Written by tools/reference.py from the code; `make reference` rewrites it. -->"
 
 
 def content(name: str) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sartor.base import registry
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Skipped, TokenSequence
+from sartor.data.formats import FORMATS
+from sartor.exporters import EXPORTERS
 
 
 def test_ledgers_add_and_balance() -> None:
@@ -62,7 +63,7 @@ def test_json_lines_are_appended_whole(tmp_path: Path) -> None:
 
 def test_an_unknown_plugin_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="sharegpt"):
-        registry.plugin("sartor.data.formats", "sharegtp")
+        FORMATS.get("sharegtp")
 
 
 def test_the_lower_layers_and_the_package_import_no_torch() -> None:
@@ -87,5 +88,5 @@ def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_pat
 
 def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="'gguff' is none of the exporters") as raised:
-        registry.plugin("sartor.exporters", "gguff")
+        EXPORTERS.get("gguff")
     assert str(raised.value.fix) == "Did you mean gguf?"

@@ -22,25 +22,14 @@ from sartor.base.errors import ConfigError, did_you_mean
 
 @functools.cache
 def names(package: str) -> tuple[str, ...]:
-    """The plug-ins of a package such as `sartor.evaluation.metrics`, sorted; files starting with `_` are none."""
+    """The files of a plug-in package such as `sartor.evaluation.metrics`, sorted, without those that start with `_`."""
     folder = importlib.import_module(package)
     return tuple(sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")))
 
 
-def plugin(package: str, name: str) -> ModuleType:
-    """Import one plug-in by its file's name.
-
-    Raises: ConfigError naming the nearest plug-in when there is none of that name.
-    """
-    if name not in names(package):
-        kind = package.rpartition(".")[2]
-        raise ConfigError(f"{name!r} is none of the {kind}.", "", did_you_mean(name, names(package)))
-    return importlib.import_module(f"{package}.{name}")
-
-
-def plugins(package: str) -> Iterator[ModuleType]:
-    """Every plug-in of a package, imported, in the order of their names."""
-    return (plugin(package, name) for name in names(package))
+def modules(package: str) -> Iterator[ModuleType]:
+    """The files of a plug-in package, imported, in the order of their names."""
+    return (importlib.import_module(f"{package}.{name}") for name in names(package))
 
 
 @functools.cache
@@ -94,7 +83,7 @@ class Registry(Generic[P]):
             found: dict[str, P] = {}
             for entry in entry_points(group=self.group):
                 found[entry.name] = self._checked(_loaded(entry), f"entry point {self.group}: {entry.name}")
-            for module in plugins(self.package):
+            for module in modules(self.package):
                 values = module.PLUGINS if hasattr(module, "PLUGINS") else (module.PLUGIN,)
                 found.update({value.name: self._checked(value, module.__name__) for value in values})
             self._plugins = found

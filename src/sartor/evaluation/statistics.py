@@ -77,8 +77,8 @@ def interval_of_mean(
     if math.isinf(quantile):  # so few distinct values that over 5% of the resamples have no variance
         quantile, method = _student_quantile(0.5 + level / 2, units - 1), "student-t"
         p = 2 * (1 - _student_below(abs(mean) / se, units - 1))
-    detectable = (quantile + _student_quantile(0.8, units - 1)) * se
-    return Interval(mean, mean - quantile * se, mean + quantile * se, p, se, detectable, method, count)
+    smallest = (quantile + _student_quantile(0.8, units - 1)) * se
+    return Interval(mean, mean - quantile * se, mean + quantile * se, p, se, smallest, method, count)
 
 
 def mcnemar(base: Sequence[bool], tuned: Sequence[bool], *, level: float = 0.95) -> Interval:
@@ -102,8 +102,8 @@ def mcnemar(base: Sequence[bool], tuned: Sequence[bool], *, level: float = 0.95)
     high = 1.0 if not lost else 1 - _solve(lambda q: _at_most(gained, differing, 1 - q), alpha / 2)
     se = math.sqrt(max(differing - (gained - lost) ** 2 / rows, 0.0)) / rows
     share = differing / rows
-    detectable = (NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(0.8)) * math.sqrt(share / rows)
-    return Interval(mean, (2 * low - 1) * share, (2 * high - 1) * share, p, se, detectable, "mcnemar|exact")
+    smallest = (NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(0.8)) * math.sqrt(share / rows)
+    return Interval(mean, (2 * low - 1) * share, (2 * high - 1) * share, p, se, smallest, "mcnemar|exact")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -126,8 +126,8 @@ def welch(one: Interval, other: Interval, n_one: int, n_other: int, *, level: fl
     se = math.sqrt(a + b)
     reach = _student_quantile(0.5 + level / 2, freedom) * se
     p = 2 * (1 - _student_below(abs(mean) / se, freedom))
-    detectable = reach + _student_quantile(0.8, freedom) * se
-    return Interval(mean, mean - reach, mean + reach, p, se, detectable, "welch")
+    smallest = reach + _student_quantile(0.8, freedom) * se
+    return Interval(mean, mean - reach, mean + reach, p, se, smallest, "welch")
 
 
 def _grouped(values: Floats, clusters: Sequence[str] | None) -> tuple[Floats, Floats]:

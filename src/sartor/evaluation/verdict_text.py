@@ -174,11 +174,11 @@ def _judge(judge: Mapping[str, Any]) -> Iterator[Text]:
         tie=counts["tie"],
         failed=counts["failed"],
     )
-    if swayed := counts["swayed_by_order"]:
+    if by_order := counts["swayed_by_order"]:
         yield ntr(
             "In {count} of the ties the judge chose by the order of the answers alone.",
             "In {count} of the ties the judge chose by the order of the answers alone.",
-            count=swayed,
+            count=by_order,
         )
     if judge.get("agreement") is not None:
         yield tr("The judge agrees with people on {agreement}.", agreement=f"{judge['agreement']:.0%}")

@@ -188,4 +188,4 @@ class Exporter(ABC):
         return ExportOptions(quant, dtype or "", check)
 
 
-EXPORTERS: Registry[Exporter] = Registry("export format", __name__, Exporter)  # type: ignore[type-abstract]
+EXPORTERS: Registry[Exporter] = Registry("export format", __name__, Exporter)

@@ -22,7 +22,7 @@ PROMPTS = (
     "Write a haiku about rain.",
     "3 + 4 × 12 = ?",
     "把“早上好”翻译成英语。",
-    "List three primary colours, one per line.",
+    "List three primary colors, one per line.",
     "Why is the sky blue? Answer briefly. 🌤️",
     "def add(a, b):\n\treturn a + b\n\n# 1234567 — what does this code do?",
 )

@@ -89,7 +89,7 @@ class GroundedPair:
 
     @property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """The position of each turn's quote in `passage.text`: start and stop; (0, 0) if it is not there."""
+        """The position of each turn's quote in `passage.text`: start and stop; (0, 0) if it does not occur."""
         return tuple(locate(turn.quote, self.passage.text) or (0, 0) for turn in self.turns)
 
 

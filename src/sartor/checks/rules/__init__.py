@@ -35,6 +35,6 @@ class Rule(ABC):
         return {}
 
 
-RULES: Registry[Rule] = Registry("rule", "sartor.checks.rules", Rule)  # type: ignore[type-abstract]
+RULES: Registry[Rule] = Registry("rule", "sartor.checks.rules", Rule)
 """Every rule by its name; nothing is imported before it is used."""
 add_reasons(lambda: [rule.reasons for rule in RULES.all()])

@@ -63,7 +63,7 @@ class WritableFormat(Format):
         """The `columns` of the registry entry for rows of `to_row`, without system and tools."""
 
 
-FORMATS: Registry[Format] = Registry("format", "sartor.data.formats", Format)  # type: ignore[type-abstract]
+FORMATS: Registry[Format] = Registry("format", "sartor.data.formats", Format)
 """Every format by its name; nothing is imported before it is used."""
 add_reasons(lambda: [format.reasons for format in FORMATS.all()])
 

@@ -56,7 +56,7 @@ class Source(ABC):
         raise DataError("Files of this kind have no delimiter.", where, "Omit the delimiter.")
 
 
-SOURCES: Registry[Source] = Registry("source", "sartor.data.sources", Source)  # type: ignore[type-abstract]
+SOURCES: Registry[Source] = Registry("source", "sartor.data.sources", Source)
 """Every source by its name; nothing is imported before it is used."""
 
 

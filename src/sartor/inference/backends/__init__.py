@@ -95,7 +95,7 @@ class Backend(ABC):
         """
 
 
-BACKENDS: Registry[Backend] = Registry("backend", __name__, Backend)  # type: ignore[type-abstract]
+BACKENDS: Registry[Backend] = Registry("backend", __name__, Backend)
 
 
 def chosen_backend(infer_backend: str) -> Backend | None:

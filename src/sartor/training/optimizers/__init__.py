@@ -46,5 +46,5 @@ class OptimizerPlugin(ABC):
 OPTIMIZERS: Registry[OptimizerPlugin] = Registry(
     "optimizer",
     "sartor.training.optimizers",
-    OptimizerPlugin,  # type: ignore[type-abstract]
+    OptimizerPlugin,
 )

@@ -103,4 +103,4 @@ class Stage(ABC, Generic[Row]):
                 raise DataError(self.row_error, str(row.origin), self.row_fix)
 
 
-STAGES: Registry[Stage[Any]] = Registry("stage", "sartor.training.stages", Stage)  # type: ignore[type-abstract]
+STAGES: Registry[Stage[Any]] = Registry("stage", "sartor.training.stages", Stage)
