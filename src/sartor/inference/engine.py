@@ -1,4 +1,4 @@
-"""Engine: one loaded model, base and tuned, that answers, streams and measures; one renderer with the trainer."""
+"""Engine: one loaded model, base and tuned, that answers, streams and computes losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from sartor.base.settings import GenerationSettings, ModelSettings, PromptSettings
+from sartor.base.config import RunConfig
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message, TokenSequence, Tool
 from sartor.inference.kv_cache import preallocated_cache
 from sartor.inference.sampling import next_tokens
@@ -50,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RowLoss:
-    """Negative log-likelihood (nats) of a row's learned tokens."""
+    """Negative log-likelihood (nats) of a row's label tokens."""
 
     id: str
     nll_sum: float
@@ -74,7 +76,7 @@ class Row:
 
 
 class Engine:
-    """A model with its tokenizer and template. Made by `Engine.load`."""
+    """A model with its tokenizer and template; made by `Engine.load` or `Engine.from_config`."""
 
     def __init__(self, weights: Weights, tokenizer: Any, encoder: Encoder) -> None:
         self.weights = weights
@@ -84,29 +86,52 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model_name_or_path: str,
-        adapter: str | Path | None = None,
+        model_name_or_path: str | Path,
+        adapter: str | Path | Sequence[str | Path] | None = None,
         *,
-        template: str | None = None,
-        default_system: str | None = None,
-        enable_thinking: bool | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        prompt: PromptSettings | None = None,
+        permissions: Permissions = NOTHING_ALLOWED,
+        **settings: Any,
     ) -> Engine:
-        """Load a model, and an adapter over it. Raises: ModelError, PromptError."""
-        settings = ModelSettings.model_validate(
-            {"model_name_or_path": str(model_name_or_path), "dtype": dtype, "device": device}
+        """Load a model and the adapters on top of it.
+
+        `settings` are any settings of a settings file: `dtype`, `device`, `quantization_bit`, `template`, …. A model
+        that needs its own Python code also needs `Permissions(trust_remote_code=True)`.
+
+        Raises: ConfigError for an unknown setting; ModelError, PromptError.
+
+        Example:
+            >>> engine = sartor.Engine.load(model)
+            >>> answer = engine.chat([{"role": "user", "content": "Who are you?"}])
+            >>> answer.stop_reason in ("stop", "length")
+            True
+        """
+        adapters = [] if adapter is None else [adapter] if isinstance(adapter, (str, Path)) else list(adapter)
+        given = {"model_name_or_path": str(model_name_or_path), "adapter_name_or_path": [str(a) for a in adapters]}
+        return cls.from_config(RunConfig.from_dict({**given, **settings}, permissions=permissions))
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Engine:
+        """Load what the model and prompt settings describe: revision, quantization, attention, template, and every
+        adapter in order.
+
+        With several adapters, "tuned" is the model with all of them, and "base" the model under all of them. Over a
+        quantized model there can be one adapter, which is applied without merging.
+
+        Raises: ModelError, PromptError.
+        """
+        settings, trust = config.model, config.permissions.trust_remote_code
+        tokenizer = load_tokenizer(
+            settings.model_name_or_path, revision=settings.model_revision, trust_remote_code=trust
         )
-        tokenizer = load_tokenizer(str(model_name_or_path), trust_remote_code=trust_remote_code)
-        named = Template.from_tokenizer(
-            tokenizer, template, default_system=default_system, enable_thinking=enable_thinking
+        prompt = config.prompt
+        template = Template.from_tokenizer(
+            tokenizer, prompt.template, default_system=prompt.default_system, enable_thinking=prompt.enable_thinking
         )
-        model = load_model(settings, trust_remote_code=trust_remote_code)
-        check_tokenizer(tokenizer, model, adapter)
+        model = load_model(settings, trust_remote_code=trust)
+        for adapter in settings.adapter_name_or_path or (None,):
+            check_tokenizer(tokenizer, model, adapter)
         model.requires_grad_(False)
-        return cls(Weights(model, adapter), tokenizer, Encoder(tokenizer, named, prompt))
+        return cls(Weights(model, settings.adapter_name_or_path), tokenizer, Encoder(tokenizer, template, prompt))
 
     @property
     def model(self) -> Any:
@@ -200,7 +225,7 @@ class Engine:
 
     @torch.inference_mode()
     def losses(self, rows: Sequence[TokenSequence], *, weights: WeightSet = "tuned") -> list[RowLoss]:
-        """The loss of each row's learned tokens, in the order given; nothing is generated."""
+        """The loss of each row's label tokens, in the order given."""
         self.weights.use(weights)
         lengths = [len(row) for row in rows]
         found: dict[int, RowLoss] = {}
