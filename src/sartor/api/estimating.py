@@ -27,7 +27,6 @@ def estimate(
     overrides: Iterable[str] = (),
     *,
     permissions: Permissions | None = None,
-    trust_remote_code: bool = False,
     **settings: Any,
 ) -> tuple[Estimate, Plan]:
     """What `train` with these settings would take here, and the plan with its reasons.
@@ -38,10 +37,12 @@ def estimate(
         config = read_config(Path(config) if config is not None else None, overrides, **settings)
     elif settings:
         config = config.replace(**settings)
-    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = rows_to_train(config, encoder, permissions)
+    if permissions is not None:
+        config = config.allowing(permissions)
+    encoder = make_encoder(config)
+    rows = rows_to_train(config, encoder)
     plan = plan_run(config, rows)
-    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    model, reference = build_model(config, plan, encoder)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
     from sartor.training.preflight import preflight

@@ -1,4 +1,4 @@
-"""Taking a model home: a run, an adapter, or LLaMA-Factory's merge file, to one of the forms in `exporters/`."""
+"""`export`: a run, an adapter, or LLaMA-Factory's merge settings, to one of the formats in `exporters/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from sartor.api.predicting import as_config
 from sartor.api.resolve_target import run_of
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
+from sartor.base.permissions import Permissions
 from sartor.base.registry import plugin
 
 if TYPE_CHECKING:
@@ -25,39 +26,43 @@ def export(
     quant: str | None = None,
     dtype: str | None = None,
     check: bool = True,
-    trust_remote_code: bool = False,
+    permissions: Permissions | None = None,
     **settings: Any,
 ) -> Exported:
-    """Write a model in another form and prove that it answers as the adapter over its base does.
+    """Write a model in another format, and verify that it answers as the adapter over its base does.
 
-    `quant` (f16, q8_0, q4_0) belongs to gguf and ollama, `dtype` (else the model's own) to merged. `out` defaults to
-    the setting `export_dir`, else a folder beside the run. Nothing is written when an error is raised.
+    `quant` (f16, q8_0, q4_0) is for gguf and ollama, `dtype` (default: the model's own) for merged. `out` defaults to
+    the setting `export_dir`, else a folder beside the run. The full-precision base is exported, also of a model
+    trained with `quantization_bit`. Nothing is written when an error is raised.
 
-    Raises: ConfigError, ModelError, ExportError when the form has no place for the model or answers differently.
+    Raises: ConfigError, ModelError; ExportError when the format cannot hold the model, or answers differently.
     """
     form = plugin(FORMS, to)
-    config = as_config(target, settings)
-    folder = _folder(config, target, to, out)
+    config = as_config(target, settings, permissions)
+    folder, name = _folder(config, target, to, out), _name(config, target)
     from sartor.exporters._source import Source, own_dtype
     from sartor.inference.engine import Engine
     from sartor.model.load import resolve_model
 
-    model, adapters = resolve_model(config.model.model_name_or_path), config.model.adapter_name_or_path
+    model = resolve_model(config.model.model_name_or_path, config.model.model_revision)
+    adapters = config.model.adapter_name_or_path
     if len(adapters) > 1:
-        raise ConfigError("Several adapters cannot be exported at once.", ", ".join(adapters), "Merge one by one.")
-    prompt, precise = config.prompt, getattr(form, "PRECISE", False) or dtype not in (None, "bfloat16")
-    engine = Engine.load(
-        model,
-        adapters[0] if adapters else None,
-        template=prompt.template,
-        default_system=prompt.default_system,
-        enable_thinking=prompt.enable_thinking,
-        device="cpu",
-        trust_remote_code=trust_remote_code,
-        dtype="bfloat16" if own_dtype(model) == "bfloat16" and not precise else "float32",
+        raise ConfigError(
+            "Only one adapter can be exported at a time.", ", ".join(adapters), "Merge them one after the other."
+        )
+    precise = getattr(form, "PRECISE", False) or dtype not in (None, "bfloat16")
+    loaded = config.model.model_copy(
+        update={
+            "model_name_or_path": model,
+            "device": "cpu",
+            "quantization_bit": None,
+            "dtype": "bfloat16" if own_dtype(model) == "bfloat16" and not precise else "float32",
+        }
     )
+    config = config.model_copy(update={"model": loaded})
+    engine = Engine.from_config(config)
     engine.weights.discard_other("tuned")
-    source = Source(engine, model, Path(adapters[0]) if adapters else None, _name(config, target), trust_remote_code)
+    source = Source(engine, config, Path(adapters[0]) if adapters else None, name)
     options: dict[str, Any] = {"check": check, "dtype": dtype} | ({"quant": quant} if quant else {})
     exported: Exported = form.export(source, folder, **options)
     return exported
@@ -68,7 +73,7 @@ def _folder(config: RunConfig, target: str | Path | RunConfig, to: str, out: str
         return Path(str(out or config.export.export_dir))
     if not isinstance(target, RunConfig) and Path(target).is_dir():
         return Path(target).with_name(f"{Path(target).name}-{to}")
-    raise ConfigError("There is no folder to export to.", "export_dir", "Write --out FOLDER, or export_dir.")
+    raise ConfigError("No folder to export to.", "export_dir", "Pass --out FOLDER, or set export_dir.")
 
 
 def _name(config: RunConfig, target: str | Path | RunConfig) -> str:

@@ -11,6 +11,7 @@ from sartor.api.training import Run, train
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import sha256_file
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 
 
@@ -62,7 +63,13 @@ def summary(run: RunDir) -> RunSummary:
     )
 
 
-def rerun(run: str | Path, *, output_dir: str | Path | None = None, callbacks: Sequence[Any] = ()) -> Run:
+def rerun(
+    run: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    callbacks: Sequence[Any] = (),
+    permissions: Permissions = NOTHING_ALLOWED,
+) -> Run:
     """Repeat a run from its folder into another one.
 
     Raises: RunError when a data file it learned from is gone or different (naming it).
@@ -75,4 +82,4 @@ def rerun(run: str | Path, *, output_dir: str | Path | None = None, callbacks: S
             gone = "changed" if path.exists() else "not there any more"
             raise RunError(f"A data file of the run is {gone}.", file["path"], f"It had SHA-256 {file['sha256']}.")
     target = Path(output_dir) if output_dir else before.path.with_name(before.name + "-rerun")
-    return train(config.replace(output_dir=str(target)), callbacks=callbacks, plan_of=before)
+    return train(config.replace(output_dir=str(target)), callbacks=callbacks, plan_of=before, permissions=permissions)

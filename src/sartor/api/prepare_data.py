@@ -11,7 +11,6 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
-from sartor.base.permissions import Permissions
 from sartor.base.process import gc_paused
 from sartor.base.types import Encoded, Example, Ledger
 from sartor.data.load import Loaded, SourceFile, load_many
@@ -71,12 +70,14 @@ def sequences_of(row: Encoded) -> tuple[Any, ...]:
     return (row.sequence,) if isinstance(row, UnpairedSequence) else (row,)
 
 
-def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encoder:
+def make_encoder(config: RunConfig) -> Encoder:
     """The tokenizer of the model asked for, its template, and the encoder that train, predict and chat share."""
     from sartor.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(
-        config.model.model_name_or_path, revision=config.model.model_revision, trust_remote_code=trust_remote_code
+        config.model.model_name_or_path,
+        revision=config.model.model_revision,
+        trust_remote_code=config.permissions.trust_remote_code,
     )
     prompt = config.prompt
     template = Template.from_tokenizer(
@@ -90,7 +91,7 @@ def split_seed(config: RunConfig) -> int:
     return config.train.seed if config.data.split_seed is None else config.data.split_seed
 
 
-def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissions | None = None) -> Loaded:
+def load_named(config: RunConfig, names: tuple[str, ...]) -> Loaded:
     """The examples of some datasets as the settings say. Raises: ConfigError when no dataset is named."""
     data = config.data
     if not names:
@@ -104,23 +105,21 @@ def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissio
         mix_strategy=data.mix_strategy,
         interleave_probs=data.interleave_probs,
         encoding=data.encoding,
-        permissions=permissions or Permissions(),
+        permissions=config.permissions,
     )
 
 
 @gc_paused()
-def prepare_rows(
-    config: RunConfig, encoder: Encoder, permissions: Permissions | None = None, progress: Progress | None = None
-) -> PreparedRows:
+def prepare_rows(config: RunConfig, encoder: Encoder, progress: Progress | None = None) -> PreparedRows:
     """Load, split and encode what a run learns from and is measured on.
 
     Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
     """
-    sources = [load_named(config, config.data.dataset, permissions)]
+    sources = [load_named(config, config.data.dataset)]
     parts = _parts(config, sources[0])
     held_out = list(parts.held_out)
     if config.data.eval_dataset:
-        sources.append(load_named(config, config.data.eval_dataset, permissions))
+        sources.append(load_named(config, config.data.eval_dataset))
         held_out += sources[1].examples
     learned_rows, from_store = _encode_train(config, encoder, parts.train, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 Judge = Callable[[RunDir], "Verdict"]
 
 
-def with_spread(
-    run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions | None = None
-) -> Verdict:
+def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions) -> Verdict:
     """The verdict with what `seeds` trainings gave, this run among them; writes verdict.json.
 
     The others lie beside the run as `<name>-seed-<seed>`; one that is finished is not trained again, one that was

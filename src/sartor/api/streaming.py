@@ -13,7 +13,6 @@ from pathlib import Path
 from sartor.api.prepare_data import PreparedRows, check_skipped_limit, first_reason, load_named, split_seed
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
-from sartor.base.permissions import Permissions
 from sartor.base.types import Example, Ledger, Note, Skipped
 from sartor.data.load import SourceFile
 from sartor.data.streaming import ExampleStream, open_stream, shuffled
@@ -37,7 +36,7 @@ def check_settings(config: RunConfig) -> None:
         raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
 
 
-def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
+def prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedRows:
     """The first `val_size` rows held out, those behind them as a stream that is encoded while it is learned.
 
     The ledger is that of the sample; `so_far` gives the one of the rows that were taken.
@@ -53,11 +52,11 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
         interleave_probs=data.interleave_probs,
         seed=split_seed(config),
         encoding=data.encoding,
-        permissions=permissions,
+        permissions=config.permissions,
     )
     held_out, files, other = list(islice(source.rows(_drop_skipped), round(data.val_size))), source.files, Ledger()
     if data.eval_dataset:
-        loaded = load_named(config, data.eval_dataset, permissions)
+        loaded = load_named(config, data.eval_dataset)
         held_out, files, other = held_out + loaded.examples, (*files, *loaded.files), loaded.ledger
     held_out_rows = encoder.encode_all(held_out)
     lost = {skipped.origin.id for skipped in held_out_rows.skipped}

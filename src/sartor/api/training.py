@@ -53,7 +53,6 @@ def train(
     fresh: bool = False,
     allow_changed: bool = False,
     permissions: Permissions | None = None,
-    trust_remote_code: bool = False,
     callbacks: Sequence[Any] = (),
     plan_of: RunDir | None = None,
     preflight: bool = False,
@@ -73,6 +72,8 @@ def train(
         file = Path(config) if config is not None else None
         config = read_config(file, overrides, **settings)
         source = file.read_text(encoding="utf-8-sig") if file else None
+    if permissions is not None:
+        config = config.allowing(permissions)
     if config.train.do_train is False:
         raise ConfigError("do_train is false.", "settings", "Use `sartor predict` for prediction, or write true.")
     run = run_folder(config)
@@ -88,8 +89,6 @@ def train(
             config,
             resume=opened == "resume",
             allow_changed=allow_changed,
-            permissions=permissions,
-            trust_remote_code=trust_remote_code,
             callbacks=callbacks,
             plan_of=plan_of,
             preflight=preflight,
@@ -104,16 +103,14 @@ def _train(
     *,
     resume: bool,
     allow_changed: bool,
-    permissions: Permissions | None,
-    trust_remote_code: bool,
     callbacks: Sequence[Any],
     plan_of: RunDir | None,
     preflight: bool,
     first: bool,
     one: Callable[[Any], Any],
 ) -> Run:
-    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = rows_to_train(config, encoder, permissions)
+    encoder = make_encoder(config)
+    rows = rows_to_train(config, encoder)
     for callback in callbacks:
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
@@ -130,7 +127,7 @@ def _train(
             run.write_json("data.json", data_json(rows, config, encoder))
             run.write_json("env.json", environment())
             run.write_json("plan.json", plan.to_json())
-    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    model, reference = build_model(config, plan, encoder)
     callbacks = [*callbacks, *_trackers(run, config)] if first else []
     write_model = partial(save_model, model, encoder)
     found = None
@@ -176,13 +173,13 @@ def _train(
     return Run(run, results, estimate=found.to_json() if found else None)
 
 
-def rows_to_train(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
+def rows_to_train(config: RunConfig, encoder: Encoder) -> PreparedRows:
     """All rows encoded, or with `streaming` a stream of them. Raises: DataError, ConfigError."""
     if config.data.streaming:
         from sartor.api.streaming import prepare_stream
 
-        return prepare_stream(config, encoder, permissions)
-    return prepare_rows(config, encoder, permissions)
+        return prepare_stream(config, encoder)
+    return prepare_rows(config, encoder)
 
 
 def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
@@ -198,7 +195,7 @@ def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
     return make_plan(config, facts)
 
 
-def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def build_model(config: RunConfig, plan: Plan, encoder: Encoder) -> tuple[Any, Any]:
     """The model with what moves, and the reference model where one is named. Raises: ModelError."""
     import torch
 
@@ -208,6 +205,7 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
 
     stage = registry.plugin("sartor.training.stages", config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
+    trust_remote_code = config.permissions.trust_remote_code
     torch.manual_seed(config.train.seed)  # a reward head is drawn
     model = load_model(settings, trust_remote_code=trust_remote_code, head=getattr(stage, "HEAD", "text"))
     check_tokenizer(encoder.tokenizer, model)

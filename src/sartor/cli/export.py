@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sartor.cli.arguments import Json, RemoteCode, Settings
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import Json, Settings, with_permissions
 from sartor.cli.evaluate import Target, target_or_config
 
 
+@with_permissions
 def export(
     target: Target,
     settings: Settings = None,
@@ -19,14 +21,15 @@ def export(
     quant: Annotated[str | None, typer.Option(help="gguf and ollama: f16, q8_0 or q4_0.")] = None,
     dtype: Annotated[str | None, typer.Option(help="merged: bfloat16, float16, float32; default: the model's.")] = None,
     check: Annotated[bool, typer.Option(help="Ask llama.cpp whether it answers the same (gguf, ollama).")] = True,
-    trust_remote_code: RemoteCode = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Write a tuned model in another form, and prove that it answers the same."""
     from sartor import api
     from sartor.cli import console
 
-    config = target_or_config(target, settings)
+    config = target_or_config(target, settings, permissions)
     done = api.export(
         config,
         to,
@@ -34,7 +37,6 @@ def export(
         quant=quant,
         dtype=dtype,
         check=check,
-        trust_remote_code=trust_remote_code,
     )
     if json:
         console.print_json(

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from sartor.cli.arguments import RemoteCode, Settings
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import Settings, with_permissions
 from sartor.cli.evaluate import Target, target_or_config
 
 
+@with_permissions
 def serve(
     target: Target,
     settings: Settings = None,
@@ -18,7 +20,8 @@ def serve(
     name: Annotated[str | None, typer.Option(help="The model's name for clients; default: the run's.")] = None,
     rows: Annotated[int, typer.Option(help="Answers written at the same time.", min=1)] = 64,
     waiting: Annotated[int, typer.Option(help="Answers that may wait in line; more get 429.", min=1)] = 256,
-    trust_remote_code: RemoteCode = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Serve a run or a model as OpenAI's API: /v1/chat/completions, /v1/models, /health, /metrics."""
     from sartor.cli import console
@@ -28,13 +31,12 @@ def serve(
         console.line(f"Serving [bold]{model}[/] at [bold]{address}/v1[/]  (Ctrl-C ends)")
 
     serve_model(
-        target_or_config(target, settings),
+        target_or_config(target, settings, permissions),
         host=host,
         port=port,
         name=name,
         rows=rows,
         waiting=waiting,
-        trust_remote_code=trust_remote_code,
         on_ready=ready,
     )
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from sartor.base.errors import ExportError
-from sartor.base.settings import ModelSettings
 from sartor.exporters._source import Check, Source
 from sartor.model.load import load_adapter, load_model
 
@@ -111,8 +110,8 @@ def ask_folder(folder: Path, source: Source, *, over_base: bool = False) -> Ask:
 
 def _plain_model(path: str, source: Source) -> Any:
     """In float32 with transformers' own attention: nothing of ours stands between the file and the numbers."""
-    settings = ModelSettings(model_name_or_path=path, dtype="float32", device="cpu")
-    model = load_model(settings, trust_remote_code=source.trust_remote_code)
+    settings = source.config.model.model_copy(update={"model_name_or_path": path, "dtype": "float32", "device": "cpu"})
+    model = load_model(settings, trust_remote_code=source.config.permissions.trust_remote_code)
     model.set_attn_implementation("eager")
     return model
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, disk_error, move_to_trash, sha256_file
 from sartor.inference.engine import Engine
@@ -26,11 +27,15 @@ class Source:
     """
 
     engine: Engine
-    model: str
-    """The folder of the base model, or of the fully tuned one."""
+    config: RunConfig
+    """The settings that the engine was loaded by, with the model's own folder."""
     adapter: Path | None
     name: str
-    trust_remote_code: bool = False
+
+    @property
+    def model(self) -> str:
+        """The folder of the base model, or of the fully tuned one."""
+        return self.config.model.model_name_or_path
 
 
 @dataclass(frozen=True, slots=True)

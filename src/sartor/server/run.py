@@ -22,7 +22,6 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     name: str | None = None,
-    trust_remote_code: bool = False,
     rows: int = 64,
     waiting: int = 256,
     on_ready: Callable[[str, str], None] | None = None,
@@ -39,7 +38,7 @@ def serve(
     key = os.environ.get(KEY) or None
     refuse_open_door(host, key)
     with bound(host, port) as listener:
-        engine = load_engine(config, trust_remote_code=trust_remote_code)
+        engine = load_engine(config)
         run = trained_run(config)
         name = name or (run.name if run else config.model.model_name_or_path.rstrip("/").rpartition("/")[2])
         limits = replace(Limits(), rows=rows, waiting=waiting)

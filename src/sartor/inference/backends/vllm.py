@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ModelError, PromptError
 from sartor.base.process import release_memory
 from sartor.base.settings import GenerationSettings
@@ -73,8 +74,7 @@ def open_vllm(
     generation: GenerationSettings,
     *,
     weights: WeightSet = "tuned",
-    model: str,
-    trust_remote_code: bool = False,
+    config: RunConfig,
     seed: int = 0,
 ) -> Iterator[VllmBackend]:
     """vLLM with the weights that the engine answers with (merged ones from a folder that is deleted afterwards).
@@ -82,6 +82,10 @@ def open_vllm(
     The engine's model leaves the GPU first, and has only these weights from then on.
     Raises: ModelError when vLLM is not installed, cannot load the model, or does not agree on the first rows.
     """
+    if config.model.quantization_bit:
+        raise ModelError(
+            "vLLM cannot load a model with quantization_bit.", "infer_backend: vllm", "Remove one of the two settings."
+        )
     try:
         vllm = importlib.import_module("vllm")
     except ImportError as error:
@@ -95,7 +99,7 @@ def open_vllm(
     ours = engine.generate(some, greedy, weights=weights)
     chances = [_log_chances(engine, prompt, answer.ids) for prompt, answer in zip(some, ours, strict=True)]
     with tempfile.TemporaryDirectory(prefix="sartor-vllm-") as name:
-        folder, merged = model, engine.weights.has_both
+        folder, merged = config.model.model_name_or_path, engine.weights.has_both
         engine.weights.discard_other(weights)
         if merged:
             folder = name
@@ -111,11 +115,12 @@ def open_vllm(
                 dtype=str(engine.model.dtype).removeprefix("torch."),
                 max_model_len=longest,
                 seed=seed,
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=config.permissions.trust_remote_code,
+                **({} if merged else {"revision": config.model.model_revision}),
             )
         except Exception as error:  # vLLM raises whatever its parts raise
             why = str(error).partition("\n")[0] or type(error).__name__
-            raise ModelError(f"vLLM cannot load the model: {why}.", model, "Leave infer_backend out.") from error
+            raise ModelError(f"vLLM cannot load the model: {why}.", folder, "Leave infer_backend out.") from error
         theirs = _generate(llm, vllm, engine, some, greedy, [seed] * len(some))
         agreement = _agree([answer.ids for answer in ours], [ids for ids, _ in theirs], chances, engine)
         yield VllmBackend(engine, llm, vllm, agreement)
