@@ -135,7 +135,7 @@ def test_shards_joined_are_the_whole(engine: Engine, tmp_path: Path) -> None:
     assert done.results["resumed"] == 7
     assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
     for wrong in ("0/3", "4/3", "a/b", "1"):
-        with pytest.raises(ConfigError, match="no shard"):
+        with pytest.raises(ConfigError, match="Invalid shard"):
             Shard.parse(wrong)
     assert Shard.parse("2/3") == Shard(2, 3)
 

@@ -203,7 +203,7 @@ def test_what_cannot_be_exported_is_refused_with_the_way_out(tiny_model_dir: Pat
         api.export(tiny_model_dir, "adapter", tmp_path / "out")
     with pytest.raises(ConfigError, match="merge"):
         api.export(tuned, "mergd", tmp_path / "out")
-    with pytest.raises(ConfigError, match="no folder"):
+    with pytest.raises(ConfigError, match="No folder"):
         api.export(api.predicting.as_config(tuned, {}), "merged")
 
 

@@ -37,7 +37,12 @@ def check(
 ) -> CheckReport:
     """Find problems in a dataset; `rejects` is a file for the skipped rows, `fix` one for a fixed copy.
 
-    Raises: DataError when the dataset cannot be read, or a file to write is one of its own.
+    Raises: DataError when the dataset cannot be read, or an output file is one of its own.
+
+    Example:
+        >>> report = sartor.check("chapters", model_name_or_path=model)
+        >>> report.result.errors
+        ()
     """
     config = (config or RunConfig()).replace(**settings)
     loaded = load_named(config, (name,))

@@ -49,6 +49,11 @@ def compare_several(
     are those that the first run held out, or `eval_dataset`; rows that any of the runs was trained on are left out.
 
     Raises: ConfigError for fewer than two targets or without rows; RunError, ModelError, DataError, EndpointError.
+
+    Example:
+        >>> comparison = sartor.compare_several("base", "runs/first", overrides=["max_new_tokens=4"])
+        >>> [candidate.name for candidate in comparison.candidates]
+        ['base', 'first']
     """
     from sartor.evaluation.multi_model import make_comparison
 

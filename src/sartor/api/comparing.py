@@ -44,6 +44,11 @@ def compare(
     the spread.
 
     Raises: RunError for a run that is not finished or has no held-out rows; DataError when its data changed.
+
+    Example:
+        >>> verdict = sartor.compare("runs/first", ["max_new_tokens=4", "forgetting_probe=false"])
+        >>> verdict.primary.metric
+        'loss'
     """
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides, permissions)
@@ -111,7 +116,12 @@ def _engines(config: RunConfig, training: RunConfig) -> Mapping[WeightSet, Engin
 
 
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
-    """Write a self-contained HTML page about a run. Raises: RunError when its files are damaged."""
+    """Write a self-contained HTML page about a run. Raises: RunError when its files are damaged.
+
+    Example:
+        >>> sartor.report("runs/first").name
+        'report.html'
+    """
     from sartor.reporting.page import write_report
 
     folder = RunDir(run.path if isinstance(run, Run) else Path(run))

@@ -35,6 +35,11 @@ def import_file(
     """Turn a CSV, JSON or JSONL file into a dataset registered in `dataset_info.json`.
 
     Raises: DataError; nothing is written then.
+
+    Example:
+        >>> imported = sartor.import_file("questions.csv", "questions", question="question", answer="answer")
+        >>> imported.loaded.ledger.read
+        12
     """
     return write_dataset(
         Path(path),
@@ -53,6 +58,15 @@ def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
     """Load a registered dataset: its examples, and every skipped row with its reason.
 
     `options` are those of `sartor.data.load.load` (stage, max_samples, seed, encoding, permissions).
+
+    Raises: DataError, ConfigError.
+
+    Example:
+        >>> loaded = sartor.load("chapters")
+        >>> loaded.examples[0].messages[0].text
+        'What is chapter 1?'
+        >>> len(loaded.skipped)
+        0
     """
     return load_dataset(name, Path(dataset_dir), **options)
 
@@ -68,6 +82,11 @@ def show(
     """One example as the trainer sees it: the rendered prompt, its tokens, and which of them have labels.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).
+
+    Example:
+        >>> view = sartor.show("chapters", model_name_or_path=model, row=2)
+        >>> "chapter 2" in view.to_json()["renderings"][0]["text"]
+        True
     """
     config = (config or RunConfig()).replace(**settings)
     loaded = load_named(config, (name,))

@@ -1,4 +1,4 @@
-"""`estimate`: what a training would take, by trying its longest batch and one save; no run is begun."""
+"""`estimate`: the memory, time and disk a training run would take, from its longest batch and one save."""
 
 from __future__ import annotations
 
@@ -29,9 +29,16 @@ def estimate(
     permissions: Permissions | None = None,
     **settings: Any,
 ) -> tuple[Estimate, Plan]:
-    """What `train` with these settings would take here, and the plan with its reasons.
+    """What `train` with these settings would take on this machine, and the plan with its reasons. Trains nothing.
 
-    Raises: ConfigError, DataError, ModelError; RunError when it fits neither memory nor disk.
+    Raises: ConfigError, DataError, ModelError; RunError when it does not fit in memory or on disk.
+
+    Example:
+        >>> found, plan = sartor.estimate("sft.yaml", max_steps=4)
+        >>> plan.total_steps
+        4
+        >>> found.seconds > 0
+        True
     """
     if not isinstance(config, RunConfig):
         config = read_config(Path(config) if config is not None else None, overrides, **settings)

@@ -36,6 +36,11 @@ def export(
     trained with `quantization_bit`. Nothing is written when an error is raised.
 
     Raises: ConfigError, ModelError; ExportError when the format cannot hold the model, or answers differently.
+
+    Example:
+        >>> exported = sartor.export("runs/first", to="adapter", out="out")
+        >>> exported.folder.name
+        'out'
     """
     form = plugin(FORMS, to)
     config = as_config(target, settings, permissions)

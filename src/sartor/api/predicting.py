@@ -99,6 +99,11 @@ def predict(
     `output_dir`.
 
     Raises: ConfigError, DataError, ModelError, RunError.
+
+    Example:
+        >>> predictions = sartor.predict("runs/first", max_new_tokens=4)
+        >>> len(predictions.rows)
+        4
     """
     from sartor.evaluation.journal import Shard
     from sartor.evaluation.predict import PredictOptions
@@ -132,14 +137,26 @@ def predict(
 
 
 def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[str, Score]:
-    """Score answers against references with every metric: LLaMA-Factory's four, digit for digit, and corrected ones."""
+    """Score answers against references with every metric: LLaMA-Factory's four, digit for digit, and corrected ones.
+
+    Example:
+        >>> sartor.score(["a red hat"], ["a red hat"])["exact-match"].value
+        100.0
+    """
     from sartor.evaluation.score import score as score_texts
 
     return score_texts(list(predictions), list(references))
 
 
 def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[str, Score]:
-    """Score a JSONL file that has `predict` and `label` in each line, as LLaMA-Factory's predictions do."""
+    """Score a JSONL file that has `predict` and `label` in each line, as LLaMA-Factory's predictions do.
+
+    Raises: DataError.
+
+    Example:
+        >>> sartor.score_file("predictions.jsonl", ("exact-match",))["exact-match"].n
+        1
+    """
     from sartor.evaluation import score as scoring
 
     return scoring.score_file(Path(path), metrics)
@@ -148,7 +165,11 @@ def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[st
 def chat(
     target: str | Path | RunConfig, *, save_to: Path | None = None, permissions: Permissions | None = None
 ) -> None:
-    """Talk to a model or a run in the terminal until /exit."""
+    """Chat with a model or a run in the terminal until /exit.
+
+    Example:
+        >>> sartor.chat("runs/first")  # doctest: +SKIP
+    """
     from sartor.inference.chat import chat as chat_in_terminal
 
     config = as_config(target, {}, permissions)

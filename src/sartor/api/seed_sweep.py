@@ -1,4 +1,4 @@
-"""`--seeds n`: the same training with other seeds on the same split, so that luck can be told from learning."""
+"""`compare --seeds n`: repeat the training with other seeds on the same split, and report the spread."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sartor.api.training import train
 from sartor.base.config import RunConfig, read_yaml
+from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 
@@ -18,10 +19,10 @@ Judge = Callable[[RunDir], "Verdict"]
 
 
 def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions) -> Verdict:
-    """The verdict with what `seeds` trainings gave, this run among them; writes verdict.json.
+    """The verdict with the spread over `seeds` runs, this one included; writes verdict.json.
 
-    The others lie beside the run as `<name>-seed-<seed>`; one that is finished is not trained again, one that was
-    interrupted goes on. `judge` gives a run's own verdict. Raises: what `train` raises.
+    The others are next to the run, as `<name>-seed-<seed>`: finished ones are not trained again, interrupted ones are
+    resumed. `judge` returns a run's own verdict. Raises: what `train` raises.
     """
     from sartor.evaluation.verdict import spread_of
 
@@ -30,18 +31,27 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permiss
     differences = [verdict.primary.difference]
     for seed in range(config.train.seed + 1, config.train.seed + seeds):
         target = run.path.with_name(f"{run.name}-seed-{seed}")
-        asked = config.replace(
+        settings = config.replace(
             seed=seed,
             split_seed=split_seed,
             output_dir=str(target),
             overwrite_output_dir=False,
         )
-        differences.append(judge(train(asked, permissions=permissions).dir).primary.difference)
+        differences.append(judge(train(settings, permissions=permissions).dir).primary.difference)
     spread = spread_of(differences)
     notes = verdict.notes
     if spread.same_sign < len(differences):
         others = len(differences) - spread.same_sign
-        notes = (*notes, f"With {others} of {len(differences)} seeds the difference has the other sign.")
+        notes = (
+            *notes,
+            str(
+                tr(
+                    "With {others} of {total} seeds, the difference has the opposite sign.",
+                    others=others,
+                    total=len(differences),
+                )
+            ),
+        )
     verdict = replace(verdict, spread=spread, notes=notes)
     run.write_json("verdict.json", verdict.to_json())
     return verdict

@@ -1,4 +1,4 @@
-"""`train`: opens the run's folder, prepares rows, plans once, loads the model and runs the loop."""
+"""`train`: open the run folder, prepare the rows, plan, load the model and run the loop."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sartor.api.sampling import make_sampler
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.files import file_lock, sha256_file
+from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's folder and how it stands."""
+    """A run folder and its state."""
 
     dir: RunDir
     results: Mapping[str, Any] = field(default_factory=dict)
     already_finished: bool = False
     estimate: Mapping[str, Any] | None = None
-    """What the pre-flight predicted, where there was one."""
+    """What the pre-flight predicted, if it ran."""
 
     @property
     def state(self) -> State:
@@ -58,12 +59,19 @@ def train(
     preflight: bool = False,
     **settings: Any,
 ) -> Run:
-    """Fine-tune as the settings say (a YAML file, a RunConfig, or keywords). The same call again resumes.
+    """Fine-tune with the settings of a YAML file, a RunConfig, or keywords. The same call again resumes the run.
 
-    `plan_of` is a run whose plan is taken over instead of planning anew (rerun). `preflight` tries a new run's longest
-    batch and one save first, and tells callbacks (an event `preflight`) what the training will take.
+    `plan_of` is a run whose plan is used instead of a new one (rerun). `preflight` first runs a new run's longest
+    batch and one save, and reports to the callbacks (event `preflight`) what the training will take.
 
     Raises: ConfigError, DataError, PromptError, ModelError, RunError; Interrupted after a signal's checkpoint.
+
+    Example:
+        >>> run = sartor.train("sft.yaml", max_steps=2, output_dir="runs/short")
+        >>> run.state
+        'finished'
+        >>> run.results["steps"]
+        2
     """
     source = None
     if isinstance(config, RunConfig):
@@ -75,7 +83,7 @@ def train(
     if permissions is not None:
         config = config.allowing(permissions)
     if config.train.do_train is False:
-        raise ConfigError("do_train is false.", "settings", "Use `sartor predict` for prediction, or write true.")
+        raise ConfigError("do_train is false.", tr("settings"), "Use `sartor predict` to predict, or set it to true.")
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     first, one = _join(config)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sartor.base.errors import ConfigError, did_you_mean
-from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
+from sartor.base.llamafactory_keys import IGNORED_KEYS, SETTINGS_WITHOUT_EFFECT, UNSUPPORTED_KEYS
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import (
     SECTIONS,
@@ -66,6 +66,8 @@ class RunConfig(BaseModel):
             if section and not (key in UNSUPPORTED_KEYS and value):
                 if value is not None:
                     grouped[section][key] = value
+                    if key in SETTINGS_WITHOUT_EFFECT:
+                        ignored[key] = SETTINGS_WITHOUT_EFFECT[key]
             elif key in IGNORED_KEYS:
                 ignored[key] = IGNORED_KEYS[key]
             elif key in UNSUPPORTED_KEYS:

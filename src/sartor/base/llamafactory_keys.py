@@ -45,6 +45,12 @@ IGNORED_KEYS: Mapping[str, str] = {
 }
 """key → why it has no effect; listed in `plan.json`."""
 
+SETTINGS_WITHOUT_EFFECT: Mapping[str, str] = {
+    "do_eval": "eval_strategy decides; held-out rows are evaluated whenever there are any.",
+    "trust_remote_code": "Only --trust-remote-code (or Permissions in Python) allows a model's own code.",
+}
+"""setting → why it has no effect; listed in `plan.json` like the ignored keys."""
+
 UNSUPPORTED_KEYS: Mapping[str, str] = {
     "fp16": "Write `bf16: true`, or `dtype: float32`.",
     "quantization_method": "bitsandbytes is used; write only quantization_bit.",

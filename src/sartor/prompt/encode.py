@@ -253,6 +253,13 @@ def encode(
 
     `template` is a name, a Template, or None for the model's own. Nothing is cut.
     Raises: PromptError when there is nothing to learn or the template refuses.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        >>> encoded = sartor.encode(turns, AutoTokenizer.from_pretrained(model))
+        >>> 0 < encoded.label_tokens < len(encoded)
+        True
     """
     if not isinstance(template, Template):
         template = Template.from_tokenizer(tokenizer, template, enable_thinking=enable_thinking)
