@@ -1,16 +1,14 @@
-"""Sartor fits a language model to your own data, and proves the fit. Importing it loads no torch."""
+"""Sartor fine-tunes language models on your own data and measures the result. Importing it loads no torch."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sartor.api import (
-        CheckReport,
-        Run,
-        RunSummary,
-        SplitResult,
+        add_row,
         chat,
         check,
         compare,
@@ -23,15 +21,22 @@ if TYPE_CHECKING:
         import_file,
         load,
         predict,
+        read_rows,
         report,
         rerun,
         runs,
+        save_version,
         score,
         score_file,
         show,
         split,
         train,
     )
+    from sartor.api.checking import CheckReport
+    from sartor.api.generating import GenerationResult
+    from sartor.api.list_runs import RunSummary
+    from sartor.api.splitting import SplitResult
+    from sartor.api.training import Run
     from sartor.base.config import RunConfig
     from sartor.base.errors import (
         ConfigError,
@@ -45,28 +50,106 @@ if TYPE_CHECKING:
         SartorError,
     )
     from sartor.base.permissions import Permissions
+    from sartor.base.settings import GenerationSettings
     from sartor.base.types import (
         Demonstration,
         Document,
+        Example,
         Feedback,
         Ledger,
         Message,
-        Origin,
         Prediction,
         Preference,
         Score,
         Skipped,
         TokenSequence,
-        ToolCall,
     )
+    from sartor.data.import_file import ImportResult
     from sartor.data.load import Loaded
     from sartor.evaluation.multi_model import Comparison
     from sartor.evaluation.predict import Predictions
     from sartor.evaluation.verdict import Difference, Verdict
+    from sartor.exporters import Exported
     from sartor.inference.engine import Answer, Engine
     from sartor.prompt.label_view import LabelView
+    from sartor.training.plan import Plan
+    from sartor.training.preflight import Estimate
 
 __version__ = "0.1.0"
+
+_MODULES: Mapping[str, tuple[str, ...]] = {
+    "sartor.api": (
+        "add_row",
+        "chat",
+        "check",
+        "compare",
+        "compare_several",
+        "encode",
+        "estimate",
+        "estimate_generation",
+        "export",
+        "generate",
+        "import_file",
+        "load",
+        "predict",
+        "read_rows",
+        "report",
+        "rerun",
+        "runs",
+        "save_version",
+        "score",
+        "score_file",
+        "show",
+        "split",
+        "train",
+    ),
+    "sartor.api.checking": ("CheckReport",),
+    "sartor.api.generating": ("GenerationResult",),
+    "sartor.api.list_runs": ("RunSummary",),
+    "sartor.api.splitting": ("SplitResult",),
+    "sartor.api.training": ("Run",),
+    "sartor.base.config": ("RunConfig",),
+    "sartor.base.errors": (
+        "ConfigError",
+        "DataError",
+        "EndpointError",
+        "ExportError",
+        "Interrupted",
+        "ModelError",
+        "PromptError",
+        "RunError",
+        "SartorError",
+    ),
+    "sartor.base.permissions": ("Permissions",),
+    "sartor.base.settings": ("GenerationSettings",),
+    "sartor.base.types": (
+        "Demonstration",
+        "Document",
+        "Example",
+        "Feedback",
+        "Ledger",
+        "Message",
+        "Prediction",
+        "Preference",
+        "Score",
+        "Skipped",
+        "TokenSequence",
+    ),
+    "sartor.data.import_file": ("ImportResult",),
+    "sartor.data.load": ("Loaded",),
+    "sartor.evaluation.multi_model": ("Comparison",),
+    "sartor.evaluation.predict": ("Predictions",),
+    "sartor.evaluation.verdict": ("Difference", "Verdict"),
+    "sartor.exporters": ("Exported",),
+    "sartor.inference.engine": ("Answer", "Engine"),
+    "sartor.prompt.label_view": ("LabelView",),
+    "sartor.training.plan": ("Plan",),
+    "sartor.training.preflight": ("Estimate",),
+}
+"""Module → the public names that it defines; it is imported when one of them is first used."""
+
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
 __all__ = [
     "Answer",
     "CheckReport",
@@ -78,16 +161,22 @@ __all__ = [
     "Document",
     "EndpointError",
     "Engine",
+    "Estimate",
+    "Example",
     "ExportError",
+    "Exported",
     "Feedback",
+    "GenerationResult",
+    "GenerationSettings",
+    "ImportResult",
     "Interrupted",
     "LabelView",
     "Ledger",
     "Loaded",
     "Message",
     "ModelError",
-    "Origin",
     "Permissions",
+    "Plan",
     "Prediction",
     "Predictions",
     "Preference",
@@ -101,8 +190,8 @@ __all__ = [
     "Skipped",
     "SplitResult",
     "TokenSequence",
-    "ToolCall",
     "Verdict",
+    "add_row",
     "chat",
     "check",
     "compare",
@@ -115,60 +204,25 @@ __all__ = [
     "import_file",
     "load",
     "predict",
+    "read_rows",
     "report",
     "rerun",
     "runs",
+    "save_version",
     "score",
     "score_file",
     "show",
     "split",
     "train",
 ]
-_DEFINED_IN = {
-    "sartor.base.config": ["RunConfig"],
-    "sartor.base.errors": [
-        "ConfigError",
-        "DataError",
-        "EndpointError",
-        "ExportError",
-        "Interrupted",
-        "ModelError",
-        "PromptError",
-        "RunError",
-        "SartorError",
-    ],
-    "sartor.base.permissions": ["Permissions"],
-    "sartor.base.types": [
-        "Demonstration",
-        "Document",
-        "Feedback",
-        "Ledger",
-        "Message",
-        "Origin",
-        "Prediction",
-        "Preference",
-        "Score",
-        "Skipped",
-        "TokenSequence",
-        "ToolCall",
-    ],
-    "sartor.data.load": ["Loaded"],
-    "sartor.evaluation.multi_model": ["Comparison"],
-    "sartor.evaluation.predict": ["Predictions"],
-    "sartor.evaluation.verdict": ["Difference", "Verdict"],
-    "sartor.inference.engine": ["Answer", "Engine"],
-    "sartor.prompt.label_view": ["LabelView"],
-}
-"""Module → the public names it defines; all others are in `sartor.api`. Imported when a name is first used."""
-_MODULE_OF = {name: module for module, names in _DEFINED_IN.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the module that defines a public name when it is first used."""
-    if name in __all__:
-        return getattr(importlib.import_module(_MODULE_OF.get(name, "sartor.api")), name)
-    raise AttributeError(f"module 'sartor' has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'sartor' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return sorted({*globals(), *__all__})

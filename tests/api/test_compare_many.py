@@ -83,7 +83,7 @@ def test_rows_that_one_of_them_learned_from_are_left_out(run: api.Run, settings:
     mine, theirs = (set(r.dir.read_json("data.json")["split"]["held_out"]) for r in (run, other))
     found = api.compare_several(run.path, other.path, overrides=QUICK)
     assert set(found.row_ids) == mine & theirs
-    assert found.notes[0] == f"{8 - len(mine & theirs)} of 8 rows are left out: two learned from them."
+    assert found.notes[0] == f"{8 - len(mine & theirs)} of 8 rows are left out: two was trained on them."
     everything = api.train(**{**settings, "val_size": 0, "output_dir": str(project / "runs" / "all")})
     with pytest.raises(DataError, match="No row is left"):
         api.compare_several(run.path, everything.path, overrides=QUICK)
@@ -122,11 +122,11 @@ def test_a_text_learned_under_another_name_is_left_out(run: api.Run, project: Pa
     registry.write_text(json.dumps(entries), encoding="utf-8")
     found = api.compare_several(run.path, "base", overrides=["eval_dataset=copy", *QUICK])
     assert found.row_ids == ("copy:4",)
-    assert found.notes[0] == "3 of 4 rows are left out: one learned the same texts."
+    assert found.notes[0] == "3 of 4 rows are left out: one was trained on the same texts."
 
 
 def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="nothing to be compared"):
+    with pytest.raises(ConfigError, match="at least two"):
         api.compare_several(run.path)
     with pytest.raises(ConfigError, match="names no model"):
         api.compare_several("http://127.0.0.1:9/v1", run.path, overrides=QUICK)
@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.Monke
     monkeypatch.setattr("sartor.base.openai_client.ATTEMPTS", 1)
     with pytest.raises(EndpointError, match="did not answer"):
         api.compare_several("http://127.0.0.1:9/v1#m", run.path, overrides=QUICK)
-    with pytest.raises(ConfigError, match="no run whose base"):
+    with pytest.raises(ConfigError, match="needs a run"):
         api.compare_several("base", "some/model")
 
 

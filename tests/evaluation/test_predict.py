@@ -16,7 +16,7 @@ from sartor.base.settings import GenerationSettings
 from sartor.base.types import Origin
 from sartor.evaluation import predict as predicting
 from sartor.evaluation.journal import Shard
-from sartor.evaluation.predict import predict
+from sartor.evaluation.predict import PredictOptions, predict
 from sartor.inference.engine import Engine
 from support.questions import FEW, SAMPLED, example
 
@@ -29,7 +29,7 @@ def engine(tiny_model_dir: Path) -> Engine:
 def test_rows_come_back_in_order_with_scores_of_their_own(engine: Engine, tmp_path: Path) -> None:
     rows = [example(i, "word " * i) for i in range(1, 9)]
     heard: list[tuple[int, int | None]] = []
-    done = predict(engine, rows, tmp_path, generation=FEW, progress=lambda a, b: heard.append((a, b)))
+    done = predict(engine, rows, tmp_path, PredictOptions(generation=FEW), progress=lambda a, b: heard.append((a, b)))
     lines = [json.loads(x) for x in (tmp_path / "generated_predictions.jsonl").read_text("utf-8").splitlines()]
     assert [line["id"] for line in lines] == [row.origin.id for row in rows]
     assert heard[-1] == (8, 8)
@@ -41,7 +41,7 @@ def test_rows_come_back_in_order_with_scores_of_their_own(engine: Engine, tmp_pa
 
 def test_a_row_that_ends_in_a_question_is_named(engine: Engine, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not end with an answer") as caught:
-        predict(engine, [example(1), example(2, last="user")], tmp_path, generation=FEW)
+        predict(engine, [example(1), example(2, last="user")], tmp_path, PredictOptions(generation=FEW))
     assert "row 2" in str(caught.value.where)
     assert not list(tmp_path.iterdir())
 
@@ -49,19 +49,19 @@ def test_a_row_that_ends_in_a_question_is_named(engine: Engine, tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "🙂🙂🙂", "x" * 100_000, "\x00\x1b[31m", "。"])
 def test_odd_answers_are_scored(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(engine, "text_of", lambda ids: text)
-    done = predict(engine, [example(1), example(2)], tmp_path, generation=FEW)
+    done = predict(engine, [example(1), example(2)], tmp_path, PredictOptions(generation=FEW))
     assert [row.text for row in done.rows] == [text, text]
     assert done.scores["rouge-l"].n == 2
 
 
 def test_a_model_that_never_stops_is_cut_and_counted(engine: Engine, tmp_path: Path) -> None:
-    done = predict(engine, [example(1)], tmp_path, generation=GenerationSettings(max_new_tokens=1))
+    done = predict(engine, [example(1)], tmp_path, PredictOptions(generation=GenerationSettings(max_new_tokens=1)))
     assert (done.rows[0].stop_reason, done.rows[0].tokens) == ("length", 1)
     assert done.results["stopped_at_limit"] == 1
 
 
 def test_a_full_disk_leaves_the_old_files(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    predict(engine, [example(1)], tmp_path, generation=FEW)
+    predict(engine, [example(1)], tmp_path, PredictOptions(generation=FEW))
     before = (tmp_path / "generated_predictions.jsonl").read_bytes()
 
     def full(path: Path, content: bytes | str) -> None:
@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_the_old_files(engine: Engine, tmp_path: Path, monkey
 
     monkeypatch.setattr(predicting, "atomic_write", full)
     with pytest.raises(RunError, match="disk is full"):
-        predict(engine, [example(1), example(2)], tmp_path, generation=FEW)
+        predict(engine, [example(1), example(2)], tmp_path, PredictOptions(generation=FEW))
     assert (tmp_path / "generated_predictions.jsonl").read_bytes() == before
 
 
@@ -81,7 +81,7 @@ def test_a_killed_prediction_goes_on_no_row_twice_none_missing(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [example(i) for i in range(1, 9)] + [example(3)]  # one row stands there twice
-    whole = predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
+    whole = predict(engine, rows, tmp_path / "whole", PredictOptions(generation=SAMPLED))
     for kill_after in (1, 4, 8):
         folder, heard = tmp_path / str(kill_after), 0
 
@@ -90,7 +90,7 @@ def test_a_killed_prediction_goes_on_no_row_twice_none_missing(
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            predict(engine, rows, folder, generation=SAMPLED, progress=stop)
+            predict(engine, rows, folder, PredictOptions(generation=SAMPLED), progress=stop)
         assert not (folder / "generated_predictions.jsonl").exists()
         with (folder / "journal.jsonl").open("ab") as file:
             file.write(b'{"key": "torn')
@@ -99,7 +99,7 @@ def test_a_killed_prediction_goes_on_no_row_twice_none_missing(
             nonlocal heard
             heard += 1
 
-        done = predict(engine, rows, folder, generation=SAMPLED, progress=count)
+        done = predict(engine, rows, folder, PredictOptions(generation=SAMPLED), progress=count)
         assert heard == len(rows) - kill_after
         assert done.results["resumed"] == kill_after
         assert lines_of(folder) == lines_of(tmp_path / "whole")
@@ -109,35 +109,41 @@ def test_a_killed_prediction_goes_on_no_row_twice_none_missing(
 
 def test_other_settings_do_not_take_the_journals_answers(engine: Engine, tmp_path: Path) -> None:
     rows = [example(i) for i in range(1, 5)]
-    predict(engine, rows, tmp_path, generation=FEW, shard=Shard(1, 1))
-    assert predict(engine, rows, tmp_path, generation=SAMPLED, shard=Shard(1, 1)).results["resumed"] == 0
-    assert predict(engine, rows[::-1], tmp_path, generation=FEW, shard=Shard(1, 1)).results["resumed"] == 0
-    assert predict(engine, rows, tmp_path, generation=FEW).results["resumed"] == 4
+    predict(engine, rows, tmp_path, PredictOptions(generation=FEW, shard=Shard(1, 1)))
+    assert (
+        predict(engine, rows, tmp_path, PredictOptions(generation=SAMPLED, shard=Shard(1, 1))).results["resumed"] == 0
+    )
+    assert (
+        predict(engine, rows[::-1], tmp_path, PredictOptions(generation=FEW, shard=Shard(1, 1))).results["resumed"] == 0
+    )
+    assert predict(engine, rows, tmp_path, PredictOptions(generation=FEW)).results["resumed"] == 4
 
 
 def test_shards_joined_are_the_whole(engine: Engine, tmp_path: Path) -> None:
     rows = [example(i) for i in range(1, 8)]
-    predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
-    parts = [predict(engine, rows, tmp_path / "parts", generation=SAMPLED, shard=Shard(i, 3)) for i in (3, 1)]
+    predict(engine, rows, tmp_path / "whole", PredictOptions(generation=SAMPLED))
+    parts = [
+        predict(engine, rows, tmp_path / "parts", PredictOptions(generation=SAMPLED, shard=Shard(i, 3))) for i in (3, 1)
+    ]
     assert [len(part.rows) for part in parts] == [2, 3]
     assert not (tmp_path / "parts" / "generated_predictions.jsonl").exists()
     with pytest.raises(RunError, match="2 of 7 rows") as caught:
-        predict(engine, rows, tmp_path / "parts", generation=SAMPLED, merge=True)
+        predict(engine, rows, tmp_path / "parts", PredictOptions(generation=SAMPLED, merge=True))
     assert "d:2" in str(caught.value.fix)
-    predict(engine, rows, tmp_path / "parts", generation=SAMPLED, shard=Shard(2, 3))
-    done = predict(engine, rows, tmp_path / "parts", generation=SAMPLED, merge=True)
+    predict(engine, rows, tmp_path / "parts", PredictOptions(generation=SAMPLED, shard=Shard(2, 3)))
+    done = predict(engine, rows, tmp_path / "parts", PredictOptions(generation=SAMPLED, merge=True))
     assert done.results["resumed"] == 7
     assert lines_of(tmp_path / "parts") == lines_of(tmp_path / "whole")
     for wrong in ("0/3", "4/3", "a/b", "1"):
-        with pytest.raises(ConfigError, match="no shard"):
+        with pytest.raises(ConfigError, match="Invalid shard"):
             Shard.parse(wrong)
     assert Shard.parse("2/3") == Shard(2, 3)
 
 
 def test_each_of_several_datasets_is_scored_by_itself(engine: Engine, tmp_path: Path) -> None:
     other = [replace(example(i), origin=Origin("e", "e.json", i)) for i in (1, 2)]
-    done = predict(engine, [example(1), *other], tmp_path, generation=FEW)
-    alone = predict(engine, other, tmp_path / "alone", generation=FEW)
+    done = predict(engine, [example(1), *other], tmp_path, PredictOptions(generation=FEW))
+    alone = predict(engine, other, tmp_path / "alone", PredictOptions(generation=FEW))
     assert done.results["datasets"]["e"]["rows"] == 2
     assert done.results["datasets"]["e"]["scores"]["rouge-l"]["value"] == alone.scores["rouge-l"].value
     assert "datasets" not in alone.results
@@ -147,11 +153,11 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from sartor.evaluation.predict import predict
+from sartor.evaluation.predict import PredictOptions, predict
 from sartor.inference.engine import Engine
 from support.questions import SAMPLED, example
 engine = Engine.load(sys.argv[1], dtype="float32", device="cpu")
-predict(engine, [example(i) for i in range(1, 200)], Path(sys.argv[2]), generation=SAMPLED)
+predict(engine, [example(i) for i in range(1, 200)], Path(sys.argv[2]), PredictOptions(generation=SAMPLED))
 """
 
 
@@ -164,7 +170,7 @@ def test_kill_nine_loses_no_row_and_doubles_none(
     engine: Engine, tiny_model_dir: Path, tmp_path: Path, trials: int
 ) -> None:
     rows = [example(i) for i in range(1, 200)]
-    predict(engine, rows, tmp_path / "whole", generation=SAMPLED)
+    predict(engine, rows, tmp_path / "whole", PredictOptions(generation=SAMPLED))
     words = [
         sys.executable,
         "-c",
@@ -182,6 +188,6 @@ def test_kill_nine_loses_no_row_and_doubles_none(
             time.sleep(0.002)
         process.kill()
         process.wait()
-    done = predict(engine, rows, tmp_path / "killed", generation=SAMPLED)
+    done = predict(engine, rows, tmp_path / "killed", PredictOptions(generation=SAMPLED))
     assert 0 < done.results["resumed"] < len(rows)
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")

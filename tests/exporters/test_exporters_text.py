@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ExportError
 from sartor.base.types import Message
 from sartor.exporters import Source, _gguf_file
@@ -94,7 +95,8 @@ def source_of(tokenizer: Any, folder: Path) -> Source:
     model = make_model(vocab_size=size, eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return Source(Engine.load(str(folder), dtype="float32", device="cpu"), str(folder), None, "tiny")
+    config = RunConfig.from_dict({"model_name_or_path": str(folder), "dtype": "float32", "device": "cpu"})
+    return Source(Engine.from_config(config), config, None, "tiny")
 
 
 REAL = pytest.mark.real

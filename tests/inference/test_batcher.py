@@ -28,7 +28,7 @@ def engine(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> En
 
 @pytest.fixture
 def batcher(engine: Engine) -> Iterator[Batcher]:
-    batcher = Batcher(engine, most_rows=8, most_waiting=64)
+    batcher = Batcher(engine, max_rows=8, max_waiting=64)
     yield batcher
     batcher.close()
 
@@ -160,7 +160,7 @@ def test_a_cancelled_request_leaves_and_others_go_on(engine: Engine, batcher: Ba
 
 
 def test_more_than_may_wait_is_refused_whole(engine: Engine) -> None:
-    batcher = Batcher(engine, most_rows=1, most_waiting=2)
+    batcher = Batcher(engine, max_rows=1, max_waiting=2)
     wanted = requests_of(engine, GenerationSettings(max_new_tokens=3))
     with pytest.raises(QueueFull):
         batcher.submit(wanted[:3], Listener())

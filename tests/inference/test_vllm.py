@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, ModelError
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Message, Origin
-from sartor.evaluation.predict import ChosenBackend, predict
+from sartor.evaluation.predict import ChosenBackend, PredictOptions, predict
 from sartor.inference.backends import BACKENDS, BackendRequest, chosen_backend
 from sartor.inference.engine import Engine
 from support.tiny_adapter import save_adapter
@@ -71,8 +72,12 @@ def tuned(tiny_model_dir: Path, tmp_path: Path) -> Engine:
     return Engine.load(str(tiny_model_dir), adapter, dtype="float32")
 
 
+def config_of(model: Path, **settings: Any) -> RunConfig:
+    return RunConfig.from_dict({"model_name_or_path": str(model), **settings})
+
+
 def vllm(model: Path) -> ChosenBackend:
-    return ChosenBackend(BACKENDS.get("vllm"), str(model))
+    return ChosenBackend(BACKENDS.get("vllm"), config_of(model))
 
 
 def open_vllm(engine: Engine, prompts: Any, generation: GenerationSettings, *, model: str) -> Any:
@@ -83,16 +88,14 @@ def open_vllm(engine: Engine, prompts: Any, generation: GenerationSettings, *, m
 def test_it_answers_as_the_engine_does(
     tuned: Engine, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hands_out_stops: bool
 ) -> None:
-    ours = predict(tuned, EXAMPLES, tmp_path / "ours", generation=GENERATION, metrics=("rouge-l.char",))
+    ours = predict(tuned, EXAMPLES, tmp_path / "ours", PredictOptions(generation=GENERATION, metrics=("rouge-l.char",)))
     module = StandIn(hands_out_stops=hands_out_stops)
     monkeypatch.setitem(sys.modules, "vllm", module)
     theirs = predict(
         tuned,
         EXAMPLES,
         tmp_path / "theirs",
-        generation=GENERATION,
-        metrics=("rouge-l.char",),
-        backend=vllm(tiny_model_dir),
+        PredictOptions(generation=GENERATION, metrics=("rouge-l.char",), backend=vllm(tiny_model_dir)),
     )
     assert [(r.text, r.stop_reason) for r in theirs.rows] == [(r.text, r.stop_reason) for r in ours.rows]
     assert theirs.results["backend"] == "vllm"
@@ -111,7 +114,7 @@ def test_stop_strings_are_the_engines(tuned: Engine, tiny_model_dir: Path, monke
     stop = GenerationSettings(max_new_tokens=6, stop=(whole.text[1:2] or "x",))
     expected = tuned.generate(prompts, stop)
     monkeypatch.setitem(sys.modules, "vllm", StandIn())
-    with open_vllm(tuned, prompts, stop, model=str(tiny_model_dir)) as backend:
+    with open_vllm(tuned, prompts, stop, config=config_of(tiny_model_dir)) as backend:
         found = backend.generate(prompts, stop)
     assert [(a.text, a.stop_reason) for a in found] == [(a.text, a.stop_reason) for a in expected]
 
@@ -123,7 +126,7 @@ def test_it_is_refused_when_it_disagrees(
     spoil = StandIn(lambda number, ids: [*ids[:2], (ids[2] + 1) % 200, *ids[3:]] if number == 4 else ids)
     monkeypatch.setitem(sys.modules, "vllm", spoil)
     with pytest.raises(ModelError, match="row 5, token 3"):
-        predict(tuned, EXAMPLES, tmp_path / "out", generation=GENERATION, backend=vllm(tiny_model_dir))
+        predict(tuned, EXAMPLES, tmp_path / "out", PredictOptions(generation=GENERATION, backend=vllm(tiny_model_dir)))
     assert not (tmp_path / "out" / "predict_results.json").exists()
 
 
@@ -133,7 +136,7 @@ def test_a_near_tie_is_counted_and_accepted(
     monkeypatch.setattr("sartor.inference.backends.vllm.NEAR_TIE", 1e9)
     monkeypatch.setitem(sys.modules, "vllm", StandIn(lambda number, ids: [(ids[0] + 1) % 200, *ids[1:]]))
     prompts = [tuned.prompt(example.messages[:-1]) for example in EXAMPLES[:3]]
-    with open_vllm(tuned, prompts, GENERATION, model=str(tiny_model_dir)) as backend:
+    with open_vllm(tuned, prompts, GENERATION, config=config_of(tiny_model_dir)) as backend:
         assert (backend.agreement.rows, backend.agreement.near_ties) == (3, 3)
 
 
@@ -142,14 +145,13 @@ def test_without_vllm_it_says_what_to_do(tuned: Engine, tiny_model_dir: Path, mo
     prompts = [tuned.prompt(EXAMPLES[0].messages[:-1])]
     with (
         pytest.raises(ModelError, match=r"sartor\[vllm\]"),
-        open_vllm(tuned, prompts, GENERATION, model=str(tiny_model_dir)),
+        open_vllm(tuned, prompts, GENERATION, config=config_of(tiny_model_dir)),
     ):
         pass
 
 
 def test_it_is_offered_for_predictions_only(tiny_model_dir: Path) -> None:
     from sartor.api.predicting import load_engine
-    from sartor.base.config import RunConfig
 
     with pytest.raises(ConfigError, match="predictions only"):
         load_engine(RunConfig.from_dict({"model_name_or_path": str(tiny_model_dir), "infer_backend": "vllm"}))

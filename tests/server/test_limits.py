@@ -15,7 +15,7 @@ from sartor.base.errors import ConfigError, RunError
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Engine
 from sartor.server.app import ServerSettings
-from sartor.server.run import bound, refuse_open_door
+from sartor.server.run import bound, require_key
 from sartor.server.schemas import Limits
 from support.serving import LIMITS, Served
 
@@ -177,13 +177,13 @@ def test_metrics_count_what_happened(served: Served) -> None:
 
 
 def test_the_door_stays_closed_without_a_key() -> None:
-    refuse_open_door("127.0.0.1", None)
-    refuse_open_door("::1", None)
-    refuse_open_door("0.0.0.0", "k" * 16)
+    require_key("127.0.0.1", None)
+    require_key("::1", None)
+    require_key("0.0.0.0", "k" * 16)
     with pytest.raises(ConfigError, match="no API key"):
-        refuse_open_door("0.0.0.0", None)
+        require_key("0.0.0.0", None)
     with pytest.raises(ConfigError, match="too short"):
-        refuse_open_door("192.168.1.2", "secret")
+        require_key("192.168.1.2", "secret")
 
 
 def test_a_port_in_use_is_said(served: Served) -> None:

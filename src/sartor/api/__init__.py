@@ -1,4 +1,4 @@
-"""The Python API: joins the layers, one function for each thing people do."""
+"""The Python API: one function for each thing people do; joins the packages below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`check`: a dataset's faults and oddities by the settings it would be trained with, its rejects, its safe mendings."""
+"""`check`: lint a dataset with the settings it would be trained with, and write its rejects and safe fixes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sartor import checks as linting
 from sartor.api.prepare_data import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
-from sartor.base.permissions import Permissions
 from sartor.data.read_rows import read_values
 
 if TYPE_CHECKING:
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was found, and what was written when it was asked for."""
+    """What `check` found and wrote."""
 
     result: CheckResult
     rejected: int | None = None
-    """Rows written to the file of rejects."""
+    """How many rows were written to `rejects`."""
     fixed: FixResult | None = None
 
 
@@ -34,31 +33,35 @@ def check(
     rejects: str | Path | None = None,
     fix: str | Path | None = None,
     progress: Progress | None = None,
-    permissions: Permissions | None = None,
     **settings: object,
 ) -> CheckReport:
-    """Find what is wrong or odd in a dataset; writes the skipped rows to `rejects`, a mended copy to `fix`.
+    """Find problems in a dataset; `rejects` is a file for the skipped rows, `fix` one for a fixed copy.
 
-    Raises: DataError when the dataset cannot be read, or a file to write is one of its own.
+    Raises: DataError when the dataset cannot be read, or an output file is one of its own.
+
+    Example:
+        >>> report = sartor.check("chapters", model_name_or_path=model)
+        >>> report.result.errors
+        ()
     """
     config = (config or RunConfig()).replace(**settings)
-    loaded = load_named(config, (name,), permissions)
+    loaded = load_named(config, (name,))
     own = {file.path.resolve() for file in loaded.files}
     for target in (rejects, fix):
         if target and Path(target).resolve() in own:
-            raise DataError("This is the dataset's own file.", str(target), "Write to another file.")
+            raise DataError("The output file is one of the dataset's own files.", target, "Write to a different file.")
     eval_dataset = config.data.eval_dataset
-    eval_rows = load_named(config, eval_dataset, permissions).examples if eval_dataset else ()
+    eval_rows = load_named(config, eval_dataset).examples if eval_dataset else ()
     encoder = make_encoder(config)
     checked = linting.check(loaded, encoder, config, held_out=eval_rows, progress=progress)
-    rejected, mended = None, None
+    rejected, fixed = None, None
     if rejects:
-        lost = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
+        skipped = (*loaded.skipped, *encoder.encode_all(loaded.examples).skipped)
         rejected = linting.write_rejects(
-            Path(rejects), lost, read_values(loaded.spec, config.data.encoding, permissions)
+            Path(rejects), skipped, read_values(loaded.spec, config.data.encoding, config.permissions)
         )
     if fix:
-        mended = linting.apply_fixes(
-            Path(fix), read_values(loaded.spec, config.data.encoding, permissions), loaded.spec
+        fixed = linting.apply_fixes(
+            Path(fix), read_values(loaded.spec, config.data.encoding, config.permissions), loaded.spec
         )
-    return CheckReport(checked, rejected, mended)
+    return CheckReport(checked, rejected, fixed)

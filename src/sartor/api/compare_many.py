@@ -1,22 +1,22 @@
-"""`compare A B …`: base models, runs, checkpoints and endpoints answer the same held-out rows, one after the other."""
+"""`compare A B …`: base models, runs, checkpoints and endpoints on the same held-out rows."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sartor.api.comparing import with_token_limit
 from sartor.api.predicting import load_engine
-from sartor.api.prepare_data import load_named, prepare_rows
+from sartor.api.prepare_data import Progress, load_named, make_encoder, prepare_rows
 from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, ntr, tr
-from sartor.base.permissions import Permissions
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
@@ -24,58 +24,59 @@ from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
     from sartor.evaluation.multi_model import Candidate, Comparison
-    from sartor.inference.engine import Engine
 
-Progress = Callable[[int, int | None], None]
 BASE = "base"
 
 
 def is_endpoint(target: str) -> bool:
-    """Whether a thing to compare is an address: `http://host:port/v1#model`."""
+    """Whether a target is an address: `http://host:port/v1#model`."""
     return target.startswith(("http://", "https://"))
 
 
 def compare_several(
-    *things: str | Path,
+    *targets: str | Path,
     overrides: Iterable[str] = (),
     key_env: str | None = None,
     out: str | Path | None = None,
-    trust_remote_code: bool = False,
     progress: Progress | None = None,
-    permissions: Permissions | None = None,
+    permissions: Permissions = NOTHING_ALLOWED,
 ) -> Comparison:
-    """Each thing against the first, over the same held-out rows; writes comparison.json and each one's predictions.
+    """Compare each target with the first, on the same held-out rows. Writes comparison.json and the predictions.
 
-    A thing is a run's folder, a checkpoint or adapter, a model, `base` (the first run's base model), or an
-    OpenAI-compatible address with the model after `#`; `key_env` names the environment variable with its key. The rows
-    are those that the first run held out, or `eval_dataset`; rows that any of the runs learned from are left out.
+    A target is a run folder, a checkpoint or adapter, a model, `base` (the first run's base model), or an
+    OpenAI-compatible address with the model after `#`; `key_env` is the environment variable with its key. The rows
+    are those that the first run held out, or `eval_dataset`; rows that any of the runs was trained on are left out.
 
-    Raises: ConfigError for fewer than two things or without rows; RunError, ModelError, DataError, EndpointError.
+    Raises: ConfigError for fewer than two targets or without rows; RunError, ModelError, DataError, EndpointError.
+
+    Example:
+        >>> comparison = sartor.compare_several("base", "runs/first", overrides=["max_new_tokens=4"])
+        >>> [candidate.name for candidate in comparison.candidates]
+        ['base', 'first']
     """
     from sartor.evaluation.multi_model import make_comparison
 
-    names, overrides = [str(thing) for thing in things], tuple(overrides)
+    names, overrides = [str(target) for target in targets], tuple(overrides)
     if len(names) < 2:
-        raise ConfigError("One thing has nothing to be compared with.", "compare", "Name two or more, or one run.")
+        raise ConfigError("Give at least two models to compare.", "compare", "Or one run, to compare it with its base.")
     runs = [run for name in names if not is_endpoint(name) and (run := run_of(Path(name)))]
     if BASE in names and not runs:
-        raise ConfigError("There is no run whose base is meant.", BASE, "Name the model itself, or a run beside it.")
-    shared = _settings(runs[0] if runs else None, names, overrides)
-    anew = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
-    rows, notes = _rows(shared, runs, permissions, anew=anew, trust_remote_code=trust_remote_code)
+        raise ConfigError("`base` needs a run next to it.", BASE, "Give the model itself, or add a run.")
+    shared = _shared_settings(runs[0] if runs else None, names, overrides, permissions)
+    own_rows = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
+    rows, notes = _rows(shared, runs, own_rows)
     folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
-    contestants: list[Candidate] = []
+    candidates: list[Candidate] = []
     for place, name in enumerate(names):
         part = folder / f"{place + 1}-{_short(name)}"
         if is_endpoint(name):
-            contestants.append(_ask_endpoint(name, rows, part, shared, key_env, progress))
-            continue
-        config = _config(name, shared, overrides)
-        contestants.append(_ask_engine(name, config, shared, rows, part, trust_remote_code, progress))
-        release_memory()
+            candidates.append(_ask_endpoint(name, rows, part, shared, key_env, progress))
+        else:
+            candidates.append(_ask_engine(name, _config(name, shared, overrides), shared, rows, part, progress))
+            release_memory()
     sections = [row.origin.section for row in rows]
     comparison = make_comparison(
-        contestants,
+        candidates,
         [row.origin.id for row in rows],
         metric=shared.evaluation.primary_metric,
         clusters=sections if any(sections) else None,
@@ -86,88 +87,80 @@ def compare_several(
     return comparison
 
 
-def _settings(run: RunDir | None, names: Sequence[str], overrides: Iterable[str]) -> RunConfig:
-    """The settings that all share: the first run's data and decoding, and what is written over them."""
-    asked = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given) if run else {}
-    asked = {key: value for key, value in asked.items() if not key.startswith("do_")}
+def _shared_settings(
+    run: RunDir | None, names: Sequence[str], overrides: Iterable[str], permissions: Permissions
+) -> RunConfig:
+    """The first run's data and decoding, with the overrides."""
+    given = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given) if run else {}
+    given = {key: value for key, value in given.items() if not key.startswith("do_")}
     local = next((name for name in names if not is_endpoint(name) and name != BASE), None)
-    asked.setdefault("model_name_or_path", local or "none")
-    return RunConfig.from_dict({**asked, **dict(parse_override(item) for item in overrides)})
+    given.setdefault("model_name_or_path", local or "none")
+    settings = {**given, **dict(parse_override(item) for item in overrides)}
+    return RunConfig.from_dict(settings, permissions=permissions)
 
 
 def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig:
-    """One thing's own model, adapter and template."""
+    """A target's own model, adapter and template."""
     if name != BASE:
-        return config_for(name, overrides)
-    asked = {key: value for key, value in shared.given.items() if key != "adapter_name_or_path"}
-    return RunConfig.from_dict(asked)
+        return config_for(name, overrides, shared.permissions)
+    given = {key: value for key, value in shared.given.items() if key != "adapter_name_or_path"}
+    return RunConfig.from_dict(given, permissions=shared.permissions)
 
 
-def _rows(
-    shared: RunConfig, runs: Sequence[RunDir], permissions: Permissions | None, *, anew: bool, trust_remote_code: bool
-) -> tuple[list[Demonstration], list[Text]]:
-    """The rows that all answer, and what is to be said of them; `anew`: those named now, not those held out.
+def _rows(shared: RunConfig, runs: Sequence[RunDir], own_rows: bool) -> tuple[list[Demonstration], list[Text]]:
+    """The rows that all answer, and notes about those left out; `own_rows`: eval_dataset, not the run's held-out rows.
 
-    Raises: ConfigError, DataError when none is left.
+    Raises: ConfigError; DataError when none is left.
     """
-    from sartor.api.prepare_data import make_encoder
-
-    anew = anew or ("eval_dataset" in shared.given and not (runs and _held_out(runs[0])))
-    if runs and not anew:
-        encoder = make_encoder(shared, trust_remote_code=trust_remote_code)
+    own_rows = own_rows or ("eval_dataset" in shared.given and not (runs and _held_out(runs[0])))
+    if runs and not own_rows:
         wanted = set(_held_out(runs[0]))
-        found: list[Example] = [e for e in prepare_rows(shared, encoder, permissions).held_out if e.origin.id in wanted]
+        held_out = prepare_rows(shared, make_encoder(shared)).held_out
+        found: list[Example] = [example for example in held_out if example.origin.id in wanted]
     else:
-        found = list(load_named(shared, shared.data.eval_dataset, permissions).examples)
+        found = list(load_named(shared, shared.data.eval_dataset).examples)
     rows = [row for row in found if isinstance(row, Demonstration)]
-    learned = {run.path.name: set(run.read_json("data.json")["split"]["train"]) for run in runs}
-    seen = {row.origin.id for row in rows for ids in learned.values() if row.origin.id in ids}
+    trained_on = {run.path.name: set(run.read_json("data.json")["split"]["train"]) for run in runs}
+    seen = {row.origin.id for row in rows for ids in trained_on.values() if row.origin.id in ids}
     notes = [
         ntr(
             "{count} of {total} rows is left out: {run} was trained on it.",
             "{count} of {total} rows are left out: {run} was trained on them.",
-            count=count,
+            count=n,
             total=len(rows),
             run=name,
         )
-        for name, ids in learned.items()
-        if (count := sum(row.origin.id in ids for row in rows))
+        for name, ids in trained_on.items()
+        if (n := sum(row.origin.id in ids for row in rows))
     ]
     rows = [row for row in rows if row.origin.id not in seen]
     for run in runs:
-        same, said = _require_same_rows(run, rows, permissions)
+        same, more = _same_texts(run, rows, shared.permissions)
         rows = [row for row in rows if row.origin.id not in same]
-        notes += said
+        notes += more
     if not rows:
         raise DataError(
-            "No row is left that all could be asked fairly.",
-            ", ".join(map(str, learned)) or "eval_dataset",
-            "Name rows that none of the runs learned from: eval_dataset=NAME.",
+            "No row is left that none of the runs was trained on.",
+            ", ".join(map(str, trained_on)) or "eval_dataset",
+            "Use other rows: eval_dataset=NAME.",
         )
     return rows, notes
 
 
-def _require_same_rows(
-    run: RunDir, rows: Sequence[Demonstration], permissions: Permissions | None
-) -> tuple[set[str], list[Text]]:
-    """Rows whose text a run learned, under whatever name, and what is to be said of them and of those nearly so."""
+def _same_texts(run: RunDir, rows: Sequence[Demonstration], permissions: Permissions) -> tuple[set[str], list[Text]]:
+    """Ids of rows whose text the run was trained on, whatever their ids, and notes about them and near-duplicates."""
     from sartor.checks.leaks import find_leaks
 
-    config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
-    learned = set(run.read_json("data.json")["split"]["train"])
+    config = RunConfig.from_dict(read_yaml(run.config), str(run.config), permissions)
+    trained_on, name = set(run.read_json("data.json")["split"]["train"]), run.path.name
     try:
-        examples = load_named(config, config.data.dataset, permissions).examples
+        examples = load_named(config, config.data.dataset).examples
     except SartorError as error:
-        return set(), [
-            tr(
-                "Could not check whether {run} was trained on the same texts: {error}",
-                run=run.path.name,
-                error=error.what,
-            )
-        ]
-    found = find_leaks([example for example in examples if example.origin.id in learned], rows)
+        note = tr("Could not check whether {run} was trained on the same texts: {error}", run=name, error=error.what)
+        return set(), [note]
+    found = find_leaks([example for example in examples if example.origin.id in trained_on], rows)
     same = {leak.held_out for leak in found if leak.similarity == 1.0}
-    near, name = {leak.held_out for leak in found} - same, run.path.name
+    near = {leak.held_out for leak in found} - same
     left_out = ntr(
         "{count} of {total} rows is left out: {run} was trained on the same text.",
         "{count} of {total} rows are left out: {run} was trained on the same texts.",
@@ -195,43 +188,37 @@ def _ask_engine(
     shared: RunConfig,
     rows: Sequence[Demonstration],
     folder: Path,
-    trust_remote_code: bool,
     progress: Progress | None,
 ) -> Candidate:
     from sartor.evaluation.multi_model import Candidate
-    from sartor.evaluation.predict import predict
+    from sartor.evaluation.predict import PredictOptions, predict
 
-    engine = load_engine(config, trust_remote_code=trust_remote_code)
+    engine = load_engine(config)
     encoded = _encoded(engine.encoder, rows)
     losses = engine.losses(encoded)
-    done = predict(
-        engine,
-        rows,
-        folder,
-        generation=with_token_limit(shared, encoded).generation,
+    options = PredictOptions(
+        with_token_limit(shared, encoded).generation,
         metrics=shared.evaluation.metrics,
         losses={loss.id: loss.per_token for loss in losses},
-        progress=progress,
     )
+    done = predict(engine, rows, folder, options, progress=progress)
     return Candidate(
         _short(name),
-        _fingerprint(engine),
+        engine.fingerprint("tuned"),
         done.scores,
         tuple(loss.per_token for loss in losses),
         tuple(loss.label_tokens for loss in losses),
     )
 
 
-def _fingerprint(engine: Engine) -> str:
-    return engine.fingerprint("tuned")
-
-
 def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[TokenSequence]:
-    """The rows as this model's tokens. Raises: DataError naming the first that it cannot take."""
+    """The rows as this model's tokens. Raises: DataError for the first that it cannot encode."""
     found = encoder.encode_all(list(rows))
     if found.skipped:
         skipped = found.skipped[0]
-        raise DataError(f"A row cannot be shown to every model: {skipped.reason}", str(skipped.origin), skipped.fix)
+        raise DataError(
+            "Not every model can encode this row: {reason}", skipped.origin, skipped.fix, reason=skipped.reason
+        )
     return [row for row in found.encoded if isinstance(row, TokenSequence)]
 
 

@@ -1,33 +1,32 @@
-"""`compare`: base and tuned over the held-out rows in one process, a probe on learned rows, the verdict, the report."""
+"""`compare`: base against tuned on held-out rows and on a sample of training rows; the verdict and the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sartor.api.judging import judge_run
 from sartor.api.predicting import load_engine
-from sartor.api.prepare_data import prepare_rows
+from sartor.api.prepare_data import PreparedRows, Progress, prepare_rows
 from sartor.api.resolve_target import config_for
 from sartor.api.training import Run
-from sartor.base.config import RunConfig
+from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import DataError, RunError
-from sartor.base.permissions import Permissions
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Encoded, Example, Ledger, TokenSequence
 
 if TYPE_CHECKING:
-    from sartor.evaluation.predict import Predictions
     from sartor.evaluation.verdict import Difference, Forgetting, Verdict
     from sartor.inference.engine import Engine
     from sartor.inference.weights import WeightSet
 
 PROBE_ROWS = 20
-"""Learned rows asked as well, to tell memory from skill."""
-Progress = Callable[[int, int | None], None]
+"""Training rows that are answered too, to tell memorization from skill."""
 
 
 def compare(
@@ -35,163 +34,187 @@ def compare(
     overrides: Iterable[str] = (),
     *,
     seeds: int = 1,
-    trust_remote_code: bool = False,
     progress: Progress | None = None,
     on_ledger: Callable[[Ledger], None] | None = None,
-    permissions: Permissions | None = None,
+    permissions: Permissions = NOTHING_ALLOWED,
 ) -> Verdict:
-    """Is the tuned model better on rows it never saw? Writes predictions, verdict.json; returns the verdict.
+    """Compare the tuned model with its base on the run's held-out rows. Writes predictions and verdict.json.
 
-    `seeds` above 1 repeats the training with so many seeds in all, on the same split, and shows the spread.
+    With `seeds` above 1 the training is repeated with that many seeds in all, on the same split, and the verdict shows
+    the spread.
 
-    Raises: RunError for a run without held-out rows or not finished; DataError when its data changed.
+    Raises: RunError for a run that is not finished or has no held-out rows; DataError when its data changed.
+
+    Example:
+        >>> verdict = sartor.compare("runs/first", ["max_new_tokens=4", "forgetting_probe=false"])
+        >>> verdict.primary.metric
+        'loss'
     """
-    from sartor.checks.leaks import find_leaks
-    from sartor.evaluation.verdict import Findings, make_verdict, memorization
     from sartor.evaluation.verdict_text import verdict_json
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
-    config = config_for(folder.path, overrides)
-    data = folder.read_json("data.json")
-    if not data["split"]["held_out"]:
-        raise RunError(
-            "The run held no rows out, so nothing can be proved.",
-            str(folder.path),
-            "Train again with val_size=0.1 (or a count), or name eval_dataset.",
-        )
-    engine = load_engine(config, trust_remote_code=trust_remote_code)
-    training = _training_view(folder, config)
-    base = engine if engine.weights.has_both else load_engine(training, trust_remote_code=trust_remote_code)
-    engines: dict[WeightSet, Engine] = {"base": base, "tuned": engine}
-    rows = prepare_rows(training, engine.encoder, permissions)
-    if on_ledger:
-        on_ledger(rows.ledger)
-    if [e.origin.id for e in rows.held_out] != data["split"]["held_out"]:
-        raise DataError(
-            "The data is not the one that the run was trained on.",
-            str(folder.data),
-            "Put the files back as they were; data.json holds their hashes.",
-        )
-    config = with_token_limit(config, rows.held_out_ids)
-    probe = _probe(rows.train, config.train.seed)
-    by_id = {e.origin.id: tokens for e, tokens in zip(rows.train, rows.train_ids, strict=False)}
-    probe_ids = [by_id[e.origin.id] for e in probe]
-    held_out = _measure(engines, folder, "held_out", rows.held_out, rows.held_out_ids, config, frozenset(), progress)
-    learned = _measure(
-        engines, folder, "train", probe, probe_ids, config, frozenset(e.origin.id for e in probe), progress
-    )
-    primary, *others = held_out.differences
-    memory = memorization(
-        learned.differences[0],
-        primary,
-        verbatim_train=learned.verbatim,
-        verbatim_held_out=held_out.verbatim,
-    )
-    forgotten = _forgetting(engines, progress) if config.evaluation.forgetting_probe else None
-    judged = judge_run(folder, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None
-    findings = Findings(
-        primary,
-        tuple(others),
-        memorization=memory,
-        forgetting=forgotten,
-        leaks=tuple(find_leaks(rows.train, rows.held_out)),
-        judge=judged,
-        base_name=config.model.model_name_or_path,
-        tuned_name=folder.name,
-    )
-    verdict = make_verdict(findings)
+    config = config_for(folder.path, overrides, permissions)
+    verdict = _verdict(folder, config, progress, on_ledger)
     folder.write_json("verdict.json", verdict_json(verdict))
     if seeds < 2:
         return verdict
     from sartor.api.seed_sweep import with_spread
 
     def judge(other: RunDir) -> Verdict:
-        asked = (*overrides, "forgetting_probe=false")
-        return compare(
-            other.path, asked, trust_remote_code=trust_remote_code, progress=progress, permissions=permissions
-        )
+        without_probe = (*overrides, "forgetting_probe=false")
+        return compare(other.path, without_probe, progress=progress, permissions=permissions)
 
     return with_spread(folder, verdict, seeds, judge, permissions)
 
 
+def _verdict(
+    run: RunDir, config: RunConfig, progress: Progress | None, on_ledger: Callable[[Ledger], None] | None
+) -> Verdict:
+    """Base and tuned over the held-out rows and a sample of the training rows, and what follows from them."""
+    from sartor.checks.leaks import find_leaks
+    from sartor.evaluation.verdict import Findings, make_verdict, memorization
+
+    held_out_ids = run.read_json("data.json")["split"]["held_out"]
+    if not held_out_ids:
+        raise RunError(
+            "The run has no held-out rows to compare on.",
+            run.path,
+            "Train again with val_size=0.1 (or a count), or set eval_dataset.",
+        )
+    training = _training_view(run, config)
+    engines = _engines(config, training)
+    rows = prepare_rows(training, engines["tuned"].encoder)
+    if on_ledger:
+        on_ledger(rows.ledger)
+    if [e.origin.id for e in rows.held_out] != held_out_ids:
+        raise DataError(
+            "The data differs from what the run was trained on.",
+            run.data,
+            "Restore the files; data.json has their hashes.",
+        )
+    config = with_token_limit(config, rows.held_out_ids)
+    held_out = _measure(engines, run, _Part("held_out", rows.held_out, rows.held_out_ids), config, progress)
+    trained = _measure(engines, run, _training_sample(rows, config.train.seed), config, progress)
+    primary, *others = held_out.differences
+    findings = Findings(
+        primary,
+        tuple(others),
+        memorization=memorization(
+            trained.differences[0], primary, verbatim_train=trained.verbatim, verbatim_held_out=held_out.verbatim
+        ),
+        forgetting=_forgetting(engines, progress) if config.evaluation.forgetting_probe else None,
+        leaks=tuple(find_leaks(rows.train, rows.held_out)),
+        judge=judge_run(run, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None,
+        base_name=config.model.model_name_or_path,
+        tuned_name=run.name,
+    )
+    return make_verdict(findings)
+
+
+def _engines(config: RunConfig, training: RunConfig) -> Mapping[WeightSet, Engine]:
+    """One engine for both where an adapter was trained, else also the model that training started from."""
+    tuned = load_engine(config)
+    base = tuned if tuned.weights.has_both else load_engine(training)
+    return {"base": base, "tuned": tuned}
+
+
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
-    """One self-contained HTML page about a run. Raises: RunError when its files are damaged."""
+    """Write a self-contained HTML page about a run. Raises: RunError when its files are damaged.
+
+    Example:
+        >>> sartor.report("runs/first").name
+        'report.html'
+    """
     from sartor.reporting.page import write_report
 
     folder = RunDir(run.path if isinstance(run, Run) else Path(run))
     if not folder.exists():
-        raise RunError("This is no run.", str(folder.path), "Name the folder that `sartor train` wrote.")
+        raise RunError("Not a run folder.", folder.path, "Give the folder that `sartor train` wrote.")
     return write_report(folder, Path(out) if out else None)
 
 
-class _Measured:
-    """Base and tuned over the same rows: losses, answers, and their differences (the primary metric first)."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows that both models answer, as examples and as tokens."""
 
-    def __init__(self, differences: list[Difference], tuned: Predictions) -> None:
-        self.differences = differences
-        exact = [row.text.strip() == (row.reference or "").strip() for row in tuned.rows]
-        self.verbatim = sum(exact) / len(exact) if exact else None
+    name: str
+    examples: Sequence[Example]
+    encoded: Sequence[Encoded]
+    training_ids: frozenset[str] = frozenset()
+    """Those of the rows that were trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Differences between base and tuned over the same rows, the primary metric first."""
+
+    differences: list[Difference]
+    verbatim: float | None
+    """The share of the tuned model's answers that equal the reference."""
 
 
 def _measure(
-    engines: Mapping[WeightSet, Engine],
-    run: RunDir,
-    part: str,
-    examples: Sequence[Example],
-    encoded: Sequence[Any],
-    config: RunConfig,
-    learned: frozenset[str],
-    progress: Progress | None,
+    engines: Mapping[WeightSet, Engine], run: RunDir, part: _Part, config: RunConfig, progress: Progress | None
 ) -> _Measured:
-    from sartor.evaluation.predict import predict
-    from sartor.evaluation.verdict import compare_rows
+    from sartor.evaluation.predict import PredictOptions, predict
 
-    rows = [example for example in examples if isinstance(example, Demonstration)]
-    tokens = [row for row in encoded if isinstance(row, TokenSequence)]
+    rows = [example for example in part.examples if isinstance(example, Demonstration)]
+    tokens = [row for row in part.encoded if isinstance(row, TokenSequence)]
     values: dict[str, dict[str, Sequence[float]]] = {}
     better: dict[str, bool] = {"loss": False}
     for which, engine in engines.items():  # base first
         losses = engine.losses(tokens, weights=which)
-        done = predict(
-            engine,
-            rows,
-            run.predictions / f"{which}-{part}",
-            generation=config.generation,
-            weights=which,
-            learned_ids=learned,
+        options = PredictOptions(
+            config.generation,
+            which,
             metrics=config.evaluation.metrics,
+            training_ids=part.training_ids,
             losses={loss.id: loss.per_token for loss in losses},
-            progress=progress,
         )
+        done = predict(engine, rows, run.predictions / f"{which}-{part.name}", options, progress=progress)
         values[which] = {"loss": [loss.per_token for loss in losses]}
         values[which] |= {name: score.per_row for name, score in done.scores.items() if score.per_row}
         better |= {name: score.higher_is_better for name, score in done.scores.items()}
     sections = [row.section for row in done.rows]
-    clusters = sections if any(sections) else None
+    differences = _differences(values, better, sections if any(sections) else None, config)
+    exact = [row.text.strip() == (row.reference or "").strip() for row in done.rows]
+    return _Measured(differences, sum(exact) / len(exact) if exact else None)
+
+
+def _differences(
+    values: Mapping[str, Mapping[str, Sequence[float]]],
+    higher_is_better: Mapping[str, bool],
+    clusters: Sequence[str | None] | None,
+    config: RunConfig,
+) -> list[Difference]:
+    """Tuned against base for each metric. Raises: RunError for a primary metric without a value for each row."""
+    from sartor.evaluation.verdict import compare_rows
+
     primary = config.evaluation.primary_metric
     if primary not in values["tuned"]:
         raise RunError(
-            f"There is no metric {primary!r} with a value for each row.",
+            "No metric {name!r} with a value for each row.",
             "primary_metric",
-            f"There are: {', '.join(values['tuned'])}.",
+            "Available: {names}.",
+            name=primary,
+            names=", ".join(values["tuned"]),
         )
     names = [primary, *(name for name in values["tuned"] if name != primary)]
-    differences = [
+    return [
         compare_rows(
             values["base"][name],
             values["tuned"][name],
             metric=name,
-            higher_is_better=better[name],
+            higher_is_better=higher_is_better[name],
             clusters=clusters,
             seed=config.train.seed,
         )
         for name in names
     ]
-    return _Measured(differences, done)
 
 
 def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None) -> Forgetting:
-    """Sixty general questions, before and after."""
+    """Both models over sixty general questions."""
     from sartor.evaluation.probes import ask, forgetting, questions
 
     probe = questions()
@@ -200,7 +223,7 @@ def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None) 
 
 
 def with_token_limit(config: RunConfig, references: Sequence[Encoded]) -> RunConfig:
-    """`max_new_tokens` where none was asked: twice the longest reference, so that a model that never stops ends."""
+    """Set `max_new_tokens`, unless given, to twice the longest reference, for models that never stop."""
     if "max_new_tokens" in config.given:
         return config
     longest = max(row.label_tokens for row in references if isinstance(row, TokenSequence))
@@ -208,18 +231,18 @@ def with_token_limit(config: RunConfig, references: Sequence[Encoded]) -> RunCon
 
 
 def _training_view(run: RunDir, config: RunConfig) -> RunConfig:
-    """The run's own data settings: what predict or compare overrides must not change the split."""
-    from sartor.base.config import read_yaml
-
-    asked = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given)
-    return RunConfig.from_dict(
-        {key: value for key, value in asked.items() if not key.startswith("do_")}, str(run.config)
-    )
+    """The run's own settings: overrides of a comparison must not change the split."""
+    given = RunConfig.from_dict(read_yaml(run.config), str(run.config)).given
+    kept = {key: value for key, value in given.items() if not key.startswith("do_")}
+    return RunConfig.from_dict(kept, str(run.config), config.permissions)
 
 
-def _probe(learned: Sequence[Example], seed: int) -> list[Example]:
-    """Some learned rows, drawn from the seed, in the order of the data."""
-    distinct = list({example.origin.id: example for example in learned}.values())
+def _training_sample(rows: PreparedRows, seed: int) -> _Part:
+    """Some training rows, drawn by the seed, in the order of the data."""
+    distinct = list({example.origin.id: example for example in rows.train}.values())
     count = min(PROBE_ROWS, len(distinct))
     chosen = np.random.default_rng((seed, 1)).choice(len(distinct), size=count, replace=False)
-    return [distinct[int(i)] for i in sorted(chosen)]
+    examples = [distinct[int(i)] for i in sorted(chosen)]
+    by_id = {e.origin.id: tokens for e, tokens in zip(rows.train, rows.train_ids, strict=False)}
+    ids = [example.origin.id for example in examples]
+    return _Part("train", examples, [by_id[id] for id in ids], frozenset(ids))

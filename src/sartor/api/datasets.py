@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
-from sartor.base.permissions import Permissions
 from sartor.base.types import Ledger
 from sartor.data.import_file import ImportOptions, ImportResult
 from sartor.data.import_file import import_file as write_dataset
 from sartor.data.load import Loaded
 from sartor.data.load import load as load_dataset
-from sartor.prompt import label_view as drawing
+from sartor.prompt import label_view as label_views
 
 if TYPE_CHECKING:
     from sartor.prompt.label_view import LabelView
@@ -33,18 +32,32 @@ def import_file(  # nine parameters: each is an option that people write, as on 
     format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
     delimiter: str | None = None,
 ) -> ImportResult:
-    """Make a checked dataset from a csv, json or jsonl file and register it in `dataset_info.json`.
+    """Turn a CSV, JSON or JSONL file into a dataset registered in `dataset_info.json`.
 
-    Raises: DataError naming file, place and what to do; nothing is written then.
+    Raises: DataError; nothing is written then.
+
+    Example:
+        >>> imported = sartor.import_file("questions.csv", "questions", question="question", answer="answer")
+        >>> imported.loaded.ledger.read
+        12
     """
     given = {**(columns or {}), **{k: v for k, v in (("question", question), ("answer", answer)) if v}}
     return write_dataset(Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format))
 
 
 def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
-    """The examples of a registered dataset, and every row that is not one, with its reason.
+    """Load a registered dataset: its examples, and every skipped row with its reason.
 
     `options` are those of `sartor.data.load.load` (stage, max_samples, seed, encoding, permissions).
+
+    Raises: DataError, ConfigError.
+
+    Example:
+        >>> loaded = sartor.load("chapters")
+        >>> loaded.examples[0].messages[0].text
+        'What is chapter 1?'
+        >>> len(loaded.skipped)
+        0
     """
     return load_dataset(name, Path(dataset_dir), **options)
 
@@ -55,21 +68,29 @@ def show(
     *,
     row: int = 1,
     on_ledger: Callable[[Ledger], None] | None = None,
-    permissions: Permissions | None = None,
     **settings: Any,
 ) -> LabelView:
-    """One example as the trainer sees it: the rendered prompt, tokens, and which of them are learned.
+    """One example as the trainer sees it: the rendered prompt, its tokens, and which of them have labels.
 
     Raises: DataError when there is no such row, or the row is skipped (with its reason).
+
+    Example:
+        >>> view = sartor.show("chapters", model_name_or_path=model, row=2)
+        >>> "chapter 2" in view.to_json()["renderings"][0]["text"]
+        True
     """
     config = (config or RunConfig()).replace(**settings)
-    loaded = load_named(config, (name,), permissions)
+    loaded = load_named(config, (name,))
     if on_ledger:
         on_ledger(loaded.ledger)
     for example in loaded.examples:
         if example.origin.row == row:
-            return drawing.label_view(example, make_encoder(config))
+            return label_views.label_view(example, make_encoder(config))
     for skipped in loaded.ledger.skipped:
         if skipped.origin.row == row:
-            raise DataError(f"Row {row} is skipped: {skipped.reason}", str(skipped.origin), skipped.fix)
-    raise DataError(f"There is no row {row}.", name, f"Rows count from 1; {loaded.ledger.read} were read.")
+            raise DataError(
+                "Row {row} is skipped: {reason}", skipped.origin, skipped.fix, row=row, reason=skipped.reason
+            )
+    raise DataError(
+        "No row {row}.", name, "Rows are numbered from 1; {count} were read.", row=row, count=loaded.ledger.read
+    )

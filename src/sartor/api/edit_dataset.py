@@ -1,4 +1,4 @@
-"""Mending a dataset by hand: its rows as they stand in the files, and a new version with rows changed or dropped."""
+"""Edits a dataset: its rows as the files hold them, and a new version with rows changed or dropped."""
 
 from __future__ import annotations
 
@@ -30,27 +30,38 @@ FILE_KEYS = (
     "ms_hub_url",
     "om_hub_url",
 )
-"""Entry keys that speak of the old file, not of its columns."""
+"""Entry keys that describe the old file, not its columns."""
 
 
 def read_rows(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin, Any]]:
-    """Every row of a dataset as its file holds it, faulty ones too. Raises: DataError as `load` does."""
+    """Every row of a dataset as its file holds it, invalid ones included. Raises: DataError as `load` does.
+
+    Example:
+        >>> origin, row = sartor.read_rows("chapters")[0]
+        >>> sorted(row)
+        ['answer', 'question']
+    """
     return list(read_values(read_registry(Path(dataset_dir)).spec(name)))
 
 
 def save_version(
     name: str, dataset_dir: str | Path = "data", *, changes: Mapping[str, Any], added: Sequence[Any] = ()
 ) -> str:
-    """Write a dataset anew with rows changed (id → row), dropped (id → None) or added; the old one stays.
+    """Write a new version of a dataset with rows changed (id → row), dropped (id → None) or added; keep the old one.
 
     Returns the new name: `pride` → `pride-v2`. Raises: DataError for an unknown row, or when no row can be read.
+
+    Example:
+        >>> origin, row = sartor.read_rows("chapters")[0]
+        >>> sartor.save_version("chapters", changes={origin.id: None})
+        'chapters-v2'
     """
     folder = Path(dataset_dir)
     registry = read_registry(folder)
     rows = list(read_values(registry.spec(name)))
     unknown = set(changes) - {origin.id for origin, _ in rows}
     if unknown:
-        raise DataError("The dataset has no such row.", f"{name}: {sorted(unknown)[0]}", "Load the page again.")
+        raise DataError("Unknown row.", f"{name}: {sorted(unknown)[0]}", "Reload the page.")
     kept = [changes.get(origin.id, row) for origin, row in rows]
     kept = [row for row in (*kept, *added) if row is not None]
     stem, number = re.sub(r"-v\d+$", "", name), 2
@@ -72,9 +83,15 @@ def save_version(
 
 
 def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
-    """Put a row at the end of a dataset in sharegpt form, which is made when it is not there.
+    """Append a row to a dataset in sharegpt format; the dataset is created if it does not exist.
 
-    Raises: DataError when a dataset of this name has another form, or its file cannot be read.
+    Raises: DataError when a dataset of this name has another format, or its file cannot be read.
+
+    Example:
+        >>> turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}]
+        >>> sartor.add_row("kept", "data", {"conversations": turns})
+        >>> len(sartor.load("kept").examples)
+        1
     """
     folder = Path(dataset_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +99,9 @@ def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
     entry = {"file_name": target.name, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
     entries = read_registry(folder).entries if (folder / "dataset_info.json").exists() else {}
     if name in entries and entries[name] != entry:
-        raise DataError(f"The dataset {name!r} has another form.", str(folder), "Rename it, then save again.")
+        raise DataError(
+            "The dataset {name!r} is not in sharegpt format.", folder, "Rename it, then save again.", name=name
+        )
     rows = [value for _, value in read_rows(name, folder)] if name in entries else []
     text = "[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in (*rows, row)) + "\n]\n"
     atomic_write(target, text)

@@ -1,4 +1,4 @@
-"""What a run was made on: versions, processor, memory and devices, for env.json and `sartor env`."""
+"""Versions, processor, memory and devices, for env.json and `sartor env`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("sartor", "torch", "transformers", "peft", "accelerate", "tokenizers
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware; no names of people, machines or folders."""
+    """Versions and hardware, without names of people, machines or folders."""
     import psutil
     import torch
 

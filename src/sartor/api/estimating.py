@@ -1,4 +1,4 @@
-"""`estimate`: what a training would take, by trying its longest batch and one save; no run is begun."""
+"""`estimate`: the memory, time and disk a training run would take, from its longest batch and one save."""
 
 from __future__ import annotations
 
@@ -27,21 +27,29 @@ def estimate(
     overrides: Iterable[str] = (),
     *,
     permissions: Permissions | None = None,
-    trust_remote_code: bool = False,
     **settings: Any,
 ) -> tuple[Estimate, Plan]:
-    """What `train` with these settings would take here, and the plan with its reasons.
+    """What `train` with these settings would take on this machine, and the plan with its reasons. Trains nothing.
 
-    Raises: ConfigError, DataError, ModelError; RunError when it fits neither memory nor disk.
+    Raises: ConfigError, DataError, ModelError; RunError when it does not fit in memory or on disk.
+
+    Example:
+        >>> found, plan = sartor.estimate("sft.yaml", max_steps=4)
+        >>> plan.total_steps
+        4
+        >>> found.seconds > 0
+        True
     """
     if not isinstance(config, RunConfig):
         config = read_config(Path(config) if config is not None else None, overrides, **settings)
     elif settings:
         config = config.replace(**settings)
-    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = rows_to_train(config, encoder, permissions)
+    if permissions is not None:
+        config = config.allowing(permissions)
+    encoder = make_encoder(config)
+    rows = rows_to_train(config, encoder)
     plan = plan_run(config, rows)
-    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    model, reference = build_model(config, plan, encoder)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
     from sartor.training.job import TrainingJob

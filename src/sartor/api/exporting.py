@@ -1,8 +1,7 @@
-"""Export a run, an adapter, or the model of a settings file in one of the formats in `exporters/`."""
+"""`export`: a run, an adapter, or LLaMA-Factory's merge settings, to one of the formats in `exporters/`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from sartor.api.predicting import as_config
 from sartor.api.resolve_target import run_of
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
+from sartor.base.permissions import Permissions
 from sartor.exporters import EXPORTERS, Exported, Source
 
 
@@ -21,21 +21,25 @@ def export(
     quant: str | None = None,
     dtype: str | None = None,
     check: bool = True,
-    trust_remote_code: bool = False,
+    permissions: Permissions | None = None,
     **settings: Any,
 ) -> Exported:
-    """Export a model in the format `to`, and check that it answers as the adapter over its base does.
+    """Write a model in another format, and verify that it answers as the adapter over its base does.
 
     `quant` and `dtype` are options of some formats, as each exporter declares. `out` defaults to the setting
-    `export_dir`, else a folder beside the run. Nothing is written when an error is raised.
+    `export_dir`, else a folder beside the run. The full-precision base is exported, also of a model trained with
+    `quantization_bit`. Nothing is written when an error is raised.
 
-    Raises: ConfigError, ModelError; ExportError when the format does not fit the model or it answers differently.
+    Raises: ConfigError, ModelError; ExportError when the format cannot hold the model, or answers differently.
+
+    Example:
+        >>> exported = sartor.export("runs/first", to="adapter", out="out")
+        >>> exported.folder.name
+        'out'
     """
     exporter = EXPORTERS.get(to)
     options = exporter.options(quant, dtype, check)
-    config = as_config(target, settings)
-    if trust_remote_code:
-        config = config.allowing(replace(config.permissions, trust_remote_code=True))
+    config = as_config(target, settings, permissions)
     out_folder = _folder(config, target, to, out)
     from sartor.exporters._output import exported_folder, write_record
 
@@ -52,22 +56,24 @@ def _source(config: RunConfig, name: str, needs_float32: bool) -> Source:
     from sartor.inference.engine import Engine
     from sartor.model.load import resolve_model
 
-    model, adapters = resolve_model(config.model.model_name_or_path), config.model.adapter_name_or_path
+    model = resolve_model(config.model.model_name_or_path, config.model.model_revision)
+    adapters = config.model.adapter_name_or_path
     if len(adapters) > 1:
-        raise ConfigError("Only one adapter can be exported.", ", ".join(adapters), "Merge them one by one.")
-    prompt = config.prompt
-    engine = Engine.load(
-        model,
-        adapters[0] if adapters else None,
-        template=prompt.template,
-        default_system=prompt.default_system,
-        enable_thinking=prompt.enable_thinking,
-        device="cpu",
-        trust_remote_code=config.permissions.trust_remote_code,
-        dtype="bfloat16" if own_dtype(model) == "bfloat16" and not needs_float32 else "float32",
+        raise ConfigError(
+            "Only one adapter can be exported at a time.", ", ".join(adapters), "Merge them one after the other."
+        )
+    loaded = config.model.model_copy(
+        update={
+            "model_name_or_path": model,
+            "device": "cpu",
+            "quantization_bit": None,
+            "dtype": "bfloat16" if own_dtype(model) == "bfloat16" and not needs_float32 else "float32",
+        }
     )
+    config = config.model_copy(update={"model": loaded})
+    engine = Engine.from_config(config)
     engine.weights.discard_other("tuned")
-    return Source(engine, model, Path(adapters[0]) if adapters else None, name, config.permissions)
+    return Source(engine, config, Path(adapters[0]) if adapters else None, name)
 
 
 def _folder(config: RunConfig, target: str | Path | RunConfig, to: str, out: str | Path | None) -> Path:

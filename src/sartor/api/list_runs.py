@@ -1,4 +1,4 @@
-"""Functions about runs as folders: list them, repeat one."""
+"""`runs` and `rerun`: list run folders, repeat one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from sartor.api.training import Run, train
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import sha256_file
+from sartor.base.i18n import tr
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One line about a run; what is not known yet is None."""
+    """A run in a list of runs; None is not known yet."""
 
     name: str
     path: str
@@ -35,13 +37,18 @@ class RunSummary:
 
 
 def runs(folder: str | Path = "runs") -> list[RunSummary]:
-    """Every run below a folder, newest first; damaged ones are listed with state `damaged`."""
+    """Every run below a folder, newest first; damaged ones have the state `damaged`.
+
+    Example:
+        >>> [(run.name, run.state) for run in sartor.runs() if run.name == "first"]
+        [('first', 'finished')]
+    """
     found = [RunDir(config.parent) for config in Path(folder).glob("**/config.yaml") if ".trash" not in config.parts]
     return sorted((summary(run) for run in found), key=lambda s: s.started or 0.0, reverse=True)
 
 
 def summary(run: RunDir) -> RunSummary:
-    """What a list shows of one run, from its config, events and verdict."""
+    """The summary of a run, from its config, events and verdict."""
     try:
         config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     except SartorError:
@@ -62,17 +69,30 @@ def summary(run: RunDir) -> RunSummary:
     )
 
 
-def rerun(run: str | Path, *, output_dir: str | Path | None = None, callbacks: Sequence[Any] = ()) -> Run:
-    """Repeat a run from its folder into another one.
+def rerun(
+    run: str | Path,
+    *,
+    output_dir: str | Path | None = None,
+    callbacks: Sequence[Any] = (),
+    permissions: Permissions = NOTHING_ALLOWED,
+) -> Run:
+    """Repeat a run from its folder, into another folder.
 
-    Raises: RunError when a data file it learned from is gone or different (naming it).
+    Raises: RunError when one of its data files is missing or has changed.
+
+    Example:
+        >>> again = sartor.rerun("runs/first")
+        >>> again.path.name
+        'first-rerun'
     """
     before = RunDir(Path(run))
     config = RunConfig.from_dict(read_yaml(before.config), str(before.config))
     for file in before.read_json("data.json")["datasets"]:
         path = Path(file["path"])
         if not path.exists() or sha256_file(path) != file["sha256"]:
-            gone = "changed" if path.exists() else "not there any more"
-            raise RunError(f"A data file of the run is {gone}.", file["path"], f"It had SHA-256 {file['sha256']}.")
+            what = (
+                tr("A data file of the run has changed.") if path.exists() else tr("A data file of the run is missing.")
+            )
+            raise RunError(what, path, "Restore the file with SHA-256 {sha256}.", sha256=file["sha256"])
     target = Path(output_dir) if output_dir else before.path.with_name(before.name + "-rerun")
-    return train(config.replace(output_dir=str(target)), callbacks=callbacks, plan_of=before)
+    return train(config.replace(output_dir=str(target)), callbacks=callbacks, plan_of=before, permissions=permissions)

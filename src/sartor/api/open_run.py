@@ -1,4 +1,4 @@
-"""Opening a run's folder: new, resumed, finished already, or refused; and writing down what was asked."""
+"""Opens a run folder (new, resumed, already finished, or refused) and writes its settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_COMPARED = frozenset(
         "max_skipped",
     }
 )
-"""Settings that do not change what is learned; a run may be gone on with another value of them."""
+"""Settings that do not change the training; a run may be resumed with other values of them."""
 
 
 def run_folder(config: RunConfig) -> RunDir:
@@ -39,13 +39,13 @@ def run_folder(config: RunConfig) -> RunDir:
 
 
 def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool, allow_changed: bool) -> Opened:
-    """Decide what the folder is to this command, and write config.yaml and source.yaml when it is new.
+    """Decide whether the run is new, resumed or finished, and write config.yaml and source.yaml if it is new.
 
-    Raises: RunError when another process trains there, or the settings differ from the run's own (naming each).
+    Raises: RunError when another process is training there, or the settings differ from the run's.
     """
     state = run.state()
     if state == "running":
-        raise RunError("This run is being trained right now.", str(run.path), "Wait for it, or stop it first.")
+        raise RunError("This run is in progress.", run.path, "Wait for it to finish, or stop it.")
     if run.exists():
         if not fresh and not (state == "finished" and config.train.overwrite_output_dir):
             changed = differences(RunConfig.from_dict(read_yaml(run.config), str(run.config)), config)
@@ -57,9 +57,7 @@ def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool,
         else:
             move_to_trash(run.path)
     elif run.path.exists() and any(run.path.iterdir()):
-        raise RunError(
-            "The folder holds other things than a run.", str(run.path), "Choose another output_dir, or empty it."
-        )
+        raise RunError("The folder is not empty and is not a run.", run.path, "Choose another output_dir, or empty it.")
     run.path.mkdir(parents=True, exist_ok=True)
     atomic_write(run.config, to_yaml(config.given))
     if source is not None:
@@ -68,7 +66,7 @@ def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool,
 
 
 def differences(before: RunConfig, now: RunConfig) -> Mapping[str, tuple[Any, Any]]:
-    """Setting → (value of the run, value asked now), for those that change what is learned."""
+    """Setting → (the run's value, the value now), for settings that change the training."""
     old, new = before.flat(), now.flat()
     return {key: (old[key], new[key]) for key in old if key not in NOT_COMPARED and old[key] != new[key]}
 
@@ -76,12 +74,13 @@ def differences(before: RunConfig, now: RunConfig) -> Mapping[str, tuple[Any, An
 def _changed_error(run: RunDir, changed: Mapping[str, tuple[Any, Any]]) -> RunError:
     listed = "; ".join(f"{key}: {old!r} → {new!r}" for key, (old, new) in changed.items())
     return RunError(
-        f"The run was started with other settings ({listed}).",
-        str(run.path),
-        "Use its settings, another output_dir, or --fresh (the old run goes to the trash beside it).",
+        "The run was started with different settings ({changes}).",
+        run.path,
+        "Use its settings, another output_dir, or --fresh (which moves the old run to the trash).",
+        changes=listed,
     )
 
 
 def mask_secrets(text: str) -> str:
-    """The user's file with the values of secret keys hidden."""
+    """A settings file with the values of secret keys masked."""
     return re.sub(r"(?im)^(\s*\w*(?:api_key|token|password|secret)\s*:\s*)(?!\s*\$\{)\S.*$", r"\1***", text)

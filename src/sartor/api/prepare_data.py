@@ -1,4 +1,4 @@
-"""From settings to encoded rows: loads, splits, encodes, keeps the ledger, and stops when too much is skipped."""
+"""From settings to encoded rows: load, split, encode, and refuse when too many rows are skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
-from sartor.base.permissions import Permissions
+from sartor.base.i18n import tr
 from sartor.base.process import gc_paused
 from sartor.base.types import Encoded, Example, Ledger, token_sequences
 from sartor.data.load import Loaded, SourceFile, load_many
@@ -25,7 +25,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True, slots=True)
 class PreparedRows:
-    """Rows to learn from and rows held out, as examples and as tokens, and where every row went."""
+    """Training and held-out rows, as examples and as tokens, with their ledger."""
 
     train: list[Example]
     held_out: list[Example]
@@ -34,19 +34,19 @@ class PreparedRows:
     ledger: Ledger
     files: tuple[SourceFile, ...]
     from_cache: bool = False
-    """Whether the tokens to learn were read from the store, not made now."""
+    """Whether the training tokens were read from the token cache."""
     sample: Sequence[Encoded] = ()
-    """Of a stream: rows to plan by."""
+    """Streaming: the rows that the plan is based on."""
     file_names: str = ""
-    """Of a stream: the hash of what decides its rows."""
+    """Streaming: the hash of what decides its rows."""
     train_names: tuple[str, ...] = ()
-    """Of a stream: the ids of the rows that were learned."""
+    """Streaming: the ids of the rows that were trained on."""
     streamed_ledger: Callable[[int], PreparedRows] | None = None
-    """Of a stream: the same with ids and ledger of the rows before a position."""
+    """Streaming: the same with ids and ledger of the rows before a position."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the ids and learned spans of all rows, in order."""
+        """SHA-256 over the ids and label spans of all rows, in order."""
         if self.file_names:
             return self.file_names
         digest = hashlib.sha256()
@@ -62,12 +62,14 @@ class PreparedRows:
             self.train_ids.close()
 
 
-def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encoder:
-    """The tokenizer of the model asked for, its template, and the encoder that train, predict and chat share."""
+def make_encoder(config: RunConfig) -> Encoder:
+    """The encoder with the model's tokenizer and template, as train, predict and chat use it."""
     from sartor.model.load import load_tokenizer
 
     tokenizer = load_tokenizer(
-        config.model.model_name_or_path, revision=config.model.model_revision, trust_remote_code=trust_remote_code
+        config.model.model_name_or_path,
+        revision=config.model.model_revision,
+        trust_remote_code=config.permissions.trust_remote_code,
     )
     prompt = config.prompt
     template = Template.from_tokenizer(
@@ -77,55 +79,51 @@ def make_encoder(config: RunConfig, *, trust_remote_code: bool = False) -> Encod
 
 
 def split_seed(config: RunConfig) -> int:
-    """What draws held-out rows and samples: its own seed, so that trainings with other seeds keep the same split."""
+    """The seed of held-out rows and samples; its own, so that runs with other seeds keep the split."""
     return config.train.seed if config.data.split_seed is None else config.data.split_seed
 
 
-def load_named(config: RunConfig, names: tuple[str, ...], permissions: Permissions | None = None) -> Loaded:
-    """The examples of some datasets as the settings say. Raises: ConfigError when no dataset is named."""
+def load_named(config: RunConfig, names: tuple[str, ...]) -> Loaded:
+    """Load datasets by name with the data settings. Raises: ConfigError without a name; DataError."""
     data = config.data
     if not names:
-        raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
-    return load_many(
-        names, data, stage=config.method.stage, seed=split_seed(config), permissions=permissions or Permissions()
-    )
+        raise ConfigError("No dataset given.", data.dataset_dir, "Set dataset=NAME, a name in dataset_info.json.")
+    return load_many(names, data, stage=config.method.stage, seed=split_seed(config), permissions=config.permissions)
 
 
 @gc_paused()
-def prepare_rows(
-    config: RunConfig, encoder: Encoder, permissions: Permissions | None = None, progress: Progress | None = None
-) -> PreparedRows:
-    """Load, split and encode what a run learns from and is measured on.
+def prepare_rows(config: RunConfig, encoder: Encoder, progress: Progress | None = None) -> PreparedRows:
+    """Load, split and encode the training and held-out rows of a run.
 
-    Raises: DataError when more than `max_skipped` of the rows are skipped, or nothing is left to learn.
+    Raises: DataError when more than `max_skipped` of the rows are skipped, or no training row is left.
     """
-    sources = [load_named(config, config.data.dataset, permissions)]
+    sources = [load_named(config, config.data.dataset)]
     parts = _parts(config, sources[0])
     held_out = list(parts.held_out)
     if config.data.eval_dataset:
-        sources.append(load_named(config, config.data.eval_dataset, permissions))
+        sources.append(load_named(config, config.data.eval_dataset))
         held_out += sources[1].examples
-    learned_rows, from_store = _encode_train(config, encoder, parts.train, sources[0], progress)
+    train_rows, from_cache = _encode_train(config, encoder, parts.train, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)
-    lost = {skipped.origin.id: skipped for skipped in (*learned_rows.skipped, *held_out_rows.skipped)}
-    learned = [example for example in parts.train if example.origin.id not in lost]
-    held_out = [example for example in held_out if example.origin.id not in lost]
+    skipped_ids = {skipped.origin.id: skipped for skipped in (*train_rows.skipped, *held_out_rows.skipped)}
+    train = [example for example in parts.train if example.origin.id not in skipped_ids]
+    held_out = [example for example in held_out if example.origin.id not in skipped_ids]
     loaded = sum((source.ledger for source in sources), Ledger())
     ledger = replace(
         loaded,
-        training=len({example.origin.id for example in learned}),
+        training=len({example.origin.id for example in train}),
         held_out=len({example.origin.id for example in held_out}),
-        skipped=(*loaded.skipped, *lost.values()),
+        skipped=(*loaded.skipped, *skipped_ids.values()),
     )
     check_skipped_limit(ledger, config.data.max_skipped)
-    if not learned_rows.encoded:
-        raise DataError("No row is left to learn from.", ", ".join(config.data.dataset), first_reason(ledger))
+    if not train_rows.encoded:
+        raise DataError("No training rows are left.", ", ".join(config.data.dataset), first_reason(ledger))
     files = tuple(file for source in sources for file in source.files)
-    return PreparedRows(learned, held_out, learned_rows.encoded, held_out_rows.encoded, ledger, files, from_store)
+    return PreparedRows(train, held_out, train_rows.encoded, held_out_rows.encoded, ledger, files, from_cache)
 
 
 def _parts(config: RunConfig, loaded: Loaded) -> Split:
-    """A stream's held-out rows are its first ones, whoever asks for them."""
+    """Split; the held-out rows of a stream are always its first ones."""
     if config.data.streaming:
         count = round(config.data.val_size)
         return Split(loaded.examples[count:], loaded.examples[:count])
@@ -135,11 +133,11 @@ def _parts(config: RunConfig, loaded: Loaded) -> Split:
 def _encode_train(
     config: RunConfig, encoder: Encoder, examples: Sequence[Example], loaded: Loaded, progress: Progress | None
 ) -> tuple[EncodedRows, bool]:
-    """The tokens of many rows are kept in the user's cache, under the hash of files, registry, settings and code."""
+    """Encode, or read from the token cache, which is keyed by files, registry, settings and code."""
     from sartor.model.load import cache_folder
     from sartor.prompt.token_cache import encode_cached
 
-    if not loaded.files:  # a hub's rows have no file here to know them by
+    if not loaded.files:  # rows from a hub have no local file to key the cache by
         return encoder.encode_all(examples, progress), False
     registry = Path(config.data.dataset_dir) / "dataset_info.json"
     inputs = {
@@ -157,22 +155,25 @@ def check_skipped_limit(ledger: Ledger, max_skipped: float) -> None:
     allowed = max_skipped if max_skipped >= 1 else max_skipped * ledger.read
     if len(ledger.skipped) <= allowed:
         return
-    limit = f"{max_skipped:g} rows" if max_skipped >= 1 else f"{max_skipped:.0%}"
+    limit = tr("{count:g} rows", count=max_skipped) if max_skipped >= 1 else f"{max_skipped:.0%}"
     raise DataError(
-        f"{len(ledger.skipped):,} of {ledger.read:,} rows ({ledger.skipped_frac:.1%}) cannot be used; "
-        f"at most {limit} may be skipped.",
+        "{skipped:,} of {read:,} rows ({frac:.1%}) cannot be used; at most {limit} may be skipped.",
         first_reason(ledger),
-        "Mend the rows (`sartor check NAME` lists them all), or raise max_skipped.",
+        "Fix the rows (`sartor check NAME` lists them all), or raise max_skipped.",
+        skipped=len(ledger.skipped),
+        read=ledger.read,
+        frac=ledger.skipped_frac,
+        limit=limit,
     )
 
 
 def first_reason(ledger: Ledger) -> str:
-    """Where the first skipped row stands and why it was skipped."""
+    """Where the first skipped row is, and why it was skipped."""
     return f"{ledger.skipped[0].origin}: {ledger.skipped[0].reason}" if ledger.skipped else ""
 
 
 def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[str, Any]:
-    """What data.json holds: files with hashes, the split's ids, the ledger, the template."""
+    """The content of data.json: files with hashes, the ids of the split, the ledger, the template."""
     source, folder = encoder.template.source, Path(config.data.dataset_dir)
     return {
         "datasets": [
@@ -191,7 +192,7 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
 
 
 def ledger_json(ledger: Ledger) -> dict[str, Any]:
-    """A ledger as JSON, its reasons in the language of the moment."""
+    """A ledger as JSON, its reasons in the current language."""
     skipped = [
         {
             "id": s.origin.id,

@@ -1,4 +1,4 @@
-"""Joins the loop to an Engine: fixed prompts answered by the model while it learns, so that one can see it change."""
+"""Answers fixed prompts during training, so that one can see the model change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--seeds n`: the same training with other seeds on the same split, so that luck can be told from learning."""
+"""`compare --seeds n`: repeat the training with other seeds on the same split, and report the spread."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 Judge = Callable[[RunDir], "Verdict"]
 
 
-def with_spread(
-    run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions | None = None
-) -> Verdict:
-    """The verdict with what `seeds` trainings gave, this run among them; writes verdict.json.
+def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions) -> Verdict:
+    """The verdict with the spread over `seeds` runs, this one included; writes verdict.json.
 
-    The others lie beside the run as `<name>-seed-<seed>`; one that is finished is not trained again, one that was
-    interrupted goes on. `judge` gives a run's own verdict. Raises: what `train` raises.
+    The others are next to the run, as `<name>-seed-<seed>`: finished ones are not trained again, interrupted ones are
+    resumed. `judge` returns a run's own verdict. Raises: what `train` raises.
     """
     from sartor.evaluation.verdict import spread_of
     from sartor.evaluation.verdict_text import verdict_json
@@ -34,13 +32,13 @@ def with_spread(
     differences = [verdict.primary.difference]
     for seed in range(config.train.seed + 1, config.train.seed + seeds):
         target = run.path.with_name(f"{run.name}-seed-{seed}")
-        asked = config.replace(
+        settings = config.replace(
             seed=seed,
             split_seed=split_seed,
             output_dir=str(target),
             overwrite_output_dir=False,
         )
-        differences.append(judge(train(asked, permissions=permissions).dir).primary.difference)
+        differences.append(judge(train(settings, permissions=permissions).dir).primary.difference)
     spread = spread_of(differences)
     notes = verdict.notes
     if spread.same_sign < len(differences):

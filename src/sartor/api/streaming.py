@@ -1,4 +1,4 @@
-"""Rows of `streaming: true`: held out from the beginning, a sample to plan by, the rest encoded while it is learned."""
+"""Rows with `streaming: true`: held-out rows first, a sample for the plan, the rest encoded during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from itertools import islice
 from sartor.api.prepare_data import PreparedRows, check_skipped_limit, first_reason, load_named, split_seed
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
-from sartor.base.permissions import Permissions
 from sartor.base.types import Example, Ledger, Note, Skipped
 from sartor.data.load import SourceFile
 from sartor.data.streaming import ExampleStream, open_stream, shuffled
@@ -20,58 +19,65 @@ from sartor.prompt.encode import Encoder
 from sartor.prompt.row_stream import RowStream
 
 SAMPLE = 1000
-"""Rows that plan and pre-flight look at, and the fewest after which too many skipped rows stop a run."""
+"""Rows that plan and pre-flight use, and the minimum before too many skipped rows stop a run."""
 
 
 def check_settings(config: RunConfig) -> None:
-    """Raises: ConfigError for what a stream cannot do."""
+    """Raises: ConfigError for settings that streaming does not support."""
     data = config.data
     if config.train.max_steps <= 0:
-        raise ConfigError("A stream has no length.", "streaming", "Write max_steps.")
+        raise ConfigError("Streaming needs max_steps.", "streaming", "Set max_steps.")
     if 0 < data.val_size < 1:
-        raise ConfigError("A part of a stream is not known.", "val_size", "Write a count of rows, or eval_dataset.")
+        raise ConfigError(
+            "A fractional val_size is not supported with streaming.",
+            "val_size",
+            "Set a number of rows, or eval_dataset.",
+        )
     if data.max_samples:
-        raise ConfigError("A sample needs all rows.", "max_samples", "Leave it out: max_steps bounds a stream.")
+        raise ConfigError(
+            "max_samples is not supported with streaming.", "max_samples", "Remove it; max_steps limits a stream."
+        )
     if not data.dataset:
-        raise ConfigError("No dataset is named.", data.dataset_dir, "Write dataset=NAME, a name in dataset_info.json.")
+        raise ConfigError("No dataset given.", data.dataset_dir, "Set dataset=NAME, a name in dataset_info.json.")
 
 
-def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
-    """The first `val_size` rows held out, those behind them as a stream that is encoded while it is learned.
+def prepare_stream(config: RunConfig, encoder: Encoder) -> PreparedRows:
+    """Hold out the first `val_size` rows and stream the rest, encoded during training.
 
-    The ledger is that of the sample; `so_far` gives the one of the rows that were taken.
+    The ledger is that of the sample; `streamed_ledger` gives that of the rows used.
+
     Raises: ConfigError as `check_settings` does; DataError as `prepare_rows` does.
     """
     check_settings(config)
     data = config.data
-    source = open_stream(data, stage=config.method.stage, seed=split_seed(config), permissions=permissions)
+    source = open_stream(data, stage=config.method.stage, seed=split_seed(config), permissions=config.permissions)
     held_out, files, other = list(islice(source.rows(_drop_skipped), round(data.val_size))), source.files, Ledger()
     if data.eval_dataset:
-        loaded = load_named(config, data.eval_dataset, permissions)
+        loaded = load_named(config, data.eval_dataset)
         held_out, files, other = held_out + loaded.examples, (*files, *loaded.files), loaded.ledger
     held_out_rows = encoder.encode_all(held_out)
-    lost = {skipped.origin.id for skipped in held_out_rows.skipped}
-    held_out = [example for example in held_out if example.origin.id not in lost]
+    skipped = {skipped.origin.id for skipped in held_out_rows.skipped}
+    held_out = [example for example in held_out if example.origin.id not in skipped]
     other = replace(other, training=0, held_out=len(held_out), skipped=(*other.skipped, *held_out_rows.skipped))
-    looked = _Pass(source, config)
-    sample = encoder.encode_all(islice(looked.rows(), SAMPLE))
-    looked.skipped += sample.skipped
-    learned = {row.origin.id for row in sample.encoded if row.origin}
-    ledger = looked.ledger(other, len(learned))
-    if not learned:
-        raise DataError("No row is left to learn from.", ", ".join(data.dataset), first_reason(ledger))
+    first_pass = _Pass(source, config)
+    sample = encoder.encode_all(islice(first_pass.rows(), SAMPLE))
+    first_pass.skipped += sample.skipped
+    used = {row.origin.id for row in sample.encoded if row.origin}
+    ledger = first_pass.ledger(other, len(used))
+    if not used:
+        raise DataError("No training rows are left.", ", ".join(data.dataset), first_reason(ledger))
     check_skipped_limit(ledger, data.max_skipped)
     notes = (Note("streamed", {"rows": ledger.read}), *encoder.take_notes())
-    running = _Pass(source, config)
+    stream_pass = _Pass(source, config)
     seed = config.train.seed if config.train.data_seed is None else config.train.data_seed
     batch = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
     batch *= int(os.environ.get("WORLD_SIZE", "1"))
     stream = RowStream(
-        lambda turn: shuffled(running.rows(), data.buffer_size, seed, turn),
+        lambda turn: shuffled(stream_pass.rows(), data.buffer_size, seed, turn),
         encoder,
         config.train.max_steps * batch,
         behind=batch + 1,
-        on_skipped=running.skip,
+        on_skipped=stream_pass.skip,
     )
     prepared = PreparedRows(
         [],
@@ -86,7 +92,7 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
 
     def so_far(position: int) -> PreparedRows:
         uses = stream.release_before(position)
-        found = running.ledger(other, len(uses), sum(uses.values()) - len(uses))
+        found = stream_pass.ledger(other, len(uses), sum(uses.values()) - len(uses))
         return replace(prepared, ledger=replace(found, notes=encoder.take_notes()), train_names=tuple(uses))
 
     return replace(prepared, streamed_ledger=so_far)
@@ -94,7 +100,7 @@ def prepare_stream(config: RunConfig, encoder: Encoder, permissions: Permissions
 
 @dataclass(slots=True)
 class _Pass:
-    """Reads the rows behind those held out, and counts the first time through."""
+    """Reads the rows after the held-out ones, and counts them on the first pass."""
 
     source: ExampleStream
     config: RunConfig
@@ -111,7 +117,7 @@ class _Pass:
                 yield example
 
     def skip(self, row: Skipped) -> None:
-        """Raises: DataError when they are too many."""
+        """Raises: DataError when too many rows are skipped."""
         self.skipped.append(row)
         if self.read >= SAMPLE:
             check_skipped_limit(self.ledger(Ledger(), 0), self.config.data.max_skipped)
@@ -120,19 +126,19 @@ class _Pass:
         self.read += 1
         self.skip(row)
 
-    def ledger(self, other: Ledger, learned: int, repeats: int = 0) -> Ledger:
-        """With those of the other rows; what is read and has no other place was left out: the run ended before it."""
+    def ledger(self, other: Ledger, used: int, repeats: int = 0) -> Ledger:
+        """The ledger with the other rows; rows read but not used were left out because the run ended."""
         read, skipped = self.read + other.read, (*other.skipped, *self.skipped)
-        rest = read - learned - other.held_out - len(skipped)
-        return Ledger(read, learned, other.held_out, rest, repeats, skipped)
+        rest = read - used - other.held_out - len(skipped)
+        return Ledger(read, used, other.held_out, rest, repeats, skipped)
 
 
 def _drop_skipped(row: Skipped) -> None:
-    """It is told by another pass."""
+    """Counted in another pass."""
 
 
 def _known_by(files: Sequence[SourceFile], config: RunConfig) -> str:
-    """What decides the rows of each position: the files and the settings that order them."""
+    """A hash of what decides the row at each position: the files and the settings that order them."""
     names = {"dataset", "val_size", "mix_strategy", "interleave_probs", "buffer_size", "split_seed"}
     decided = [
         [file.sha256 for file in files],

@@ -1,4 +1,4 @@
-"""`train`: opens the run's folder, prepares rows, plans once, loads the model and runs the loop."""
+"""`train`: open the run folder, prepare the rows, plan, load the model and run the loop."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run's folder and how it stands."""
+    """A run folder and its state."""
 
     dir: RunDir
     results: Mapping[str, Any] = field(default_factory=dict)
     already_finished: bool = False
     estimate: Mapping[str, Any] | None = None
-    """What the pre-flight predicted, where there was one."""
+    """What the pre-flight predicted, if it ran."""
 
     @property
     def state(self) -> State:
@@ -55,18 +55,24 @@ def train(
     fresh: bool = False,
     allow_changed: bool = False,
     permissions: Permissions | None = None,
-    trust_remote_code: bool = False,
     callbacks: Sequence[Any] = (),
     plan_of: RunDir | None = None,
     preflight: bool = False,
     **settings: Any,
 ) -> Run:
-    """Fine-tune as the settings say (a YAML file, a RunConfig, or keywords). The same call again resumes.
+    """Fine-tune with the settings of a YAML file, a RunConfig, or keywords. The same call again resumes the run.
 
-    `plan_of` is a run whose plan is taken over instead of planning anew (rerun). `preflight` tries a new run's longest
-    batch and one save first, and tells callbacks (an event `preflight`) what the training will take.
+    `plan_of` is a run whose plan is used instead of a new one (rerun). `preflight` first runs a new run's longest
+    batch and one save, and reports to the callbacks (event `preflight`) what the training will take.
 
     Raises: ConfigError, DataError, PromptError, ModelError, RunError; Interrupted after a signal's checkpoint.
+
+    Example:
+        >>> run = sartor.train("sft.yaml", max_steps=2, output_dir="runs/short")
+        >>> run.state
+        'finished'
+        >>> run.results["steps"]
+        2
     """
     source = None
     if isinstance(config, RunConfig):
@@ -75,8 +81,10 @@ def train(
         file = Path(config) if config is not None else None
         config = read_config(file, overrides, **settings)
         source = file.read_text(encoding="utf-8-sig") if file else None
+    if permissions is not None:
+        config = config.allowing(permissions)
     if config.train.do_train is False:
-        raise ConfigError("do_train is false.", "settings", "Use `sartor predict` for prediction, or write true.")
+        raise ConfigError("do_train is false.", tr("settings"), "Use `sartor predict` to predict, or set it to true.")
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     first, one = _join(config)
@@ -90,8 +98,6 @@ def train(
             config,
             resume=opened == "resume",
             allow_changed=allow_changed,
-            permissions=permissions,
-            trust_remote_code=trust_remote_code,
             callbacks=callbacks,
             plan_of=plan_of,
             preflight=preflight,
@@ -106,16 +112,14 @@ def _train(
     *,
     resume: bool,
     allow_changed: bool,
-    permissions: Permissions | None,
-    trust_remote_code: bool,
     callbacks: Sequence[Any],
     plan_of: RunDir | None,
     preflight: bool,
     first: bool,
     one: Callable[[Any], Any],
 ) -> Run:
-    encoder = make_encoder(config, trust_remote_code=trust_remote_code)
-    rows = rows_to_train(config, encoder, permissions)
+    encoder = make_encoder(config)
+    rows = rows_to_train(config, encoder)
     for callback in callbacks:
         if hasattr(callback, "on_rows"):
             callback.on_rows(rows)
@@ -133,7 +137,7 @@ def _train(
             run.write_json("data.json", data_json(rows, config, encoder))
             run.write_json("env.json", environment())
             run.write_json("plan.json", plan.to_json())
-    model, reference = build_model(config, plan, encoder, trust_remote_code=trust_remote_code)
+    model, reference = build_model(config, plan, encoder)
     callbacks = [*callbacks, *_trackers(run, config)] if first else []
     job = TrainingJob(
         run,
@@ -174,13 +178,13 @@ def _train(
     return Run(run, results, estimate=found.to_json() if found else None)
 
 
-def rows_to_train(config: RunConfig, encoder: Encoder, permissions: Permissions | None = None) -> PreparedRows:
+def rows_to_train(config: RunConfig, encoder: Encoder) -> PreparedRows:
     """All rows encoded, or with `streaming` a stream of them. Raises: DataError, ConfigError."""
     if config.data.streaming:
         from sartor.api.streaming import prepare_stream
 
-        return prepare_stream(config, encoder, permissions)
-    return prepare_rows(config, encoder, permissions)
+        return prepare_stream(config, encoder)
+    return prepare_rows(config, encoder)
 
 
 def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
@@ -196,7 +200,7 @@ def plan_run(config: RunConfig, rows: PreparedRows) -> Plan:
     return make_plan(config, facts)
 
 
-def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+def build_model(config: RunConfig, plan: Plan, encoder: Encoder) -> tuple[Any, Any]:
     """The model with what moves, and the reference model where one is named. Raises: ModelError."""
     import torch
 
@@ -205,6 +209,7 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder, *, trust_remote
 
     stage = STAGES.get(config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})
+    trust_remote_code = config.permissions.trust_remote_code
     torch.manual_seed(config.train.seed)  # a reward head is drawn
     model = load_model(settings, trust_remote_code=trust_remote_code, head=stage.head)
     check_tokenizer(encoder.tokenizer, model)

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from sartor.base.errors import ConfigError, did_you_mean
 from sartor.base.i18n import Text, tr
-from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
+from sartor.base.llamafactory_keys import IGNORED_KEYS, SETTINGS_WITHOUT_EFFECT, UNSUPPORTED_KEYS
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import (
     SECTIONS,
@@ -71,6 +71,8 @@ class RunConfig(BaseModel):
             if section and not (key in UNSUPPORTED_KEYS and value):
                 if value is not None:
                     grouped[section][key] = value
+                    if key in SETTINGS_WITHOUT_EFFECT:
+                        ignored[key] = SETTINGS_WITHOUT_EFFECT[key]
             elif key in IGNORED_KEYS:
                 ignored[key] = IGNORED_KEYS[key]
             elif key in UNSUPPORTED_KEYS:

@@ -47,6 +47,12 @@ IGNORED_KEYS: Mapping[str, Text] = {
 }
 """Setting → why it has no effect; listed in `plan.json`."""
 
+SETTINGS_WITHOUT_EFFECT: Mapping[str, Text] = {
+    "do_eval": tr("eval_strategy decides; held-out rows are evaluated whenever there are any."),
+    "trust_remote_code": tr("Only --trust-remote-code (or Permissions in Python) allows a model's own code."),
+}
+"""Setting → why it has no effect; listed in `plan.json` like the ignored keys."""
+
 UNSUPPORTED_KEYS: Mapping[str, Text] = {
     "fp16": tr("Use `bf16: true` or `dtype: float32`."),
     "quantization_method": tr("Quantization uses bitsandbytes; set only quantization_bit."),

@@ -1,4 +1,4 @@
-"""The command line: parses words, calls `sartor.api`, prints; decides nothing. Exit codes 0, 1, 2, 128 + signal."""
+"""The command line: parses arguments, calls `sartor.api`, and prints. Exit codes are 0, 1, 2 and 128 + signal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import typer
 from sartor import __version__
 from sartor.base.errors import SartorError
 from sartor.base.process import limit_thread_spinning
+from sartor.cli.arguments import translate_help
 
 app = typer.Typer(
     name="sartor",
-    help="Fit a language model to your own data, and prove the fit.",
+    help="Fine-tune a language model on your own data, and measure whether it got better.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -32,19 +33,19 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
-    ),
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Options before the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and exit; errors are three lines unless `--debug` stands first."""
+    """Run one command and exit. Errors are three lines, unless `--debug` is the first argument."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     limit_thread_spinning()
+    command = typer.main.get_group(app)
+    translate_help(command)
     try:
-        app(args=words, prog_name="sartor")
+        command(args=words, prog_name="sartor")
     except SartorError as error:
         if words[:1] == ["--debug"]:
             raise

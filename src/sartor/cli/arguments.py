@@ -1,36 +1,93 @@
-"""Arguments that several commands share: settings as YAML and key=value, the dataset folder, machine output."""
+"""Arguments that several commands share: settings, the dataset folder, JSON output, and the four permissions."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from sartor.base.config import RunConfig, read_config
+from sartor.base.i18n import Text, language
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 
 Settings = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[FILE.yaml] [KEY=VALUE]...", help="A settings file and settings over it.", show_default=False
+        metavar="[FILE.yaml] [KEY=VALUE]...", help="A settings file, and settings that override it.", show_default=False
     ),
 ]
 DatasetDir = Annotated[Path, typer.Option("--dataset-dir", help="The folder that holds dataset_info.json.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for machines.")]
-RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let the model's own Python code run; only this option can.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-AllowOutside = Annotated[bool, typer.Option("--allow-outside", help="Let file_name leave the dataset folder.")]
-AllowScripts = Annotated[bool, typer.Option("--allow-scripts", help="Let datasets run their own code.")]
-AllowNetwork = Annotated[bool, typer.Option("--allow-network", help="Fetch cloud_file_name.")]
+PERMISSION_OPTIONS: dict[str, Any] = {
+    "allow_outside": typer.Option("--allow-outside", help="Allow data files outside the dataset folder."),
+    "allow_scripts": typer.Option("--allow-scripts", help="Allow datasets to run their own loading scripts."),
+    "allow_network": typer.Option("--allow-network", help="Allow downloads that a dataset entry names."),
+    "trust_remote_code": typer.Option("--trust-remote-code", help="Allow the model's own Python code to run."),
+}
+"""One option for each field of `Permissions`."""
 
 
-def config_of(words: list[str] | None, **settings: object) -> RunConfig:
-    """Settings from command-line words: at most one YAML file, first, then key=value.
+def with_permissions(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the four permission options; it gets them as one argument, `permissions`."""
 
-    Raises: ConfigError for what is neither, and for bad settings.
-    """
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        given = {name: options.pop(name) for name in PERMISSION_OPTIONS}
+        command(*args, permissions=Permissions(**given), **options)
+
+    # Typer reads signature and annotations: without __wrapped__ it cannot reach the original ones.
+    del run.__wrapped__
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for name, parameter in signature.parameters.items() if name != "permissions"]
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        for name, option in PERMISSION_OPTIONS.items()
+    ]
+    run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
+    return run
+
+
+def settings_file(words: list[str] | None) -> tuple[Path | None, list[str]]:
+    """Split command-line words into a settings file, if the first word is one, and the KEY=VALUE words."""
     words = list(words or ())
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
-    return read_config(file, words, **settings)
+    return file, words
+
+
+def config_of(words: list[str] | None, permissions: Permissions = NOTHING_ALLOWED, **settings: object) -> RunConfig:
+    """Settings from command-line words: at most one YAML file, first, then KEY=VALUE.
+
+    Raises: ConfigError for anything else, and for bad settings.
+    """
+    file, overrides = settings_file(words)
+    return read_config(file, overrides, **settings).allowing(permissions)
+
+
+def translate_help(command: TyperCommand | TyperGroup) -> None:
+    """Render the help texts of a command, its parameters and its subcommands in the reader's language."""
+    if language() == "en":
+        return
+    for part in _commands(command):
+        part.help, part.short_help = _translated(part.help), _translated(part.short_help)
+        for parameter in part.params:
+            if isinstance(help := getattr(parameter, "help", None), str):
+                setattr(parameter, "help", _translated(help))  # noqa: B010
+
+
+def _commands(command: TyperCommand | TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
+    yield command
+    if isinstance(command, TyperGroup):
+        for inner in command.commands.values():
+            if isinstance(inner, (TyperCommand, TyperGroup)):
+                yield from _commands(inner)
+
+
+def _translated(text: str | None) -> str | None:
+    return Text(text).render() if text else text

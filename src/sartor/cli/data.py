@@ -9,7 +9,8 @@ import typer
 from rich.markup import escape
 
 from sartor.base.errors import ConfigError
-from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, DatasetDir, Json, Settings, config_of
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
 
 
 def import_(
@@ -67,6 +68,7 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
     console.line(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
 
 
+@with_permissions
 def show(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     settings: Settings = None,
@@ -75,23 +77,21 @@ def show(
     ] = None,
     row: Annotated[int, typer.Option("--row", help="Which row, from 1.")] = 1,
     dataset_dir: DatasetDir = Path("data"),
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Draw one example as the trainer sees it: the rendered prompt, and which tokens are learned."""
     from sartor import api
     from sartor.cli import console
 
-    asked = {"model_name_or_path": model} if model else {}
-    config = config_of(settings, dataset_dir=str(dataset_dir), **asked)
+    given = {"model_name_or_path": model} if model else {}
+    config = config_of(settings, permissions, dataset_dir=str(dataset_dir), **given)
     shown = api.show(
         name,
         config,
         row=row,
         on_ledger=console.ledger_printer(name, json),
-        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
     )
     if json:
         console.print_json(shown.to_json())
@@ -99,6 +99,7 @@ def show(
     console.out.print(shown)
 
 
+@with_permissions
 def check(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     settings: Settings = None,
@@ -107,16 +108,15 @@ def check(
     ] = None,
     fix: Annotated[Path | None, typer.Option(help="Write a copy with the safe mendings done here (JSON).")] = None,
     dataset_dir: DatasetDir = Path("data"),
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Find what is wrong or odd in a dataset: faults, repeats, contradictions, residue, lengths; exit 1 on faults."""
     from sartor import api
     from sartor.cli import console
 
-    config = config_of(settings, dataset_dir=str(dataset_dir))
+    config = config_of(settings, permissions, dataset_dir=str(dataset_dir))
     with console.progress_bar("encoding", json) as progress:
         found = api.check(
             name,
@@ -124,7 +124,6 @@ def check(
             rejects=rejects,
             fix=fix,
             progress=progress,
-            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )
     if json:
         console.print_json(found.result.to_json() | {"fixed": found.fixed.summary if found.fixed else None})
@@ -140,6 +139,7 @@ def check(
         raise typer.Exit(1)
 
 
+@with_permissions
 def split(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     val_size: Annotated[float, typer.Option(help="Rows to hold out: a fraction below 1, or a count.")] = 0.1,
@@ -151,10 +151,9 @@ def split(
         list[str] | None, typer.Option("--held-out", help="With --by: a value to hold out, instead of drawing.")
     ] = None,
     dataset_dir: DatasetDir = Path("data"),
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Decide which rows are held out, and save it: train, predict, compare and check use the same rows from then on."""
     from sartor import api
@@ -167,7 +166,7 @@ def split(
         seed=seed,
         by=by,
         held_out=held_out or (),
-        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+        permissions=permissions,
     )
     saved = divided.saved
     if json:

@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from sartor.base.config import RunConfig
 from sartor.base.i18n import ntr, tr
-from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings, config_of
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.cli.arguments import Json, Settings, config_of, with_permissions
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Verdict
@@ -20,16 +21,15 @@ Target = Annotated[
 ]
 
 
+@with_permissions
 def predict(
     target: Target,
     settings: Settings = None,
     shard: Annotated[str | None, typer.Option(help="Answer part i of n only: i/n.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Join the parts; refuse when a row is missing.")] = False,
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
-    trust_remote_code: RemoteCode = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Answer the held-out rows (of a run), or eval_dataset (of a settings file), and score the answers."""
     from sartor import api
@@ -37,13 +37,11 @@ def predict(
 
     with console.progress_bar(tr("answering"), json) as progress:
         predictions = api.predict(
-            target_or_config(target, settings),
-            trust_remote_code=trust_remote_code,
+            target_or_config(target, settings, permissions),
             shard=shard,
             merge=merge,
             progress=progress,
             on_ledger=console.ledger_printer(tr("data"), json),
-            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
         )
     if json:
         console.print_json({"folder": str(predictions.folder), **predictions.results})
@@ -79,8 +77,9 @@ def score(
     console.print_scores(scores, str(file))
 
 
+@with_permissions
 def compare(
-    things: Annotated[
+    targets: Annotated[
         list[str],
         typer.Argument(
             metavar="RUN | A B… [KEY=VALUE]...",
@@ -91,11 +90,9 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Train so many seeds in all and show the spread (one run).", min=1)] = 1,
     key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where a comparison of several is written.")] = None,
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
-    trust_remote_code: RemoteCode = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """On the held-out rows: is the tuned model better, and how sure is that? Or several models against the first."""
     from sartor import api
@@ -103,28 +100,26 @@ def compare(
     from sartor.evaluation.multi_model import Comparison, comparison_table
     from sartor.evaluation.verdict_text import verdict_json
 
-    settings = [word for word in things if "=" in word and not api.is_endpoint(word)]
-    things = [word for word in things if word not in settings]
+    settings = [word for word in targets if "=" in word and not api.is_endpoint(word)]
+    targets = [word for word in targets if word not in settings]
     with console.progress_bar(tr("comparing"), json) as progress:
-        if len(things) > 1:
+        if len(targets) > 1:
             found: Verdict | Comparison = api.compare_several(
-                *things,
+                *targets,
                 overrides=settings,
                 key_env=key_env,
                 out=out,
-                trust_remote_code=trust_remote_code,
                 progress=progress,
-                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+                permissions=permissions,
             )
         else:
             found = api.compare(
-                things[0] if things else "",
+                targets[0] if targets else "",
                 settings,
                 seeds=seeds,
-                trust_remote_code=trust_remote_code,
                 progress=progress,
                 on_ledger=console.ledger_printer(tr("data"), json),
-                permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
+                permissions=permissions,
             )
     if json:
         console.print_json(found.to_json() if isinstance(found, Comparison) else verdict_json(found))
@@ -134,7 +129,7 @@ def compare(
             console.line(f"  [yellow]·[/] {escape(str(note))}")
     else:
         print_verdict(found)
-        console.line(f"  {escape(str(tr('report:')))} [bold]{escape(str(api.report(things[0])))}[/]")
+        console.line(f"  {escape(str(tr('report:')))} [bold]{escape(str(api.report(targets[0])))}[/]")
 
 
 def print_verdict(verdict: Verdict) -> None:
@@ -156,25 +151,27 @@ def report(
     console.out.print(str(api.report(run, out)))
 
 
+@with_permissions
 def chat(
     target: Target,
     settings: Settings = None,
     save_to: Annotated[Path | None, typer.Option(help="Where /save appends turns (JSON, sharegpt).")] = None,
-    trust_remote_code: RemoteCode = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Talk to a model or a run in the terminal; /base asks the untuned model the same."""
     from sartor import api
 
-    api.chat(target_or_config(target, settings), save_to=save_to, trust_remote_code=trust_remote_code)
+    api.chat(target_or_config(target, settings, permissions), save_to=save_to)
 
 
-def target_or_config(target: str, settings: list[str] | None) -> RunConfig:
+def target_or_config(target: str, settings: list[str] | None, permissions: Permissions = NOTHING_ALLOWED) -> RunConfig:
     """A settings file as it stands; a run's folder as `adapter_name_or_path`; else a model's name or path."""
     from sartor.api.resolve_target import config_for
 
     if target.endswith((".yaml", ".yml")) or "=" in target:
-        return config_of([target, *(settings or ())])
-    return config_for(target, settings or ())
+        return config_of([target, *(settings or ())], permissions)
+    return config_for(target, settings or (), permissions)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sartor.cli.arguments import Json, RemoteCode, Settings
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import Json, Settings, with_permissions
 from sartor.cli.evaluate import Target, target_or_config
 
 
+@with_permissions
 def export(
     target: Target,
     settings: Settings = None,
@@ -21,14 +23,15 @@ def export(
         str | None, typer.Option(help="Type of the weights, in formats that have one; default: the model's.")
     ] = None,
     check: Annotated[bool, typer.Option(help="Run the self-check where the format makes it optional.")] = True,
-    trust_remote_code: RemoteCode = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Export a tuned model, and check that it answers the same."""
     from sartor import api
     from sartor.cli import console
 
-    config = target_or_config(target, settings)
+    config = target_or_config(target, settings, permissions)
     done = api.export(
         config,
         to,
@@ -36,7 +39,6 @@ def export(
         quant=quant,
         dtype=dtype,
         check=check,
-        trust_remote_code=trust_remote_code,
     )
     if json:
         console.print_json(

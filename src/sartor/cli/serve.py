@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from sartor.base.i18n import tr
-from sartor.cli.arguments import RemoteCode, Settings
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import Settings, with_permissions
 from sartor.cli.evaluate import Target, target_or_config
 
 
+@with_permissions
 def serve(
     target: Target,
     settings: Settings = None,
@@ -19,7 +21,8 @@ def serve(
     name: Annotated[str | None, typer.Option(help="The model name that clients see; default: the run's name.")] = None,
     rows: Annotated[int, typer.Option(help="Answers generated at the same time.", min=1)] = 64,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; further ones get status 429.", min=1)] = 256,
-    trust_remote_code: RemoteCode = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Serve a run or a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /health, /metrics."""
     from sartor.cli import console
@@ -34,13 +37,12 @@ def serve(
         console.line(str(message))
 
     serve_model(
-        target_or_config(target, settings),
+        target_or_config(target, settings, permissions),
         host=host,
         port=port,
         name=name,
         rows=rows,
         waiting=waiting,
-        trust_remote_code=trust_remote_code,
         on_ready=ready,
     )
 

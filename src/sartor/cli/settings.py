@@ -1,64 +1,78 @@
-"""The command that lists every setting: settings."""
+"""The command that lists the settings: settings."""
 
 from __future__ import annotations
 
-import typing
 from typing import Annotated, Any
 
 import typer
 
-from sartor.base.config import section_of
 from sartor.base.errors import ConfigError, did_you_mean
-from sartor.base.i18n import tr
+from sartor.base.i18n import Text, tr
 from sartor.base.settings import SECTIONS
 from sartor.cli.arguments import Json
 
 
 def settings(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|SECTION]...", help="Settings or sections; all by default.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One setting.", show_default=False)] = None,
+    section: Annotated[str | None, typer.Option("--section", help="Only the settings of this section.")] = None,
     json: Json = False,
 ) -> None:
-    """List the settings with type, default and meaning."""
+    """List the settings with type, default and description."""
     from sartor.cli import console
 
-    wanted = set(names or SECTIONS)
-    for name in wanted - set(SECTIONS) - set(section_of()):
-        raise ConfigError("Unknown setting {name!r}.", "", did_you_mean(name, (*section_of(), *SECTIONS)), name=name)
-    rows = [row for row in described() if row["section"] in wanted or row["name"] in wanted]
+    rows = _chosen(_all_settings(), name, section)
     if json:
         console.print_json(rows)
         return
-    for section in dict.fromkeys(row["section"] for row in rows):
-        console.line(f"[bold]{section}[/]")
-        for row in rows:
-            if row["section"] == section:
-                default = "" if row["default"] in (None, [], {}) else f" [dim]({row['default']})[/]"
-                console.line(f"  [cyan]{row['name']}[/]{default}  {tr(row['description'])}")
+    from rich.markup import escape
+
+    for row in rows:
+        value = f"{row['type']} = {row['default']!r}"
+        console.line(f"[bold]{row['name']}[/]  [dim]{escape(value)}  ({row['section']})[/]")
+        console.line(f"  {escape(Text(row['description']).render())}")
 
 
-def described() -> list[dict[str, Any]]:
-    """Every setting as plain values: section, name, type, choices, default, description."""
+def _all_settings() -> list[dict[str, Any]]:
+    """Name, section, type, default and English description of every setting, in the order of the sections."""
     return [
         {
-            "section": section,
             "name": key,
-            "choices": choices_of(field.annotation),
-            "default": default if not isinstance(default, tuple) else list(default),
-            "description": field.description or "",
+            "section": name,
+            "type": _type_name(schema),
+            "default": section.model_fields[key].get_default(call_default_factory=True),
+            "description": section.model_fields[key].description or "",
         }
-        for section, model in SECTIONS.items()
-        for key, field in model.model_fields.items()
-        for default in [field.get_default(call_default_factory=True)]
+        for name, section in SECTIONS.items()
+        for key, schema in section.model_json_schema()["properties"].items()
     ]
 
 
-def choices_of(annotation: Any) -> list[Any]:
-    """The values of a setting that takes one of a few; else nothing."""
-    if typing.get_origin(annotation) is typing.Literal:
-        return list(typing.get_args(annotation))
-    return [one for part in typing.get_args(annotation) for one in choices_of(part)]
+def _chosen(rows: list[dict[str, Any]], name: str | None, section: str | None) -> list[dict[str, Any]]:
+    """Raises: ConfigError for an unknown setting or section."""
+    if section is not None and section not in SECTIONS:
+        fix = did_you_mean(section, SECTIONS) or tr("Available: {names}.", names=", ".join(SECTIONS))
+        raise ConfigError("Unknown section {section!r}.", "--section", fix, section=section)
+    rows = [row for row in rows if section in (None, row["section"])]
+    if name is None:
+        return rows
+    found = [row for row in rows if row["name"] == name]
+    if not found:
+        raise ConfigError("Unknown setting {name!r}.", "", did_you_mean(name, [row["name"] for row in rows]), name=name)
+    return found
+
+
+def _type_name(schema: dict[str, Any]) -> str:
+    """A JSON schema in short: `integer`, `4 | 8`, `list of string`."""
+    if "anyOf" in schema:
+        return " | ".join(_type_name(part) for part in schema["anyOf"] if part.get("type") != "null")
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
+    if schema.get("type") == "array":
+        items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
+        return f"list of {_type_name(items)}"
+    return str(schema.get("type", "any"))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,37 +9,35 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sartor.cli.arguments import AllowNetwork, AllowOutside, AllowScripts, Json, RemoteCode, Settings
+from sartor.base.permissions import Permissions
+from sartor.cli.arguments import Json, Settings, settings_file, with_permissions
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start anew.")]
 AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume although data or settings changed.")]
 
 
+@with_permissions
 def train(
     settings: Settings = None,
     fresh: Fresh = False,
     allow_changed: AllowChanged = False,
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
-    trust_remote_code: RemoteCode = False,
     no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Do not try the longest batch first.")] = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Fine-tune a model on the rows of a dataset; the same command again resumes."""
     from sartor import api
     from sartor.cli import console
 
-    words = list(settings or ())
-    file = Path(words.pop(0)) if words and "=" not in words[0] else None
+    file, words = settings_file(settings)
     with console.TrainingProgress(quiet=json) as progress:
         run = api.train(
             file,
             words,
             fresh=fresh,
             allow_changed=allow_changed,
-            permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-            trust_remote_code=trust_remote_code,
+            permissions=permissions,
             callbacks=[progress],
             preflight=not no_preflight,
         )
@@ -49,25 +47,22 @@ def train(
     print_run(run)
 
 
+@with_permissions
 def estimate(
     settings: Settings = None,
-    allow_outside: AllowOutside = False,
-    allow_scripts: AllowScripts = False,
-    allow_network: AllowNetwork = False,
-    trust_remote_code: RemoteCode = False,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Say what a training will take (memory, time, disk, steps), from a few real steps; trains nothing."""
     from sartor import api
     from sartor.cli import console
 
-    words = list(settings or ())
-    file = Path(words.pop(0)) if words and "=" not in words[0] else None
+    file, words = settings_file(settings)
     found, plan = api.estimate(
         file,
         words,
-        permissions=api.Permissions(allow_outside, allow_scripts, allow_network),
-        trust_remote_code=trust_remote_code,
+        permissions=permissions,
     )
     if json:
         console.print_json({"estimate": found.to_json(), "plan": plan.to_json()})
@@ -121,17 +116,20 @@ def runs(
         console.out.print(table)
 
 
+@with_permissions
 def rerun(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     output_dir: Annotated[Path | None, typer.Option(help="The new run's folder; default: <run>-rerun.")] = None,
     json: Json = False,
+    *,
+    permissions: Permissions,
 ) -> None:
     """Repeat a run from its folder, after checking that data and model are the same."""
     from sartor import api
     from sartor.cli import console
 
     with console.TrainingProgress(quiet=json) as progress:
-        again = api.rerun(run, output_dir=output_dir, callbacks=[progress])
+        again = api.rerun(run, output_dir=output_dir, callbacks=[progress], permissions=permissions)
     if json:
         console.print_json({"run": str(again.dir.path), "state": again.state, **again.results})
         return

@@ -1,4 +1,4 @@
-"""Answers kept as they come, under the hash of all that decides them: a killed prediction goes on; scores nothing."""
+"""Journal of finished answers, keyed by a hash of their inputs, so that a killed prediction resumes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "journal.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `number` (from 1) of `count` equal parts of the rows, dealt out like cards."""
+    """Part `number` (from 1) of `count` parts of the rows: every `count`-th row."""
 
     number: int
     count: int
@@ -29,7 +29,7 @@ class Shard:
         """`i/n`. Raises: ConfigError."""
         found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
         if not found or not 1 <= int(found[1]) <= int(found[2]):
-            raise ConfigError(f"{text!r} is no shard.", "--shard", "Write i/n with 1 ≤ i ≤ n, as in 2/4.")
+            raise ConfigError("Invalid shard {text!r}.", "--shard", "Pass i/n with 1 ≤ i ≤ n, as in 2/4.", text=text)
         return cls(int(found[1]), int(found[2]))
 
     def rows(self, total: int) -> range:
@@ -37,10 +37,10 @@ class Shard:
 
 
 class Journal:
-    """One file of finished answers in a folder; the answers of all journals there are known."""
+    """A file of finished answers; `known` holds those of every journal in the folder."""
 
     def __init__(self, folder: Path, keys: Sequence[str], shard: Shard | None = None) -> None:
-        """`keys` are the rows' hashes in order; entries of other rows or settings are passed over."""
+        """`keys` are the rows' hashes in order; entries of other rows or settings are ignored."""
         self.folder, self.keys = folder, keys
         self.path = folder / (f"journal-{shard.number}-of-{shard.count}.jsonl" if shard else NAME)
         places = {key: place for place, key in enumerate(keys)}
@@ -51,19 +51,19 @@ class Journal:
                     self.known[place] = _answer(line["answer"])
 
     def add(self, place: int, answer: Answer) -> None:
-        """Keep a row's answer. Raises: RunError on a full disk."""
+        """Append a row's answer. Raises: RunError on a full disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         append_json_line(self.path, {"key": self.keys[place], "answer": asdict(answer)})
         self.known[place] = answer
 
     def remove(self) -> None:
-        """Delete every journal of the folder: the predictions stand in their own file now."""
+        """Delete every journal in the folder, after the predictions are written."""
         for file in self.folder.glob("journal*.jsonl"):
             file.unlink(missing_ok=True)
 
 
 def row_key(decided_by: Mapping[str, Any], place: int, id: str, prompt_ids: bytes) -> str:
-    """SHA-256 over all that an answer depends on: weights, settings, the row's number (random draws) and its tokens."""
+    """SHA-256 over everything an answer depends on: weights, settings, the row's number (random draws), its tokens."""
     head = json.dumps({**decided_by, "place": place, "id": id}, sort_keys=True, default=str)
     return hashlib.sha256(head.encode("utf-8") + b"\0" + prompt_ids).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Predict: held-out rows answered and scored into files with LLaMA-Factory's fields and ours; trains nothing."""
+"""Generates and scores answers for held-out rows, and writes them in LLaMA-Factory's files and fields."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.files import atomic_write
-from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
-from sartor.base.types import Demonstration, Prediction, Score
+from sartor.base.types import Demonstration, Prediction, Score, TokenSequence
 from sartor.evaluation.journal import Journal, Shard, row_key
 from sartor.evaluation.score import Scorer
 from sartor.inference.backends import Agreement, Backend, BackendRequest
@@ -24,21 +25,20 @@ from sartor.inference.weights import WeightSet
 
 @dataclass(frozen=True, slots=True)
 class ChosenBackend:
-    """The backend that answers instead of the engine, and what it loads."""
+    """The backend that answers instead of the engine, and the settings whose model it loads."""
 
     backend: Backend
-    model: str
-    permissions: Permissions = NOTHING_ALLOWED
+    config: RunConfig
 
 
 FIELD_DESCRIPTIONS = {
-    "predict_runtime": "seconds of generating and scoring; loading the model is not in it",
+    "predict_runtime": "seconds spent generating and scoring, without loading the model",
     "predict_samples_per_second": "rows / predict_runtime",
     "predict_steps_per_second": "batches / predict_runtime",
-    "predict_model_preparation_time": "seconds of switching and merging weights before the first batch; "
-    "it is not the time of loading them from disk",
+    "predict_model_preparation_time": "seconds spent switching and merging weights before the first batch, without "
+    "loading them from disk",
 }
-"""What the four numbers are that LLaMA-Factory prints without a word; they stand beside them in the file."""
+"""What LLaMA-Factory's four timing fields mean; written next to them in the file."""
 LLAMA_FACTORY = {
     "predict_bleu-4": "bleu-4",
     "predict_rouge-1": "rouge-1",
@@ -49,7 +49,7 @@ LLAMA_FACTORY = {
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What was answered, scored, and where it stands. `results` is what predict_results.json holds."""
+    """Answers with their scores, and the folder they are in. `results` is the content of predict_results.json."""
 
     rows: list[Prediction]
     scores: dict[str, Score]
@@ -57,93 +57,109 @@ class Predictions:
     results: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """How rows are answered and scored.
+
+    `training_ids` are the rows that the model was trained on (they are marked), `losses` row id → nats per token.
+    With a `shard`, only its rows are answered; `merge` joins the journals of all shards and refuses missing rows.
+    `backend` answers the prompts that still need an answer instead of the engine.
+    """
+
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    weights: WeightSet = "tuned"
+    seed: int = 0
+    metrics: tuple[str, ...] = ("all",)
+    training_ids: frozenset[str] = frozenset()
+    losses: Mapping[str, float] = field(default_factory=dict)
+    shard: Shard | None = None
+    merge: bool = False
+    backend: ChosenBackend | None = None
+
+
 def predict(
     engine: Engine,
     examples: Sequence[Demonstration],
     folder: Path,
+    options: PredictOptions = PredictOptions(),
     *,
-    generation: GenerationSettings | None = None,
-    weights: WeightSet = "tuned",
-    learned_ids: frozenset[str] = frozenset(),
-    metrics: Sequence[str] = ("all",),
-    seed: int = 0,
-    losses: Mapping[str, float] | None = None,
-    shard: Shard | None = None,
-    merge: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
-    backend: ChosenBackend | None = None,
 ) -> Predictions:
-    """Answer the last turn of every example, score, and write the folder; `losses` (row id → nats per token) go along.
+    """Answer the last turn of every example, score the answers, and write the folder.
 
-    Each answer is journalled as it is finished: the same call goes on where a killed one stopped. A `shard` answers its
-    rows only and leaves its journal in the folder (`rows` are then those); a call without one takes all journals there
-    together and answers what is missing, or with `merge` refuses to. `backend` answers instead of the engine;
-    what they agreed on is kept with the results.
+    Each answer is journaled when it is finished, so the same call resumes after it was killed. A call without a
+    `shard` takes the journals of all shards in the folder together.
 
-    Raises: DataError when an example does not end in an answer; PromptError; RunError on a full disk.
+    Raises: DataError when an example does not end with an answer; PromptError; RunError on a full disk.
     """
-    settings = generation or GenerationSettings()
     started = time.perf_counter()
-    engine.weights.use(weights)
+    engine.weights.use(options.weights)
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
-    journal, mine, resumed, agreement = _answer_rows(
-        engine, examples, folder, settings, weights, seed, shard=shard, merge=merge, progress=progress, backend=backend
-    )
-    rows = [_prediction(engine, examples[place], journal.known[place], learned_ids, losses or {}) for place in mine]
-    scoring = Scorer(tuple(metrics))
-    per_row = [scoring.add(row.text, row.reference) for row in rows]
-    scores = scoring.result()
-    seconds = time.perf_counter() - prepared
-    results = _results(rows, scores, seconds, prepared - started, settings, engine, weights, fingerprint)
-    if resumed:
-        results["predict_samples_per_second"] = round((len(rows) - resumed) / max(seconds, 1e-9), 3)
-    results |= {"resumed": resumed, "batch_rows": BATCH_ROWS}
-    if backend:
-        results |= {"backend": backend.backend.name, "agreement": asdict(agreement) if agreement else None}
-    results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, metrics)
-    if shard is None:
+    answered = _answer_rows(engine, examples, folder, options, progress)
+    known, mine = answered.journal.known, answered.places
+    rows = [_prediction(engine, examples[place], known[place], options) for place in mine]
+    scorer = Scorer(options.metrics)
+    per_row = [scorer.add(row.text, row.reference) for row in rows]
+    scores = scorer.result()
+    seconds = max(time.perf_counter() - prepared, 1e-9)
+    results = {
+        **_results(rows, scores),
+        "predict_runtime": round(seconds, 4),
+        "predict_samples_per_second": round((len(rows) - answered.resumed) / seconds, 3),
+        "predict_steps_per_second": round(-(-len(rows) // BATCH_ROWS) / seconds, 3),
+        "predict_model_preparation_time": round(prepared - started, 4),
+        "explained": FIELD_DESCRIPTIONS,
+        "generation": options.generation.model_dump(),
+        "weights": options.weights,
+        "fingerprint": fingerprint,
+        "dtype": str(engine.model.dtype).removeprefix("torch."),
+        "template": engine.template.name,
+        "scores": {name: _score_json(score) for name, score in scores.items()},
+        "resumed": answered.resumed,
+        "batch_rows": BATCH_ROWS,
+    }
+    if options.backend:
+        agreement = asdict(answered.agreement) if answered.agreement else None
+        results |= {"backend": options.backend.backend.name, "agreement": agreement}
+    results |= _by_dataset([examples[place].origin.dataset for place in mine], rows, per_row, options.metrics)
+    if options.shard is None:
         write(folder, rows, per_row, results)
-        journal.remove()
+        answered.journal.remove()
     return Predictions(rows, scores, folder, results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Journaled answers, the places of this call's rows, how many were known before, and how far a backend agreed."""
+
+    journal: Journal
+    places: range
+    resumed: int
+    agreement: Agreement | None
 
 
 def _answer_rows(
     engine: Engine,
     examples: Sequence[Demonstration],
     folder: Path,
-    settings: GenerationSettings,
-    weights: WeightSet,
-    seed: int,
-    *,
-    shard: Shard | None,
-    merge: bool,
+    options: PredictOptions,
     progress: Callable[[int, int | None], None] | None,
-    backend: ChosenBackend | None,
-) -> tuple[Journal, range, int, Agreement | None]:
-    """Answer what no journal knows yet: (the journal, the places of the rows that are ours, how many were known, on
-    what the backend agreed).
-    """
+) -> _Answered:
+    """Answer the rows that no journal has an answer for."""
+    settings, weights, seed = options.generation, options.weights, options.seed
     prompts = [engine.prompt(_before_answer(example), example.tools) for example in examples]
-    decided_by = {
-        "fingerprint": engine.fingerprint(weights),
-        "dtype": str(engine.model.dtype),
-        "generation": settings.model_dump(),
-        "seed": seed,
-        **({"backend": backend.backend.name} if backend else {}),
-    }
-    keys = [
-        row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
-        for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
-    ]
-    journal = Journal(folder, keys, shard)
-    mine = shard.rows(len(examples)) if shard else range(len(examples))
+    journal = Journal(folder, _keys(engine, examples, prompts, options), options.shard)
+    mine = options.shard.rows(len(examples)) if options.shard else range(len(examples))
     missing = [place for place in mine if place not in journal.known]
-    if merge and missing:
+    if options.merge and missing:
         raise RunError(
-            f"{len(missing)} of {len(examples)} rows have no answer yet.",
-            str(folder),
-            f"The first is {examples[missing[0]].origin.id}: run the shard that holds it, or leave --merge out.",
+            "{missing} of {total} rows have no answer yet.",
+            folder,
+            "The first is {row}: run its shard, or leave out --merge.",
+            missing=len(missing),
+            total=len(examples),
+            row=examples[missing[0]].origin.id,
         )
     finished = itertools.count(len(mine) - len(missing) + 1)
 
@@ -153,20 +169,37 @@ def _answer_rows(
             progress(next(finished), len(mine))
 
     wanted, agreement = [prompts[place] for place in missing], None
-    if backend and wanted:
-        request = BackendRequest(engine, wanted, settings, backend.model, weights, seed, backend.permissions)
-        with backend.backend.open(request) as session:
+    if options.backend and wanted:
+        request = BackendRequest(engine, wanted, settings, options.backend.config, weights, seed)
+        with options.backend.backend.open(request) as session:
             session.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
             agreement = session.agreement
     else:
         engine.generate(wanted, settings, weights=weights, seed=seed, on_done=on_done, numbers=missing)
-    return journal, mine, len(mine) - len(missing), agreement
+    return _Answered(journal, mine, len(mine) - len(missing), agreement)
+
+
+def _keys(
+    engine: Engine, examples: Sequence[Demonstration], prompts: Sequence[TokenSequence], options: PredictOptions
+) -> list[str]:
+    """Each row's key in the journal."""
+    decided_by = {
+        "fingerprint": engine.fingerprint(options.weights),
+        "dtype": str(engine.model.dtype),
+        "generation": options.generation.model_dump(),
+        "seed": options.seed,
+        **({"backend": options.backend.backend.name} if options.backend else {}),
+    }
+    return [
+        row_key(decided_by, place, example.origin.id, prompt.ids.tobytes())
+        for place, (example, prompt) in enumerate(zip(examples, prompts, strict=True))
+    ]
 
 
 def write(
     folder: Path, rows: Sequence[Prediction], per_row: Sequence[Mapping[str, float]], results: Mapping[str, Any]
 ) -> None:
-    """generated_predictions.jsonl and predict_results.json, each whole or not at all."""
+    """Write generated_predictions.jsonl and predict_results.json, each atomically."""
     lines = [
         {
             "prompt": row.prompt,
@@ -192,13 +225,11 @@ def write(
 
 def _before_answer(example: Demonstration) -> tuple[Any, ...]:
     if example.messages[-1].role != "assistant":
-        raise DataError("The row does not end with an answer to compare with.", str(example.origin), "Add one.")
+        raise DataError("The row does not end with an answer to compare with.", example.origin, "Add one.")
     return example.messages[:-1]
 
 
-def _prediction(
-    engine: Engine, example: Demonstration, answer: Answer, learned_ids: frozenset[str], losses: Mapping[str, float]
-) -> Prediction:
+def _prediction(engine: Engine, example: Demonstration, answer: Answer, options: PredictOptions) -> Prediction:
     turns = _before_answer(example)
     return Prediction(
         id=example.origin.id,
@@ -210,44 +241,29 @@ def _prediction(
         prompt_tokens=answer.prompt_tokens,
         tokens=answer.tokens,
         reasoning=answer.reasoning,
-        seen_in_training=example.origin.id in learned_ids,
+        seen_in_training=example.origin.id in options.training_ids,
         section=example.origin.section,
-        loss=losses.get(example.origin.id),
+        loss=options.losses.get(example.origin.id),
     )
 
 
-def _results(
-    rows: Sequence[Prediction],
-    scores: Mapping[str, Score],
-    seconds: float,
-    preparation: float,
-    settings: GenerationSettings,
-    engine: Engine,
-    weights: WeightSet,
-    fingerprint: str,
-) -> dict[str, Any]:
+def _results(rows: Sequence[Prediction], scores: Mapping[str, Score]) -> dict[str, Any]:
+    """The counts and LLaMA-Factory's scores in predict_results.json."""
     seen = sum(row.seen_in_training for row in rows)
     results: dict[str, Any] = {}
     if seen:
-        results["warning"] = f"{seen} of {len(rows)} rows were learned from: their scores show memory, not skill."
+        warning = tr(
+            "{seen} of {total} rows were trained on: their scores show memorization, not skill.",
+            seen=seen,
+            total=len(rows),
+        )
+        results["warning"] = warning.render("en")
     results |= {theirs: round(scores[ours].value, 4) for theirs, ours in LLAMA_FACTORY.items() if ours in scores}
-    results |= {
-        "predict_runtime": round(seconds, 4),
-        "predict_samples_per_second": round(len(rows) / max(seconds, 1e-9), 3),
-        "predict_steps_per_second": round(-(-len(rows) // BATCH_ROWS) / max(seconds, 1e-9), 3),
-        "predict_model_preparation_time": round(preparation, 4),
-        "explained": FIELD_DESCRIPTIONS,
+    return results | {
         "rows": len(rows),
         "seen_in_training": seen,
         "stopped_at_limit": sum(row.stop_reason == "length" for row in rows),
-        "generation": settings.model_dump(),
-        "weights": weights,
-        "fingerprint": fingerprint,
-        "dtype": str(engine.model.dtype).removeprefix("torch."),
-        "template": engine.template.name,
-        "scores": {name: _score_json(score) for name, score in scores.items()},
     }
-    return results
 
 
 def _by_dataset(
@@ -256,7 +272,7 @@ def _by_dataset(
     per_row: Sequence[Mapping[str, float]],
     metrics: Sequence[str],
 ) -> dict[str, Any]:
-    """The scores of each dataset by itself, where there are several."""
+    """The scores of each dataset, if there are several."""
     parts: dict[str, Scorer] = {}
     for dataset, row, scored in zip(datasets, rows, per_row, strict=True):
         scoring = parts.setdefault(dataset, Scorer(tuple(metrics)))

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import Text, tr
-from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.registry import Registry
 
 if TYPE_CHECKING:
@@ -34,13 +34,17 @@ class Source:
 
     engine: Engine
     """With the tuned weights only; in float32 if the exporter or the options want it, else in the model's own type."""
-    model: str
-    """The folder of the base model, or of the fully tuned one."""
+    config: RunConfig
+    """The settings that the engine was loaded with; `model_name_or_path` is the folder of the model."""
     adapter: Path | None
     """The adapter's folder; None for a fully tuned model."""
     name: str
     """What the exported model is called, as in a file name."""
-    permissions: Permissions = NOTHING_ALLOWED
+
+    @property
+    def model(self) -> str:
+        """The folder of the base model, or of the fully tuned one."""
+        return self.config.model.model_name_or_path
 
 
 @dataclass(frozen=True, slots=True)

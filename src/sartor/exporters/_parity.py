@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sartor.base.errors import ExportError
 from sartor.base.i18n import Text, tr
-from sartor.base.settings import ModelSettings
 from sartor.exporters import Check, Source, Tolerance
 from sartor.model.load import load_adapter, load_model
 
@@ -119,8 +118,8 @@ def probe_folder(folder: Path, source: Source, *, over_base: bool = False) -> Pr
 
 def _plain_model(path: str, source: Source) -> Any:
     """In float32 with transformers' own attention, so that none of our kernels can hide a difference."""
-    settings = ModelSettings(model_name_or_path=path, dtype="float32", device="cpu")
-    model = load_model(settings, trust_remote_code=source.permissions.trust_remote_code)
+    settings = source.config.model.model_copy(update={"model_name_or_path": path, "dtype": "float32", "device": "cpu"})
+    model = load_model(settings, trust_remote_code=source.config.permissions.trust_remote_code)
     model.set_attn_implementation("eager")
     return model
 

@@ -1,4 +1,4 @@
-"""One thread that answers many people at once: requests join a running batch and leave it; knows no network."""
+"""Continuous batching: one thread runs a batch that requests join and leave between tokens."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sartor.base.errors import SartorError
+from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Answer, Engine, Row, left_padded
 from sartor.inference.kv_cache import PreallocatedLayer, preallocated_cache
@@ -20,16 +21,16 @@ from sartor.inference.weights import WeightSet
 from sartor.model.head import logits
 
 TRIM_TOKENS = 64
-"""Padding positions that are worth cutting off at the front of a batch."""
+"""Leading padding positions from which trimming a batch pays."""
 
 
 class QueueFull(SartorError):
-    """More is waiting than may wait."""
+    """The queue is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One answer wanted. `number` and `seed` key its random draws; nothing else does."""
+    """One answer to generate. Its random draws depend only on `seed` and `number`."""
 
     prompt: tuple[int, ...]
     generation: GenerationSettings
@@ -37,7 +38,7 @@ class Request:
     seed: int = 0
     number: int = 0
     top_logprobs: int | None = None
-    """How many likeliest tokens are told beside each token; None: no log-probabilities at all."""
+    """How many of the most likely tokens to report with each token; None: no log-probabilities."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
 
@@ -53,7 +54,7 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What a step brought one request: all text that is certain, the tokens so far told; at the end the answer."""
+    """A request's progress after a step: all text that is final, its new token; at the end the answer."""
 
     text: str
     token: TokenLogprobs | None = None
@@ -63,7 +64,7 @@ class Progress:
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request under way. `cancel` may be called from any thread."""
+    """A submitted request. `cancel` may be called from any thread."""
 
     request: Request
     on_progress: Callable[[Progress], None]
@@ -77,7 +78,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class _LiveBatch:
-    """The batch on its way: tickets, cache, and the next inputs (ids_B1, mask_BT, positions_B1)."""
+    """The running batch: tickets, cache, and the next inputs (ids_B1, mask_BT, positions_B1)."""
 
     tickets: list[Ticket] = field(default_factory=list)
     cache: Any = None
@@ -87,15 +88,15 @@ class _LiveBatch:
 
 
 class Batcher:
-    """Requests wait in line; those at its head join the batch as long as they want the weights that it runs with.
+    """A queue of requests; those at its head join the batch while they want the weights that it runs with.
 
-    The first in line that wants other weights holds all behind it back until the batch has run dry: nobody starves,
-    and a batch never mixes weights.
+    The first one that wants other weights holds back all behind it until the batch is empty, so that none starves and
+    a batch never mixes weights.
     """
 
-    def __init__(self, engine: Engine, *, most_rows: int = 64, most_tokens: int = 131072, most_waiting: int = 256):
+    def __init__(self, engine: Engine, *, max_rows: int = 64, max_tokens: int = 131072, max_waiting: int = 256):
         self.engine = engine
-        self.most_rows, self.most_tokens, self.most_waiting = most_rows, most_tokens, most_waiting
+        self.max_rows, self.max_tokens, self.max_waiting = max_rows, max_tokens, max_waiting
         self._waiting: deque[Ticket] = deque()
         self._live = _LiveBatch()
         self._changed = threading.Condition()
@@ -112,7 +113,7 @@ class Batcher:
         return len(self._live.tickets)
 
     def submit(self, requests: Sequence[Request], on_progress: Callable[[int, Progress], None]) -> list[Ticket]:
-        """Put requests in line, all or none; `on_progress(index, …)` is called from the batcher's thread.
+        """Queue requests, all or none; `on_progress(index, …)` is called from the batcher's thread.
 
         Raises: QueueFull.
         """
@@ -121,14 +122,19 @@ class Batcher:
             row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
             tickets.append(Ticket(request, lambda told, index=index: on_progress(index, told), row))  # type: ignore[misc]
         with self._changed:
-            if self._closed or len(self._waiting) + len(requests) > self.most_waiting:
-                raise QueueFull(f"{len(self._waiting)} requests are waiting already.", "server", "Try again later.")
+            if self._closed or len(self._waiting) + len(requests) > self.max_waiting:
+                raise QueueFull(
+                    "The queue is full: {count} requests are waiting.",
+                    tr("server"),
+                    "Try again later.",
+                    count=len(self._waiting),
+                )
             self._waiting.extend(tickets)
             self._changed.notify()
         return tickets
 
     def close(self) -> None:
-        """Cancel what waits and runs, and end the thread."""
+        """Cancel all requests and end the thread."""
         with self._changed:
             self._closed = True
             for ticket in (*self._waiting, *self._live.tickets):
@@ -154,7 +160,7 @@ class Batcher:
                 self._fail([*joining, *self._live.tickets], error)
 
     def _admit(self) -> list[Ticket]:
-        """The tickets at the head of the line that may join now; cancelled ones leave it."""
+        """Take the tickets at the head of the queue that may join now; drop cancelled ones."""
         joining: list[Ticket] = []
         live = self._live.tickets
         longest = max((len(t.row.prompt) + t.row.limit for t in live), default=0)
@@ -167,7 +173,7 @@ class Batcher:
             if not ticket.cancelled and (
                 not can_join
                 or ticket.request.weights != first.request.weights
-                or (rows > 1 and (rows > self.most_rows or rows * longest > self.most_tokens))
+                or (rows > 1 and (rows > self.max_rows or rows * longest > self.max_tokens))
             ):
                 break
             self._waiting.popleft()
@@ -179,7 +185,7 @@ class Batcher:
 
     @torch.inference_mode()
     def _join(self, joining: list[Ticket]) -> None:
-        """Read the prompts of the new rows and put them below those that run."""
+        """Prefill the prompts of the new rows and append them to the batch."""
         engine, live = self.engine, self._live
         engine.weights.use(joining[0].request.weights)
         cache = preallocated_cache(engine.model)
@@ -206,7 +212,7 @@ class Batcher:
 
     @torch.inference_mode()
     def _step(self) -> None:
-        """One token for every row."""
+        """Decode one token for every row."""
         live = self._live
         output = self._forward(live.ids, live.mask, live.positions, live.cache)
         chosen = self._choose(live.tickets, logits(self.engine.model, output.last_hidden_state[:, -1]))
@@ -221,7 +227,7 @@ class Batcher:
         )
 
     def _choose(self, tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
-        """Each row's next token by its own settings; tells each what came."""
+        """Choose each row's next token by its own settings, and report its progress."""
         chosen = torch.empty(len(tickets), dtype=torch.long, device=logits_BV.device)
         groups: dict[Any, list[int]] = {}
         for place, ticket in enumerate(tickets):
@@ -245,7 +251,7 @@ class Batcher:
         return chosen
 
     def _remove(self, leaving: list[Ticket], reason: str = "") -> None:
-        """Tell these their answers and close the ranks; padding that no row needs any more is cut off."""
+        """Report these rows' answers, drop them from the batch, and trim padding that no row needs anymore."""
         live = self._live
         for ticket in leaving:
             self._finish(ticket, reason)
@@ -296,7 +302,7 @@ def _sampling(settings: GenerationSettings) -> tuple[Any, ...]:
 
 
 def _with_penalties(tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
-    """OpenAI's two: each answer token's logit − presence − frequency · how often it stands there."""
+    """OpenAI's penalties: the logit of each token in the answer − presence − frequency · its count."""
     wanted = [p for p, t in enumerate(tickets) if t.request.presence_penalty or t.request.frequency_penalty]
     if not wanted:
         return logits_BV

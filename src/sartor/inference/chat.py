@@ -1,4 +1,4 @@
-"""A conversation in the terminal: streaming, with the untuned model's answer to the same turn at hand."""
+"""Chat in the terminal, with the base model's answer to the same turn one command away."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import TextIO
 
 from sartor.base.files import atomic_write
+from sartor.base.i18n import Text, ntr, tr
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.inference.engine import Answer, Engine
 from sartor.inference.weights import WeightSet
 
-HELP = """/base         hear the untuned model's answer to the same turn
-/system TEXT  set the system text (empty: none) and begin anew
-/clear        begin anew
-/save         keep the last turn as a training row
-/exit         leave (so does Ctrl-D)"""
+HELP = tr(
+    "/base         show the base model's answer to the same turn\n"
+    "/system TEXT  set the system message (empty: none) and start a new chat\n"
+    "/clear        start a new chat\n"
+    "/save         save the last turn as a training row\n"
+    "/exit         quit (or Ctrl-D)"
+)
 
 
 @dataclass(slots=True)
 class Chat:
-    """One conversation and where it is written."""
+    """A conversation and the file that /save appends to."""
 
     engine: Engine
     generation: GenerationSettings
@@ -35,7 +38,7 @@ class Chat:
     turns: list[Message] = field(default_factory=list)
 
     def send(self, line: str) -> bool:
-        """One line of a person: a command, or a turn to answer. False ends the chat."""
+        """Handle a line of input: a command, or a message to answer. False ends the chat."""
         command, _, rest = line.strip().partition(" ")
         match command:
             case "":
@@ -54,7 +57,7 @@ class Chat:
             case "/save":
                 self._save()
             case _ if command.startswith("/"):
-                self._print(f"There is no command {command}. These are:\n{HELP}")
+                self._print(tr("Unknown command {command}. Available:\n{commands}", command=command, commands=HELP))
             case _:
                 self._answer([*self.turns, Message("user", line.strip())], "tuned", keep=True)
         return True
@@ -69,24 +72,25 @@ class Chat:
             except StopIteration as end:
                 answer: Answer = end.value
                 break
-        cut = " [cut at max_new_tokens]" if answer.stop_reason == "length" else ""
-        self._print(f"{cut}\n  ({answer.tokens} tokens, weights {answer.fingerprint})")
+        cut = f" [{tr('cut off at max_new_tokens')}]" if answer.stop_reason == "length" else ""
+        tokens = ntr("{count} token", "{count} tokens", count=answer.tokens)
+        self._print(f"{cut}\n  ({tokens}, {tr('weights')} {answer.fingerprint})")
         if keep:
             self.turns = [*turns, Message("assistant", answer.text, reasoning=answer.reasoning)]
         return answer
 
     def _base(self) -> None:
         if len(self.turns) < 2:
-            self._print("Ask something first.")
+            self._print(tr("Send a message first."))
         elif not self.engine.weights.has_both:
-            self._print("Only one model is loaded: start the chat with a run's folder.")
+            self._print(tr("Only one model is loaded. Start the chat with a run folder to compare."))
         else:
             self._print("base:")
             self._answer(self.turns[:-1], "base", keep=False)
 
     def _save(self) -> None:
         if len(self.turns) < 2:
-            self._print("Ask something first.")
+            self._print(tr("Send a message first."))
             return
         rows = json.loads(self.save_to.read_text(encoding="utf-8")) if self.save_to.exists() else []
         names = {"user": "human", "assistant": "gpt"}
@@ -94,11 +98,16 @@ class Chat:
         rows.append(row | ({"system": self.system} if self.system else {}))
         atomic_write(self.save_to, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
         self._print(
-            f"Kept in {self.save_to} ({len(rows)} rows); edit it, then: sartor import {self.save_to} --name NAME"
+            ntr(
+                "Saved to {file} ({count} row). Edit it, then run: sartor import {file} --name NAME",
+                "Saved to {file} ({count} rows). Edit it, then run: sartor import {file} --name NAME",
+                count=len(rows),
+                file=self.save_to,
+            )
         )
 
-    def _print(self, text: str) -> None:
-        self.out.write(text + "\n")
+    def _print(self, text: str | Text) -> None:
+        self.out.write(f"{text}\n")
         self.out.flush()
 
 
@@ -110,20 +119,20 @@ def chat(
     read: Callable[[str], str] = input,
     out: TextIO | None = None,
 ) -> None:
-    """Talk until /exit or the end of input."""
-    talk = Chat(engine, generation or GenerationSettings(), save_to or Path("chat_rows.json"), out or sys.stdout)
+    """Chat until /exit or the end of input."""
+    session = Chat(engine, generation or GenerationSettings(), save_to or Path("chat_rows.json"), out or sys.stdout)
     if read is input:
-        with contextlib.suppress(ImportError):  # arrow keys: earlier lines come back; Windows has its own
+        with contextlib.suppress(ImportError):  # arrow keys recall earlier lines; Windows has its own
             import readline  # noqa: F401
-    talk._print(f"{HELP}\n")
+    session._print(f"{HELP}\n")
     while True:
         try:
-            if not talk.send(read("> ")):
+            if not session.send(read("> ")):
                 return
         except EOFError:
             return
 
 
 def _plain(text: str) -> str:
-    """What a model writes is text: no escape sequence reaches the terminal."""
+    """Without control characters: a model must not send escape sequences to the terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable() or c in "\u200b\u200c\u200d")

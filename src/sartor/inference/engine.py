@@ -1,4 +1,4 @@
-"""Engine: one loaded model, base and tuned, that answers, streams and measures; one renderer with the trainer."""
+"""Engine: one loaded model, base and tuned, that answers, streams and computes losses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from sartor.base.settings import GenerationSettings, ModelSettings, PromptSettings
+from sartor.base.config import RunConfig
+from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message, TokenSequence, Tool
 from sartor.inference.kv_cache import preallocated_cache
 from sartor.inference.sampling import next_tokens
@@ -25,11 +27,11 @@ from sartor.prompt.messages import message_of, split_reasoning
 from sartor.prompt.template import Template
 
 BATCH_ROWS = 64
-"""Rows decoded together: throughput still grows a little beyond, memory and first answers suffer."""
+"""Rows decoded together: more gives little throughput, and costs memory and time to the first answer."""
 PREPACK_MIN_ROWS = 16
-"""So many prompts are worth putting the weights in order for: about 0.3 s for 135 million."""
+"""From this many prompts on, prepacking the weights pays: it takes about 0.3 s for 135 million."""
 LOSS_TOKENS = 4096
-"""Padded tokens measured at once."""
+"""Padded tokens per batch when computing losses."""
 
 StopReason = Literal["stop", "length", "cancelled", "error"]
 Conversation: TypeAlias = Sequence[Message | Mapping[str, Any]]
@@ -37,7 +39,7 @@ Conversation: TypeAlias = Sequence[Message | Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model wrote: the text without reasoning, control tokens and stop strings; ids are as generated."""
+    """A generated answer: the text without reasoning, control tokens and stop strings; ids are as generated."""
 
     text: str
     reasoning: str | None
@@ -50,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RowLoss:
-    """Negative log-likelihood (nats) of a row's learned tokens."""
+    """Negative log-likelihood (nats) of a row's label tokens."""
 
     id: str
     nll_sum: float
@@ -63,7 +65,7 @@ class RowLoss:
 
 @dataclass(slots=True)
 class Row:
-    """One prompt under way."""
+    """A prompt being answered."""
 
     number: int
     prompt: list[int]
@@ -74,7 +76,7 @@ class Row:
 
 
 class Engine:
-    """A model with its tokenizer and template. Made by `Engine.load`."""
+    """A model with its tokenizer and template; made by `Engine.load` or `Engine.from_config`."""
 
     def __init__(self, weights: Weights, tokenizer: Any, encoder: Encoder) -> None:
         self.weights = weights
@@ -84,29 +86,52 @@ class Engine:
     @classmethod
     def load(
         cls,
-        model_name_or_path: str,
-        adapter: str | Path | None = None,
+        model_name_or_path: str | Path,
+        adapter: str | Path | Sequence[str | Path] | None = None,
         *,
-        template: str | None = None,
-        default_system: str | None = None,
-        enable_thinking: bool | None = None,
-        dtype: str = "auto",
-        device: str = "auto",
-        trust_remote_code: bool = False,
-        prompt: PromptSettings | None = None,
+        permissions: Permissions = NOTHING_ALLOWED,
+        **settings: Any,
     ) -> Engine:
-        """Load a model, and an adapter over it. Raises: ModelError, PromptError."""
-        settings = ModelSettings.model_validate(
-            {"model_name_or_path": str(model_name_or_path), "dtype": dtype, "device": device}
+        """Load a model and the adapters on top of it.
+
+        `settings` are any settings of a settings file: `dtype`, `device`, `quantization_bit`, `template`, …. A model
+        that needs its own Python code also needs `Permissions(trust_remote_code=True)`.
+
+        Raises: ConfigError for an unknown setting; ModelError, PromptError.
+
+        Example:
+            >>> engine = sartor.Engine.load(model)
+            >>> answer = engine.chat([{"role": "user", "content": "Who are you?"}])
+            >>> answer.stop_reason in ("stop", "length")
+            True
+        """
+        adapters = [] if adapter is None else [adapter] if isinstance(adapter, (str, Path)) else list(adapter)
+        given = {"model_name_or_path": str(model_name_or_path), "adapter_name_or_path": [str(a) for a in adapters]}
+        return cls.from_config(RunConfig.from_dict({**given, **settings}, permissions=permissions))
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Engine:
+        """Load what the model and prompt settings describe: revision, quantization, attention, template, and every
+        adapter in order.
+
+        With several adapters, "tuned" is the model with all of them, and "base" the model under all of them. Over a
+        quantized model there can be one adapter, which is applied without merging.
+
+        Raises: ModelError, PromptError.
+        """
+        settings, trust = config.model, config.permissions.trust_remote_code
+        tokenizer = load_tokenizer(
+            settings.model_name_or_path, revision=settings.model_revision, trust_remote_code=trust
         )
-        tokenizer = load_tokenizer(str(model_name_or_path), trust_remote_code=trust_remote_code)
-        named = Template.from_tokenizer(
-            tokenizer, template, default_system=default_system, enable_thinking=enable_thinking
+        prompt = config.prompt
+        template = Template.from_tokenizer(
+            tokenizer, prompt.template, default_system=prompt.default_system, enable_thinking=prompt.enable_thinking
         )
-        model = load_model(settings, trust_remote_code=trust_remote_code)
-        check_tokenizer(tokenizer, model, adapter)
+        model = load_model(settings, trust_remote_code=trust)
+        for adapter in settings.adapter_name_or_path or (None,):
+            check_tokenizer(tokenizer, model, adapter)
         model.requires_grad_(False)
-        return cls(Weights(model, adapter), tokenizer, Encoder(tokenizer, named, prompt))
+        return cls(Weights(model, settings.adapter_name_or_path), tokenizer, Encoder(tokenizer, template, prompt))
 
     @property
     def model(self) -> Any:
@@ -122,7 +147,7 @@ class Engine:
         return device
 
     def fingerprint(self, which: WeightSet = "tuned") -> str:
-        """Which weights really answer: a hash over all of them."""
+        """A hash over all weights that answer."""
         self.weights.use(which)
         return self.weights.fingerprint()
 
@@ -136,9 +161,11 @@ class Engine:
         on_done: Callable[[int, Answer], None] | None = None,
         numbers: Sequence[int] | None = None,
     ) -> list[Answer]:
-        """Answer many prompts, in their order; `on_done(index, answer)` hears each as it is finished.
+        """Answer many prompts, in their order; `on_done(index, answer)` is called as each is finished.
 
-        Rows of like length are decoded together and leave when they are done. `numbers` key each row's random draws.
+        Rows of similar length are decoded together and leave the batch when they are done. `numbers` are the keys of
+        the rows' random draws.
+
         Raises: PromptError for a conversation that the template cannot render.
         """
         settings = generation or GenerationSettings()
@@ -159,7 +186,7 @@ class Engine:
         return [answer for answer in answers if answer is not None]
 
     def prompt(self, messages: Conversation, tools: Sequence[Tool] = ()) -> TokenSequence:
-        """The ids after which the model writes its next turn. Raises: PromptError."""
+        """The ids of the prompt for the model's next turn. Raises: PromptError."""
         return self.encoder.prompt(tuple(message_of(message) for message in messages), tuple(tools))
 
     def chat(
@@ -183,7 +210,7 @@ class Engine:
         weights: WeightSet = "tuned",
         seed: int = 0,
     ) -> Generator[str, None, Answer]:
-        """The next turn in pieces of text as they come; never half a character. The generator's value is the Answer."""
+        """Yield the next turn in pieces of text, never half a character; the generator's return value is the Answer."""
         settings = generation or GenerationSettings()
         self.weights.use(weights)
         row = Row(0, self.prompt(messages, tools).ids.tolist(), settings.max_new_tokens, [])
@@ -200,7 +227,7 @@ class Engine:
 
     @torch.inference_mode()
     def losses(self, rows: Sequence[TokenSequence], *, weights: WeightSet = "tuned") -> list[RowLoss]:
-        """The loss of each row's learned tokens, in the order given; nothing is generated."""
+        """The loss of each row's label tokens, in the order given."""
         self.weights.use(weights)
         lengths = [len(row) for row in rows]
         found: dict[int, RowLoss] = {}
@@ -228,7 +255,7 @@ class Engine:
     def _steps(
         self, rows: list[Row], settings: GenerationSettings, seed: int, numbers: Sequence[int] | None
     ) -> Iterator[list[Row]]:
-        """One token for every row at a time; yields the rows that finished with it, and drops them from the batch."""
+        """Decode one token for every row at a time; yield the rows that finished, and drop them from the batch."""
         live = list(rows)
         cache = preallocated_cache(self.model)
         ids_BT, mask_BT = left_padded([row.prompt for row in live], self.pad_id, self.device)
@@ -260,7 +287,7 @@ class Engine:
             positions_BT = positions_BT[:, -1:] + 1
 
     def take(self, row: Row, token: int, settings: GenerationSettings) -> None:
-        """Append one token; a stop token or a stop string ends the row."""
+        """Append a token; a stop token or a stop string ends the row."""
         row.ids.append(token)
         if token in self.encoder.stop_ids:
             row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1])
@@ -271,7 +298,7 @@ class Engine:
                 row.stop_reason, row.text = "stop", text[: min(cuts)]
 
     def safe_text(self, row: Row, settings: GenerationSettings) -> tuple[str, int]:
-        """The text so far, and how many of its characters no later token can change or take back."""
+        """The text so far, and how many of its characters no later token can change."""
         if row.stop_reason == "stop":
             return row.text, len(row.text)
         text = self.text_of(row.ids)
@@ -279,7 +306,7 @@ class Engine:
         return text, len(whole) - held_back(whole, settings.stop)
 
     def final_text(self, row: Row) -> str:
-        """What a finished row says: cut at its stop, no half character."""
+        """The text of a finished row: cut at its stop, no half character."""
         return row.text if row.stop_reason == "stop" else self.text_of(row.ids).rstrip("\ufffd")
 
     def text_of(self, ids: list[int]) -> str:
@@ -301,7 +328,7 @@ class Engine:
 
 
 def left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(ids_BT, mask_BT): shorter prompts begin later, so that all end together."""
+    """(ids_BT, mask_BT), padded on the left."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.full((len(prompts), longest), pad_id, dtype=torch.long)
     mask = torch.zeros((len(prompts), longest), dtype=torch.long)
@@ -312,5 +339,5 @@ def left_padded(prompts: Sequence[list[int]], pad_id: int, device: torch.device)
 
 
 def held_back(text: str, stops: Sequence[str]) -> int:
-    """How many characters at the end could be the beginning of a stop string."""
+    """How many characters at the end could be the start of a stop string."""
     return max((n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])), default=0)

@@ -1,4 +1,4 @@
-"""A key–value cache that grows in place and lets finished rows leave; knows no model."""
+"""A key–value cache that grows in place and drops finished rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 GROWTH_TOKENS = 64
-"""Positions allocated ahead: appending copies nothing until they are used up."""
+"""Positions allocated ahead; appending copies nothing until they are used."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -47,7 +47,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self.key_room[:, :, : self.length], self.value_room[:, :, : self.length]
 
     def join(self, other: PreallocatedLayer) -> None:
-        """Take another layer's rows in below these; the shorter of both begins later (padded on the left)."""
+        """Append another layer's rows to these; the shorter of the two is padded on the left."""
         length = max(self.length, other.length)
         rows = self.key_room.shape[0] + other.key_room.shape[0]
         for name in ("key_room", "value_room"):
@@ -59,7 +59,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self._look(length)
 
     def drop(self, positions: int) -> None:
-        """Drop the first positions: nothing but padding stands there any more."""
+        """Drop the first positions, which hold only padding."""
         self.key_room, self.value_room = self.key_room[:, :, positions:], self.value_room[:, :, positions:]
         self._look(self.length - positions)
 
@@ -73,7 +73,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def preallocated_cache(model: Any) -> Cache:
-    """A fresh cache for the model: roomy layers, or transformers' own where the model has other kinds of layers."""
+    """A new cache: preallocated layers, or transformers' own if the model has other kinds of layers."""
     from transformers import DynamicCache
 
     plain = DynamicCache(config=model.config)

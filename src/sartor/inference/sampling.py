@@ -1,4 +1,4 @@
-"""From logits to the next token: greedy, or a draw keyed by (seed, row, position); knows no text."""
+"""From logits to the next token: greedy, or sampled by (seed, row, position)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sartor.base.settings import GenerationSettings
 
 
 def uniform(seed: int, row: int, position: int) -> float:
-    """A number in [0, 1) that depends on these three only, so that a row's draws do not depend on its batch."""
+    """A number in [0, 1) that depends only on these three, so that a row's draws do not depend on its batch."""
     return float(np.random.Generator(np.random.Philox(key=[seed, row], counter=[position, 0, 0, 0])).random())
 
 
@@ -30,7 +30,7 @@ def next_tokens(
 
 
 def penalize_repetition(scores_BV: Tensor, seen: list[list[int]], penalty: float) -> Tensor:
-    """Seen tokens lose weight (Keskar et al. 2019): positive scores are divided, negative multiplied."""
+    """Repetition penalty (Keskar et al. 2019): divide positive scores of seen tokens, multiply negative ones."""
     scores = scores_BV.clone()
     for row, ids in enumerate(seen):
         index = torch.tensor(sorted(set(ids)), device=scores.device)
@@ -40,7 +40,7 @@ def penalize_repetition(scores_BV: Tensor, seen: list[list[int]], penalty: float
 
 
 def distribution(scores_BV: Tensor, settings: GenerationSettings) -> Tensor:
-    """Probabilities after temperature, top-k, then top-p (the smallest set whose sum reaches it, one token always)."""
+    """Probabilities after temperature, top-k, then top-p (the smallest set that reaches it; at least one token)."""
     scores = scores_BV / max(settings.temperature, 1e-5)
     if settings.top_k:
         kth = scores.topk(min(settings.top_k, scores.shape[-1]), dim=-1).values[:, -1:]

@@ -1,4 +1,4 @@
-"""Frozen weights kept in the order in which oneDNN multiplies them, for batches on a CPU; knows no prompts."""
+"""Prepacks frozen weights into oneDNN's layout, for batches on a CPU."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_BYTES = 1 << 30
-"""Larger models stay unpacked: the packed copy is as large as the weights."""
+"""Larger models are not packed: the packed copy is as large as the weights."""
 MAX_ROWS = 64
-"""The number of rows that the order is made for; others work with it too."""
+"""The number of rows that the layout is optimized for; others work too."""
 
 
 def prepack(model: nn.Module) -> int:
-    """Pack the weights that answer now; returns how many layers have a packed copy.
+    """Pack the weights in use; returns how many layers have a packed copy.
 
     A layer uses its copy only while its weights are the very tensor that was packed, so another set of weights is
     never answered with this one. Without packing, each product puts the weights in order first: 64 rows through
@@ -39,7 +39,7 @@ def _fits(weight: Tensor) -> bool:
 
 
 def _mark(weight: Tensor) -> tuple[int, int]:
-    """Where a weight lies and how often it was written: another tensor or a changed one has another mark."""
+    """The address of a weight and its version: a different or changed tensor has a different mark."""
     return weight.data_ptr(), weight._version
 
 

@@ -277,6 +277,13 @@ def encode(
     `template` is a name, a Template, or None for the model's own. Nothing is truncated. The template is analyzed on the
     first call and then kept with the tokenizer (bench/encode.py measures both).
     Raises: PromptError if there is nothing to train on, or the template cannot render the messages.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+        >>> encoded = sartor.encode(turns, AutoTokenizer.from_pretrained(model))
+        >>> 0 < encoded.label_tokens < len(encoded)
+        True
     """
     if isinstance(template, Template):
         spans = SpanEncoder(template)

@@ -1,4 +1,4 @@
-"""The web application: routes, keys, limits and errors around one batcher; the only place that knows HTTP."""
+"""The HTTP application: routes, API key, limits and errors around one batcher."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_request
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "testserver"})
 _PORT = re.compile(r":\d+$")
 POLL_S = 0.25
-"""How often a waiting answer looks whether its client is still there."""
+"""How often a waiting request checks that its client is still connected."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How one server behaves. Without a key only loopback names are answered (no other site's page gets in)."""
+    """Settings of one server. Without a key only loopback host names are accepted, against DNS rebinding."""
 
     name: str
     generation: GenerationSettings = field(default_factory=GenerationSettings)
@@ -43,12 +43,12 @@ class ServerSettings:
 
 
 class Server:
-    """The parts that all requests share."""
+    """What all requests share."""
 
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         self.engine, self.settings = engine, settings
         limits = settings.limits
-        self.batcher = Batcher(engine, most_rows=limits.rows, most_waiting=limits.waiting)
+        self.batcher = Batcher(engine, max_rows=limits.rows, max_waiting=limits.waiting)
         self.metrics = Metrics(self.batcher)
         self.models: dict[str, WeightSet] = {settings.name: "tuned"}
         if engine.weights.has_both:
@@ -57,7 +57,7 @@ class Server:
         self.reading = asyncio.Lock()
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether the key is right, in a time that does not depend on how much of it is."""
+        """Whether the key is right, in constant time."""
         if self.settings.api_key is None:
             return True
         given = (authorization or "").removeprefix("Bearer ").encode("utf-8", "replace")
@@ -65,11 +65,11 @@ class Server:
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted).digest())
 
     async def start(self, asked: ChatRequest) -> tuple[Conversation, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
-        """Put a request in line. Raises: BadRequest, QueueFull."""
+        """Queue a request. Raises: BadRequest, QueueFull."""
         if (weights := self.models.get(asked.model)) is None:
             names = ", ".join(self.models)
-            raise BadRequest(f"There is no model {asked.model!r}; there are: {names}.", "model", "model_not_found", 404)
-        async with self.reading:  # long prompts are tokenised beside the loop, one at a time
+            raise BadRequest(f"Unknown model {asked.model!r}; available: {names}.", "model", "model_not_found", 404)
+        async with self.reading:  # long prompts are tokenized off the event loop, one at a time
             requests = await asyncio.to_thread(
                 batch_requests, asked, self.engine, weights, self.settings.generation, self.settings.limits
             )
@@ -83,11 +83,11 @@ class Server:
 
 
 class GenerationFailed(Exception):
-    """The batch that held this request broke down."""
+    """The batch with this request failed."""
 
 
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
-    """The application; its batcher ends with it."""
+    """The application; its batcher is closed with it."""
     server = Server(engine, settings)
 
     @asynccontextmanager
@@ -119,7 +119,7 @@ def _add_routes(app: FastAPI, server: Server) -> None:
     @app.get("/v1/models/{name}")
     async def model(name: str) -> dict[str, Any]:
         if name not in server.models:
-            raise BadRequest(f"There is no model {name!r}.", "model", "model_not_found", 404)
+            raise BadRequest(f"Unknown model {name!r}.", "model", "model_not_found", 404)
         return _model(name, server)
 
     @app.post("/v1/chat/completions", response_model=None)
@@ -135,7 +135,7 @@ def _add_routes(app: FastAPI, server: Server) -> None:
             if progress.answer is not None:
                 conversation.answers[index] = progress.answer
         if not conversation.answers:
-            return Response(status_code=499)  # the client is gone; nobody reads this
+            return Response(status_code=499)  # the client has disconnected
         return JSONResponse(conversation.whole())
 
 
@@ -151,7 +151,7 @@ async def _steps(
     request: Request,
     began: float,
 ) -> AsyncIterator[tuple[int, Progress]]:
-    """What each choice is told, until all are answered or the client is gone; then the work stops.
+    """Progress of the choices, until all are answered or the client disconnects; then the work stops.
 
     Raises: Failed when the batch broke down.
     """
@@ -192,7 +192,7 @@ def _count(server: Server, progress: Progress) -> None:
 async def _events(
     server: Server, conversation: Conversation, steps: AsyncIterator[tuple[int, Progress]]
 ) -> AsyncIterator[bytes]:
-    """Server-sent events; a reader who is slow holds up nobody but this generator."""
+    """Server-sent events; a slow reader delays only this generator."""
     try:
         async for index, progress in steps:
             for chunk in conversation.pieces(index, progress):
@@ -254,7 +254,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class AuthMiddleware:
-    """Before anything is parsed: the key, the host's name, the content type and the size of the body."""
+    """Checks before parsing: API key, host name, content type and body size."""
 
     def __init__(self, app: Any, server: Server) -> None:
         self.app, self.server = app, server
@@ -308,7 +308,7 @@ class AuthMiddleware:
         if length.isdecimal() and int(length) > settings.limits.body_bytes:
             return self._too_large()
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":  # what a foreign page can send is another type
+        if scope["method"] == "POST" and kind != "application/json":  # a page of another site can only send other types
             return _error(415, "Send application/json.", "invalid_request_error", code="content_type")
         return None
 

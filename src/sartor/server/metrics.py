@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics: requests, tokens, queue, rows, times; one registry to one server."""
+"""Prometheus metrics of a server: requests, tokens, queue, rows, times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class Metrics:
-    """Counters that the app moves; gauges that look at the batcher when they are read."""
+    """Counters that the app increments; gauges that read the batcher when scraped."""
 
     def __init__(self, batcher: Batcher) -> None:
         self.registry = CollectorRegistry()

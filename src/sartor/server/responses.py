@@ -1,4 +1,4 @@
-"""What is sent back: OpenAI's objects made of answers, whole or in pieces; knows no network."""
+"""Builds OpenAI's response objects from answers, whole or streamed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 @dataclass(slots=True)
 class Conversation:
-    """One request's answers while they come; `name` is the model as the client calls it."""
+    """One request's answers in progress; `name` is the model name that the client used."""
 
     asked: ChatRequest
     name: str
@@ -36,7 +36,7 @@ class Conversation:
         return {**self._head("chat.completion"), "choices": choices, "usage": self.usage()}
 
     def pieces(self, index: int, progress: Progress) -> list[dict[str, Any]]:
-        """The chat.completion.chunk objects that one step brings a choice; often none."""
+        """The chat.completion.chunk objects for one step of a choice; often none."""
         chunks = []
         if index not in self.said:
             self.said[index] = (0, 0)
@@ -115,7 +115,7 @@ class Conversation:
         ]
 
     def _last(self, index: int, answer: Answer) -> tuple[dict[str, Any], str]:
-        """The delta that completes a choice, and why it ended. Calls are sent whole: half of one is of no use."""
+        """The delta that completes a choice, and its finish reason. Tool calls are sent whole."""
         content, calls = self._read(answer)
         delta = self._new(index, answer.reasoning or "", content)
         if calls:
@@ -153,7 +153,7 @@ def _finish(answer: Answer, calls: bool) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """(reasoning, content) of a text still growing; what may yet turn out to be a marker is held back."""
+    """(reasoning, content) of a partial text; what may become a marker is held back."""
     start = text.lstrip()
     if _OPEN.startswith(start[: len(_OPEN)]) and len(start) < len(_OPEN):
         return "", ""

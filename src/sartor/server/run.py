@@ -1,4 +1,4 @@
-"""Starts the server: loads the engine, binds the address, and serves until a signal; decides who may be let in."""
+"""Starts the server: binds the address, loads the engine, and serves until a signal."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ipaddress import ip_address
 from sartor.api.predicting import load_engine, trained_run
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, RunError
+from sartor.base.i18n import tr
 
 KEY = "SARTOR_API_KEY"
-"""The environment variable with the API key; a key on a command line could be read by every user of the machine."""
+"""The environment variable with the API key; every user of the machine can read a command line."""
 
 
 def serve(
@@ -22,14 +23,13 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     name: str | None = None,
-    trust_remote_code: bool = False,
     rows: int = 64,
     waiting: int = 256,
     on_ready: Callable[[str, str], None] | None = None,
-) -> None:
-    """Serve a model until SIGINT or SIGTERM. `on_ready(address, model name)` is called before the first request.
+) -> None:  # the options of `sartor serve`
+    """Serve a model until SIGINT or SIGTERM. `on_ready(address, model name)` is called once it listens.
 
-    Raises: ConfigError for another address than loopback without a key; RunError for a port in use; ModelError.
+    Raises: ConfigError for a non-loopback address without a key; RunError for a port in use; ModelError.
     """
     import uvicorn
 
@@ -37,9 +37,9 @@ def serve(
     from sartor.server.schemas import Limits
 
     key = os.environ.get(KEY) or None
-    refuse_open_door(host, key)
+    require_key(host, key)
     with bound(host, port) as listener:
-        engine = load_engine(config, trust_remote_code=trust_remote_code)
+        engine = load_engine(config)
         run = trained_run(config)
         name = name or (run.name if run else config.model.model_name_or_path.rstrip("/").rpartition("/")[2])
         limits = replace(Limits(), rows=rows, waiting=waiting)
@@ -51,12 +51,21 @@ def serve(
         ).run(sockets=[listener])
 
 
-def refuse_open_door(host: str, key: str | None) -> None:
-    """Raises: ConfigError for an address that others can reach, without a key of at least 16 characters."""
+def require_key(host: str, key: str | None) -> None:
+    """Raises: ConfigError for a non-loopback address without a key of at least 16 characters."""
     if is_loopback(host) or (key and len(key) >= 16):
         return
-    what = "The API key is too short." if key else f"{host} can be reached by others, and there is no API key."
-    raise ConfigError(what, f"--host {host}", f"Put a key of 16 characters or more into the environment: {KEY}.")
+    what = (
+        tr("The API key is too short.")
+        if key
+        else tr("{host} is reachable from other machines, but no API key is set.", host=host)
+    )
+    raise ConfigError(
+        what,
+        f"--host {host}",
+        "Set the environment variable {variable} to a key of 16 characters or more.",
+        variable=KEY,
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -69,7 +78,7 @@ def is_loopback(host: str) -> bool:
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: RunError when the port is in use or the address is none of this machine."""
+    """A listening socket. Raises: RunError when the port is in use or the address is not one of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,7 +88,9 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise RunError(f"Cannot listen: {reason}.", f"{host}:{port}", "Choose another with --port.") from None
+        raise RunError(
+            "Cannot listen: {reason}.", f"{host}:{port}", "Choose another port with --port.", reason=reason
+        ) from None
     return listener
 
 

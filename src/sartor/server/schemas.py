@@ -1,4 +1,4 @@
-"""What a request may say: OpenAI's fields parsed strictly into batch requests; templates, paths, addresses are none."""
+"""Request schemas: OpenAI's fields, parsed strictly into batch requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sartor.inference.weights import WeightSet
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request, and all together, may ask for."""
+    """Limits for one request, and for all together."""
 
     body_bytes: int = 1 << 20
     prompt_tokens: int = 8192
@@ -29,7 +29,7 @@ class Limits:
 
 
 class BadRequest(Exception):
-    """The request cannot be served as it stands: `status` 400 or 404, `param` names the field."""
+    """An invalid request: `status` is 400 or 404, `param` names the field."""
 
     def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class ToolCallIn(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """One message; fields that a text model cannot use (a refusal, audio) are passed over."""
+    """One message; fields that a text model cannot use (a refusal, audio) are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -101,7 +101,7 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class ChatRequest(_Strict):
-    """POST /v1/chat/completions. Fields that OpenAI does not have are refused by name."""
+    """POST /v1/chat/completions. Unknown fields are an error."""
 
     model: str
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
@@ -131,7 +131,7 @@ class ChatRequest(_Strict):
 
     @property
     def wants_calls(self) -> bool:
-        """Whether the answer is read for tool calls."""
+        """Whether tool calls are parsed from the answer."""
         return bool(self.tools) and self.tool_choice != "none"
 
 
@@ -141,7 +141,7 @@ def batch_requests(
     """One batch request for each choice. Raises: BadRequest naming the field."""
     n = asked.n or 1
     if n > limits.choices:
-        raise BadRequest(f"n is {n}; this server answers at most {limits.choices} at once.", "n")
+        raise BadRequest(f"n is {n}; this server returns at most {limits.choices} choices.", "n")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", "top_logprobs")
     tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] if asked.wants_calls else []
@@ -153,7 +153,7 @@ def batch_requests(
     room = min(int(engine.model.config.get_text_config().max_position_embeddings), limits.prompt_tokens + 1)
     if len(prompt) >= room:
         raise BadRequest(
-            f"The prompt has {len(prompt)} tokens; at most {room - 1} are served.",
+            f"The prompt has {len(prompt)} tokens; the maximum is {room - 1}.",
             "messages",
             "context_length_exceeded",
         )
@@ -178,12 +178,12 @@ def batch_requests(
 def _generation(
     asked: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
 ) -> GenerationSettings:
-    """The server's own settings, and over them what the request says."""
+    """The server's settings, overridden by the request."""
     context = int(engine.model.config.get_text_config().max_position_embeddings)
     most = min(limits.answer_tokens, context - prompt_tokens)
     length = asked.max_completion_tokens or asked.max_tokens
     if length is not None and length > limits.answer_tokens:
-        raise BadRequest(f"max_tokens is {length}; this server writes at most {limits.answer_tokens}.", "max_tokens")
+        raise BadRequest(f"max_tokens is {length}; the maximum is {limits.answer_tokens}.", "max_tokens")
     changed: dict[str, Any] = {"max_new_tokens": max(1, min(length or default.max_new_tokens, most))}
     if asked.temperature is not None:
         changed |= {"temperature": asked.temperature, "do_sample": asked.temperature > 0}

@@ -1,4 +1,4 @@
-"""Tool calls read back from what a model wrote, in the three forms that open models use; calls nothing."""
+"""Parses tool calls from a model's output, in the three formats that open models use."""
 
 from __future__ import annotations
 

@@ -17,8 +17,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, did_you_mean
-from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.base.permissions import NOTHING_ALLOWED as NOTHING_ALLOWED
+from sartor.base.permissions import Permissions as Permissions
 from sartor.base.registry import Registry
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import TokenSequence
@@ -49,11 +51,10 @@ class BackendRequest:
     prompts: Sequence[TokenSequence]
     """All prompts that will be answered; their lengths say how much memory it takes."""
     generation: GenerationSettings
-    model: str
-    """The base model's name or folder."""
+    config: RunConfig
+    """The settings of the model: name, revision, permissions."""
     weights: WeightSet = "tuned"
     seed: int = 0
-    permissions: Permissions = NOTHING_ALLOWED
 
 
 class BackendSession(ABC):

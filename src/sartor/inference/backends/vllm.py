@@ -67,6 +67,11 @@ class _Vllm(Backend):
 
 @contextmanager
 def _open(request: BackendRequest) -> Iterator[VllmSession]:
+    settings = request.config.model
+    if settings.quantization_bit:
+        raise ModelError(
+            "vLLM cannot load a model with quantization_bit.", "infer_backend: vllm", "Remove one of the two settings."
+        )
     try:
         vllm = importlib.import_module("vllm")
     except ImportError as error:
@@ -82,7 +87,7 @@ def _open(request: BackendRequest) -> Iterator[VllmSession]:
     ours = engine.generate(some, greedy, weights=request.weights)
     chances = [_log_chances(engine, prompt, answer.ids) for prompt, answer in zip(some, ours, strict=True)]
     with tempfile.TemporaryDirectory(prefix="sartor-vllm-") as name:
-        folder, merged = request.model, engine.weights.has_both
+        folder, merged = settings.model_name_or_path, engine.weights.has_both
         engine.weights.discard_other(request.weights)
         if merged:
             folder = name
@@ -98,12 +103,13 @@ def _open(request: BackendRequest) -> Iterator[VllmSession]:
                 dtype=str(engine.model.dtype).removeprefix("torch."),
                 max_model_len=longest,
                 seed=request.seed,
-                trust_remote_code=request.permissions.trust_remote_code,
+                trust_remote_code=request.config.permissions.trust_remote_code,
+                **({} if merged else {"revision": settings.model_revision}),
             )
         except Exception as error:  # vLLM raises whatever its parts raise
             why = str(error).partition("\n")[0] or type(error).__name__
             raise ModelError(
-                "vLLM cannot load the model: {reason}.", request.model, "Remove infer_backend.", reason=why
+                "vLLM cannot load the model: {reason}.", folder, "Remove infer_backend.", reason=why
             ) from error
         theirs = _generate(llm, vllm, engine, some, greedy, [request.seed] * len(some))
         agreement = _agree([answer.ids for answer in ours], [ids for ids, _ in theirs], chances, engine)
