@@ -1,4 +1,4 @@
-"""The command that takes a model home: export."""
+"""The command that exports a model: export."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from sartor.cli.evaluate import Target, target_or_config
 def export(
     target: Target,
     settings: Settings = None,
-    to: Annotated[str, typer.Option(help="The form: adapter, merged, gguf or ollama.")] = "merged",
-    out: Annotated[Path | None, typer.Option(help="The folder; default: export_dir, else beside the run.")] = None,
+    to: Annotated[str, typer.Option(help="The format: adapter, merged, gguf or ollama.")] = "merged",
+    out: Annotated[
+        Path | None, typer.Option(help="The output folder; default: export_dir, else next to the run.")
+    ] = None,
     quant: Annotated[str | None, typer.Option(help="gguf and ollama: f16, q8_0 or q4_0.")] = None,
     dtype: Annotated[str | None, typer.Option(help="merged: bfloat16, float16, float32; default: the model's.")] = None,
-    check: Annotated[bool, typer.Option(help="Ask llama.cpp whether it answers the same (gguf, ollama).")] = True,
+    check: Annotated[bool, typer.Option(help="Verify the answers with llama.cpp (gguf, ollama).")] = True,
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Write a tuned model in another form, and prove that it answers the same."""
+    """Export a model to another format, and verify that it answers the same."""
     from sartor import api
     from sartor.cli import console
 
