@@ -118,7 +118,7 @@ def test_predicting_on_learned_rows_is_said_at_the_top(run: api.Run, project: Pa
         run.path, eval_dataset="chapters", output_dir=str(project / "out"), metrics=["bleu-4", "rouge-1"]
     )
     assert next(iter(predictions.results)) == "warning"
-    assert "32 of 40 rows were learned from" in predictions.results["warning"]
+    assert "32 of 40 rows were trained on" in predictions.results["warning"]
     assert sum(row["seen_in_training"] for row in lines(project / "out")) == 32
     assert "predict_bleu-4" in predictions.results
 

@@ -111,7 +111,7 @@ def test_what_failed_before_its_first_step_may_be_mended(settings: dict[str, Any
     run = api.train(**settings)
     assert steps(run.dir) == [1, 2, 3, 4]
     assert read_yaml(run.dir.config)["dataset"] == settings["dataset"]
-    with pytest.raises(RunError, match="other settings"):
+    with pytest.raises(RunError, match="different settings"):
         api.train(**{**settings, "learning_rate": 2e-2})
 
 
@@ -128,7 +128,7 @@ def test_a_folder_of_other_things_is_left_alone(settings: dict[str, Any], projec
     folder = project / "runs" / "one"
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(RunError, match="other things"):
+    with pytest.raises(RunError, match="not a run"):
         api.train(**settings)
     assert (folder / "thesis.txt").read_text(encoding="utf-8") == "mine"
 
@@ -159,7 +159,7 @@ def test_few_skipped_rows_are_told_and_the_run_goes_on(settings: dict[str, Any],
 
 def test_overlong_rows_are_skipped_or_cut_as_asked(settings: dict[str, Any], project: Path) -> None:
     settings |= {"cutoff_len": 60, "max_skipped": 40}  # a prompt takes 46 tokens, a row 78
-    with pytest.raises(DataError, match="No row is left"):
+    with pytest.raises(DataError, match="No training rows are left"):
         api.train(**settings)
     run = api.train(**{**settings, "overlong": "truncate", "output_dir": str(project / "runs" / "cut")})
     assert run.dir.read_json("data.json")["ledger"]["training"] == 32

@@ -58,7 +58,12 @@ def test_a_llamafactory_training_file_is_read_as_it_stands(tmp_path: Path) -> No
     assert config.train.learning_rate == 2e-4
     assert config.train.resume_from_checkpoint is None
     assert config.data.dataset_dir == "elsewhere"
-    assert set(config.ignored_keys) == {"preprocessing_num_workers", "dataloader_num_workers", "ddp_timeout"}
+    assert set(config.ignored_keys) == {
+        "preprocessing_num_workers",
+        "dataloader_num_workers",
+        "ddp_timeout",
+        "trust_remote_code",
+    }
 
 
 def test_a_prediction_and_an_inference_file_are_read() -> None:

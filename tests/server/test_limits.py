@@ -49,7 +49,7 @@ def until(true: Callable[[], bool], seconds: float = 120.0) -> bool:
         ({"model": "tiny", "messages": [{"role": "wizard", "content": "x"}]}, 400, "role"),
         ({"model": "no", "messages": HELLO}, 404, "tiny"),
         ({"model": "tiny", "messages": HELLO, "n": 5}, 400, "at most 4"),
-        ({"model": "tiny", "messages": HELLO, "max_tokens": 201}, 400, "at most 200"),
+        ({"model": "tiny", "messages": HELLO, "max_tokens": 201}, 400, "maximum is 200"),
         ({"model": "tiny", "messages": HELLO, "temperature": -1}, 400, "temperature"),
         (b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, "temperature"),
         ({"model": "tiny", "messages": [{"role": "user", "content": "x" * 400}]}, 400, "300"),

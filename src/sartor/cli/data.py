@@ -1,4 +1,4 @@
-"""Commands about data: import, check, show, split, generate."""
+"""Commands about datasets: import, show, check, split."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import typer
 from rich.markup import escape
 
 from sartor.base.errors import ConfigError
+from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import Permissions
 from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="A csv, json or jsonl file of any encoding.")],
+    file: Annotated[Path, typer.Argument(help="A CSV, JSON or JSONL file in any encoding.")],
     name: Annotated[str, typer.Option("--name", help="The dataset's name in dataset_info.json.")],
     encoding: Annotated[str | None, typer.Option(help="Text encoding; detected when not given.")] = None,
-    question: Annotated[str | None, typer.Option(help="The column of the question.")] = None,
-    answer: Annotated[str | None, typer.Option(help="The column of the answer.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="field=COLUMN, for any other field.")] = None,
+    question: Annotated[str | None, typer.Option(help="The question column.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The answer column.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, for any other field.")] = None,
     format: Annotated[str, typer.Option(help="sharegpt or alpaca.")] = "sharegpt",
-    delimiter: Annotated[str | None, typer.Option(help="What stands between cells; found when not given.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="The delimiter; detected when not given.")] = None,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
-) -> None:
-    """Make a checked dataset from a file and register it in dataset_info.json."""
+) -> None:  # a command's options are its signature
+    """Turn a file into a dataset and register it in dataset_info.json."""
     from sartor import api
     from sartor.cli import console
 
@@ -50,22 +51,28 @@ def import_(
 
 
 def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
-    """What was understood, three rows of it, the ledger, and what to do next."""
+    """How the file was read, three of its rows, the ledger, and the next step."""
     from sartor.cli import console
 
-    understood = imported.inspection
-    delimiter = f", separated by {understood.delimiter!r}" if understood.delimiter else ""
-    console.line(f"[bold]{escape(name)}[/]  {understood.encoding} ({escape(str(understood.how))}){delimiter}")
-    console.line(f"  columns: {escape(', '.join(repr(c) for c in understood.columns))}")
-    mapping = ", ".join(f"{field} = {column!r}" for field, column in understood.mapping.items())
-    console.line(f"  read as: {escape(mapping)}")
+    inspection = imported.inspection
+    delimiter = tr(", delimiter {delimiter!r}", delimiter=inspection.delimiter) if inspection.delimiter else ""
+    how = escape(str(inspection.how))
+    console.line(f"[bold]{escape(name)}[/]  {inspection.encoding} ({how}){delimiter}")
+    console.line(f"  {tr('columns')}: {escape(', '.join(repr(c) for c in inspection.columns))}")
+    mapping = ", ".join(f"{field} = {column!r}" for field, column in inspection.mapping.items())
+    console.line(f"  {tr('read as')}: {escape(mapping)}")
     for example in imported.loaded.examples[:3]:
         for message in getattr(example, "messages", ()):
             sign = "[cyan]?[/]" if message.role == "user" else "[green]→[/]"
             console.line(f"  {sign} {escape(message.text)}")
     console.print_ledger(imported.loaded.ledger, name)
-    console.line(f"  written: {imported.dataset_file} and its entry in {dataset_dir / 'dataset_info.json'}")
-    console.line(f"  next: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
+    written = tr(
+        "Wrote {file} and its entry in {registry}",
+        file=imported.dataset_file,
+        registry=dataset_dir / "dataset_info.json",
+    )
+    console.line(f"  {escape(str(written))}")
+    console.line(f"  {tr('Next')}: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
 
 
 @with_permissions
@@ -75,28 +82,28 @@ def show(
     model: Annotated[
         str | None, typer.Option("--model", help="The model whose tokenizer and template are used.")
     ] = None,
-    row: Annotated[int, typer.Option("--row", help="Which row, from 1.")] = 1,
+    row: Annotated[int, typer.Option("--row", help="The row, from 1.")] = 1,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Draw one example as the trainer sees it: the rendered prompt, and which tokens are learned."""
+    """Show an example as the trainer sees it: the rendered prompt, and which tokens have labels."""
     from sartor import api
     from sartor.cli import console
 
     given = {"model_name_or_path": model} if model else {}
     config = config_of(settings, permissions, dataset_dir=str(dataset_dir), **given)
-    shown = api.show(
+    view = api.show(
         name,
         config,
         row=row,
         on_ledger=console.ledger_printer(name, json),
     )
     if json:
-        console.print_json(shown.to_json())
+        console.print_json(view.to_json())
         return
-    console.out.print(shown)
+    console.out.print(view)
 
 
 @with_permissions
@@ -104,15 +111,17 @@ def check(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     settings: Settings = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="Write the skipped rows with their reasons here (JSONL).")
+        Path | None, typer.Option(help="Write the skipped rows and their reasons to this JSONL file.")
     ] = None,
-    fix: Annotated[Path | None, typer.Option(help="Write a copy with the safe mendings done here (JSON).")] = None,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write a copy with the safe fixes applied to this JSON file.")
+    ] = None,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Find what is wrong or odd in a dataset: faults, repeats, contradictions, residue, lengths; exit 1 on faults."""
+    """Find problems in a dataset: errors, duplicates, contradictions, leftover markup, lengths. Exit 1 on errors."""
     from sartor import api
     from sartor.cli import console
 
@@ -130,11 +139,14 @@ def check(
     else:
         console.out.print(found.result.rich())
         if found.rejected is not None:
-            console.line(f"  {found.rejected} skipped rows with reasons: {rejects}")
+            skipped = ntr("{count} skipped row", "{count} skipped rows", count=found.rejected)
+            console.line(f"  {skipped}: {rejects}")
         if found.fixed is not None:
-            console.line(f"  {found.fixed.rows} rows, {len(found.fixed.changes)} mendings: {fix}")
-            for said in found.fixed.lines():
-                console.line(f"    {escape(said)}")
+            rows = ntr("{count} row", "{count} rows", count=found.fixed.rows)
+            fixes = ntr("{count} fix", "{count} fixes", count=len(found.fixed.changes))
+            console.line(f"  {rows}, {fixes}: {fix}")
+            for change in found.fixed.lines():
+                console.line(f"    {escape(change)}")
     if found.result.errors:
         raise typer.Exit(1)
 
@@ -143,23 +155,24 @@ def check(
 def split(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
     val_size: Annotated[float, typer.Option(help="Rows to hold out: a fraction below 1, or a count.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="What the rows are drawn from.")] = 42,
+    seed: Annotated[int, typer.Option(help="The random seed.")] = 42,
     by: Annotated[
-        str | None, typer.Option(help="A column: rows of one value stay on one side (`section`: the source section).")
+        str | None,
+        typer.Option(help="A column whose rows with the same value stay together (`section`: the source section)."),
     ] = None,
     held_out: Annotated[
-        list[str] | None, typer.Option("--held-out", help="With --by: a value to hold out, instead of drawing.")
+        list[str] | None, typer.Option("--held-out", help="With --by: a value to hold out, instead of random ones.")
     ] = None,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Decide which rows are held out, and save it: train, predict, compare and check use the same rows from then on."""
+    """Choose the held-out rows of a dataset and save them, for train, predict, compare and check."""
     from sartor import api
     from sartor.cli import console
 
-    divided = api.split(
+    result = api.split(
         name,
         dataset_dir,
         val_size=val_size,
@@ -168,25 +181,31 @@ def split(
         held_out=held_out or (),
         permissions=permissions,
     )
-    saved = divided.saved
+    saved = result.saved
     if json:
         leaks = [
-            {"held_out": leak.held_out, "train": leak.train, "similarity": leak.similarity} for leak in divided.leaks
+            {"held_out": leak.held_out, "train": leak.train, "similarity": leak.similarity} for leak in result.leaks
         ]
         ids = {"train": list(saved.train), "held_out": list(saved.held_out)}
-        console.print_json({"name": name, "file": str(divided.path), "by": saved.by, **ids, "leaks": leaks})
+        console.print_json({"name": name, "file": str(result.path), "by": saved.by, **ids, "leaks": leaks})
         return
-    console.line(f"[bold]{escape(name)}[/]  {len(saved.train):,} rows to learn, {len(saved.held_out):,} held out")
-    console.line(f"  {len(divided.leaks):,} held-out rows are nearly the same as a row to learn")
-    for leak in divided.leaks[:10]:
+    counts = tr("{train:,} training rows, {held_out:,} held out", train=len(saved.train), held_out=len(saved.held_out))
+    console.line(f"[bold]{escape(name)}[/]  {counts}")
+    leaks_found = ntr(
+        "{count:,} held-out row is nearly the same as a training row",
+        "{count:,} held-out rows are nearly the same as a training row",
+        count=len(result.leaks),
+    )
+    console.line(f"  {leaks_found}")
+    for leak in result.leaks[:10]:
         console.line(f"    {escape(leak.held_out)} ~ {escape(leak.train)}  {leak.similarity:.2f}")
-    console.line(f"  written: {escape(str(divided.path))}; delete it to split by val_size again")
+    console.line(f"  {escape(str(tr('Wrote {file}; delete it to split by val_size again', file=result.path)))}")
 
 
 def _field_and_column(item: str) -> tuple[str, str]:
     field, equals, column = item.partition("=")
     if not equals:
-        raise ConfigError(f"{item!r} is no mapping.", "--column", "Write --column field=COLUMN.")
+        raise ConfigError("Invalid column mapping {item!r}.", "--column", "Pass --column FIELD=COLUMN.", item=item)
     return field, column
 
 

@@ -1,4 +1,4 @@
-"""Commands about a tuned model: predict, score, compare, report, chat, export."""
+"""Commands that evaluate a model: predict, score, compare, report, chat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sartor.evaluation.verdict import Verdict
 
 Target = Annotated[
-    str, typer.Argument(metavar="RUN|MODEL|FILE.yaml", help="A run's folder, a model, or a settings file.")
+    str, typer.Argument(metavar="RUN|MODEL|FILE.yaml", help="A run folder, a model, or a settings file.")
 ]
 
 
@@ -25,13 +25,13 @@ Target = Annotated[
 def predict(
     target: Target,
     settings: Settings = None,
-    shard: Annotated[str | None, typer.Option(help="Answer part i of n only: i/n.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Join the parts; refuse when a row is missing.")] = False,
+    shard: Annotated[str | None, typer.Option(help="Answer only part i of n: i/n.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Join the parts; fail if a row is missing.")] = False,
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Answer the held-out rows (of a run), or eval_dataset (of a settings file), and score the answers."""
+    """Answer the held-out rows of a run, or the eval_dataset of a settings file, and score the answers."""
     from sartor import api
     from sartor.cli import console
 
@@ -56,7 +56,7 @@ def predict(
         )
         console.line(f"[bold yellow]{console.plain(warning)}[/]")
     console.print_scores(predictions.scores, ntr("{count} answer", "{count} answers", count=len(predictions.rows)))
-    console.line(f"  {console.plain(tr('written: {path}', path=predictions.folder))}")
+    console.line(f"  {console.plain(tr('Wrote {file}', file=predictions.folder))}")
 
 
 def score(
@@ -64,7 +64,7 @@ def score(
     metrics: Annotated[str, typer.Option(help="Metric names, comma-separated, or all.")] = "all",
     json: Json = False,
 ) -> None:
-    """Score predictions that were made anywhere."""
+    """Score a file of predictions, whatever program made it."""
     from sartor import api
     from sartor.cli import console
 
@@ -87,14 +87,16 @@ def compare(
             "against the first.",
         ),
     ],
-    seeds: Annotated[int, typer.Option(help="Train so many seeds in all and show the spread (one run).", min=1)] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Train with this many seeds in all and show the spread (one run).", min=1)
+    ] = 1,
     key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where a comparison of several is written.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for a comparison of several models.")] = None,
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """On the held-out rows: is the tuned model better, and how sure is that? Or several models against the first."""
+    """Compare base and tuned model on the held-out rows, or several models with the first."""
     from sartor import api
     from sartor.cli import console
     from sartor.evaluation.multi_model import Comparison, comparison_table
@@ -133,7 +135,7 @@ def compare(
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """The answer first, then each difference with its interval."""
+    """The verdict, then each difference with its interval."""
     from sartor.cli import console
     from sartor.evaluation.verdict_text import verdict_panel
 
@@ -141,10 +143,10 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; default: the run's report.html.")] = None,
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="The output file; default: the run's report.html.")] = None,
 ) -> None:
-    """Write one self-contained HTML page about a run."""
+    """Write a self-contained HTML report about a run."""
     from sartor import api
     from sartor.cli import console
 
@@ -155,18 +157,18 @@ def report(
 def chat(
     target: Target,
     settings: Settings = None,
-    save_to: Annotated[Path | None, typer.Option(help="Where /save appends turns (JSON, sharegpt).")] = None,
+    save_to: Annotated[Path | None, typer.Option(help="The JSON file that /save appends to (sharegpt).")] = None,
     *,
     permissions: Permissions,
 ) -> None:
-    """Talk to a model or a run in the terminal; /base asks the untuned model the same."""
+    """Chat with a model or a run in the terminal; /base shows the base model's answer."""
     from sartor import api
 
     api.chat(target_or_config(target, settings, permissions), save_to=save_to)
 
 
 def target_or_config(target: str, settings: list[str] | None, permissions: Permissions = NOTHING_ALLOWED) -> RunConfig:
-    """A settings file as it stands; a run's folder as `adapter_name_or_path`; else a model's name or path."""
+    """Settings from a settings file, a run folder, or a model's name or path."""
     from sartor.api.resolve_target import config_for
 
     if target.endswith((".yaml", ".yml")) or "=" in target:

@@ -27,7 +27,7 @@ def export(
     *,
     permissions: Permissions,
 ) -> None:
-    """Export a tuned model, and check that it answers the same."""
+    """Export a model to another format, and verify that it answers the same."""
     from sartor import api
     from sartor.cli import console
 

@@ -9,11 +9,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.cli.arguments import Json, Settings, settings_file, with_permissions
 
-Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start anew.")]
-AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume although data or settings changed.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start over.")]
+AllowChanged = Annotated[bool, typer.Option("--allow-changed", help="Resume even if data or settings changed.")]
 
 
 @with_permissions
@@ -21,12 +22,12 @@ def train(
     settings: Settings = None,
     fresh: Fresh = False,
     allow_changed: AllowChanged = False,
-    no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Do not try the longest batch first.")] = False,
+    no_preflight: Annotated[bool, typer.Option("--no-preflight", help="Skip the trial of the longest batch.")] = False,
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Fine-tune a model on the rows of a dataset; the same command again resumes."""
+    """Fine-tune a model on a dataset. The same command again resumes the run."""
     from sartor import api
     from sartor.cli import console
 
@@ -54,7 +55,7 @@ def estimate(
     *,
     permissions: Permissions,
 ) -> None:
-    """Say what a training will take (memory, time, disk, steps), from a few real steps; trains nothing."""
+    """Estimate memory, time, disk and steps of a training run from a few real steps. Trains nothing."""
     from sartor import api
     from sartor.cli import console
 
@@ -73,30 +74,38 @@ def estimate(
 
 
 def print_run(run: Any) -> None:
-    """How a training ended, and what to do next."""
+    """The results of a training run, and the next step."""
     from sartor.cli import console
 
     if run.already_finished:
-        console.line(f"[bold]{run.dir.path}[/] is finished; nothing was done (overwrite_output_dir=true anew).")
+        done = tr(
+            "{run} is already finished; set overwrite_output_dir=true to train again.", run=f"[bold]{run.dir.path}[/]"
+        )
+        console.line(str(done))
     for key in ("train_loss", "eval_loss", "train_runtime", "train_samples_per_second"):
         if run.results.get(key) is not None:
             console.line(f"  {key:<26} {run.results[key]:.4g}")
     if run.estimate:
         for name, unit in (("seconds", "s"), ("peak_memory_bytes", "GB")):
-            said, was = run.estimate[name], run.results["total_seconds" if unit == "s" else name]
+            predicted, actual = run.estimate[name], run.results["total_seconds" if unit == "s" else name]
             scale = 1 if unit == "s" else 1e9
-            console.line(
-                f"  {'predicted ' + ('time' if unit == 's' else 'memory'):<26} {said / scale:.3g} {unit}, "
-                f"was {was / scale:.3g} {unit} ({said / was - 1:+.0%})"
+            numbers = tr(
+                "{predicted:.3g} {unit}, actual {actual:.3g} {unit} ({error:+.0%})",
+                predicted=predicted / scale,
+                actual=actual / scale,
+                unit=unit,
+                error=predicted / actual - 1,
             )
-    console.line(f"  run folder                 {run.dir.path}")
-    console.line(f"  next: [bold]sartor compare {run.dir.path}[/]")
+            label = tr("predicted time") if unit == "s" else tr("predicted memory")
+            console.line(f"  {label:<26} {numbers}")
+    console.line(f"  {tr('run folder'):<26} {run.dir.path}")
+    console.line(f"  {tr('Next')}: [bold]sartor compare {run.dir.path}[/]")
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="The folder that holds runs.")] = Path("runs"), json: Json = False
+    folder: Annotated[Path, typer.Argument(help="The folder with the runs.")] = Path("runs"), json: Json = False
 ) -> None:
-    """List runs with their state, model, data, loss and verdict."""
+    """List runs with state, model, data, loss and verdict."""
     from sartor import api
     from sartor.cli import console
 
@@ -105,10 +114,20 @@ def runs(
         console.print_json([run.to_json() for run in found])
         return
     if not found:
-        console.line(f"No runs in {folder}. Start one: sartor train dataset=NAME")
+        console.line(escape(str(tr("No runs in {folder}. Start one: sartor train dataset=NAME", folder=folder))))
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "step", "loss", "held out", "verdict", "model", "data"):
-        table.add_column(column, justify="right" if column in ("step", "loss", "held out") else "left")
+    for column in (
+        tr("run"),
+        tr("state"),
+        tr("step"),
+        tr("loss"),
+        tr("held out"),
+        tr("verdict"),
+        tr("model"),
+        tr("data"),
+    ):
+        right = column.message in ("step", "loss", "held out")
+        table.add_column(str(column), justify="right" if right else "left")
     for run in found:
         row = (run.name, run.state, run.step, run.loss, run.eval_loss, run.verdict, run.model, run.data)
         table.add_row(*(escape(f"{v:.3f}" if isinstance(v, float) else str(v if v is not None else "–")) for v in row))
@@ -118,13 +137,13 @@ def runs(
 
 @with_permissions
 def rerun(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
     output_dir: Annotated[Path | None, typer.Option(help="The new run's folder; default: <run>-rerun.")] = None,
     json: Json = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Repeat a run from its folder, after checking that data and model are the same."""
+    """Repeat a run from its folder, after verifying that its data is unchanged."""
     from sartor import api
     from sartor.cli import console
 

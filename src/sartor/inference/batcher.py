@@ -123,12 +123,8 @@ class Batcher:
             tickets.append(Ticket(request, lambda told, index=index: on_progress(index, told), row))  # type: ignore[misc]
         with self._changed:
             if self._closed or len(self._waiting) + len(requests) > self.max_waiting:
-                raise QueueFull(
-                    "The queue is full: {count} requests are waiting.",
-                    tr("server"),
-                    "Try again later.",
-                    count=len(self._waiting),
-                )
+                what = tr("The queue is full: {count} requests are waiting.", count=len(self._waiting))
+                raise QueueFull(what, tr("server"), tr("Try again later."))
             self._waiting.extend(tickets)
             self._changed.notify()
         return tickets
