@@ -83,7 +83,7 @@ def test_rows_that_one_of_them_learned_from_are_left_out(run: api.Run, settings:
     mine, theirs = (set(r.dir.read_json("data.json")["split"]["held_out"]) for r in (run, other))
     found = api.compare_several(run.path, other.path, overrides=QUICK)
     assert set(found.row_ids) == mine & theirs
-    assert found.notes[0] == f"{8 - len(mine & theirs)} of 8 rows are left out: two was trained on them."
+    assert str(found.notes[0]) == f"{8 - len(mine & theirs)} of 8 rows are left out: two was trained on them."
     everything = api.train(**{**settings, "val_size": 0, "output_dir": str(project / "runs" / "all")})
     with pytest.raises(DataError, match="No row is left"):
         api.compare_several(run.path, everything.path, overrides=QUICK)
@@ -122,7 +122,7 @@ def test_a_text_learned_under_another_name_is_left_out(run: api.Run, project: Pa
     registry.write_text(json.dumps(entries), encoding="utf-8")
     found = api.compare_several(run.path, "base", overrides=["eval_dataset=copy", *QUICK])
     assert found.row_ids == ("copy:4",)
-    assert found.notes[0] == "3 of 4 rows are left out: one was trained on the same texts."
+    assert str(found.notes[0]) == "3 of 4 rows are left out: one was trained on the same texts."
 
 
 def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_the_command_line_compares_one_and_several(run: api.Run, capsys: pytest.
     with pytest.raises(SystemExit) as left:
         main(["compare", "base", str(run.path), *QUICK])
     assert left.value.code == 0
-    assert "differences against base" in capsys.readouterr().out
+    assert "differences from base" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["compare", str(run.path), *QUICK, "forgetting_probe=false", "--json"])
     assert json.loads(capsys.readouterr().out)["primary"]["metric"] == "loss"

@@ -87,6 +87,6 @@ def test_a_run_that_is_not_there_and_one_without_the_file_are_told_apart(tmp_pat
 
 
 def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="'gguff' is none of the exporters") as raised:
+    with pytest.raises(ConfigError, match="Unknown export format 'gguff'") as raised:
         EXPORTERS.get("gguff")
     assert str(raised.value.fix) == "Did you mean gguf?"

@@ -49,8 +49,8 @@ def test_an_english_sentence_is_found_among_names_and_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_english_sentence_in_chinese(command: str, shown_by: dict[str, str]) -> None:
     shown = shown_by[command]
-    for text in ENGLISH_DATA:
-        shown = shown.replace(text, "…")
+    for text in ENGLISH_DATA:  # a long text may be wrapped
+        shown = re.sub(r"\s+".join(map(re.escape, text.split())), "…", shown)
     assert english_lines(shown) == []
 
 

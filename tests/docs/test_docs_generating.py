@@ -78,7 +78,7 @@ def test_the_commands_run_and_nothing_is_paid_twice(
     assert "4 pairs; 2 requests sent; 0 answers reused; spent" in first
     assert "4 pairs; 0 requests sent; 2 answers reused" in again
     assert "{passage}" in prompt
-    assert "4 rows read = 4 to learn" in imported
+    assert "4 rows read = 4 training" in imported
     assert "2 held out" in split
     assert sum("schoolteacher" in text for text in Model.asked) == len(Model.asked) - 2
     rows = json.loads((tmp_path / "data" / "edited.json").read_text(encoding="utf-8"))

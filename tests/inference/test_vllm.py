@@ -80,8 +80,8 @@ def vllm(model: Path) -> ChosenBackend:
     return ChosenBackend(BACKENDS.get("vllm"), config_of(model))
 
 
-def open_vllm(engine: Engine, prompts: Any, generation: GenerationSettings, *, model: str) -> Any:
-    return BACKENDS.get("vllm").open(BackendRequest(engine, prompts, generation, model))
+def open_vllm(engine: Engine, prompts: Any, generation: GenerationSettings, *, config: RunConfig) -> Any:
+    return BACKENDS.get("vllm").open(BackendRequest(engine, prompts, generation, config))
 
 
 @pytest.mark.parametrize("hands_out_stops", [True, False])

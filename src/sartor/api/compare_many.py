@@ -16,14 +16,18 @@ from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, ntr, tr
+from sartor.base.openai_client import Address, ChatClient, RequestOptions, read_key
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
+from sartor.checks.leaks import find_leaks
+from sartor.evaluation.multi_model import Candidate, make_comparison
+from sartor.evaluation.score import Scorer
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
-    from sartor.evaluation.multi_model import Candidate, Comparison
+    from sartor.evaluation.multi_model import Comparison
 
 BASE = "base"
 
@@ -54,7 +58,6 @@ def compare_several(
         >>> [candidate.name for candidate in comparison.candidates]
         ['base', 'first']
     """
-    from sartor.evaluation.multi_model import make_comparison
 
     names, overrides = [str(target) for target in targets], tuple(overrides)
     if len(names) < 2:
@@ -149,7 +152,6 @@ def _rows(shared: RunConfig, runs: Sequence[RunDir], own_rows: bool) -> tuple[li
 
 def _same_texts(run: RunDir, rows: Sequence[Demonstration], permissions: Permissions) -> tuple[set[str], list[Text]]:
     """Ids of rows whose text the run was trained on, whatever their ids, and notes about them and near-duplicates."""
-    from sartor.checks.leaks import find_leaks
 
     config = RunConfig.from_dict(read_yaml(run.config), str(run.config), permissions)
     trained_on, name = set(run.read_json("data.json")["split"]["train"]), run.path.name
@@ -190,7 +192,6 @@ def _ask_engine(
     folder: Path,
     progress: Progress | None,
 ) -> Candidate:
-    from sartor.evaluation.multi_model import Candidate
     from sartor.evaluation.predict import PredictOptions, predict
 
     engine = load_engine(config)
@@ -231,10 +232,7 @@ def _ask_endpoint(
     progress: Progress | None,
 ) -> Candidate:
     """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
-    from sartor.base.openai_client import Address, ChatClient, RequestOptions, read_key
-    from sartor.evaluation.multi_model import Candidate
     from sartor.evaluation.predict import write
-    from sartor.evaluation.score import Scorer
 
     endpoint = Address.parse(address)
     limit = shared.generation.max_new_tokens

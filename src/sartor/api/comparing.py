@@ -13,12 +13,16 @@ from sartor.api.judging import judge_run
 from sartor.api.predicting import load_engine
 from sartor.api.prepare_data import PreparedRows, Progress, prepare_rows
 from sartor.api.resolve_target import config_for
+from sartor.api.seed_sweep import with_spread
 from sartor.api.training import Run
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import DataError, RunError
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Encoded, Example, Ledger, TokenSequence
+from sartor.checks.leaks import find_leaks
+from sartor.evaluation.verdict import Findings, compare_rows, make_verdict, memorization
+from sartor.evaluation.verdict_text import verdict_json
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Difference, Forgetting, Verdict
@@ -50,7 +54,6 @@ def compare(
         >>> verdict.primary.metric
         'loss'
     """
-    from sartor.evaluation.verdict_text import verdict_json
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides, permissions)
@@ -58,7 +61,6 @@ def compare(
     folder.write_json("verdict.json", verdict_json(verdict))
     if seeds < 2:
         return verdict
-    from sartor.api.seed_sweep import with_spread
 
     def judge(other: RunDir) -> Verdict:
         without_probe = (*overrides, "forgetting_probe=false")
@@ -71,8 +73,6 @@ def _verdict(
     run: RunDir, config: RunConfig, progress: Progress | None, on_ledger: Callable[[Ledger], None] | None
 ) -> Verdict:
     """Base and tuned over the held-out rows and a sample of the training rows, and what follows from them."""
-    from sartor.checks.leaks import find_leaks
-    from sartor.evaluation.verdict import Findings, make_verdict, memorization
 
     held_out_ids = run.read_json("data.json")["split"]["held_out"]
     if not held_out_ids:
@@ -188,7 +188,6 @@ def _differences(
     config: RunConfig,
 ) -> list[Difference]:
     """Tuned against base for each metric. Raises: RunError for a primary metric without a value for each row."""
-    from sartor.evaluation.verdict import compare_rows
 
     primary = config.evaluation.primary_metric
     if primary not in values["tuned"]:

@@ -11,6 +11,7 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
 from sartor.base.permissions import Permissions
 from sartor.exporters import EXPORTERS, Exported, Source
+from sartor.exporters._output import exported_folder, own_dtype, write_record
 
 
 def export(
@@ -41,7 +42,6 @@ def export(
     options = exporter.options(quant, dtype, check)
     config = as_config(target, settings, permissions)
     out_folder = _folder(config, target, to, out)
-    from sartor.exporters._output import exported_folder, write_record
 
     source = _source(config, _name(config, target), exporter.needs_float32 or options.dtype not in ("", "bfloat16"))
     with exported_folder(out_folder) as folder:
@@ -52,7 +52,6 @@ def export(
 
 def _source(config: RunConfig, name: str, needs_float32: bool) -> Source:
     """The model loaded on the CPU, with the tuned weights alone. Raises: ConfigError, ModelError, PromptError."""
-    from sartor.exporters._output import own_dtype
     from sartor.inference.engine import Engine
     from sartor.model.load import resolve_model
 

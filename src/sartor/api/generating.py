@@ -13,6 +13,7 @@ from sartor.base.openai_client import read_key
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message
 from sartor.qa_generation import run as qa_run
+from sartor.qa_generation.endpoint import PacedEndpoint
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.output import check_name, write
 from sartor.qa_generation.pairs import GroundedPair
@@ -101,8 +102,6 @@ def _model_of(plan: GenerationPlan, stop: threading.Event, *, load: bool) -> tup
     """The function that answers, and one that tells what it has cost so far."""
     settings = plan.settings
     if settings.endpoint:
-        from sartor.qa_generation.endpoint import PacedEndpoint
-
         endpoint = PacedEndpoint(settings.endpoint, max_tokens=plan.max_tokens, workers=plan.workers, stop=stop)
         return endpoint, lambda: endpoint.budget.spent
     complete = _embedded(settings.model)

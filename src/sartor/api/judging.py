@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.openai_client import Address, read_key
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import EvaluationSettings
+from sartor.evaluation.judge import AnswerPair, Winner, endpoint_judge, judge
 
 if TYPE_CHECKING:
-    from sartor.evaluation.judge import Ask, JudgeResult, Winner
+    from sartor.evaluation.judge import Ask, JudgeResult
 
 
 def judge_run(
@@ -23,7 +25,6 @@ def judge_run(
 
     Raises: ConfigError if the judge's address, model or key is missing; DataError; EndpointError.
     """
-    from sartor.evaluation.judge import AnswerPair, judge
 
     settings = config.evaluation
     if ask is None:
@@ -39,8 +40,6 @@ def judge_run(
 
 
 def _judge_of(settings: EvaluationSettings) -> Ask:
-    from sartor.base.openai_client import Address, read_key
-    from sartor.evaluation.judge import endpoint_judge
 
     if not (settings.judge_endpoint and settings.judge_model):
         raise ConfigError("A judge needs an address and a model.", "judge_endpoint", "Set judge_model as well.")
@@ -51,7 +50,6 @@ def _judge_of(settings: EvaluationSettings) -> Ask:
 
 def read_labels(path: Path) -> dict[str, Winner]:
     """Human labels: JSONL lines with `id` and `label` (base, tuned or tie). Raises: DataError naming the line."""
-    from sartor.evaluation.judge import Winner
 
     found: dict[str, Winner] = {}
     try:

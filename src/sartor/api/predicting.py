@@ -15,6 +15,8 @@ from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Ledger, Score
+from sartor.evaluation import score as scoring
+from sartor.evaluation.score import score as score_texts
 from sartor.inference.backends import chosen_backend
 
 if TYPE_CHECKING:
@@ -144,7 +146,6 @@ def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[
         >>> sartor.score(["a red hat"], ["a red hat"])["exact-match"].value
         100.0
     """
-    from sartor.evaluation.score import score as score_texts
 
     return score_texts(list(predictions), list(references))
 
@@ -158,7 +159,6 @@ def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[st
         >>> sartor.score_file("predictions.jsonl", ("exact-match",))["exact-match"].n
         1
     """
-    from sartor.evaluation import score as scoring
 
     return scoring.score_file(Path(path), metrics)
 

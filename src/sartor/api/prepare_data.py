@@ -19,6 +19,7 @@ from sartor.data.split import Split, read_split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
 from sartor.prompt.row_stream import RowStream
 from sartor.prompt.template import Template
+from sartor.prompt.token_cache import encode_cached
 
 Progress = Callable[[int, int | None], None]
 
@@ -135,7 +136,6 @@ def _encode_train(
 ) -> tuple[EncodedRows, bool]:
     """Encode, or read from the token cache, which is keyed by files, registry, settings and code."""
     from sartor.model.load import cache_folder
-    from sartor.prompt.token_cache import encode_cached
 
     if not loaded.files:  # rows from a hub have no local file to key the cache by
         return encoder.encode_all(examples, progress), False

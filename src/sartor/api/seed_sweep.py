@@ -11,6 +11,8 @@ from sartor.base.config import RunConfig, read_yaml
 from sartor.base.i18n import ntr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
+from sartor.evaluation.verdict import spread_of
+from sartor.evaluation.verdict_text import verdict_json
 
 if TYPE_CHECKING:
     from sartor.evaluation.verdict import Verdict
@@ -24,8 +26,6 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permiss
     The others are next to the run, as `<name>-seed-<seed>`: finished ones are not trained again, interrupted ones are
     resumed. `judge` returns a run's own verdict. Raises: what `train` raises.
     """
-    from sartor.evaluation.verdict import spread_of
-    from sartor.evaluation.verdict_text import verdict_json
 
     config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
     split_seed = config.train.seed if config.data.split_seed is None else config.data.split_seed

@@ -15,6 +15,7 @@ from sartor.api.environment import environment
 from sartor.api.open_run import open_run, run_folder
 from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.api.sampling import make_sampler
+from sartor.api.streaming import prepare_stream
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.files import file_lock, sha256_file
@@ -22,6 +23,7 @@ from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
+from sartor.model.tokenizer_match import check_tokenizer
 from sartor.prompt.encode import Encoder
 from sartor.training.stages import STAGES
 
@@ -181,8 +183,6 @@ def _train(
 def rows_to_train(config: RunConfig, encoder: Encoder) -> PreparedRows:
     """All rows encoded, or with `streaming` a stream of them. Raises: DataError, ConfigError."""
     if config.data.streaming:
-        from sartor.api.streaming import prepare_stream
-
         return prepare_stream(config, encoder)
     return prepare_rows(config, encoder)
 
@@ -205,7 +205,6 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder) -> tuple[Any, A
     import torch
 
     from sartor.model.load import adapt, load_model
-    from sartor.model.tokenizer_match import check_tokenizer
 
     stage = STAGES.get(config.method.stage)
     settings = config.model.model_copy(update={"dtype": plan.dtype})

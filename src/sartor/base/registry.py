@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
@@ -23,8 +24,9 @@ from sartor.base.errors import ConfigError, did_you_mean
 @functools.cache
 def names(package: str) -> tuple[str, ...]:
     """The files of a plug-in package such as `sartor.evaluation.metrics`, sorted, without those that start with `_`."""
-    folder = importlib.import_module(package)
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(folder.__path__) if not m.name.startswith("_")))
+    spec = importlib.util.find_spec(package)  # does not run the package's own code
+    folders = spec.submodule_search_locations if spec else None
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_")))
 
 
 def modules(package: str) -> Iterator[ModuleType]:

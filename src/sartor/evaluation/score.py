@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,8 +80,6 @@ class Scorer:
 
     def add_in_parallel(self, predictions: list[str], references: list[str | None], workers: int) -> None:
         """Add many pairs, scored by several processes."""
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
 
         size = math.ceil(len(predictions) / (4 * workers))
         starts = range(0, len(predictions), size)

@@ -10,6 +10,7 @@ from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, fsync_file
 from sartor.base.i18n import tr
 from sartor.exporters import Exporter, ExportOptions, ExportResult, Source, Tolerance
+from sartor.exporters._output import save_tokenizer
 
 TOLERANCE = Tolerance(1e-4, 1.0)
 
@@ -25,7 +26,6 @@ class _Adapter(Exporter):
         """Copy the adapter. Raises: ExportError when the model has none."""
         if source.adapter is None:
             raise ExportError("No adapter to export: all weights were trained.", source.name, "Use --to merged.")
-        from sartor.exporters._output import save_tokenizer
         from sartor.exporters._parity import ReferenceAnswers, probe_folder
 
         reference = ReferenceAnswers.of(source)

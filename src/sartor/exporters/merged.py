@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sartor.base.i18n import tr
 from sartor.exporters import Exporter, ExportOptions, ExportResult, Source, Tolerance
+from sartor.exporters._output import own_dtype, save_merged
 
 TOLERANCES = {
     "float16": Tolerance(0.25, 0.95),
@@ -33,7 +34,6 @@ class _Merged(Exporter):
 
     def export(self, source: Source, folder: Path, options: ExportOptions) -> ExportResult:
         """Merge and save. Raises: ExportError when the folder answers differently from the adapter over its base."""
-        from sartor.exporters._output import own_dtype, save_merged
         from sartor.exporters._parity import ReferenceAnswers, probe_folder
 
         dtype = options.dtype or own_dtype(source.model)

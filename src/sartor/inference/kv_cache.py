@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 GROWTH_TOKENS = 64
@@ -74,7 +75,6 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 
 def preallocated_cache(model: Any) -> Cache:
     """A new cache: preallocated layers, or transformers' own if the model has other kinds of layers."""
-    from transformers import DynamicCache
 
     plain = DynamicCache(config=model.config)
     if any(type(layer) is not DynamicLayer for layer in plain.layers):

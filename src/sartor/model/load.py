@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from pathlib import Path
@@ -132,7 +133,6 @@ def shape_of(settings: ModelSettings) -> Shape | None:
 
 def quiet_transformers() -> None:
     """Turn off transformers' progress bars, which would mix with ours, and some irrelevant warnings."""
-    import logging
 
     from transformers.utils.logging import disable_progress_bar
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sartor.api.predicting import load_engine
 from sartor.api.resolve_target import config_for
 from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
@@ -90,7 +91,6 @@ class ChatModels:
             reply.ticket.cancel()
 
     def _loaded(self, path: str, thinking: bool | None) -> Batcher:
-        from sartor.api.predicting import load_engine
         from sartor.inference.batcher import Batcher
 
         with self.lock:

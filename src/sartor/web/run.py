@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sartor.base.errors import ConfigError
 from sartor.server.run import address_of, bound, is_loopback
+from sartor.web.origin_check import LOOPBACK
+from sartor.web.workspace import Workspace
 
 PASSWORD = "SARTOR_WEB_PASSWORD"
 """Environment variable with the password; required for addresses other than loopback."""
@@ -44,8 +46,6 @@ def serve(
     folders = tuple(directory.resolve() for directory in model_dirs)
     os.chdir(folder)
     from sartor.web.app import create_app
-    from sartor.web.origin_check import LOOPBACK
-    from sartor.web.workspace import Workspace
 
     with bound(host, port) as listener:
         app = create_app(

@@ -11,6 +11,7 @@ from typing import Any
 
 from sartor import api
 from sartor.base.errors import SartorError
+from sartor.web import generated_pairs
 from sartor.web.jobs import Job
 
 EVERY_S = 0.5
@@ -41,8 +42,6 @@ def work(job: Job) -> Any:
             )
             return {"folder": arguments["out"], **compared.to_json()}
         case "generate":
-            from sartor.web import generated_pairs
-
             return generated_pairs.generate(job, progress)
         case "export":
             done = api.export(

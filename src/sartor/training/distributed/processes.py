@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard  # slow to import, and needed by sharded runs only
+from torch.distributed.tensor import distribute_tensor
 
 from sartor.base.errors import ConfigError
 from sartor.model.layers import decoder_layers
@@ -76,7 +78,6 @@ def shard(objective: Objective, model: nn.Module) -> None:
 
     Raises: ConfigError with a single process, or when the reference is a copy of the weights.
     """
-    from torch.distributed.fsdp import fully_shard  # slow to import, and needed by sharded runs only
 
     if world_size() == 1:
         raise ConfigError("fsdp needs several processes.", "fsdp", "Run: torchrun --nproc-per-node N -m sartor train …")
@@ -105,7 +106,6 @@ def shard_like(value: Tensor, parameter: Any) -> Tensor:
     """A full tensor, sharded like a sharded parameter of the same shape."""
     if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
         return value
-    from torch.distributed.tensor import distribute_tensor
 
     cut: Tensor = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return cut

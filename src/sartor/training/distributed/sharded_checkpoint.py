@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from sartor.base.errors import ModelError
 from sartor.base.files import fsync_file, sha256_file
@@ -193,8 +194,6 @@ def _named(model: nn.Module, states: Mapping[int, Mapping[str, Any]] | None) -> 
 def _local_shard(value: Any, everywhere: bool = False) -> tuple[Tensor | None, list[int]]:
     """(this process's part, its offset); a replicated tensor belongs to the first process, or to all (`everywhere`)."""
     if hasattr(value, "device_mesh") and all(place.is_shard() for place in value.placements):
-        from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
         _, offset = compute_local_shape_and_global_offset(value.shape, value.device_mesh, value.placements)
         local: Tensor = value.detach().to_local()
         return local, list(offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from sartor.web.endpoints import Remote
 from sartor.web.i18n import Translator
 from sartor.web.reply import Reply
 from sartor.web.value_names import ENDPOINT_FIELDS, PARTS
-from sartor.web.workspace import Workspace
+from sartor.web.workspace import Workspace, visible
 
 EVERY_S = 0.05
 MAX_COLUMNS = 4
@@ -378,8 +379,5 @@ def label(target: Target, t: Translator) -> str:
 
 
 def _escaped(words: str) -> str:
-    import html
-
-    from sartor.web.workspace import visible
 
     return html.escape(visible(words))

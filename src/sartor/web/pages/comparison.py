@@ -15,6 +15,8 @@ from nicegui import ui
 
 from sartor.base.i18n import Text
 from sartor.base.rundir import RunDir, read_json_lines
+from sartor.evaluation.numbers import interval
+from sartor.evaluation.numbers import number as figure
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Translator
 from sartor.web.jobs import Job
@@ -93,8 +95,6 @@ class ComparisonView:
         self._answers()
 
     def _verdicts(self) -> None:
-        from sartor.evaluation.numbers import interval
-        from sartor.evaluation.numbers import number as figure
 
         t, comparison = self.t, self.comparison
         first, *others = comparison.candidates
@@ -148,7 +148,6 @@ class ComparisonView:
 
     def _scores(self) -> None:
         """Every metric, one column per model."""
-        from sartor.evaluation.numbers import number as figure
 
         candidates = self.comparison.candidates
         names = ["loss", *candidates[0]["scores"]]

@@ -12,6 +12,9 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from sartor.evaluation import metrics
+from sartor.evaluation.numbers import interval
+from sartor.evaluation.numbers import number as figure
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Translator
 from sartor.web.value_names import OUTCOMES, PARTS
@@ -27,7 +30,6 @@ AT_ONCE = 15
 @functools.cache
 def metric_names() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The metrics that can be primary (they have a value for each row), and all metrics."""
-    from sartor.evaluation import metrics
 
     found = metrics.find(["all"])
     return ("loss", *(metric.name for metric in found if isinstance(metric, metrics.PairMetric))), tuple(
@@ -116,8 +118,6 @@ class VerdictView:
                     table(head, folded)
 
     def _score(self, row: ScoreRow) -> list[Any]:
-        from sartor.evaluation.numbers import interval
-        from sartor.evaluation.numbers import number as figure
 
         d = row.difference
 
@@ -192,7 +192,6 @@ class VerdictView:
 
 def interval_bar(t: Translator, difference: Difference) -> None:
     """The difference and its interval on an axis with zero, drawn to scale."""
-    from sartor.evaluation.numbers import number as figure
 
     low, high = difference.low, difference.high
     if low is None or high is None:
