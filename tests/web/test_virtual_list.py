@@ -62,7 +62,7 @@ def test_a_new_version_leaves_the_old_one(desk: Workspace) -> None:
     assert [turns(e)[-1][1] for e in api.load("d-v2", desk.data).examples] == ["a1", "a2"]
     assert len(api.load("d", desk.data).ledger.skipped) == 1
     assert api.save_version("d-v2", desk.data, changes={}) == "d-v3"
-    with pytest.raises(DataError, match="no such row"):
+    with pytest.raises(DataError, match="Unknown row"):
         api.save_version("d", desk.data, changes={"d:99": None})
 
 
@@ -71,7 +71,7 @@ def test_saved_turns_become_a_dataset(desk: Workspace) -> None:
     api.add_row("chat", desk.data, turn)
     api.add_row("chat", desk.data, turn)
     assert len(api.load("chat", desk.data).examples) == 2
-    with pytest.raises(DataError, match="another form"):
+    with pytest.raises(DataError, match="not in sharegpt format"):
         api.add_row("d", desk.data, turn)
 
 
