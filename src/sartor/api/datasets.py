@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sartor.prompt.label_view import LabelView
 
 
+# The keywords are the public API, one for each option of the command.
 def import_file(
     path: str | Path,
     name: str,
