@@ -16,7 +16,7 @@ ROOT = Path(sartor.__file__).parent
 SETTINGS = {key: section for section, fields in SECTIONS.items() for key in fields.model_fields}
 ONE_VALUE = {"num_beams", "metric_for_best_model"}
 """Settings of which only one value is accepted: there is nothing to read."""
-NOT_YET = {"per_device_eval_batch_size"}
+NOT_YET: set[str] = set()
 """Settings whose reader is being written."""
 
 

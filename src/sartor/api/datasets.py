@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sartor.prompt.label_view import LabelView
 
 
-def import_file(  # nine parameters: each is an option that people write, as on the command line
+# The keywords are the public API, one for each option of the command.
+def import_file(
     path: str | Path,
     name: str,
     *,

@@ -50,6 +50,7 @@ class Run:
         return self.dir.path
 
 
+# The keywords are the public API, one for each option of the command.
 def train(
     config: str | Path | RunConfig | None = None,
     overrides: Iterable[str] = (),

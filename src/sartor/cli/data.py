@@ -14,6 +14,7 @@ from sartor.base.permissions import Permissions
 from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
 
 
+# A command's options are its signature.
 def import_(
     file: Annotated[Path, typer.Argument(help="A CSV, JSON or JSONL file in any encoding.")],
     name: Annotated[str, typer.Option("--name", help="The dataset's name in dataset_info.json.")],
@@ -25,7 +26,7 @@ def import_(
     delimiter: Annotated[str | None, typer.Option(help="The delimiter; detected when not given.")] = None,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
-) -> None:  # a command's options are its signature
+) -> None:
     """Turn a file into a dataset and register it in dataset_info.json."""
     from sartor import api
     from sartor.cli import console
@@ -151,6 +152,7 @@ def check(
         raise typer.Exit(1)
 
 
+# A command's options are its signature.
 @with_permissions
 def split(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],

@@ -12,6 +12,7 @@ from sartor.cli.arguments import Json, Settings, with_permissions
 from sartor.cli.evaluate import Target, target_or_config
 
 
+# A command's options are its signature.
 @with_permissions
 def export(
     target: Target,
