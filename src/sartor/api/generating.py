@@ -49,6 +49,9 @@ def estimate_generation(
     """Passages, requests, tokens, seconds and money that `generate` with these arguments would need; sends nothing.
 
     Raises: DataError, ConfigError.
+
+    Example:
+        >>> sartor.estimate_generation(["novel.txt"], "novel").calls  # doctest: +SKIP
     """
     plan = make_plan(documents, QAGenerationSettings.from_keywords(name, settings))
     return estimate_plan(plan, Journal.open(plan.settings.dataset_dir, name))
@@ -75,6 +78,9 @@ def generate(
     ends the run in order: requests in flight are kept, and the pairs so far are written (`generated.stopped`).
 
     Raises: DataError, ConfigError.
+
+    Example:
+        >>> sartor.generate(["novel.txt"], "novel", endpoint="http://127.0.0.1:8000/v1", model="m")  # doctest: +SKIP
     """
     check_name(name)
     read_key(settings.get("endpoint") or "http://localhost", settings.get("key_env"))  # before documents are read

@@ -14,6 +14,7 @@ from sartor.base.files import sha256_file
 from sartor.base.i18n import tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
+from sartor.training.job import Callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def rerun(
     run: str | Path,
     *,
     output_dir: str | Path | None = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
     permissions: Permissions = NOTHING_ALLOWED,
 ) -> Run:
     """Repeat a run from its folder, into another folder.

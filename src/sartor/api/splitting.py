@@ -44,6 +44,11 @@ def split(
     ids are saved next to the registry, and train, predict, compare and check use them from then on.
 
     Raises: DataError as `load` does; ConfigError for an unknown column or value, or a side without rows.
+
+    Example:
+        >>> result = sartor.split("chapters", val_size=3, seed=7)
+        >>> len(result.saved.held_out)
+        3
     """
     folder = Path(dataset_dir)
     held_out = tuple(held_out)

@@ -9,7 +9,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sartor.api.environment import environment
 from sartor.api.open_run import open_run, run_folder
@@ -28,6 +28,7 @@ from sartor.prompt.encode import Encoder
 from sartor.training.stages import STAGES
 
 if TYPE_CHECKING:
+    from sartor.training.job import Callback
     from sartor.training.plan import Plan
 
 
@@ -58,7 +59,7 @@ def train(
     fresh: bool = False,
     allow_changed: bool = False,
     permissions: Permissions | None = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
     plan_of: RunDir | None = None,
     preflight: bool = False,
     **settings: Any,
@@ -90,58 +91,60 @@ def train(
         raise ConfigError("do_train is false.", tr("settings"), "Use `sartor predict` to predict, or set it to true.")
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
-    first, one = _join(config)
-    with file_lock(run.path) if first else nullcontext():
-        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed) if first else None
-        opened = one(opened)
+    group = _join(config)
+    with file_lock(run.path) if group.first else nullcontext():
+        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed) if group.first else None
+        opened = group.broadcast(opened)
         if opened == "finished":
             return Run(run, run.read_json("all_results.json"), already_finished=True)
-        return _train(
-            run,
-            config,
-            resume=opened == "resume",
-            allow_changed=allow_changed,
-            callbacks=callbacks,
-            plan_of=plan_of,
-            preflight=preflight,
-            first=first,
-            one=one,
-        )
+        request = _Request(run, config, opened == "resume", allow_changed, callbacks, plan_of, preflight)
+        return _train(request, group)
 
 
-def _train(
-    run: RunDir,
-    config: RunConfig,
-    *,
-    resume: bool,
-    allow_changed: bool,
-    callbacks: Sequence[Any],
-    plan_of: RunDir | None,
-    preflight: bool,
-    first: bool,
-    one: Callable[[Any], Any],
-) -> Run:
+@runtime_checkable
+class RowsCallback(Protocol):
+    """A callback that also wants to know the prepared rows, before the first step."""
+
+    def on_rows(self, rows: PreparedRows) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The processes that train together: whether this is the first, and how all of them get its value."""
+
+    first: bool
+    broadcast: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What `train` was called for, after the run's folder was opened."""
+
+    run: RunDir
+    config: RunConfig
+    resume: bool
+    allow_changed: bool
+    callbacks: Sequence[Callback]
+    plan_of: RunDir | None
+    preflight: bool
+
+
+def _train(request: _Request, group: _Group) -> Run:
+    """Encode, plan, load, try the longest batch, train."""
+    run, config = request.run, request.config
     encoder = make_encoder(config)
     rows = rows_to_train(config, encoder)
-    for callback in callbacks:
-        if hasattr(callback, "on_rows"):
+    for callback in request.callbacks:
+        if isinstance(callback, RowsCallback):
             callback.on_rows(rows)
 
     from sartor.training import loop
     from sartor.training.job import TrainingJob
-    from sartor.training.plan import Plan
 
-    if one(resume and run.plan.exists()):
-        plan = Plan.from_json(run.read_json("plan.json"))
-        preflight = False
-    else:
-        plan = Plan.from_json(plan_of.read_json("plan.json")) if plan_of else plan_run(config, rows)
-        if first:
-            run.write_json("data.json", data_json(rows, config, encoder))
-            run.write_json("env.json", environment())
-            run.write_json("plan.json", plan.to_json())
+    planned = group.broadcast(request.resume and run.plan.exists())
+    plan = _plan(request, rows, encoder, planned, write=group.first)
     model, reference = build_model(config, plan, encoder)
-    callbacks = [*callbacks, *_trackers(run, config)] if first else []
+    callbacks = [*request.callbacks, *_trackers(run, config)] if group.first else []
     job = TrainingJob(
         run,
         config,
@@ -155,10 +158,10 @@ def _train(
         reference=reference,
     )
     found = None
-    if preflight and not plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        from sartor.training.preflight import preflight as fly
+    if request.preflight and not planned and not request.plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        from sartor.training.preflight import preflight
 
-        found, plan = fly(job)
+        found, plan = preflight(job)
         run.write_json("plan.json", plan.to_json())
         _notify(run.event("preflight", **found.to_json()), callbacks)
     with closing(rows):
@@ -167,18 +170,33 @@ def _train(
             plan=plan,
             rows=rows.train_ids,
             fingerprint=fingerprint(rows, encoder, config),
-            allow_changed=allow_changed,
-            resume=one(_resume_from(run, config, resume, callbacks) if first else None),
+            allow_changed=request.allow_changed,
+            resume=group.broadcast(_resume_from(run, config, request.resume, callbacks) if group.first else None),
             sample=make_sampler(model, encoder, config),
-            replay=_oom_divisors(plan_of),
+            replay=_oom_divisors(request.plan_of),
         )
         results = loop.train(job)
-        if rows.streamed_ledger and first:
+        if rows.streamed_ledger and group.first:
             taken = rows.streamed_ledger(results["steps"] * plan.global_batch)
             run.write_json("data.json", data_json(taken, config, encoder))
     del model, job
     release_memory()
     return Run(run, results, estimate=found.to_json() if found else None)
+
+
+def _plan(request: _Request, rows: PreparedRows, encoder: Encoder, planned: bool, *, write: bool) -> Plan:
+    """The plan that the run has already, that of the run to repeat, or a new one, written with data and environment."""
+    from sartor.training.plan import Plan
+
+    run, config = request.run, request.config
+    if planned:
+        return Plan.from_json(run.read_json("plan.json"))
+    plan = Plan.from_json(request.plan_of.read_json("plan.json")) if request.plan_of else plan_run(config, rows)
+    if write:
+        run.write_json("data.json", data_json(rows, config, encoder))
+        run.write_json("env.json", environment())
+        run.write_json("plan.json", plan.to_json())
+    return plan
 
 
 def rows_to_train(config: RunConfig, encoder: Encoder) -> PreparedRows:
@@ -228,7 +246,7 @@ def build_model(config: RunConfig, plan: Plan, encoder: Encoder) -> tuple[Any, A
     return model, reference
 
 
-def _notify(event: Mapping[str, Any], callbacks: Sequence[Any]) -> None:
+def _notify(event: Mapping[str, Any], callbacks: Sequence[Callback]) -> None:
     for callback in callbacks:
         callback.on_event(event)
 
@@ -239,15 +257,15 @@ def _oom_divisors(before: RunDir | None) -> dict[int, int]:
     return {event["step"]: event["micro_divisor"] for event in events if event["kind"] == "oom"}
 
 
-def _join(config: RunConfig) -> tuple[bool, Callable[[Any], Any]]:
-    """Whether this process is the first, and what tells all processes the first one's answer."""
+def _join(config: RunConfig) -> _Group:
+    """The group of processes that torchrun started, or this process alone."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return True, lambda value: value
+        return _Group(True, lambda value: value)
     from sartor.model.load import device_of
     from sartor.training.distributed import processes
 
     processes.start(device_of(config.model), bool(config.train.deepspeed))
-    return processes.rank() == 0, processes.broadcast
+    return _Group(processes.rank() == 0, processes.broadcast)
 
 
 def _trackers(run: RunDir, config: RunConfig) -> list[Any]:
@@ -279,7 +297,7 @@ def save_model(model: Any, encoder: Encoder, folder: Path) -> None:
     GenerationConfig(eos_token_id=list(encoder.stop_ids), pad_token_id=pad_id(tokenizer)).save_pretrained(folder)
 
 
-def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequence[Any]) -> Path | None:
+def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequence[Callback]) -> Path | None:
     """The checkpoint to go on from: the one named, else the newest that verifies; those passed over are named."""
     from sartor.training import checkpoint
 
