@@ -89,7 +89,7 @@ def extracted() -> list[Message]:
 def placeholders(text: str) -> set[str]:
     """The named placeholders of a message; none where it is not a format string."""
     try:
-        return {name for _, name, _, _ in Formatter().parse(text) if name}
+        return {name for _, name, _, _ in Formatter().parse(text) if name and name.isidentifier()}
     except ValueError:
         return set()
 
@@ -133,7 +133,7 @@ def faults(file: Path) -> list[str]:
         ids = message.id if isinstance(message.id, (list, tuple)) else (message.id,)
         if not all(strings):
             found.append(f"{file}: not translated: {ids[0]!r}")
-        elif any(placeholders(text) - set().union(*map(placeholders, ids)) for text in strings):
+        elif any(placeholders(text) != placeholders(ids[-1]) for text in strings):
             found.append(f"{file}: unknown placeholder in the translation of {ids[0]!r}")
     return found
 

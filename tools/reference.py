@@ -6,6 +6,7 @@ python tools/reference.py check    # fail when a page is not what the code says
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import sys
@@ -21,6 +22,7 @@ CONTRACTS = (
     ("sartor.data.formats", "Format", "FORMATS"),
     ("sartor.checks.rules", "Rule", "RULES"),
     ("sartor.training.stages", "Stage", "STAGES"),
+    ("sartor.training.optimizers", "OptimizerPlugin", "OPTIMIZERS"),
     ("sartor.evaluation.metrics", "Metric", "METRICS"),
     ("sartor.exporters", "Exporter", "EXPORTERS"),
     ("sartor.inference.backends", "Backend", "BACKENDS"),
@@ -67,6 +69,12 @@ def default_of(value: object) -> str:
     return f"`{value}`" if value != "" else "–"
 
 
+def choices_of_plugins(metadata: Iterable[Any]) -> str:
+    """The names of the plug-ins that a setting chooses from."""
+    names = (name for item in metadata if callable(getattr(item, "names", None)) for name in item.names())
+    return ", ".join(f"`{name}`" for name in names)
+
+
 def settings_page() -> Iterator[str]:
     from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
     from sartor.base.settings import SECTIONS
@@ -82,7 +90,7 @@ def settings_page() -> Iterator[str]:
         rows = (
             (
                 f"`{key}`",
-                type_name(field.annotation),
+                choices_of_plugins(field.metadata) or type_name(field.annotation),
                 default_of(field.get_default(call_default_factory=True)),
                 field.description,
             )
@@ -143,7 +151,8 @@ def metavar_of(parameter: Any) -> str:
 
 def file_formats_page() -> Iterator[str]:
     from sartor.base.rundir import RunDir
-    from sartor.data.dataset_info import COLUMNS, KEYS, OPENAI_TAGS, TAGS
+    from sartor.data.dataset_info import KEYS
+    from sartor.data.dataset_spec import COLUMNS
     from sartor.data.decompress import COMPRESSED_SUFFIXES
     from sartor.data.formats import FORMATS
     from sartor.data.sources import SOURCES
@@ -162,10 +171,10 @@ def file_formats_page() -> Iterator[str]:
     yield from table(("Key", "Type"), ((f"`{key}`", kind) for key, kind in names.items()))
     yield from ("", "Columns and the column each is read from by default:", "")
     yield from table(("Column", "Default"), ((f"`{key}`", default_of(value)) for key, value in COLUMNS.items()))
-    yield from ("", "Tags of conversations (`formatting: sharegpt`, and `openai`):", "")
-    yield from table(("Tag", "sharegpt", "openai"), ((f"`{k}`", f"`{TAGS[k]}`", f"`{OPENAI_TAGS[k]}`") for k in TAGS))
     yield from ("", "## Row formats", "")
-    yield from table(("Format", "A row is"), ((one.name, summary(one)) for one in FORMATS.all()))
+    for one in FORMATS.all():
+        tags = ", ".join(f"`{key}: {value}`" for key, value in one.tags.items())
+        yield from ("", f"**{one.name}**: {summary(one)}" + (f" Tags by default: {tags}." if tags else ""))
     yield from ("", "## A run's folder", "", inspect.getdoc(RunDir) or "", "")
     parts = ((name, getattr(RunDir, name)) for name in dir(RunDir) if isinstance(getattr(RunDir, name), property))
     rows2 = (
@@ -196,26 +205,30 @@ def plugins_page() -> Iterator[str]:
         yield from ("", f"## {contract}", "", f"`{package}.{contract}`, entry-point group `{plugins.group}`.", "")
         yield inspect.getdoc(kind) or ""
         yield ""
-        members = [(name, member) for name, member in vars(kind).items() if not name.startswith("_")]
-        annotations = [(name, note) for name, note in inspect.get_annotations(kind).items() if not name.startswith("_")]
-        seen = {name for name, _ in members}
         rows: list[tuple[str, str]] = [
-            (f"`{name}: {note if isinstance(note, str) else type_name(note)}`", "")
-            for name, note in annotations
-            if name not in seen
+            (f"`{name}`", doc) for name, doc in attribute_docs(kind).items() if not name.startswith("_")
         ]
-        for name, member in members:
-            function = member.fget if isinstance(member, property) else member
-            if isinstance(function, (classmethod, staticmethod)):
-                function = function.__func__
-            if callable(function):
-                shown = name if isinstance(member, property) else f"{name}{signature(function)}"
-                required = " (required)" if getattr(function, "__isabstractmethod__", False) else ""
-                rows.append((f"`{shown}`{required}", (inspect.getdoc(function) or "").split("\n\n")[0]))
-            else:
-                rows.append((f"`{name}`", ""))
+        for name, member in vars(kind).items():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if name.startswith("_") or not inspect.isfunction(function):
+                continue
+            shown = name if isinstance(member, property) else f"{name}{signature(function)}"
+            required = " (required)" if getattr(function, "__isabstractmethod__", False) else ""
+            rows.append((f"`{shown}`{required}", (inspect.getdoc(function) or "").split("\n\n")[0]))
         yield from table(("Member", "What it is"), rows)
         yield from ("", "Built in: " + ", ".join(f"`{name}`" for name in plugins.names()) + ".")
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """The attributes of a class, in order, with the string that follows each as its documentation."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    found: dict[str, str] = {}
+    for node, after in zip(body, [*body[1:], None]):
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        if isinstance(target, ast.Name):
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            found[target.id] = inspect.cleandoc(str(after.value.value)) if documented else ""
+    return found
 
 
 def signature(function: Callable[..., Any]) -> str:

@@ -69,7 +69,7 @@ def test_an_endpoint_is_compared_by_its_texts(
     monkeypatch.setenv("WISE_KEY", "secret-1")
     found = api.compare_several(run.path, address, overrides=QUICK, key_env="WISE_KEY")
     assert found.metric == "rouge-l.char"
-    assert "wise tells no losses" in found.notes[0]
+    assert "wise reports no losses" in str(found.notes[0])
     assert found.candidates[1].scores["exact-match"].value == 100
     assert found.verdicts[0].outcome == "better"
     assert {request["key"] for request in heard} == {"Bearer secret-1"}

@@ -14,7 +14,7 @@ ROOT = Path(sartor.__file__).parent
 LIGHT = sys.stdlib_module_names | {"sartor"}
 KEPT_OUT = {"readline", "sartor.cli.console"}
 """readline changes how `input()` behaves; console brings rich's tables and bars, 75 ms that `--help` does not need."""
-ALWAYS_LOADED = {"pydantic", "pydantic_core", "typing_extensions", "yaml", "numpy", "typer", "click"}
+ALWAYS_LOADED = {"pydantic", "pydantic_core", "typing_extensions", "yaml", "typer", "click"}
 """Third-party packages that every command loads anyway."""
 
 

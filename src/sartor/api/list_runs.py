@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sartor.api.training import Run, train
 from sartor.base.config import RunConfig, read_yaml
@@ -14,7 +14,9 @@ from sartor.base.files import sha256_file
 from sartor.base.i18n import tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
-from sartor.training.job import Callback
+
+if TYPE_CHECKING:
+    from sartor.training.job import Callback
 
 
 @dataclass(frozen=True, slots=True)

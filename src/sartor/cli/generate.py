@@ -17,6 +17,7 @@ from rich.markup import escape
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import Text, ntr, tr
 from sartor.cli.arguments import DatasetDir, Json
+from sartor.qa_generation.pairs import REJECTIONS
 
 if TYPE_CHECKING:
     from sartor.api.generating import GenerationResult
@@ -151,7 +152,6 @@ def _print_estimate(expected: Estimate, embedded: bool, priced: bool) -> None:
 
 def _report(result: GenerationResult, json: bool, wanted: int | None) -> None:
     from sartor.cli import console
-    from sartor.qa_generation.pairs import REJECTIONS
 
     found = result.generated
     rejected = Counter(item.reason for item in found.rejected)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sartor.base.errors import ConfigError
+from sartor.base.i18n import tr
 
 
 def web(
@@ -21,10 +25,7 @@ def web(
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the browser.")] = True,
 ) -> None:
     """Open the browser page for a folder: import data, train, monitor, evaluate, chat, export."""
-    import webbrowser
 
-    from sartor.base.errors import ConfigError
-    from sartor.base.i18n import tr
     from sartor.cli import console
 
     try:
