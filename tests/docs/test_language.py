@@ -15,6 +15,20 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "sartor"
 NAMES = frozenset(
     [
+        "Lost",
+        "Facts",
+        "Refused",
+        "Imported",
+        "Raw",
+        "unjoinable",
+        "drift",
+        "recompute",
+        "KIND",
+        "newest",
+        "sweep",
+        "gathered",
+        "told",
+        "contest",
         "Judged",
         "Known",
         "Watched",

@@ -120,7 +120,7 @@ class Batcher:
         tickets = []
         for index, request in enumerate(requests):
             row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
-            tickets.append(Ticket(request, lambda told, index=index: on_progress(index, told), row))  # type: ignore[misc]
+            tickets.append(Ticket(request, lambda progress, index=index: on_progress(index, progress), row))  # type: ignore[misc]
         with self._changed:
             if self._closed or len(self._waiting) + len(requests) > self.max_waiting:
                 what = tr("The queue is full: {count} requests are waiting.", count=len(self._waiting))
@@ -152,7 +152,9 @@ class Batcher:
                     self._join(joining)
                 elif self._live.tickets:
                     self._step()
-            except Exception as error:  # the thread must outlive a failed batch: its people are told, others go on
+            except (
+                Exception
+            ) as error:  # the thread must outlive a failed batch: its clients get the error, others go on
                 self._fail([*joining, *self._live.tickets], error)
 
     def _admit(self) -> list[Ticket]:
@@ -236,13 +238,13 @@ class Batcher:
             seen = [m.row.prompt + m.row.ids for m in members] if settings.repetition_penalty != 1.0 else []
             chosen[places] = next_tokens(penalised[places], settings, seen, keys)
         wanted = [place for place, ticket in enumerate(tickets) if ticket.request.top_logprobs is not None]
-        told = _logprobs(logits_BV[wanted], chosen[wanted], [tickets[place] for place in wanted]) if wanted else {}
+        logprobs = _logprobs(logits_BV[wanted], chosen[wanted], [tickets[place] for place in wanted]) if wanted else {}
         for ticket, token in zip(tickets, chosen.tolist(), strict=True):
             self.engine.take(ticket.row, token, ticket.request.generation)
             if not _finished(ticket):
                 text, safe = self.engine.safe_text(ticket.row, ticket.request.generation)
-                _notify(ticket, Progress(text[:safe], told.get(ticket)))
-            elif (last := told.get(ticket)) is not None:
+                _notify(ticket, Progress(text[:safe], logprobs.get(ticket)))
+            elif (last := logprobs.get(ticket)) is not None:
                 _notify(ticket, Progress("", last))
         return chosen
 

@@ -25,7 +25,7 @@ MIN_WORD_OVERLAP = 0.7
 PLAIN = re.compile(
     r"^[ \t*#\d.]*(?P<kind>Q|A|Question|Answer|Quote|问|答|问题|答案|引文)[ \t*]*[:：][ \t*]*", re.MULTILINE | re.I
 )
-KIND = {
+FIELD_NAMES = {
     "q": "question",
     "question": "question",
     "问": "question",
@@ -211,7 +211,7 @@ def _plain(answer: str) -> Iterator[dict[str, Any]]:
     """Pairs from lines that begin with `Q:` and `A:`; each text ends with its line."""
     value: dict[str, Any] = {}
     for found in PLAIN.finditer(answer):
-        kind = KIND[found["kind"].lower()]
+        kind = FIELD_NAMES[found["kind"].lower()]
         if kind == "question":
             if "question" in value:
                 yield value

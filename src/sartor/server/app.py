@@ -64,14 +64,18 @@ class Server:
         wanted = self.settings.api_key.encode("utf-8")
         return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted).digest())
 
-    async def start(self, asked: ChatRequest) -> tuple[Conversation, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
+    async def start(
+        self, chat_request: ChatRequest
+    ) -> tuple[Conversation, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
         """Queue a request. Raises: BadRequest, QueueFull."""
-        if (weights := self.models.get(asked.model)) is None:
+        if (weights := self.models.get(chat_request.model)) is None:
             names = ", ".join(self.models)
-            raise BadRequest(f"Unknown model {asked.model!r}; available: {names}.", "model", "model_not_found", 404)
+            raise BadRequest(
+                f"Unknown model {chat_request.model!r}; available: {names}.", "model", "model_not_found", 404
+            )
         async with self.reading:  # long prompts are tokenized off the event loop, one at a time
             requests = await asyncio.to_thread(
-                batch_requests, asked, self.engine, weights, self.settings.generation, self.settings.limits
+                batch_requests, chat_request, self.engine, weights, self.settings.generation, self.settings.limits
             )
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Progress]]()
 
@@ -79,7 +83,7 @@ class Server:
             loop.call_soon_threadsafe(queue.put_nowait, (index, progress))
 
         tickets = self.batcher.submit(requests, on_progress)
-        return Conversation(asked, asked.model, self.engine), queue, tickets
+        return Conversation(chat_request, chat_request.model, self.engine), queue, tickets
 
 
 class GenerationFailed(Exception):
@@ -123,11 +127,11 @@ def _add_routes(app: FastAPI, server: Server) -> None:
         return _model(name, server)
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(asked: ChatRequest, request: Request) -> Response | dict[str, Any]:
+    async def chat(chat_request: ChatRequest, request: Request) -> Response | dict[str, Any]:
         began = time.perf_counter()
-        conversation, queue, tickets = await server.start(asked)
+        conversation, queue, tickets = await server.start(chat_request)
         steps = _steps(server, conversation, queue, tickets, request, began)
-        if asked.stream:
+        if chat_request.stream:
             return StreamingResponse(_events(server, conversation, steps), media_type="text/event-stream")
         async for index, progress in steps:
             if progress.token is not None:
@@ -197,7 +201,7 @@ async def _events(
         async for index, progress in steps:
             for chunk in conversation.pieces(index, progress):
                 yield _event(chunk)
-        options = conversation.asked.stream_options
+        options = conversation.request.stream_options
         if options is not None and options.include_usage and conversation.answers:
             yield _event(conversation.usage_chunk())
         yield b"data: [DONE]\n\n"

@@ -20,7 +20,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 class Conversation:
     """One request's answers in progress; `name` is the model name that the client used."""
 
-    asked: ChatRequest
+    request: ChatRequest
     name: str
     engine: Engine
     id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
@@ -41,19 +41,19 @@ class Conversation:
         if index not in self.said:
             self.said[index] = (0, 0)
             chunks.append(self._chunk(index, {"role": "assistant", "content": ""}))
-        told = [progress.token] if progress.token is not None else []
+        chosen = [progress.token] if progress.token is not None else []
         if progress.token is not None:
             self.tokens.setdefault(index, []).append(progress.token)
         delta: dict[str, Any] = {}
         if progress.answer is not None:
             self.answers[index] = progress.answer
             delta, finish = self._last(index, progress.answer)
-        elif not self.asked.wants_calls and progress.text:
+        elif not self.request.wants_calls and progress.text:
             delta, finish = self._new(index, *_split(progress.text)), None
         else:
             finish = None
-        if delta or told:
-            chunks.append(self._chunk(index, delta, told=told))
+        if delta or chosen:
+            chunks.append(self._chunk(index, delta, logprobs=chosen))
         if finish:
             chunks.append(self._chunk(index, {}, finish=finish, fingerprint=self.answers[index].fingerprint))
         return chunks
@@ -92,18 +92,18 @@ class Conversation:
         index: int,
         delta: Mapping[str, Any],
         *,
-        told: Sequence[TokenLogprobs] = (),
+        logprobs: Sequence[TokenLogprobs] = (),
         finish: str | None = None,
         fingerprint: str | None = None,
     ) -> dict[str, Any]:
-        choice = {"index": index, "delta": dict(delta), "finish_reason": finish, "logprobs": self._logprobs(told)}
+        choice = {"index": index, "delta": dict(delta), "finish_reason": finish, "logprobs": self._logprobs(logprobs)}
         head = self._head("chat.completion.chunk")
         return {**head, **({"system_fingerprint": f"fp_{fingerprint}"} if fingerprint else {}), "choices": [choice]}
 
     def _read(self, answer: Answer) -> tuple[str, list[dict[str, Any]]]:
-        if not self.asked.wants_calls:
+        if not self.request.wants_calls:
             return answer.text, []
-        known = frozenset(tool.function.name for tool in self.asked.tools or ())
+        known = frozenset(tool.function.name for tool in self.request.tools or ())
         text, calls = read_calls(answer.text, known)
         return text, [
             {
@@ -133,7 +133,7 @@ class Conversation:
         return delta
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
-        if not self.asked.logprobs or not tokens:
+        if not self.request.logprobs or not tokens:
             return None
         return {
             "content": [

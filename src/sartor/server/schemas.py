@@ -136,16 +136,18 @@ class ChatRequest(_Strict):
 
 
 def batch_requests(
-    asked: ChatRequest, engine: Engine, weights: WeightSet, default: GenerationSettings, limits: Limits
+    chat_request: ChatRequest, engine: Engine, weights: WeightSet, default: GenerationSettings, limits: Limits
 ) -> list[Request]:
     """One batch request for each choice. Raises: BadRequest naming the field."""
-    n = asked.n or 1
+    n = chat_request.n or 1
     if n > limits.choices:
         raise BadRequest(f"n is {n}; this server returns at most {limits.choices} choices.", "n")
-    if asked.top_logprobs is not None and not asked.logprobs:
+    if chat_request.top_logprobs is not None and not chat_request.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", "top_logprobs")
-    tools = [tool.model_dump(exclude_none=True) for tool in asked.tools or ()] if asked.wants_calls else []
-    messages = [message.model_dump(exclude_none=True) for message in asked.messages]
+    tools = (
+        [tool.model_dump(exclude_none=True) for tool in chat_request.tools or ()] if chat_request.wants_calls else []
+    )
+    messages = [message.model_dump(exclude_none=True) for message in chat_request.messages]
     try:
         prompt = engine.prompt(messages, tools).ids.tolist()
     except PromptError as error:
@@ -157,9 +159,9 @@ def batch_requests(
             "messages",
             "context_length_exceeded",
         )
-    generation = _generation(asked, default, limits, len(prompt), engine)
-    seed = secrets.randbits(62) if asked.seed is None else asked.seed % 2**63
-    top = (asked.top_logprobs or 0) if asked.logprobs else None
+    generation = _generation(chat_request, default, limits, len(prompt), engine)
+    seed = secrets.randbits(62) if chat_request.seed is None else chat_request.seed % 2**63
+    top = (chat_request.top_logprobs or 0) if chat_request.logprobs else None
     return [
         Request(
             tuple(prompt),
@@ -168,28 +170,28 @@ def batch_requests(
             seed,
             number,
             top,
-            asked.presence_penalty or 0.0,
-            asked.frequency_penalty or 0.0,
+            chat_request.presence_penalty or 0.0,
+            chat_request.frequency_penalty or 0.0,
         )
         for number in range(n)
     ]
 
 
 def _generation(
-    asked: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
+    chat_request: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
 ) -> GenerationSettings:
     """The server's settings, overridden by the request."""
     context = int(engine.model.config.get_text_config().max_position_embeddings)
     most = min(limits.answer_tokens, context - prompt_tokens)
-    length = asked.max_completion_tokens or asked.max_tokens
+    length = chat_request.max_completion_tokens or chat_request.max_tokens
     if length is not None and length > limits.answer_tokens:
         raise BadRequest(f"max_tokens is {length}; the maximum is {limits.answer_tokens}.", "max_tokens")
     changed: dict[str, Any] = {"max_new_tokens": max(1, min(length or default.max_new_tokens, most))}
-    if asked.temperature is not None:
-        changed |= {"temperature": asked.temperature, "do_sample": asked.temperature > 0}
+    if chat_request.temperature is not None:
+        changed |= {"temperature": chat_request.temperature, "do_sample": chat_request.temperature > 0}
     for name in ("top_p", "top_k", "repetition_penalty"):
-        if (value := getattr(asked, name)) is not None:
+        if (value := getattr(chat_request, name)) is not None:
             changed[name] = value
-    if asked.stop is not None:
-        changed["stop"] = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop)
+    if chat_request.stop is not None:
+        changed["stop"] = (chat_request.stop,) if isinstance(chat_request.stop, str) else tuple(chat_request.stop)
     return default.model_copy(update=changed)

@@ -125,8 +125,8 @@ def full_weights(model: Any, full_state: Mapping[str, Tensor] | None = None) -> 
         made: dict[int, Any] = {}
         for t in state.values():  # tied weights are one tensor, and stay one
             if id(t) not in made:
-                gathered = full_tensor(t).detach()
-                made[id(t)] = gathered.cpu() if rank() == 0 else None
+                full = full_tensor(t).detach()
+                made[id(t)] = full.cpu() if rank() == 0 else None
         setattr(model, FULL_STATE_ATTR, {name: made[id(t)] for name, t in state.items()})
     try:
         yield
