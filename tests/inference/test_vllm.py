@@ -158,7 +158,7 @@ def test_it_is_offered_for_predictions_only(tiny_model_dir: Path) -> None:
 
 
 def test_an_unknown_backend_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="Unknown infer_backend 'vlm'") as caught:
+    with pytest.raises(ConfigError, match="Unknown backend 'vlm'") as caught:
         chosen_backend("vlm")
     assert "vllm" in str(caught.value.fix)
     assert chosen_backend("huggingface") is None

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from sartor.web.pages.export import FORMATS, snippets
+from sartor.exporters import EXPORTERS
+from sartor.web.pages.export import snippets
 from sartor.web.zip_stream import BLOCK_BYTES, zipped
 
 NAMES = ["qa-v2", "My run", "茶 'quoted' $(x)"]
 
 
 @pytest.mark.parametrize("run", NAMES)
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", EXPORTERS.names())
 def test_every_snippet_is_code_that_names_this_model(run: str, form: str) -> None:
     folder = f"exports/{run}-{form}"
     for program, code in snippets(run, folder, form).items():

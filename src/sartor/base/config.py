@@ -167,13 +167,11 @@ def _parse_section(name: str, values: Mapping[str, Any], where: str) -> Section:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else name
         field = SECTIONS[name].model_fields.get(key)
-        raise ConfigError(
-            _invalid_value(key, values.get(key), first),
-            where or tr("settings"),
-            "{setting}: {description}",
-            setting=key,
-            description=Text(field.description if field and field.description else ""),
-        ) from None
+        description = Text(field.description if field and field.description else "")
+        fix = tr("{setting}: {description}", setting=key, description=description)
+        if first["type"] == "unknown_plugin":
+            fix = did_you_mean(str(values.get(key)), first["ctx"]["names"])
+        raise ConfigError(_invalid_value(key, values.get(key), first), where or tr("settings"), fix) from None
 
 
 def _invalid_value(setting: str, value: Any, error: ErrorDetails) -> Text:
@@ -208,6 +206,8 @@ def _invalid_value(setting: str, value: Any, error: ErrorDetails) -> Text:
             return tr("{setting} must be less than {limit:g}, not {value!r}.", limit=context["lt"], **given)
         case "less_than_equal":
             return tr("{setting} must be at most {limit:g}, not {value!r}.", limit=context["le"], **given)
+        case "unknown_plugin":
+            return tr("Unknown {setting} {value!r}.", **given)
         case "missing":
             return tr("{setting} is missing.", setting=setting)
     return tr("{setting}: {reason} (given: {value!r}).", reason=error["msg"], **given)

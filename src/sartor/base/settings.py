@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from sartor.base import registry
 
@@ -47,20 +48,24 @@ class PluginChoices:
     """
 
     package: str
+    own: tuple[str, ...] = ()
+    """Choices that are no plug-in."""
 
     def names(self) -> tuple[str, ...]:
-        return registry.available(self.package)
+        return (*self.own, *registry.available(self.package))
 
     def check(self, name: str) -> str:
-        """Raises: ValueError listing the plug-ins."""
+        """Raises: PydanticCustomError (`unknown_plugin`, with the names) for a name that is not among them."""
         if name not in self.names():
-            raise ValueError(f"unknown name, not one of {', '.join(self.names())}")
+            raise PydanticCustomError("unknown_plugin", "unknown name", {"names": list(self.names())})
         return name
 
 
 _STAGES = PluginChoices("sartor.training.stages")
 _OPTIMIZERS = PluginChoices("sartor.training.optimizers")
 StageName = Annotated[str, _STAGES, AfterValidator(_STAGES.check)]
+_BACKENDS = PluginChoices("sartor.inference.backends", ("huggingface",))
+BackendName = Annotated[str, _BACKENDS, AfterValidator(_BACKENDS.check)]
 OptimizerName = Annotated[str, _OPTIMIZERS, AfterValidator(_OPTIMIZERS.check)]
 IntervalStrategy = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
 Number = Annotated[float, BeforeValidator(_number)]
@@ -99,7 +104,7 @@ class ModelSettings(Section):
         "auto", description="Device to run on; auto: a GPU if there is one."
     )
     use_cpu: bool = Field(False, description="Hugging Face Trainer's name for `device: cpu`.")
-    infer_backend: str = Field(
+    infer_backend: BackendName = Field(
         "huggingface", description="What generates text: huggingface (Sartor's own engine), or a backend such as vllm."
     )
 

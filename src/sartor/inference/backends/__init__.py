@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sartor.base.config import RunConfig
-from sartor.base.errors import ConfigError, did_you_mean
+from sartor.base.errors import ConfigError as ConfigError
+from sartor.base.errors import did_you_mean as did_you_mean
 from sartor.base.permissions import NOTHING_ALLOWED as NOTHING_ALLOWED
 from sartor.base.permissions import Permissions as Permissions
 from sartor.base.registry import Registry
@@ -101,13 +102,4 @@ BACKENDS: Registry[Backend] = Registry("backend", __name__, Backend)
 
 def chosen_backend(infer_backend: str) -> Backend | None:
     """The backend that a setting names; None for Sartor's own engine. Raises: ConfigError naming the nearest."""
-    if infer_backend == OWN_ENGINE:
-        return None
-    if infer_backend not in BACKENDS.names():
-        raise ConfigError(
-            "Unknown infer_backend {name!r}.",
-            "infer_backend",
-            did_you_mean(infer_backend, (OWN_ENGINE, *BACKENDS.names())),
-            name=infer_backend,
-        )
-    return BACKENDS.get(infer_backend)
+    return None if infer_backend == OWN_ENGINE else BACKENDS.get(infer_backend)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request
@@ -17,7 +17,7 @@ from nicegui import app, ui
 
 from sartor import api
 from sartor.base.errors import SartorError
-from sartor.base.i18n import Text, tr
+from sartor.exporters import EXPORTERS, Exporter
 from sartor.web.components import (
     button,
     card,
@@ -41,34 +41,9 @@ from sartor.web.zip_stream import zipped
 EVERY_S = 1.0
 
 
-class Format(NamedTuple):
-    """An export format as the form shows it."""
-
-    title: Text
-    description: Text
-    precisions: tuple[str, ...] = ()
-    """The first is the default; float16 has three more significand bits than bfloat16."""
-    setting: Literal["dtype", "quant"] = "quant"
-    """The argument of `api.export` that takes the precision."""
-
-
-FORMATS = {
-    "merged": Format(
-        tr("Merged model (safetensors)"),
-        tr("Base model and adapter merged: for transformers, vLLM and most other programs."),
-        ("float16", "bfloat16", "float32"),
-        "dtype",
-    ),
-    "adapter": Format(tr("Adapter only (LoRA)"), tr("A few megabytes, loaded on top of the base model.")),
-    "gguf": Format(
-        tr("GGUF for llama.cpp"),
-        tr("A single file for llama.cpp, LM Studio and similar programs; smaller with q8_0 or q4_0."),
-        ("f16", "q8_0", "q4_0"),
-    ),
-    "ollama": Format(
-        tr("Ollama model"), tr("A GGUF file with the Modelfile that Ollama reads."), ("f16", "q8_0", "q4_0")
-    ),
-}
+def precisions(exporter: Exporter) -> tuple[str, ...]:
+    """The number formats to choose from, the default first; empty where the format has none."""
+    return exporter.quants or exporter.dtypes
 
 
 def add_to(workspace: Workspace, jobs: Jobs) -> None:
@@ -132,12 +107,12 @@ class ExportView:
                     ui.select(self.names, value=self.run, label=t("Run"), on_change=partial(self._set, "run")).props(
                         "outlined dense"
                     )
-                    names = {name: t(form.title) for name, form in FORMATS.items()}
+                    names = {exporter.name: t(exporter.label) for exporter in EXPORTERS.all()}
                     ui.select(
                         names, value=self.format, label=t("Export format"), on_change=partial(self._set, "format")
                     ).props("outlined dense")
                     self.precisions = ui.select(
-                        list(FORMATS[self.format].precisions),
+                        list(precisions(EXPORTERS.get(self.format))),
                         value=self.precision,
                         label=t("Precision"),
                         on_change=partial(self._set, "precision"),
@@ -154,19 +129,19 @@ class ExportView:
 
     def _set(self, name: str, event: Any) -> None:
         setattr(self, name, event.value)
-        if name == "format" and (choices := FORMATS[self.format].precisions):
+        if name == "format" and (choices := precisions(EXPORTERS.get(self.format))):
             self.precision = choices[0]
             self.precisions.set_options(list(choices), value=self.precision)
         self._changed()
 
     def _changed(self) -> None:
         self.seen = None
-        self.precisions.set_visibility(bool(FORMATS[self.format].precisions))
-        set_text(self.description, self.t(FORMATS[self.format].description))
+        self.precisions.set_visibility(bool(precisions(EXPORTERS.get(self.format))))
+        set_text(self.description, self.t(EXPORTERS.get(self.format).description))
         self._redraw()
 
     def _folder(self) -> str:
-        return f"{self.run}-{self.format}" + (f"-{self.precision}" if FORMATS[self.format].precisions else "")
+        return f"{self.run}-{self.format}" + (f"-{self.precision}" if precisions(EXPORTERS.get(self.format)) else "")
 
     def _job(self) -> Job | None:
         out = str(self.exports / self._folder())
@@ -177,8 +152,9 @@ class ExportView:
         job = self._job()
         if job is None or job.state() not in ("waiting", "running"):
             self.exports.mkdir(exist_ok=True)
-            form = FORMATS[self.format]
-            precision = {form.setting: self.precision} if form.precisions else {}
+            exporter = EXPORTERS.get(self.format)
+            setting = "quant" if exporter.quants else "dtype"
+            precision = {setting: self.precision} if precisions(exporter) else {}
             out = str(self.exports / self._folder())
             self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.format, out=out, **precision)
         self._redraw()
