@@ -24,7 +24,7 @@ LOCALE = SOURCE / "locale"
 DATE = datetime(2026, 11, 24, tzinfo=UTC)
 """Fixed, so that a catalog changes only with its messages."""
 TRANSLATED_CALLS = {"tr", "t", "Text"}
-ERROR_NAME = re.compile(r"[A-Z]\w*(Error|Exceeded|Interrupted|OutOfMemory|QueueFull)")
+ERROR_NAME = re.compile(r"(?!Pydantic)[A-Z]\w*(Error|Exceeded|Interrupted|OutOfMemory|QueueFull)")
 Message = str | tuple[str, str]
 
 

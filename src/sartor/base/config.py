@@ -170,7 +170,7 @@ def _parse_section(name: str, values: Mapping[str, Any], where: str) -> Section:
         description = Text(field.description if field and field.description else "")
         fix = tr("{setting}: {description}", setting=key, description=description)
         if first["type"] == "unknown_plugin":
-            fix = did_you_mean(str(values.get(key)), first["ctx"]["names"])
+            fix = tr("Choose one of: {known}.", known=", ".join(first["ctx"]["names"]))
         raise ConfigError(_invalid_value(key, values.get(key), first), where or tr("settings"), fix) from None
 
 
