@@ -60,23 +60,24 @@ def pride(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SETTINGS = ["dataset=pride_zh", "val_size=20", "per_device_train_batch_size=4", "cutoff_len=512", "plot_loss=false"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_checkpoints_and_the_same_command_goes_on(pride: Path, number: int, code: int) -> None:
-    run = pride / "runs" / f"stopped-{code}"
-    words = ["train", *SETTINGS, f"output_dir={run}", "max_steps=6"]
+def test_each_signal_checkpoints_and_the_same_command_goes_on(pride: Path) -> None:
+    """One run is stopped by one signal after the other, each time two steps further, and then finishes."""
+    run = pride / "runs" / "stopped"
+    words = ["train", *SETTINGS, f"output_dir={run}", "max_steps=7"]
     command = [sys.executable, "-m", "sartor", *words]
-    with subprocess.Popen(command, cwd=pride, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
-        wait_for_step(process, run, 2)
-        process.send_signal(number)
-        _, shown = process.communicate()
-    assert process.returncode == code
-    assert "nothing is lost" in shown
-    assert "Traceback" not in shown
-    assert list(run.glob("checkpoint-*"))
+    for step, (number, code) in enumerate([(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], start=1):
+        with subprocess.Popen(command, cwd=pride, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+            wait_for_step(process, run, 2 * step)
+            process.send_signal(number)
+            _, shown = process.communicate()
+        assert process.returncode == code
+        assert "nothing is lost" in shown
+        assert "Traceback" not in shown
+        assert list(run.glob("checkpoint-*"))
     done = sartor(pride, *words)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:

@@ -58,9 +58,9 @@ def each_process_wrote_its_own(checkpoint_dir: Path) -> None:
     for file in files:
         whole = (checkpoint_dir / file).read_bytes()
         (checkpoint_dir / file).unlink()
-        assert checkpoint.verify(checkpoint_dir) == f"{file} is missing"
+        assert str(checkpoint.verify(checkpoint_dir)) == f"{file} is missing"
         (checkpoint_dir / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert checkpoint.verify(checkpoint_dir) == f"{file} is damaged"
+        assert str(checkpoint.verify(checkpoint_dir)) == f"{file} is damaged"
         (checkpoint_dir / file).write_bytes(whole)
     assert checkpoint.verify(checkpoint_dir) is None
 

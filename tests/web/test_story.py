@@ -339,7 +339,7 @@ class Story:
         page.get_by_role("textbox", name=t("Tools (JSON list)")).fill(
             '[{"name": "clock", "parameters": {"type": "object"}}]'
         )
-        page.get_by_label(t("Sampling")).click()
+        page.get_by_label(t("Sampling"), exact=True).click()
         page.get_by_role("option", name=t("random")).click()
         page.get_by_label(t("Seed")).fill("7")
         page.get_by_label(t("Reasoning")).click()

@@ -1,7 +1,7 @@
 """Statistics of paired rows: an interval and a p that always agree, and the smallest detectable effect.
 
 The interval is a symmetric bootstrap-t: of percentile, BCa, both kinds of bootstrap-t, sign-flip and Student's t, its
-coverage was closest to 95% over skewed, tied, heavy-tailed and clustered differences (`bench/verdict.py`).
+coverage was closest to 95% over skewed, tied, heavy-tailed and clustered differences.
 """
 
 from __future__ import annotations
