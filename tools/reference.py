@@ -249,7 +249,9 @@ def python_api_page() -> Iterator[str]:
         yield from ("", f"## {name}", "")
         if shown:
             yield from ("```python", f"sartor.{name}{shown}", "```", "")
-        doc = inspect.getdoc(value) or ""
+        alias = not isinstance(value, type) and not callable(value)
+        members = ", ".join(f"`{one.__name__}`" for one in typing.get_args(value))
+        doc = f"One of {members}." if alias else inspect.getdoc(value) or ""
         yield from with_fenced_examples(doc if not doc.startswith(f"{name}(") else "")
 
 
