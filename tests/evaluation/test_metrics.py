@@ -22,7 +22,7 @@ from sartor.evaluation.metrics import (
     _ngrams,
 )
 from sartor.evaluation.metrics._words import content_characters, content_words, jieba_words
-from sartor.evaluation.score import Scorer, score, score_file, score_losses
+from sartor.evaluation.score import Scorer, score, score_file
 from support import metric_oracles as oracles
 
 REFERENCE = Path(__file__).parent / "llama_factory_values.json"
@@ -172,11 +172,12 @@ def test_processes_share_the_work_and_change_nothing() -> None:
 
 
 def test_losses() -> None:
-    scores = score_losses([2.0, 9.0], [1, 3])
-    assert scores["loss"].value == 2.5
-    assert scores["loss"].per_row == (2.0, 3.0)
-    assert scores["perplexity"].value == pytest.approx(math.exp(11 / 4))
-    assert not scores["loss"].higher_is_better
+    loss, perplexity = (METRICS.get(name) for name in ("loss", "perplexity"))
+    assert isinstance(loss, LossMetric)
+    assert isinstance(perplexity, LossMetric)
+    assert loss.score([2.0, 9.0], [1, 3]) == (2.5, (2.0, 3.0))
+    assert perplexity.score([2.0, 9.0], [1, 3])[0] == pytest.approx(math.exp(11 / 4))
+    assert not loss.higher_is_better
 
 
 def test_a_metric_from_a_users_file(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.rundir import RunDir
+from sartor.base.types import Score
 from sartor.checks.leaks import Leak
-from sartor.evaluation.score import score, score_losses
+from sartor.evaluation.score import score
 from sartor.evaluation.verdict import Findings, Verdict, compare_rows, make_verdict, memorization
 
 HOSTILE = "<script>alert('x')</script> & <b>{{ 7*7 }}</b>"
@@ -149,7 +150,8 @@ def _write_answers(
         ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / "generated_predictions.jsonl").write_text(text, encoding="utf-8")
-        sides[who] = {**scores, **score_losses(losses, [1] * len(losses))}
+        loss = Score("loss", sum(losses) / len(losses), (0.0, math.inf), len(losses), "", False, tuple(losses))
+        sides[who] = {**scores, "loss": loss}
     return sides
 
 

@@ -21,7 +21,7 @@ def test_the_settings_offer_every_stage_and_optimizer() -> None:
     for name in OPTIMIZERS.names():
         assert TrainSettings(optim=name).optim == name
     for key, wrong, near in (("stage", "sftt", "sft"), ("optim", "adamw_torhc", "adamw_torch")):
-        with pytest.raises(ConfigError, match=f"not one of .*{near}"):
+        with pytest.raises(ConfigError, match=f"Choose one of: .*{near}"):
             RunConfig.from_dict({key: wrong})
 
 

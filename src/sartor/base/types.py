@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -183,11 +183,6 @@ class Ledger:
     def skipped_frac(self) -> float:
         """Skipped rows as a fraction of the rows read, 0–1."""
         return len(self.skipped) / self.read if self.read else 0.0
-
-    def with_skipped(self, more: Iterable[Skipped]) -> Ledger:
-        """The ledger after a later step (the encoder) skipped rows that were counted as training rows."""
-        skipped = tuple(more)
-        return replace(self, training=self.training - len(skipped), skipped=self.skipped + skipped)
 
 
 @dataclass(frozen=True, slots=True)

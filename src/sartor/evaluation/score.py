@@ -107,19 +107,6 @@ class Scorer:
         return _score_of(metric, mean, len(kept), per_row=per_row, left_out=len(per_row) - len(kept))
 
 
-def score_losses(nll_sums: Sequence[float], label_tokens: Sequence[int]) -> dict[str, Score]:
-    """The metrics of the model's losses (loss, perplexity, installed ones).
-
-    `nll_sums`: each row's summed negative log-likelihood in nats; `label_tokens`: its number of label tokens.
-    """
-    scores = {}
-    for metric in metrics.find(["all"]):
-        if isinstance(metric, LossMetric):
-            value, per_row = metric.score(nll_sums, label_tokens)
-            scores[metric.name] = _score_of(metric, value, len(nll_sums), per_row=per_row)
-    return scores
-
-
 def score_file(path: Path, names: Iterable[str] = ("all",), *, workers: int = 1) -> dict[str, Score]:
     """Score a JSONL file with `predict` and `label` in each line, as LLaMA-Factory writes it, or a JSON list of them.
 
