@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -241,6 +240,8 @@ def load_trained_weights(folder: Path, model: nn.Module) -> None:
         if (folder / "adapter_model.safetensors").exists():
             raw = folder / TRAINED_MATRICES_FILE  # what was trained, where adapter_model.safetensors holds more
             file = raw if raw.exists() else folder / "adapter_model.safetensors"
+            from peft import set_peft_model_state_dict
+
             outcome = set_peft_model_state_dict(model, load_file(file))
             unexpected = list(outcome.unexpected_keys)
         else:

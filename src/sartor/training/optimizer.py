@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
-from transformers import get_scheduler
 
 from sartor.base.errors import ConfigError
 from sartor.base.settings import TrainSettings
@@ -58,6 +57,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
 
 def make_scheduler(optimizer: Optimizer, settings: TrainSettings, plan: Plan) -> LRScheduler:
     """transformers' schedule of that name over the plan's steps and warm-up. Raises: ConfigError for bad options."""
+    from transformers import get_scheduler  # brings peft and bitsandbytes
+
     try:
         scheduler: LRScheduler = get_scheduler(
             settings.lr_scheduler_type,
