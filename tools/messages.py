@@ -55,7 +55,7 @@ def messages_of_call(node: ast.Call) -> Iterator[Message]:
             yield from literals(node.args[place] if place < len(node.args) else None)
     for keyword in node.keywords:
         wanted = (name == "Field" and keyword.arg == "description") or (
-            name in ("Option", "Argument") and keyword.arg == "help"
+            name in ("Option", "Argument", "Typer") and keyword.arg == "help"
         )
         if wanted or (ERROR_NAME.fullmatch(name) and keyword.arg in ("what", "fix")):
             yield from literals(keyword.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +97,26 @@ def test_help_is_shown_in_the_readers_language(
     shown = capsys.readouterr().out
     assert "译 Fine-tune" in shown
     assert "译 Move" in shown
+
+
+def test_help_offers_shell_completion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    assert "--install-completion" in capsys.readouterr().out
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_SARTOR_COMPLETE": "complete_bash", "COMP_WORDS": "sartor exp", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "sartor"]
+    done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["export"]
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["generate"]])
+def test_help_is_all_chinese(command: list[str]) -> None:
+    """In a process of its own, as a shell starts it. `Usage:` and value types are Typer's and stay."""
+    environment = {**os.environ, "SARTOR_LANG": "zh", "COLUMNS": "200"}
+    words = [sys.executable, "-m", "sartor", *command, "--help"]
+    shown = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in shown.splitlines() if "Usage:" not in line]
+    prose = re.compile(r"[A-Z]?[a-z]+(?: [a-z]+){2,}|─ [A-Z][a-z]+ ─|\[default|\[required")
+    assert [line for line in lines if prose.search(line)] == []

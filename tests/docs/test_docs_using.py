@@ -149,5 +149,5 @@ def test_the_examples_of_evaluation(
                 assert ended.value.code in (0, None), (line, capsys.readouterr())
     out = capsys.readouterr().out
     assert "of 10 rows are training rows" in out
-    assert all(part in out for part in ("covers-names", "seeds", "Judge:", "differences from base", "report:"))
+    assert all(part in out for part in ("covers-names", "seeds", "Judge:", "differences from base", "Report:"))
     assert (tmp_path / "runs" / "pride-seed-43" / "verdict.json").exists()

@@ -176,7 +176,7 @@ def test_a_header_that_runs_into_the_answer_is_cut_by_offsets() -> None:
     whole = "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n\na<|im_end|>\n"
     assert sequence.ids.tolist() == tokenizer(whole, add_special_tokens=False).input_ids
     assert learned_texts(sequence, tokenizer) == ["\n\na<|im_end|>"], (
-        "the shared token is learned, as it must be written"
+        "the shared token is a label, as it must be written"
     )
 
 

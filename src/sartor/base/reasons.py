@@ -25,7 +25,7 @@ REASONS: dict[str, Reason] = {
         "Add an answer, or remove `loss: false`; with mask_history only the last answer is trained on.",
     ),
     "not-renderable": Reason(
-        "The template {template} cannot render the row: {reason}",
+        "The template ({template}) cannot render the row: {reason}",
         "Change the order or the roles of its messages, or choose another template.",
     ),
     "overlong": Reason(
@@ -42,11 +42,11 @@ REASONS: dict[str, Reason] = {
         "Remove the control token's text from the row, or use a model with another tokenizer.",
     ),
     "reasoning-dropped": Reason(
-        "Reasoning in the answers is dropped: enable_thinking is false, or the template {template} removes it.",
+        "Reasoning in the answers is dropped: enable_thinking is false, or the template ({template}) removes it.",
         "To train on the reasoning, leave enable_thinking unset and choose a template that renders it (qwen3).",
     ),
     "reasoning-as-text": Reason(
-        "The template {template} does not render reasoning: `<think>` blocks stay in the answers as ordinary text.",
+        "The template ({template}) does not render reasoning: `<think>` blocks stay in the answers as ordinary text.",
         "To train on it as reasoning, choose a template that renders it (qwen3).",
     ),
     "not-text": Reason(
@@ -54,11 +54,11 @@ REASONS: dict[str, Reason] = {
         "The file was cut or decoded wrongly there; fix or delete the character.",
     ),
     "prompt-differs": Reason(
-        "The template {template} starts an answer differently in training than in its generation prompt.",
+        "The template ({template}) starts an answer differently in training than in its generation prompt.",
         "Only what both have in common counts as the prompt; if that is not intended, choose another template.",
     ),
     "show-tokens": Reason(
-        "{id} · template {template} · {tokens} tokens, {learned} of them trained on ({share})",
+        "{id} · template: {template} · {tokens} tokens, {learned} of them trained on ({share})",
     ),
     "row-broken": Reason(
         "The row cannot be read ({reason}).",

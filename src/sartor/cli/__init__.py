@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. Errors are three lines, unless `--debug` is the first argument."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     limit_thread_spinning()
-    command = typer.main.get_group(app)
+    command = typer.main.get_command(app)
     translate_help(command)
     try:
         command(args=words, prog_name="sartor")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import functools
+import gettext
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer._click import Command
 from typer.core import TyperCommand, TyperGroup
 
 from sartor.base.config import RunConfig, read_config
-from sartor.base.i18n import Text, language
+from sartor.base.i18n import DOMAIN, LOCALE_DIR, Text, language, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 
 Settings = Annotated[
@@ -70,23 +73,48 @@ def config_of(words: list[str] | None, permissions: Permissions = NOTHING_ALLOWE
     return read_config(file, overrides, **settings).allowing(permissions)
 
 
-def translate_help(command: TyperCommand | TyperGroup) -> None:
-    """Render the help texts of a command, its parameters and its subcommands in the reader's language."""
+TYPER_TEXTS = (
+    tr("Arguments"),
+    tr("Options"),
+    tr("Commands"),
+    tr("Error"),
+    tr("[default: {}]"),
+    tr("[required]"),
+    tr("required"),
+    tr("Missing command."),
+    tr("No such command {name!r}."),
+    tr("Aborted."),
+    tr("Try [blue]'{command_path} {help_option}'[/] for help."),
+    tr("Show this message and exit."),
+    tr("Install completion for the current shell."),
+    tr("Show completion for the current shell, to copy it or customize the installation."),
+)
+"""What Typer itself says in help and errors; it looks most of it up with `gettext`, as our catalogs are."""
+
+
+def translate_help(command: Command) -> None:
+    """Show help in the reader's language: Typer's own words, and the texts of a command and all that is in it."""
     if language() == "en":
+        gettext.textdomain("messages")  # its default
         return
+    os.environ["LANGUAGE"] = language()  # what the standard library's gettext asks first
+    gettext.bindtextdomain(DOMAIN, LOCALE_DIR)
+    gettext.textdomain(DOMAIN)
     for part in _commands(command):
         part.help, part.short_help = _translated(part.help), _translated(part.short_help)
+        if option := part.get_help_option(typer.Context(part)):
+            option.help = _translated(option.help)
         for parameter in part.params:
             if isinstance(help := getattr(parameter, "help", None), str):
                 setattr(parameter, "help", _translated(help))  # noqa: B010
 
 
-def _commands(command: TyperCommand | TyperGroup) -> Iterator[TyperCommand | TyperGroup]:
-    yield command
+def _commands(command: Command) -> Iterator[TyperCommand | TyperGroup]:
+    if isinstance(command, (TyperCommand, TyperGroup)):
+        yield command
     if isinstance(command, TyperGroup):
         for inner in command.commands.values():
-            if isinstance(inner, (TyperCommand, TyperGroup)):
-                yield from _commands(inner)
+            yield from _commands(inner)
 
 
 def _translated(text: str | None) -> str | None:

@@ -131,7 +131,7 @@ def compare(
             console.line(f"  [yellow]·[/] {escape(str(note))}")
     else:
         print_verdict(found)
-        console.line(f"  {escape(str(tr('report:')))} [bold]{escape(str(api.report(targets[0])))}[/]")
+        console.line(f"  {escape(str(tr('Report:')))} [bold]{escape(str(api.report(targets[0])))}[/]")
 
 
 def print_verdict(verdict: Verdict) -> None:

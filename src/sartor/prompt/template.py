@@ -99,7 +99,7 @@ class Template:
                 "default_system contains the text of a control token.", "default_system", "Remove that text."
             )
         made = cls(
-            name or "the model's own", _preamble(source, default_system, enable_thinking) + source, codec, variables
+            name or "model default", _preamble(source, default_system, enable_thinking) + source, codec, variables
         )
         made._check()
         return made

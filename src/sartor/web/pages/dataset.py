@@ -223,7 +223,7 @@ class DatasetView:
             text(row_id, tag="b")
             if index is not None:
                 number = self.loaded.examples[index].origin.row
-                link(t("What is learned"), f"/dataset/{quote(self.name)}?view=labels&row={number}", "btn quiet")
+                link(t("Show labels"), f"/dataset/{quote(self.name)}?view=labels&row={number}", "btn quiet")
         inputs: dict[tuple[Any, ...], ui.textarea] = {}
         for place, words in leaves(raw):
             if place[-1] in ("from", "role") and len(place) > 1:
