@@ -77,32 +77,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES: Mapping[str, tuple[str, ...]] = {
-    "sartor.api": (
-        "add_row",
-        "chat",
-        "check",
-        "compare",
-        "compare_several",
-        "encode",
-        "estimate",
-        "estimate_generation",
-        "export",
-        "generate",
-        "import_file",
-        "load",
-        "predict",
-        "read_rows",
-        "report",
-        "rerun",
-        "runs",
-        "save_version",
-        "score",
-        "score_file",
-        "show",
-        "split",
-        "train",
-    ),
+_TYPES: Mapping[str, tuple[str, ...]] = {
     "sartor.api.checking": ("CheckReport",),
     "sartor.api.generating": ("GenerationResult",),
     "sartor.api.list_runs": ("RunSummary",),
@@ -146,9 +121,9 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "sartor.training.plan": ("Plan",),
     "sartor.training.preflight": ("Estimate",),
 }
-"""Module → the public names that it defines; it is imported when one of them is first used."""
+"""Module → the public types that it defines; the functions are in `sartor.api`. Imported when a name is first used."""
 
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _TYPES.items() for name in names}
 
 __all__ = [
     "Answer",
@@ -218,9 +193,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in __all__:
         raise AttributeError(f"module 'sartor' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    value = globals()[name] = getattr(importlib.import_module(_MODULE_OF.get(name, "sartor.api")), name)
     return value
 
 

@@ -15,47 +15,8 @@ from sartor.api.predicting import as_config, load_engine
 from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.evaluation.verdict import Verdict
 from sartor.inference.chat import Chat
+from support.llamafactory_files import LORA_SFT
 
-LORA_SFT = """
-### model
-model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
-trust_remote_code: true
-
-### method
-stage: sft
-do_train: true
-finetuning_type: lora
-lora_rank: 8
-lora_target: all
-
-### dataset
-dataset: identity,chapters
-template: qwen3_nothink
-cutoff_len: 2048
-max_samples: 1000
-preprocessing_num_workers: 16
-dataloader_num_workers: 4
-
-### output
-output_dir: saves/qwen3-4b/lora/sft
-logging_steps: 10
-save_steps: 500
-plot_loss: true
-overwrite_output_dir: true
-save_only_model: false
-report_to: none
-
-### train
-per_device_train_batch_size: 1
-gradient_accumulation_steps: 8
-learning_rate: 1.0e-4
-num_train_epochs: 3.0
-lr_scheduler_type: cosine
-warmup_ratio: 0.1
-bf16: true
-ddp_timeout: 180000000
-resume_from_checkpoint: null
-"""
 PREDICT = """
 model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
 adapter_name_or_path: saves/qwen3-4b/lora/sft
@@ -204,7 +165,7 @@ def test_llama_factorys_files_train_predict_and_chat(project: Path, tiny_model_d
     info.write_text(json.dumps(entries, ensure_ascii=False), encoding="utf-8")
     base = {"model_name_or_path": str(tiny_model_dir), "dataset_dir": str(project / "data"), "use_cpu": True}
     adapter = str(project / "saves")
-    file = written(project, "sft.yaml", LORA_SFT, **base, output_dir=adapter)
+    file = written(project, "sft.yaml", LORA_SFT, **base, dataset="identity,chapters", output_dir=adapter)
     run = api.train(file, ["num_train_epochs=0.2"])
     assert run.state == "finished"
     assert run.dir.read_json("data.json")["ledger"]["training"] == 43

@@ -70,7 +70,8 @@ PHRASES = re.compile(
     mend(s|ed|ing)?\b | stands?\ twice | is\ none\ of\ the | is\ not\ there\b | this\ is\ no\b
     | is\ no\ (json|object|number) | cannot\ be\ had | does\ not\ give | anew\b | another\ data\b | by\ heart
     | learn\ more\ gently | take\ home | nothing\ to\ be\ compared | told\ by\ another
-    | of\ everything\ random | which\ weights\ move | rows?\ to\ learn\b | learned\ rows?\b | what\ is\ learned | (is|are)\ learned\b
+    | of\ everything\ random | which\ weights\ move | rows?\ to\ learn\b | learned\ rows?\b
+    | what\ is\ learned | (is|are)\ learned\b
     | colour | optimis(e|a) | tokenis | memoris | quantis | behaviour | learnt\b | whilst\b | grey\b
     )""",
     re.IGNORECASE | re.VERBOSE,

@@ -73,8 +73,13 @@ def weights(folder: Path) -> torch.Tensor:
     return torch.cat([t.flatten() for _, t in sorted(load_file(file).items())])
 
 
-def project_settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
-    turns = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i + 1}." * (1 + i % 4)} for i in range(22)]
+def project_settings(
+    tmp_path: Path, tiny_model_dir: Path, *, rows: int = 22, longest: int = 4, **settings: Any
+) -> dict[str, Any]:
+    """A project of sums whose answers are repeated up to `longest` times, and settings that train on it."""
+    turns = [
+        {"instruction": f"How much is {i} and 1?", "output": f"It is {i + 1}." * (1 + i % longest)} for i in range(rows)
+    ]
     data = tmp_path / "data"
     data.mkdir()
     (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
@@ -83,14 +88,12 @@ def project_settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
         "model_name_or_path": str(tiny_model_dir),
         "dataset": "sums",
         "dataset_dir": str(data),
-        "val_size": 3,
         "output_dir": str(tmp_path / "one"),
-        "max_steps": 6,
         "lora_rank": 4,
         "learning_rate": 1e-2,
         "use_cpu": True,
         "dtype": "float32",
         "plot_loss": False,
         "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
+        **settings,
     }

@@ -30,7 +30,7 @@ AUTO = {
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
-    return project_settings(tmp_path, tiny_model_dir)
+    return project_settings(tmp_path, tiny_model_dir, val_size=3, max_steps=6, gradient_accumulation_steps=2)
 
 
 def written(tmp_path: Path, content: Any) -> str:

@@ -26,6 +26,7 @@ from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import ModelSettings
 from sartor.model.load import load_adapter, load_model, load_tokenizer
 from sartor.training import checkpoint
+from support.process_runs import project_settings
 from support.training_runs import Shortage, config_of, events, rows, run_training, trained
 
 SERVER = """
@@ -104,28 +105,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
-    turns = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i + 1}."} for i in range(24)]
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
-    (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
-    return {
-        "model_name_or_path": str(tiny_model_dir),
-        "dataset": "sums",
-        "dataset_dir": str(data),
-        "val_size": 4,
-        "output_dir": str(tmp_path / "straight"),
-        "max_steps": 16,
-        "lora_rank": 4,
-        "lora_dropout": 0.1,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "dtype": "float32",
-        "plot_loss": False,
-        "save_steps": 2,
-        "save_total_limit": 2,
-    }
+    return project_settings(
+        tmp_path,
+        tiny_model_dir,
+        rows=24,
+        longest=1,
+        val_size=4,
+        max_steps=16,
+        lora_dropout=0.1,
+        save_steps=2,
+        save_total_limit=2,
+        output_dir=str(tmp_path / "straight"),
+    )
 
 
 def losses_of(folder: Path) -> list[tuple[int, float]]:

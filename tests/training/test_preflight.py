@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +18,23 @@ from sartor.training import preflight
 from sartor.training.job import TrainingJob
 from sartor.training.peak_memory import PeakMemory
 from sartor.training.preflight import advise
+from support.process_runs import project_settings
 from support.training_runs import config_of, plan_of, rows
 
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
-    turns = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i + 1}." * (1 + i % 3)} for i in range(40)]
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "sums.json").write_text(json.dumps(turns), encoding="utf-8")
-    (data / "dataset_info.json").write_text(json.dumps({"sums": {"file_name": "sums.json"}}), encoding="utf-8")
-    return {
-        "model_name_or_path": str(tiny_model_dir),
-        "dataset": "sums",
-        "dataset_dir": str(data),
-        "val_size": 4,
-        "output_dir": str(tmp_path / "runs" / "one"),
-        "max_steps": 12,
-        "lora_rank": 4,
-        "lora_dropout": 0.1,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "dtype": "float32",
-        "plot_loss": False,
-        "save_steps": 4,
-    }
+    return project_settings(
+        tmp_path,
+        tiny_model_dir,
+        rows=40,
+        longest=3,
+        val_size=4,
+        max_steps=12,
+        lora_dropout=0.1,
+        save_steps=4,
+        output_dir=str(tmp_path / "runs" / "one"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +94,12 @@ def test_neither_a_slow_first_step_nor_the_optimizer_is_counted_at_the_end(
     monkeypatch.setattr(preflight, "_timed", lambda *_: (next(times), 10))
     monkeypatch.setattr(preflight, "_mean_tokens", lambda *_: 10)
     monkeypatch.setattr(preflight, "_saved", lambda _: preflight.Saved(8.0, 100, 3.0))
-    found, _ = fly(tmp_path, tiny_model, config_of(save_strategy="steps", save_steps=4, max_steps=12), rows(16))
+    found, _ = fly(
+        tmp_path,
+        tiny_model,
+        config_of(save_strategy="steps", save_steps=4, output_dir=str(tmp_path / "runs" / "one"), max_steps=12),
+        rows(16),
+    )
     assert found.step_seconds == 2
     assert found.seconds == 12 * 2 + 2 * 8 + 3
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
-    return project_settings(tmp_path, tiny_model_dir)
+    return project_settings(tmp_path, tiny_model_dir, val_size=3, max_steps=6, gradient_accumulation_steps=2)
 
 
 @pytest.mark.parametrize("ways", [{}, {"fsdp": True}, {"fsdp": True, "finetuning_type": "full", "learning_rate": 1e-3}])

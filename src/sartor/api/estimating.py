@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.open_run import run_folder
 from sartor.api.prepare_data import make_encoder
-from sartor.api.training import build_model, pad_id, plan_run, rows_to_train, save_model
+from sartor.api.training import plan_run, rows_to_train, training_job
 from sartor.base.config import RunConfig, read_config
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
@@ -49,27 +48,12 @@ def estimate(
     encoder = make_encoder(config)
     rows = rows_to_train(config, encoder)
     plan = plan_run(config, rows)
-    model, reference = build_model(config, plan, encoder)
     run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
     run.path.mkdir(parents=True, exist_ok=True)
-    from sartor.training.job import TrainingJob
     from sartor.training.preflight import preflight
 
     try:
-        return preflight(
-            TrainingJob(
-                run,
-                config,
-                plan,
-                model,
-                rows.sample or rows.train_ids,
-                rows.held_out_ids,
-                pad_id=pad_id(encoder.tokenizer),
-                write_model=partial(save_model, model, encoder),
-                reference=reference,
-            )
-        )
+        return preflight(training_job(run, config, plan, encoder, rows))
     finally:
         shutil.rmtree(run.path, ignore_errors=True)
-        del model, reference
         release_memory()

@@ -28,7 +28,7 @@ from sartor.prompt.encode import Encoder
 from sartor.training.stages import STAGES
 
 if TYPE_CHECKING:
-    from sartor.training.job import Callback
+    from sartor.training.job import Callback, TrainingJob
     from sartor.training.plan import Plan
 
 
@@ -139,24 +139,12 @@ def _train(request: _Request, group: _Group) -> Run:
             callback.on_rows(rows)
 
     from sartor.training import loop
-    from sartor.training.job import TrainingJob
 
     planned = group.broadcast(request.resume and run.plan.exists())
     plan = _plan(request, rows, encoder, planned, write=group.first)
-    model, reference = build_model(config, plan, encoder)
+    job = training_job(run, config, plan, encoder, rows)
     callbacks = [*request.callbacks, *_trackers(run, config)] if group.first else []
-    job = TrainingJob(
-        run,
-        config,
-        plan,
-        model,
-        rows.sample or rows.train_ids,
-        rows.held_out_ids,
-        pad_id=pad_id(encoder.tokenizer),
-        write_model=partial(save_model, model, encoder),
-        callbacks=callbacks,
-        reference=reference,
-    )
+    job = replace(job, callbacks=callbacks)
     found = None
     if request.preflight and not planned and not request.plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         from sartor.training.preflight import preflight
@@ -172,14 +160,14 @@ def _train(request: _Request, group: _Group) -> Run:
             fingerprint=fingerprint(rows, encoder, config),
             allow_changed=request.allow_changed,
             resume=group.broadcast(_resume_from(run, config, request.resume, callbacks) if group.first else None),
-            sample=make_sampler(model, encoder, config),
+            sample=make_sampler(job.model, encoder, config),
             replay=_oom_divisors(request.plan_of),
         )
         results = loop.train(job)
         if rows.streamed_ledger and group.first:
             taken = rows.streamed_ledger(results["steps"] * plan.global_batch)
             run.write_json("data.json", data_json(taken, config, encoder))
-    del model, job
+    del job
     release_memory()
     return Run(run, results, estimate=found.to_json() if found else None)
 
@@ -197,6 +185,24 @@ def _plan(request: _Request, rows: PreparedRows, encoder: Encoder, planned: bool
         run.write_json("env.json", environment())
         run.write_json("plan.json", plan.to_json())
     return plan
+
+
+def training_job(run: RunDir, config: RunConfig, plan: Plan, encoder: Encoder, rows: PreparedRows) -> TrainingJob:
+    """The job of a plan, its model loaded. Raises: ModelError."""
+    from sartor.training.job import TrainingJob
+
+    model, reference = build_model(config, plan, encoder)
+    return TrainingJob(
+        run,
+        config,
+        plan,
+        model,
+        rows.sample or rows.train_ids,
+        rows.held_out_ids,
+        pad_id=pad_id(encoder.tokenizer),
+        write_model=partial(save_model, model, encoder),
+        reference=reference,
+    )
 
 
 def rows_to_train(config: RunConfig, encoder: Encoder) -> PreparedRows:
