@@ -29,3 +29,11 @@ def test_documents_leak_too() -> None:
     text = "The bridge over the Tay was opened in 1887 after five years of work."
     train, held_out = (Document(text, Origin("book", "book.txt", number)) for number in (1, 2))
     assert [leak.held_out for leak in find_leaks([train], [held_out])] == ["book:2"]
+
+
+def test_a_copy_among_the_held_out_rows_hides_no_leak() -> None:
+    """Each held-out row is compared with the training rows alone, however like another held-out row it is."""
+    train = [row(1, "Who wrote the novel Pride and Prejudice?", "Jane Austen wrote it in 1813.")]
+    question, answer = "Who wrote the novel Pride and Prejudice?", "Jane Austen wrote it in 1814."
+    found = find_leaks(train, [row(2, question, answer), row(3, question, answer)])
+    assert [(leak.held_out, leak.train) for leak in found] == [("book:2", "book:1"), ("book:3", "book:1")]

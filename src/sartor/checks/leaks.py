@@ -26,14 +26,11 @@ def find_leaks(train: Iterable[Example], held_out: Iterable[Example]) -> list[Le
     training_rows, held_out_rows = _distinct(train), _distinct(held_out)
     rows = [*training_rows, *held_out_rows]
     texts = [_text(row) for row in rows]
-    best: dict[int, Leak] = {}
-    for pair in near_pairs(texts):
-        if pair.first < len(training_rows) <= pair.second:
-            first, second = rows[pair.first].origin.id, rows[pair.second].origin.id
-            leak = Leak(second, first, pair.similarity, texts[pair.second], texts[pair.first])
-            if pair.second not in best or best[pair.second].similarity < leak.similarity:
-                best[pair.second] = leak
-    return list(best.values())
+    return [
+        Leak(rows[p.second].origin.id, rows[p.first].origin.id, p.similarity, texts[p.second], texts[p.first])
+        for p in near_pairs(texts, known=len(training_rows))
+        if p.second >= len(training_rows)
+    ]
 
 
 def _distinct(rows: Iterable[Example]) -> Sequence[Example]:

@@ -28,22 +28,25 @@ class NearDuplicate:
     similarity: float
 
 
-def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[NearDuplicate]:
+def near_pairs(texts: Sequence[str], threshold: float = THRESHOLD, *, known: int | None = None) -> list[NearDuplicate]:
     """For each text the most similar earlier one, if it is at least as similar as `threshold` (0–1).
+
+    With `known`, only the first `known` texts count as earlier ones: the others are compared with those alone.
 
     Similarity is the Jaccard index of the sets of character pairs of the folded texts (lower case, runs of space as
     one). Candidates come from datasketch's MinHash LSH; each is then compared exactly.
     """
+    known = len(texts) if known is None else known
     first_of: dict[str, int] = {}
     unique: list[int] = []
     pairs = []
     for number, text in enumerate(texts):
-        known = first_of.setdefault(fold(text), number)
-        if known == number:
+        first = first_of.setdefault(fold(text), number) if number < known else first_of.get(fold(text), number)
+        if first == number:
             unique.append(number)
         elif text.strip():
-            pairs.append(NearDuplicate(known, number, 1.0))
-    pairs += _near_unique([(number, _grams(fold(texts[number]))) for number in unique], threshold)
+            pairs.append(NearDuplicate(first, number, 1.0))
+    pairs += _near_unique([(number, _grams(fold(texts[number]))) for number in unique], threshold, known)
     return sorted(pairs, key=lambda pair: (pair.second, pair.first))
 
 
@@ -58,7 +61,7 @@ def _grams(text: str) -> npt.NDArray[np.uint32]:
     return np.unique((characters[:-1] << np.uint32(16)) ^ characters[1:])
 
 
-def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: float) -> list[NearDuplicate]:
+def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: float, known: int) -> list[NearDuplicate]:
     from datasketch import MinHash, MinHashLSH
 
     texts = [(number, grams) for number, grams in texts if len(grams) >= MIN_CHARACTERS]
@@ -76,7 +79,7 @@ def _near_unique(texts: list[tuple[int, npt.NDArray[np.uint32]]], threshold: flo
             other, similarity = best
             pairs.append(NearDuplicate(texts[other][0], texts[place][0], similarity))
             matches[other] = matches.get(other, 0) + 1
-        if best is None or matches[best[0]] <= MAX_NEIGHBORS:
+        if texts[place][0] < known and (best is None or matches[best[0]] <= MAX_NEIGHBORS):
             index.insert(place, minhash, check_duplication=False)
     return pairs
 

@@ -33,16 +33,18 @@ class Repeats(Rule):
 
     def find(self, lint_input: LintInput) -> Iterator[Finding]:
         """Pairs: equal rows, nearly equal rows, and either kind where one of the rows is held out."""
-        rows = [*lint_input.training_rows, *(row for row in lint_input.rows if row.held_out)]
-        for pair in near_pairs([row.text for row in rows]):
-            first, second = rows[pair.first], rows[pair.second]
-            if first.origin.id == second.origin.id:  # oversampled on purpose
-                continue
-            code = "duplicate" if pair.similarity == 1.0 else "near-duplicate"
-            if first.held_out != second.held_out:
-                code = "leak"
-            params = {"other": str(first.origin), "similarity": f"{pair.similarity:.2f}"}
-            yield Finding(code, "warning", second.origin, None, params, first.origin)
+        train, held_out = lint_input.training_rows, [row for row in lint_input.rows if row.held_out]
+        # Held-out rows are compared with training rows first: a copy among themselves must not hide a leak.
+        for rows, known in (([*train, *held_out], len(train)), (held_out, len(held_out))):
+            for pair in near_pairs([row.text for row in rows], known=known):
+                first, second = rows[pair.first], rows[pair.second]
+                if first.origin.id == second.origin.id:  # oversampled on purpose
+                    continue
+                code = "duplicate" if pair.similarity == 1.0 else "near-duplicate"
+                if first.held_out != second.held_out:
+                    code = "leak"
+                params = {"other": str(first.origin), "similarity": f"{pair.similarity:.2f}"}
+                yield Finding(code, "warning", second.origin, None, params, first.origin)
 
 
 LONG = "Who is the author of the novel Pride and Prejudice, published in 1813?"
