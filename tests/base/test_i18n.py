@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import write_mo
 
+import sartor
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.i18n import LANGUAGES, Text, language, ntr, shown_in, tr
 from sartor.base.reasons import all_reasons, reason_of
@@ -65,3 +73,20 @@ def test_every_reason_is_translated() -> None:
 def test_a_template_from_a_file_reaches_nothing_but_its_params(template: str) -> None:
     hostile = Text.from_json({"message": template, "params": {"x": "value"}, "plural": ""})
     assert hostile.render("en") == template
+
+
+def test_a_third_language_is_one_catalog(tmp_path: Path) -> None:
+    package = shutil.copytree(Path(sartor.__file__).parent, tmp_path / "sartor", ignore=shutil.ignore_patterns("*.pyc"))
+    catalog = Catalog("de", fuzzy=False)
+    catalog.add("Unknown setting {setting!r}.", "Die Einstellung {setting!r} ist unbekannt.")
+    folder = package / "locale" / "de" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    with (folder / "sartor.mo").open("wb") as file:
+        write_mo(file, catalog)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "LANG": "de_DE.UTF-8"}
+    environment.pop("SARTOR_LANG", None)
+    environment.pop("LC_ALL", None)
+    command = [sys.executable, "-m", "sartor", "train", "lora_rnk=8"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert "Die Einstellung 'lora_rnk' ist unbekannt." in done.stderr
+    assert "Did you mean lora_rank" in done.stderr, "what is not translated stays English"

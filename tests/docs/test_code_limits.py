@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "sartor"
@@ -30,3 +31,16 @@ def test_the_formatter_is_obeyed() -> None:
     root = SOURCE.parents[1]
     files = [file for folder in ("src", "tests", "bench", "tools") for file in (root / folder).rglob("*.py")]
     assert [file for file in files if "fmt: " + "skip" in file.read_text(encoding="utf-8")] == []
+
+
+def test_plug_ins_are_asked_through_their_contracts() -> None:
+    """No module is probed for what it has, and what has a type is not Any."""
+    untyped = re.compile(r"\b(objective|stage|optimizer|scheduler|accelerator)\w*: Any\b")
+    probed = re.compile(r"\bhasattr\((stage|source|metric|exporter|rule|backend|format|plugin)\b")
+    loaders = {SOURCE / "base" / "registry.py", SOURCE / "data" / "remote.py"}  # a dataset's own script is a module
+    found = []
+    for file in sorted(SOURCE.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if untyped.search(text) or probed.search(text) or ("ModuleType" in text and file not in loaders):
+            found.append(str(file.relative_to(SOURCE)))
+    assert found == []

@@ -60,3 +60,28 @@ def test_nothing_we_keep_holds_a_path_of_a_machine() -> None:
             if name == "tests/docs/test_documentation.py":
                 continue
             assert not pattern.search(file.read_text(encoding="utf-8", errors="replace")), name
+
+
+def test_the_design_names_modules_that_exist() -> None:
+    """The layout, the two walks and the extension points: every `package/module` is there."""
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    packages = {folder.name for folder in SOURCE.iterdir() if folder.is_dir()}
+    named = {name for name in re.findall(r"`([a-z_]+/[a-z_/]*)`", text) if name.split("/")[0] in packages}
+    assert len(named) > 40
+    missing = [name for name in named if not (SOURCE / name).is_dir() and not (SOURCE / f"{name}.py").exists()]
+    assert missing == []
+
+
+def test_the_walk_of_a_row_passes_each_module_once() -> None:
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    for walk in re.findall(r"### The walk.*?(?=\n### )", text, re.S):
+        steps = re.findall(r"^\d+\. `([a-z_/]+)`", walk, re.M)
+        assert len(steps) > 8
+        assert len(steps) == len(set(steps))
+
+
+def test_no_test_module_imports_another() -> None:
+    """What several test modules share is in tests/support or a conftest."""
+    pattern = re.compile(r"^\s*(?:from|import) (?:\w+\.)*test_\w+", re.M)
+    files = (ROOT / "tests").rglob("*.py")
+    assert [str(file) for file in files if pattern.search(file.read_text(encoding="utf-8"))] == []
