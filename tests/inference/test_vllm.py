@@ -122,7 +122,7 @@ def test_stop_strings_are_the_engines(tuned: Engine, tiny_model_dir: Path, monke
 def test_it_is_refused_when_it_disagrees(
     tuned: Engine, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sartor.inference.backends.vllm.NEAR_TIE", 1e-6)
+    monkeypatch.setattr("sartor.inference.agreement.NEAR_TIE", 1e-6)
     spoil = StandIn(lambda number, ids: [*ids[:2], (ids[2] + 1) % 200, *ids[3:]] if number == 4 else ids)
     monkeypatch.setitem(sys.modules, "vllm", spoil)
     with pytest.raises(ModelError, match="row 5, token 3"):
@@ -133,7 +133,7 @@ def test_it_is_refused_when_it_disagrees(
 def test_a_near_tie_is_counted_and_accepted(
     tuned: Engine, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sartor.inference.backends.vllm.NEAR_TIE", 1e9)
+    monkeypatch.setattr("sartor.inference.agreement.NEAR_TIE", 1e9)
     monkeypatch.setitem(sys.modules, "vllm", StandIn(lambda number, ids: [(ids[0] + 1) % 200, *ids[1:]]))
     prompts = [tuned.prompt(example.messages[:-1]) for example in EXAMPLES[:3]]
     with open_vllm(tuned, prompts, GENERATION, config=config_of(tiny_model_dir)) as backend:

@@ -18,7 +18,8 @@ from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Prediction, Score, TokenSequence
 from sartor.evaluation.journal import Journal, Shard, row_key
 from sartor.evaluation.score import Scorer
-from sartor.inference.backends import Agreement, Backend, BackendRequest
+from sartor.inference.agreement import Agreement
+from sartor.inference.backends import Backend, BackendRequest
 from sartor.inference.engine import BATCH_ROWS, Answer, Engine
 from sartor.inference.weights import WeightSet
 

@@ -18,29 +18,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sartor.base.config import RunConfig
-from sartor.base.errors import ConfigError as ConfigError
-from sartor.base.errors import did_you_mean as did_you_mean
-from sartor.base.permissions import NOTHING_ALLOWED as NOTHING_ALLOWED
-from sartor.base.permissions import Permissions as Permissions
 from sartor.base.registry import Registry
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import TokenSequence
 
 if TYPE_CHECKING:
+    from sartor.inference.agreement import Agreement
     from sartor.inference.engine import Answer, Engine
     from sartor.inference.weights import WeightSet
 
 OWN_ENGINE = "huggingface"
 """The value of `infer_backend` that means Sartor's own engine (LLaMA-Factory's name for it)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """What the agreement gate compared: rows, equal tokens, and rows that differ first at a near tie."""
-
-    rows: int
-    equal_tokens: int
-    near_ties: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +78,7 @@ class Backend(ABC):
     def open(self, request: BackendRequest) -> AbstractContextManager[BackendSession]:
         """Load the engine's weights, and pass the agreement gate before anything is answered.
 
-        The gate: the first prompts (eight, or all), answered greedily by both, must give the same tokens, except where
-        Sartor's engine found two tokens nearly equally likely. The request's engine may lose its other weights and its
+        The gate is `sartor.inference.agreement.AgreementGate`. The request's engine may lose its other weights and its
         place on the GPU. Raises: ModelError when the backend is not installed, cannot load the model, or does not
         agree.
         """

@@ -1,4 +1,4 @@
-"""vLLM, which must agree with the engine on the first eight rows before it answers the others."""
+"""vLLM, which answers the rows of `predict` when it agrees with our engine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sartor.base.errors import ModelError, PromptError
 from sartor.base.process import release_memory
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import TokenSequence
-from sartor.inference.backends import Agreement, Backend, BackendRequest, BackendSession
+from sartor.inference.agreement import Agreement, AgreementGate
+from sartor.inference.backends import Backend, BackendRequest, BackendSession
 from sartor.inference.engine import Answer, Engine, Row
 from sartor.inference.weights import WeightSet
-from sartor.model.head import logits
 
-AGREE_ROWS, AGREE_TOKENS = 8, 32
-NEAR_TIE = 0.25
-"""Nats. Two 16-bit programs may choose differently between tokens this close; above it they disagree."""
 ROWS_AT_ONCE = 512
 """Rows passed to vLLM together; their answers come back, and are journaled, when all are done."""
 
@@ -82,10 +76,7 @@ def _open(request: BackendRequest) -> Iterator[VllmSession]:
             reason=str(error),
         ) from None
     engine, generation, prompts = request.engine, request.generation, request.prompts
-    some = list(prompts[:AGREE_ROWS])
-    greedy = GenerationSettings(max_new_tokens=min(AGREE_TOKENS, generation.max_new_tokens))
-    ours = engine.generate(some, greedy, weights=request.weights)
-    chances = [_log_chances(engine, prompt, answer.ids) for prompt, answer in zip(some, ours, strict=True)]
+    gate = AgreementGate(engine, prompts, generation, request.weights)
     with tempfile.TemporaryDirectory(prefix="sartor-vllm-") as name:
         folder, merged = settings.model_name_or_path, engine.weights.has_both
         engine.weights.discard_other(request.weights)
@@ -111,9 +102,8 @@ def _open(request: BackendRequest) -> Iterator[VllmSession]:
             raise ModelError(
                 "vLLM cannot load the model: {reason}.", folder, "Remove infer_backend.", reason=why
             ) from error
-        theirs = _generate(llm, vllm, engine, some, greedy, [request.seed] * len(some))
-        agreement = _agree([answer.ids for answer in ours], [ids for ids, _ in theirs], chances, engine)
-        yield VllmSession(engine, llm, vllm, agreement)
+        theirs = _generate(llm, vllm, engine, gate.prompts, gate.greedy, [request.seed] * len(gate.prompts))
+        yield VllmSession(engine, llm, vllm, gate.check("vLLM", [ids for ids, _ in theirs]))
 
 
 def _generate(
@@ -166,41 +156,6 @@ def _answer(
     if reason == "stop" and row.stop_reason != "stop":  # a stop token that was not handed out
         row.stop_reason, row.text = "stop", engine.text_of(row.ids)
     return engine.answer_of(row, generation)
-
-
-@torch.inference_mode()
-def _log_chances(engine: Engine, prompt: TokenSequence, ids: Sequence[int]) -> Tensor:
-    """Log-probabilities_TV (float32, on the CPU) with which the engine chose each of its tokens."""
-    both = torch.tensor([[*prompt.ids.tolist(), *ids]], device=engine.device)
-    hidden_TD = engine.model.base_model(input_ids=both).last_hidden_state[0, len(prompt) - 1 : -1]
-    return logits(engine.model, hidden_TD).float().log_softmax(-1).cpu()
-
-
-def _agree(
-    ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]], chances: Sequence[Tensor], engine: Engine
-) -> Agreement:
-    """Raises: ModelError naming row and token where the answers differ first without a near tie."""
-    equal = ties = 0
-    for number, (mine, other) in enumerate(zip(ours, theirs, strict=True), 1):
-        place = next((at for at, pair in enumerate(zip(mine, other)) if pair[0] != pair[1]), min(len(mine), len(other)))
-        equal += place
-        if place == len(mine) or place == len(other):
-            continue
-        lost = float(chances[number - 1][place][mine[place]] - chances[number - 1][place][other[place]])
-        if lost > NEAR_TIE:
-            theirs_token, our_token = (engine.tokenizer.decode([ids[place]]) for ids in (other, mine))
-            raise ModelError(
-                "vLLM disagrees: in row {row}, token {token} is {theirs!r}, but {ours!r} is {nats} nats more likely.",
-                "infer_backend: vllm",
-                "Remove infer_backend.",
-                row=number,
-                token=place + 1,
-                theirs=theirs_token,
-                ours=our_token,
-                nats=f"{lost:.2f}",
-            )
-        ties += 1
-    return Agreement(len(ours), equal, ties)
 
 
 PLUGIN = _Vllm()
