@@ -185,7 +185,7 @@ def test_the_estimate_counts_what_is_not_in_the_journal(tmp_path: Path) -> None:
     assert found.max_cost == (found.max_tokens_in + 2 * found.max_tokens_out) / 1e6
     assert found.cost < found.max_cost
     assert (found.seconds, found.basis) == ((COUNT - 4) * 6.0, "assumed")
-    assert found.measured(0.5, 4).seconds == 1.0
+    assert (found.measured(7.5).seconds, found.measured(7.5).basis) == (7.5, "measured")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 100])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ from sartor.api.comparing import with_token_limit
 from sartor.api.predicting import load_engine
 from sartor.api.prepare_data import Progress, load_named, make_encoder, prepare_rows
 from sartor.api.resolve_target import config_for, run_of
+from sartor.base.api_keys import base_url_variable, bound_hosts, host_of, read_key
 from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, ntr, tr
-from sartor.base.openai_client import Address, ChatClient, RequestOptions, read_key
+from sartor.base.openai_client import Address, ChatClient, RequestOptions
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir
@@ -62,6 +63,7 @@ def compare_several(
     names, overrides = [str(target) for target in targets], tuple(overrides)
     if len(names) < 2:
         raise ConfigError("Give at least two models to compare.", "compare", "Or one run, to compare it with its base.")
+    keys = _keys([Address.parse(name) for name in names if is_endpoint(name)], key_env)
     runs = [run for name in names if not is_endpoint(name) and (run := run_of(Path(name)))]
     if BASE in names and not runs:
         raise ConfigError("`base` needs a run next to it.", BASE, "Give the model itself, or add a run.")
@@ -73,7 +75,7 @@ def compare_several(
     for place, name in enumerate(names):
         part = folder / f"{place + 1}-{_short(name)}"
         if is_endpoint(name):
-            candidates.append(_ask_endpoint(name, rows, part, shared, key_env, progress))
+            candidates.append(_ask_endpoint(name, rows, part, shared, keys, progress))
         else:
             candidates.append(_ask_engine(name, _config(name, shared, overrides), shared, rows, part, progress))
             release_memory()
@@ -223,20 +225,41 @@ def _encoded(encoder: Encoder, rows: Sequence[Demonstration]) -> list[TokenSeque
     return [row for row in found.encoded if isinstance(row, TokenSequence)]
 
 
+def _keys(endpoints: Sequence[Address], key_env: str | None) -> dict[str, str | None]:
+    """The key of each endpoint: of several hosts, a key goes to those that it is bound to.
+
+    Raises: ConfigError for a key that is not set, or is meant for none of them.
+    """
+    hosts = {host_of(endpoint.url) for endpoint in endpoints}
+    found: dict[str, str | None] = {}
+    for endpoint in endpoints:
+        elsewhere = key_env and len(hosts) > 1 and host_of(endpoint.url) not in bound_hosts(key_env)
+        found[endpoint.url] = None if elsewhere else read_key(endpoint.url, key_env, trusted=True)
+    if key_env and found and not any(found.values()):
+        raise ConfigError(
+            "The addresses are on different hosts, and the key in {name} is bound to none of them.",
+            "--key-env",
+            "Say in the environment which host it is for: export {variable}=https://HOST/v1",
+            name=key_env,
+            variable=base_url_variable(key_env),
+        )
+    return found
+
+
 def _ask_endpoint(
     address: str,
     rows: Sequence[Demonstration],
     folder: Path,
     shared: RunConfig,
-    key_env: str | None,
+    keys: Mapping[str, str | None],
     progress: Progress | None,
 ) -> Candidate:
-    """Raises: ConfigError for an address without a model or a key that is not set; EndpointError."""
+    """Raises: EndpointError."""
     from sartor.evaluation.predict import write
 
     endpoint = Address.parse(address)
     limit = shared.generation.max_new_tokens
-    client = ChatClient(endpoint, RequestOptions(max_tokens=limit), read_key(endpoint.url, key_env))
+    client = ChatClient(endpoint, RequestOptions(max_tokens=limit), keys[endpoint.url])
     scoring, answers, scored = Scorer(shared.evaluation.metrics), [], []
     for number, row in enumerate(rows, 1):
         answer = client.complete(row.messages[:-1])

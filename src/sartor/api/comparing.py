@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sartor.api.judging import judge_run
+from sartor.api.judging import check_judge, judge_run
 from sartor.api.predicting import load_engine
 from sartor.api.prepare_data import PreparedRows, Progress, prepare_rows
 from sartor.api.resolve_target import config_for
@@ -57,6 +57,7 @@ def compare(
 
     folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
     config = config_for(folder.path, overrides, permissions)
+    check_judge(config)
     verdict = _verdict(folder, config, progress, on_ledger)
     folder.write_json("verdict.json", verdict_json(verdict))
     if seeds < 2:

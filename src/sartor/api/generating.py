@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from sartor.base.api_keys import read_key
 from sartor.base.files import file_lock
-from sartor.base.openai_client import read_key
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message
 from sartor.qa_generation import run as qa_run
+from sartor.qa_generation.budget import Maximum
 from sartor.qa_generation.endpoint import PacedEndpoint
 from sartor.qa_generation.journal import Journal
 from sartor.qa_generation.output import check_name, write
@@ -23,6 +24,7 @@ from sartor.qa_generation.requests_plan import (
     Estimate,
     GenerationPlan,
     make_plan,
+    maximum,
 )
 from sartor.qa_generation.requests_plan import estimate as estimate_plan
 from sartor.qa_generation.run import Complete, GenerationOutcome, Hooks
@@ -73,7 +75,7 @@ def generate(
     all, spread over the passages; `multi_turn` makes conversations. Without an `endpoint` a local model answers; the
     embedded one only shows how it works. `language` is the prompt's, detected from the documents when None.
 
-    `on_estimate` gets what the run will need before anything is sent, and again when the first answer was timed;
+    `on_estimate` gets what the run will need before anything is sent, and its time again as answers come in;
     `on_pair` gets each accepted pair, `progress` what is done and the total. Setting `stop`, or reaching `max_cost`,
     ends the run in order: requests in flight are kept, and the pairs so far are written (`generated.stopped`).
 
@@ -83,7 +85,9 @@ def generate(
         >>> sartor.generate(["novel.txt"], "novel", endpoint="http://127.0.0.1:8000/v1", model="m")  # doctest: +SKIP
     """
     check_name(name)
-    read_key(settings.get("endpoint") or "http://localhost", settings.get("key_env"))  # before documents are read
+    read_key(
+        settings.get("endpoint") or "http://localhost", settings.get("key_env"), trusted=True
+    )  # before documents are read
     given = QAGenerationSettings.from_keywords(name, settings)
     plan = make_plan(documents, given)
     journal = Journal.open(given.dataset_dir, name)
@@ -91,10 +95,12 @@ def generate(
     hooks = Hooks(
         stop or threading.Event(),
         on_pair,
-        (lambda seconds: on_estimate(expected.measured(seconds, plan.workers))) if on_estimate else None,
+        (lambda seconds: on_estimate(expected.measured(seconds))) if on_estimate else None,
         progress,
     )
-    complete, spent = _model_of(plan, hooks.stop, load=bool(expected.calls))
+    complete, spent = _model_of(plan, hooks.stop, maximum(plan, journal))
+    if expected.calls and isinstance(complete, LocalModel):
+        complete.load()
     if on_estimate:
         on_estimate(expected)
     with file_lock(journal.path):
@@ -104,16 +110,15 @@ def generate(
     return GenerationResult(found, table, rows, spent())
 
 
-def _model_of(plan: GenerationPlan, stop: threading.Event, *, load: bool) -> tuple[Complete, Callable[[], float]]:
-    """The function that answers, and one that tells what it has cost so far."""
+def _model_of(plan: GenerationPlan, stop: threading.Event, most: Maximum) -> tuple[Complete, Callable[[], float]]:
+    """The function that answers, with at most so much, and one that tells what it has cost so far."""
     settings = plan.settings
     if settings.endpoint:
-        endpoint = PacedEndpoint(settings.endpoint, max_tokens=plan.max_tokens, workers=plan.workers, stop=stop)
+        endpoint = PacedEndpoint(
+            settings.endpoint, max_tokens=plan.max_tokens, workers=plan.workers, maximum=most, stop=stop
+        )
         return endpoint, lambda: endpoint.budget.spent
-    complete = _embedded(settings.model)
-    if load and isinstance(complete, LocalModel):
-        complete.load()
-    return complete, lambda: 0.0
+    return _embedded(settings.model), lambda: 0.0
 
 
 def _embedded(model: str) -> Complete:

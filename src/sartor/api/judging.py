@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from sartor.base.api_keys import read_key
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
-from sartor.base.openai_client import Address, read_key
+from sartor.base.openai_client import Address
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import EvaluationSettings
+from sartor.base.uploads import require_allowed, uploads_of
 from sartor.evaluation.judge import AnswerPair, Winner, endpoint_judge, judge
 
 if TYPE_CHECKING:
@@ -25,9 +27,9 @@ def judge_run(
 
     Raises: ConfigError if the judge's address, model or key is missing; DataError; EndpointError.
     """
-
     settings = config.evaluation
     if ask is None:
+        check_judge(config)
         ask = _judge_of(settings)
     base, tuned = (_answers(run, which) for which in ("base", "tuned"))
     pairs = [
@@ -39,12 +41,25 @@ def judge_run(
     return judge(ask, pairs, labels=labels, seed=config.train.seed, progress=progress)
 
 
-def _judge_of(settings: EvaluationSettings) -> Ask:
+def check_judge(config: RunConfig) -> None:
+    """Called before anything is computed, where the settings name a judge.
 
+    Raises: ConfigError for a judge without a model, a host that no person has named, a key that is not set or not
+    meant for that host; DataError for human labels that cannot be read.
+    """
+    settings = config.evaluation
+    if settings.judge_endpoint:
+        require_allowed(uploads_of((), settings.judge_endpoint), config.permissions)
+        _judge_of(settings)
+        if settings.judge_labels:
+            read_labels(Path(settings.judge_labels))
+
+
+def _judge_of(settings: EvaluationSettings) -> Ask:
     if not (settings.judge_endpoint and settings.judge_model):
         raise ConfigError("A judge needs an address and a model.", "judge_endpoint", "Set judge_model as well.")
     key_env = settings.judge_api_key[2:-1] if settings.judge_api_key else None  # ${NAME}: a literal key is refused
-    key = read_key(settings.judge_endpoint, key_env)
+    key = read_key(settings.judge_endpoint, key_env, trusted=True)  # a person has named the host
     return endpoint_judge(Address(settings.judge_endpoint, settings.judge_model), key)
 
 

@@ -10,6 +10,7 @@ from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ModelError
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
+from sartor.base.uploads import allowing_typed
 
 
 def config_for(
@@ -21,6 +22,7 @@ def config_for(
     """
     path = Path(target)
     settings = dict(parse_override(item) for item in overrides)
+    permissions = allowing_typed(permissions, settings)
     run = run_of(path)
     if run is None and not (path / "adapter_config.json").exists():
         return RunConfig.from_dict({"model_name_or_path": str(target), **settings}, permissions=permissions)

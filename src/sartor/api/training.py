@@ -23,6 +23,7 @@ from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
+from sartor.base.uploads import require_allowed, uploads_of
 from sartor.model.tokenizer_match import check_tokenizer
 from sartor.prompt.encode import Encoder
 from sartor.training.stages import STAGES
@@ -89,6 +90,7 @@ def train(
         config = config.allowing(permissions)
     if config.train.do_train is False:
         raise ConfigError("do_train is false.", tr("settings"), "Use `sartor predict` to predict, or set it to true.")
+    require_allowed(uploads_of(config.train.report_to, None), config.permissions)
     run = run_folder(config)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     group = _join(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -28,6 +29,7 @@ from sartor.base.settings import (
     Section,
     TrainSettings,
 )
+from sartor.base.uploads import allowing_typed
 
 SECRET_KEY = re.compile(r"(api_key|token|password|secret)$")
 ENV_REFERENCE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
@@ -87,8 +89,9 @@ class RunConfig(BaseModel):
         return RunConfig.from_dict({**self.given, **settings}, permissions=self.permissions)
 
     def allowing(self, permissions: Permissions) -> RunConfig:
-        """The same settings with these permissions."""
-        return self.model_copy(update={"permissions": permissions})
+        """The same settings with these permissions; hosts that were allowed stay so."""
+        hosts = (*self.permissions.allow_upload, *permissions.allow_upload)
+        return self.model_copy(update={"permissions": dataclasses.replace(permissions, allow_upload=hosts)})
 
     def flat(self) -> dict[str, Any]:
         """Every setting with its value, including defaults, in the order of the sections."""
@@ -107,11 +110,9 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
     Raises: ConfigError with file, line and column for invalid YAML, or with the setting.
     """
     merged: dict[str, Any] = dict(read_yaml(path)) if path else {}
-    where = str(path) if path else ""
-    for item in overrides:
-        merged.update([parse_override(item)])
-    merged.update(settings)
-    return RunConfig.from_dict(merged, where)
+    typed = {**dict(parse_override(item) for item in overrides), **settings}
+    merged.update(typed)
+    return RunConfig.from_dict(merged, str(path) if path else "", allowing_typed(NOTHING_ALLOWED, typed))
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:

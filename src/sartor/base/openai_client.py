@@ -1,43 +1,43 @@
-"""A client for OpenAI-compatible chat endpoints: addresses, keys, request bodies, answers, errors and retries."""
+"""A client for OpenAI-compatible chat endpoints: addresses, request bodies and retries."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
-from sartor.base.errors import ConfigError, EndpointError
-from sartor.base.i18n import Text, tr
+from sartor.base.api_keys import check_url
+from sartor.base.errors import ConfigError
+from sartor.base.openai_answers import (
+    ERROR_BYTES,
+    LineReader,
+    RequestError,
+    StreamedAnswer,
+    compressed,
+    not_a_stream,
+    read_completion,
+    refused,
+    too_slow,
+    unreachable,
+)
 from sartor.base.settings import GenerationSettings
-from sartor.base.types import Completion, Message, StopReason, Tool
+from sartor.base.types import Completion, Message, Tool
 
 ATTEMPTS = 5
+PAID_ATTEMPTS = 2
+"""Attempts at one answer that may have been charged for without arriving."""
 MAX_WAIT_S = 60.0
 """No single wait between two attempts is longer, whatever Retry-After says."""
-BUSY_STATUSES = frozenset((408, 409, 425, 429))
-"""Worth another attempt, as is every status from 500."""
 TIMEOUT = httpx.Timeout(120.0, connect=10.0)
+"""Between two pieces of an answer."""
+MAX_ANSWER_S = 1800.0
+"""A whole answer, however small its pieces."""
 MAX_RESPONSE_BYTES = 16_000_000
-MAX_STREAM_CHARACTERS = 2_000_000
-"""A longer streamed answer is cut off, as if by its token limit."""
-ERROR_CHARACTERS = 300
-"""Characters of an error response that its message quotes."""
-STOP_REASONS: Mapping[str, StopReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "stop",
-    "function_call": "stop",
-}
+MAX_STREAM_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +61,6 @@ class Address:
     @property
     def completions_url(self) -> str:
         return f"{self.url.rstrip('/')}/chat/completions"
-
-
-def check_url(url: str) -> None:
-    """Raises: ConfigError unless it is an http(s) URL with a host and without a user name or password."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and not (parts.username or parts.password)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigError(
-            "Not an endpoint address.", url, "Use the form https://HOST/v1, without a user name or password."
-        )
-
-
-def read_key(url: str, key_env: str | None) -> str | None:
-    """The API key in the environment variable `key_env`; None where no variable is named.
-
-    Raises: ConfigError when the variable is not set, or when the key would leave this machine unencrypted.
-    """
-    if not key_env:
-        return None
-    if not (key := os.environ.get(key_env)):
-        raise ConfigError("The environment variable {name} is not set.", url, "Set it: export {name}=…", name=key_env)
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-        raise ConfigError("The API key would be sent unencrypted.", url, "Use an https address, or no key.")
-    return key
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,36 +114,13 @@ class RequestOptions:
         return body
 
 
-class RequestError(EndpointError):
-    """One request failed; `code` says how.
+class ChatClient:
+    """Sends conversations to one model at one endpoint; safe to share between threads.
 
-    endpoint-unreachable: no connection, or no answer in time. endpoint-busy: a status that asks for another attempt.
-    endpoint-refused: any other status. endpoint-no-completion: the response is not a chat completion.
-    endpoint-stream: the server reported an error in the middle of its answer.
+    Redirects are not followed, so neither the messages nor the key reach another host than the one that was named.
     """
 
-    def __init__(
-        self,
-        what: str | Text,
-        where: object = "",
-        fix: str | Text = "",
-        *,
-        retryable: bool = False,
-        retry_after_s: float = 0.0,
-        maybe_billed: bool = False,
-        **params: Any,
-    ) -> None:
-        super().__init__(what, where, fix, **params)
-        self.retryable = retryable
-        """The same request may succeed later."""
-        self.retry_after_s = retry_after_s
-        self.maybe_billed = maybe_billed
-        """The server may have generated, and charged for, an answer that did not arrive."""
-
-
-class ChatClient:
-    """Sends conversations to one model at one endpoint; safe to share between threads."""
-
+    # A client, and what tests replace in it.
     def __init__(
         self,
         address: Address,
@@ -186,18 +128,20 @@ class ChatClient:
         key: str | None = None,
         *,
         sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
         transport: httpx.BaseTransport | None = None,
         async_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Raises: ConfigError for a malformed URL. Transports and `sleep` are replaced in tests."""
+        """Raises: ConfigError for a malformed URL. Transports, `clock` and `sleep` are replaced in tests."""
         check_url(address.url)
-        self.address, self.options = address, options or RequestOptions()
-        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._sleep, self._transport, self._async_transport = sleep, transport, async_transport
+        self.address, self.options, self._key = address, options or RequestOptions(), key
+        self.headers = {"Accept-Encoding": "identity"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._sleep, self._clock = sleep, clock
+        self._transport, self._async_transport = transport, async_transport
 
     @cached_property
     def _http(self) -> httpx.Client:
-        return httpx.Client(headers=self.headers, timeout=TIMEOUT, transport=self._transport)
+        return httpx.Client(headers=self.headers, timeout=TIMEOUT, transport=self._transport, follow_redirects=False)
 
     def complete(self, messages: Sequence[Message]) -> Completion:
         """The model's answer. Raises: RequestError after the last attempt, or at once if another one is pointless."""
@@ -206,46 +150,85 @@ class ChatClient:
     def send(self, messages: Sequence[Message]) -> Completion:
         """The model's answer to a single request. Raises: RequestError."""
         body, url = self.options.body(self.address.model, messages), self.address.url
+        body_bytes = _Body(url, self._clock)
         try:
             with self._http.stream("POST", self.address.completions_url, json=body) as response:
-                blocks = response.iter_bytes()
+                limit = body_bytes.limit_of(response, MAX_RESPONSE_BYTES)
+                for block in response.iter_bytes():
+                    if body_bytes.add(block) >= limit:
+                        break
                 if not response.is_success:
-                    raise refused(response, _read_at_most(blocks, ERROR_CHARACTERS), url)
-                content = _read_at_most(blocks, MAX_RESPONSE_BYTES)
+                    raise refused(response, body_bytes.content[:limit], url, self._key)
         except httpx.HTTPError as error:
-            raise unreachable(error, url) from None
-        return read_completion(content, url)
+            raise unreachable(error, url, self._key) from None
+        return read_completion(body_bytes.content, url)
 
     async def stream(self, messages: Sequence[Message]) -> AsyncIterator[Completion]:
         """The answer so far, after every event of the stream; never retried. Raises: RequestError."""
         body, url = self.options.body(self.address.model, messages, stream=True), self.address.url
-        answer = StreamedAnswer(url)
+        answer, lines, body_bytes = StreamedAnswer(url, self._key), LineReader(url), _Body(url, self._clock)
         try:
             async with (
-                httpx.AsyncClient(headers=self.headers, timeout=TIMEOUT, transport=self._async_transport) as http,
+                httpx.AsyncClient(
+                    headers=self.headers, timeout=TIMEOUT, transport=self._async_transport, follow_redirects=False
+                ) as http,
                 http.stream("POST", self.address.completions_url, json=body) as response,
             ):
-                if not response.is_success:
-                    content = b""
-                    async for block in response.aiter_bytes():
-                        if len(content := content + block) >= ERROR_CHARACTERS:
-                            break
-                    raise refused(response, content[:ERROR_CHARACTERS], url)
-                async for line in response.aiter_lines():
-                    if answer.add(line):
-                        yield answer.completion
-                    if answer.too_long:
+                limit = body_bytes.limit_of(response, MAX_STREAM_BYTES)
+                async for block in response.aiter_bytes():
+                    size = body_bytes.add(block, keep=not answer.events)
+                    for line in lines.add(block) if response.is_success else ():
+                        if answer.add(line):
+                            yield answer.completion
+                    if size >= limit or answer.too_long:
                         break
+                if not response.is_success:
+                    raise refused(response, body_bytes.content[:limit], url, self._key)
         except httpx.HTTPError as error:
-            raise unreachable(error, url) from None
+            raise unreachable(error, url, self._key) from None
+        if answer.add(lines.end()):
+            yield answer.completion
+        if not answer.events:  # a server that does not stream answers in one piece
+            if body_bytes.content.lstrip()[:1] not in (b"{", b"<"):
+                raise not_a_stream(url)
+            yield read_completion(body_bytes.content, url)
+
+
+class _Body:
+    """The bytes of a response, as they arrive; ends one that takes too long."""
+
+    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+        self.url, self._clock, self._began = url, clock, clock()
+        self._content, self._size = bytearray(), 0
+
+    @property
+    def content(self) -> bytes:
+        return bytes(self._content)
+
+    def limit_of(self, response: httpx.Response, limit: int) -> int:
+        """How much of it is read. Raises: RequestError for a compressed body."""
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise (compressed(encoding, self.url) if response.is_success else refused(response, b"", self.url))
+        return limit if response.is_success else ERROR_BYTES
+
+    def add(self, block: bytes, *, keep: bool = True) -> int:
+        """Returns the bytes so far. Raises: RequestError when MAX_ANSWER_S have passed."""
+        if keep and len(self._content) < MAX_RESPONSE_BYTES:
+            self._content += block
+        self._size += len(block)
+        if self._clock() - self._began > MAX_ANSWER_S:
+            raise too_slow(self.url, MAX_ANSWER_S)
+        return self._size
 
 
 def with_retries(attempt: Callable[[int], Completion], sleep: Callable[[float], object] = time.sleep) -> Completion:
     """The first answer of `attempt(0)`, `attempt(1)`, …; waits double from one second and follow Retry-After.
 
-    Raises: the RequestError of the last of ATTEMPTS attempts, or the first that is not retryable.
+    Raises: the RequestError of the last of ATTEMPTS attempts, of the last of PAID_ATTEMPTS that may have been charged
+    for, or the first that is not retryable.
     """
-    wait_s = 1.0
+    wait_s, paid = 1.0, 0
     for number in range(ATTEMPTS):
         if number:
             sleep(min(wait_s, MAX_WAIT_S))
@@ -253,164 +236,8 @@ def with_retries(attempt: Callable[[int], Completion], sleep: Callable[[float], 
         try:
             return attempt(number)
         except RequestError as error:
-            if not error.retryable or number == ATTEMPTS - 1:
+            paid += error.maybe_billed
+            if not error.retryable or number == ATTEMPTS - 1 or paid >= PAID_ATTEMPTS:
                 raise
             wait_s = max(wait_s, error.retry_after_s)
     raise AssertionError("the last attempt returns or raises")
-
-
-def read_completion(content: bytes, url: str) -> Completion:
-    """The answer in a response body. Raises: RequestError if it is not a chat completion."""
-    try:
-        value: Any = json.loads(content)
-        choice = value["choices"][0]
-        text, used = choice["message"]["content"], value.get("usage") or {}
-        if not isinstance(text, str):
-            raise TypeError("content is not a string")
-        return Completion(
-            text,
-            int(used.get("prompt_tokens") or 0),
-            int(used.get("completion_tokens") or 0),
-            stop_reason=STOP_REASONS.get(str(choice.get("finish_reason") or ""), "stop"),
-        )
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        html = content.lstrip().startswith(b"<")
-        what = tr("The response is an HTML page, not a chat completion.") if html else tr("Not a chat completion.")
-        raise RequestError(
-            what,
-            url,
-            "The address usually ends in /v1.",
-            code="endpoint-no-completion",
-            retryable=not html,  # broken JSON may be whole next time; a web page stays one
-            maybe_billed=True,
-        ) from None
-
-
-class StreamedAnswer:
-    """Collects the server-sent events of one streamed chat completion."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._text, self._calls, self._so_far = "", ToolCallPieces(), Completion("")
-
-    @property
-    def completion(self) -> Completion:
-        return self._so_far
-
-    @property
-    def too_long(self) -> bool:
-        return len(self._so_far.text) + len(self._so_far.reasoning or "") > MAX_STREAM_CHARACTERS
-
-    def add(self, line: str) -> bool:
-        """Take one line of the stream; True if it held a part of the answer. Raises: RequestError."""
-        choice = self._choice(line)
-        if choice is None:
-            return False
-        delta, before = choice.get("delta") or {}, self._so_far
-        self._text += str(delta.get("content") or "")
-        self._calls.add(delta.get("tool_calls") or ())
-        reasoning = str(delta.get("reasoning_content") or delta.get("reasoning") or "")
-        self._so_far = replace(
-            before,
-            text=self._text + self._calls.text,
-            reasoning=(before.reasoning or "") + reasoning or None,
-            stop_reason=STOP_REASONS.get(str(choice.get("finish_reason") or ""), before.stop_reason),
-            tokens=before.tokens + 1,
-        )
-        if self.too_long:
-            self._so_far = replace(self._so_far, stop_reason="length")
-        return True
-
-    def _choice(self, line: str) -> Mapping[str, Any] | None:
-        """The first choice of a `data:` line; None for lines without one."""
-        if not line.startswith("data:") or (content := line[5:].strip()) in ("", "[DONE]"):
-            return None
-        try:
-            event = json.loads(content)
-            error = event.get("error")
-            choices = event.get("choices") or ()
-            choice = choices[0] if choices and isinstance(choices[0], dict) else None
-        except (ValueError, AttributeError, KeyError, TypeError):
-            raise RequestError(
-                "The stream is not a chat completion.",
-                self.url,
-                "The address usually ends in /v1.",
-                code="endpoint-no-completion",
-            ) from None
-        if error:
-            raise RequestError(
-                "The endpoint reported an error: {error}",
-                self.url,
-                "Try again.",
-                code="endpoint-stream",
-                error=str(error)[:ERROR_CHARACTERS],
-            )
-        return choice
-
-
-class ToolCallPieces:
-    """Tool calls that arrive in pieces, and the text that shows them."""
-
-    def __init__(self) -> None:
-        self._calls: dict[int, dict[str, str]] = {}
-
-    def add(self, deltas: Sequence[Mapping[str, Any]]) -> None:
-        for delta in deltas:
-            call = self._calls.setdefault(int(delta.get("index") or 0), {"name": "", "arguments": ""})
-            for name in call:
-                call[name] += str((delta.get("function") or {}).get(name) or "")
-
-    @property
-    def text(self) -> str:
-        return "".join(f"\n{call['name']}({call['arguments']})" for call in self._calls.values())
-
-
-def refused(response: httpx.Response, content: bytes, url: str) -> RequestError:
-    """The error for a status that is not a success; `content` is the beginning of the response."""
-    status = response.status_code
-    busy = status in BUSY_STATUSES or status >= 500
-    said = content.decode("utf-8", "replace").strip()
-    return RequestError(
-        "The endpoint answered with status {status}{details}.",
-        url,
-        tr("Try again later.") if busy else tr("Check the address, the model and the API key."),
-        code="endpoint-busy" if busy else "endpoint-refused",
-        retryable=busy,
-        retry_after_s=retry_after(response.headers.get("Retry-After", "")),
-        status=status,
-        details=f": {said}" if said else "",
-    )
-
-
-def unreachable(error: httpx.HTTPError, url: str) -> RequestError:
-    """The error for a request without a response."""
-    return RequestError(
-        "The endpoint did not answer ({error}).",
-        url,
-        "Check that it is running and reachable.",
-        code="endpoint-unreachable",
-        retryable=True,
-        maybe_billed=isinstance(error, httpx.ReadTimeout | httpx.RemoteProtocolError),
-        error=f"{type(error).__name__}: {error}",
-    )
-
-
-def retry_after(value: str) -> float:
-    """Seconds in a Retry-After header, which is a number or a date; 0 if it is missing or malformed."""
-    try:
-        return max(float(value), 0.0)
-    except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError):
-        return 0.0
-
-
-def _read_at_most(blocks: Iterator[bytes], limit: int) -> bytes:
-    content = bytearray()
-    for block in blocks:
-        content += block
-        if len(content) >= limit:
-            break
-    return bytes(content[:limit])

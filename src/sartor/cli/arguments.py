@@ -1,4 +1,4 @@
-"""Arguments that several commands share: settings, the dataset folder, JSON output, and the four permissions."""
+"""Arguments that several commands share: settings, the dataset folder, JSON output, and the permissions."""
 
 from __future__ import annotations
 
@@ -32,16 +32,20 @@ PERMISSION_OPTIONS: dict[str, Any] = {
     "allow_scripts": typer.Option("--allow-scripts", help="Allow datasets to run their own loading scripts."),
     "allow_network": typer.Option("--allow-network", help="Allow downloads that a dataset entry names."),
     "trust_remote_code": typer.Option("--trust-remote-code", help="Allow the model's own Python code to run."),
+    "allow_upload": typer.Option(
+        "--allow-upload", metavar="HOST", help="Allow sending data to this host, which the settings name; repeatable."
+    ),
 }
 """One option for each field of `Permissions`."""
 
 
 def with_permissions(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the four permission options; it gets them as one argument, `permissions`."""
+    """Give a command the permission options; it gets them as one argument, `permissions`."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         given = {name: options.pop(name) for name in PERMISSION_OPTIONS}
+        given["allow_upload"] = tuple(given["allow_upload"] or ())
         command(*args, permissions=Permissions(**given), **options)
 
     # Typer reads signature and annotations: without __wrapped__ it cannot reach the original ones.
@@ -49,8 +53,9 @@ def with_permissions(command: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for name, parameter in signature.parameters.items() if name != "permissions"]
     flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
         for name, option in PERMISSION_OPTIONS.items()
+        for kind, default in ((list[str] | None, None) if name == "allow_upload" else (bool, False),)
     ]
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 
 STOPPED = {
     "requested": tr("Stopped. Run the same command to continue."),
-    "cap": tr("Stopped before a request that could exceed --max-cost; the pairs so far are written."),
+    "cap": tr(
+        "Stopped before a request that could exceed --max-cost or the maximum foretold; the pairs so far are written."
+    ),
     "endpoint": tr("Stopped: the endpoint failed several times in a row. Run the same command to continue."),
 }
+CHANGED_FRAC = 0.25
+"""A forecast that differs by more than this from the one shown last is shown."""
 DEMONSTRATION = tr("The embedded model only shows how it works; use --endpoint for data to train on.")
 
 
@@ -103,17 +107,34 @@ def generate(
     if expected.cost and not yes and sys.stdin.isatty():
         typer.confirm(str(tr("Continue?")), default=True, abort=True, err=True)
 
-    def on_estimate(found: Estimate) -> None:
-        if found.basis == "measured" and not json:
-            remark = tr("first answer timed: about {time} in all", time=_time(found.seconds))
-            console.err.print(f"  [dim]{escape(str(remark))}[/]")
-
     with _stop_on_interrupt() as stop, console.progress_bar(str(tr("generating")), json) as progress:
+        on_estimate = None if json else _forecast_printer()
         result = make(documents, name, **settings, stop=stop, on_estimate=on_estimate, progress=progress)
     _report(result, json, pairs)
     found = result.generated
     if found.failed or not found.pairs or found.stopped in STOPPED:
         raise typer.Exit(1)
+
+
+def _forecast_printer() -> Callable[[Estimate], None]:
+    """Prints the time in all as the answers foretell it: at the first, and when it has changed noticeably."""
+    from sartor.cli import console
+
+    told_s = 0.0
+
+    def on_estimate(found: Estimate) -> None:
+        nonlocal told_s
+        if found.basis == "assumed" or abs(found.seconds - told_s) <= max(CHANGED_FRAC * told_s, 2.0):
+            return
+        text = (
+            tr("by the answers so far: about {time} in all", time=_time(found.seconds))
+            if told_s
+            else tr("first answer timed: about {time} in all", time=_time(found.seconds))
+        )
+        told_s = found.seconds
+        console.err.print(f"  [dim]{escape(str(text))}[/]")
+
+    return on_estimate
 
 
 def _print_estimate(expected: Estimate, embedded: bool, priced: bool) -> None:
@@ -123,9 +144,10 @@ def _print_estimate(expected: Estimate, embedded: bool, priced: bool) -> None:
     parts = [
         ntr("{count} passage", "{count} passages", count=expected.passages),
         ntr(
-            "{count} request ({reused} answers reused)",
-            "{count} requests ({reused} answers reused)",
+            "about {count} request, at most {max} with retries and further rounds ({reused} answers reused)",
+            "about {count} requests, at most {max} with retries and further rounds ({reused} answers reused)",
             count=expected.calls,
+            max=expected.max_calls,
             reused=expected.reused,
         ),
         tr(
@@ -136,7 +158,7 @@ def _print_estimate(expected: Estimate, embedded: bool, priced: bool) -> None:
             max_out=expected.max_tokens_out,
         ),
         tr(
-            "about {time}, assuming {seconds:g} s per request until the first is timed",
+            "about {time}, assuming {seconds:g} s per request until answers are timed",
             time=_time(expected.seconds),
             seconds=expected.assumed_call_s,
         ),

@@ -8,18 +8,18 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
+from sartor.base.api_keys import read_key
 from sartor.base.errors import EndpointError
+from sartor.base.openai_answers import RequestError
 from sartor.base.openai_client import (
     MAX_WAIT_S,
     Address,
     ChatClient,
-    RequestError,
     RequestOptions,
-    read_key,
     with_retries,
 )
 from sartor.base.types import Completion, Message
-from sartor.qa_generation.budget import Budget, max_prompt_tokens
+from sartor.qa_generation.budget import Budget, Maximum, max_prompt_tokens
 from sartor.qa_generation.concurrency_limiter import ConcurrencyLimiter, Outcome
 from sartor.qa_generation.settings import EndpointSettings
 
@@ -39,15 +39,17 @@ class PacedEndpoint:
         *,
         max_tokens: int = 1024,
         workers: int = 1,
+        maximum: Maximum | None = None,
         stop: threading.Event | None = None,
         sleep: Callable[[float], object] | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Raises: ConfigError for a malformed URL, or an API key that is not set or would be sent unencrypted."""
-        key = read_key(settings.url, settings.key_env)
+        """Raises: ConfigError for a malformed URL, or an API key that is not set or not meant for it."""
+        key = read_key(settings.url, settings.key_env, trusted=True)
         address, options = Address(settings.url, settings.model), RequestOptions(max_tokens=max_tokens)
         self.client = ChatClient(address, options, key, transport=transport)
-        self.budget, self.limiter, self.max_tokens = Budget(settings), ConcurrencyLimiter(workers), max_tokens
+        self.budget, self.max_tokens = Budget(settings, maximum), max_tokens
+        self.limiter = ConcurrencyLimiter(workers)
         self._stop = stop or threading.Event()
         self._sleep = sleep or (self._stop.wait if stop else time.sleep)
 
@@ -75,21 +77,22 @@ class PacedEndpoint:
         except RequestError as error:
             outcome = "busy" if error.code in BUSY_CODES else "bad"
             hold_s = min(error.retry_after_s, MAX_WAIT_S)
+            if error.maybe_billed and error.retryable and not self.budget.may_repeat():
+                error.retryable = False
             raise
         finally:
             self.limiter.release(ticket, outcome, hold_s)
 
     def _send(self, messages: Sequence[Message]) -> Completion:
-        """One request, with the most that it can cost reserved until its real cost is known."""
-        max_in = max_prompt_tokens(messages)
-        worst_case, cost = self.budget.cost(max_in, self.max_tokens), 0.0
-        self.budget.reserve(worst_case)
+        """One request, with the most that it can use reserved until its real use is known."""
+        reserved, used = (max_prompt_tokens(messages), self.max_tokens), (0, 0)
+        self.budget.reserve(*reserved)
         try:
             answer = self.client.send(messages)
-            cost = self.budget.cost(answer.prompt_tokens or max_in, answer.tokens or self.max_tokens)
+            used = answer.prompt_tokens or reserved[0], answer.tokens or reserved[1]
             return answer
         except RequestError as error:
-            cost = worst_case if error.maybe_billed else 0.0
+            used = reserved if error.maybe_billed else (0, 0)
             raise
         finally:
-            self.budget.settle(worst_case, cost)
+            self.budget.settle(reserved, used)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sartor.base.errors import ConfigError
+from sartor.base.openai_client import ATTEMPTS
 from sartor.base.types import Message
-from sartor.qa_generation.budget import Budget, max_prompt_tokens
+from sartor.qa_generation.budget import Budget, Maximum, max_prompt_tokens
 from sartor.qa_generation.chunks import chunks_of, sentences_of
 from sartor.qa_generation.documents import HEADING, Source, read_document
 from sartor.qa_generation.journal import Journal, key_of
@@ -33,6 +34,12 @@ CONVERSATION_TURNS = 3
 """Questions on a passage that become one conversation where a small model is asked for one at a time."""
 ROUNDS = 3
 """How often a passage is asked for further questions while fewer than the wanted `pairs` were found."""
+ASKED_BYTES = 2000
+"""Of the earlier questions on a passage that a further round quotes."""
+ASKED_LINE_BYTES = 64
+"""More than the line above them."""
+MIN_REPEATS, REPEATED_FRAC = 2, 0.1
+"""Answers that may have been charged for without arriving and are asked for again: at least, and of all requests."""
 PAIR_TOKENS = 80
 """Assumed tokens of a pair in an answer: question, answer and quote as JSON."""
 CALL_S, SMALL_CALL_S = 6.0, 2.0
@@ -101,13 +108,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run will need. `tokens_*` are assumed, `max_tokens_*` are bounds; `seconds` are assumed or measured.
+    """What a run will need. `tokens_*` are assumed; `max_*` are never exceeded: what sends the requests holds them.
 
-    `calls` are the requests still to send, besides `reused` answers in the journal; costs are in the user's currency.
+    `calls` are the answers still to get, if each comes at once and can be used, besides `reused` ones in the journal;
+    `max_calls` counts every attempt and every further round. Costs are in the user's currency; `seconds` are assumed
+    or measured.
     """
 
     passages: int
     calls: int
+    max_calls: int
     reused: int
     tokens_in: int
     tokens_out: int
@@ -119,9 +129,9 @@ class Estimate:
     basis: Literal["assumed", "measured"] = "assumed"
     assumed_call_s: float = CALL_S
 
-    def measured(self, call_s: float, workers: int) -> Estimate:
-        """With the seconds that the first answer took, `workers` requests at once."""
-        return replace(self, seconds=call_s * math.ceil(self.calls / workers), basis="measured")
+    def measured(self, seconds: float) -> Estimate:
+        """With the seconds of the whole run, as the answers so far foretell them."""
+        return replace(self, seconds=seconds, basis="measured")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for `--json` and the page."""
@@ -178,7 +188,7 @@ def tasks_of(plan: GenerationPlan, turn: int = 0, asked: Mapping[Passage, list[s
     tasks: list[Task] = []
     for passage in plan.order:
         if not prompt.by_sentence:
-            earlier = (asked or {}).get(passage, ())
+            earlier = _shortened((asked or {}).get(passage, ()))
             messages = prompt.messages(passage.text, section=passage.section, pairs=count, asked=earlier)
             tasks.append(Task(passage, messages, count))
             continue
@@ -189,6 +199,17 @@ def tasks_of(plan: GenerationPlan, turn: int = 0, asked: Mapping[Passage, list[s
             messages = prompt.messages(passage.text, section=passage.section, sentence=sentence)
             tasks.append(Task(passage, messages, 1, number == len(chosen)))
     return tasks
+
+
+def _shortened(questions: Sequence[str]) -> list[str]:
+    """The latest questions that fit in ASKED_BYTES: whatever was answered, the prompt stays as long as foretold."""
+    kept, room = [], ASKED_BYTES
+    for question in reversed(questions):
+        room -= len(question.encode("utf-8", "surrogatepass")) + len("\n- ")
+        if room < 0:
+            break
+        kept.append(question)
+    return kept[::-1]
 
 
 def _is_worth_asking(sentence: str) -> bool:
@@ -202,7 +223,7 @@ def estimate(plan: GenerationPlan, journal: Journal) -> Estimate:
     if wanted is not None and plan.joins_questions:
         wanted *= plan.pairs_per_passage
     passages: set[Passage] = set()
-    calls = reused = tokens_in = tokens_out = max_tokens_in = expected = 0
+    calls = reused = tokens_in = tokens_out = expected = 0
     for task in tasks_of(plan):
         if wanted is not None and expected >= wanted:
             break
@@ -214,22 +235,47 @@ def estimate(plan: GenerationPlan, journal: Journal) -> Estimate:
         calls += 1
         tokens_in += sum(assumed_tokens(message.text) + 4 for message in task.messages)
         tokens_out += min(task.max_pairs * PAIR_TOKENS, plan.max_tokens)
-        max_tokens_in += max_prompt_tokens(task.messages)
-    max_tokens_out = calls * plan.max_tokens
+    most, cap = maximum(plan, journal), plan.settings.endpoint.max_cost if plan.settings.endpoint else None
     budget = Budget(plan.settings.endpoint) if plan.settings.endpoint else None
     call_s = SMALL_CALL_S if plan.prompt.by_sentence else CALL_S
+    cost, max_cost = (
+        (budget.cost(tokens_in, tokens_out), budget.cost(most.tokens_in, most.tokens_out)) if budget else (0.0, 0.0)
+    )
     return Estimate(
         passages=len(passages),
         calls=calls,
+        max_calls=most.requests,
         reused=reused,
         tokens_in=tokens_in,
         tokens_out=tokens_out,
-        max_tokens_in=max_tokens_in,
-        max_tokens_out=max_tokens_out,
-        cost=budget.cost(tokens_in, tokens_out) if budget else 0.0,
-        max_cost=budget.cost(max_tokens_in, max_tokens_out) if budget else 0.0,
+        max_tokens_in=most.tokens_in,
+        max_tokens_out=most.tokens_out,
+        cost=cost if cap is None else min(cost, cap),
+        max_cost=max_cost if cap is None else min(max_cost, cap),
         seconds=call_s * math.ceil(calls / plan.workers),
         assumed_call_s=call_s,
+    )
+
+
+def maximum(plan: GenerationPlan, journal: Journal) -> Maximum:
+    """What a run cannot exceed: every round asked about every passage, every attempt made, some of them charged twice.
+
+    `Budget` refuses what would exceed it, whatever an endpoint does.
+    """
+    prompts: list[int] = []
+    for number in range(ROUNDS if plan.settings.pairs is not None else 1):
+        asked = ASKED_BYTES + ASKED_LINE_BYTES if number and not plan.prompt.by_sentence else 0
+        for task in tasks_of(plan, number):
+            if asked or journal.get(key_of(plan.model_key, task.messages)) is None:
+                prompts.append(max_prompt_tokens(task.messages) + asked)
+    if not plan.settings.endpoint:
+        return Maximum(len(prompts), sum(prompts), len(prompts) * plan.max_tokens, 0)
+    repeats = max(MIN_REPEATS, math.ceil(REPEATED_FRAC * len(prompts))) if prompts else 0
+    return Maximum(
+        len(prompts) * ATTEMPTS,
+        sum(prompts) + repeats * max(prompts, default=0),
+        (len(prompts) + repeats) * plan.max_tokens,
+        repeats,
     )
 
 

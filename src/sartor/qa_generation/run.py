@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from sartor.base.errors import EndpointError
 from sartor.base.i18n import Text
 from sartor.base.types import Completion, Message
 from sartor.qa_generation.budget import BudgetExceeded
+from sartor.qa_generation.forecast import Forecast
 from sartor.qa_generation.journal import Journal, key_of
 from sartor.qa_generation.pairs import DuplicateFilter, GroundedPair, Passage, RejectedPair, Turn, joined, parse
 from sartor.qa_generation.requests_plan import ROUNDS, GenerationPlan, Task, tasks_of
@@ -52,8 +54,8 @@ class Hooks:
 
     stop: threading.Event = field(default_factory=threading.Event)
     on_pair: Callable[[GroundedPair], None] | None = None
-    on_first_answer: Callable[[float], None] | None = None
-    """Gets the seconds of the first answer that was not in the journal."""
+    on_forecast: Callable[[float], None] | None = None
+    """Gets the seconds that the whole run will take, from the first answer on."""
     progress: Callable[[int, int | None], None] | None = None
 
 
@@ -107,10 +109,18 @@ class _Run:
     left: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    forecast: Forecast = field(init=False)
+    unsent: deque[Task] = field(default_factory=deque)
+    taken: int = 0
+    """Answers whose pairs have been used."""
+
+    def __post_init__(self) -> None:
+        self.forecast = Forecast(self.plan.workers)
 
     def round(self, tasks: Sequence[Task]) -> None:
         """Send all tasks; at most `workers` are in flight, and no more than the pairs still wanted need."""
-        unsent, done = deque(tasks), 0
+        self.unsent, done = deque(tasks), 0
+        unsent = self.unsent
         pool = ThreadPoolExecutor(self.plan.workers, thread_name_prefix="generate")
         try:
             while True:
@@ -150,8 +160,7 @@ class _Run:
             answer, seconds = future.result()
         except (EndpointError, BudgetExceeded):
             return
-        if self.hooks.on_first_answer and not self.requests:
-            self.hooks.on_first_answer(seconds)
+        self.forecast.answered(seconds)
         self.journal.add(self._key(task), answer.text)
         self.requests += 1
         self.tokens_in += answer.prompt_tokens
@@ -163,6 +172,7 @@ class _Run:
         while self.queue and (isinstance(self.queue[0][1], str) or self.queue[0][1].done()):
             task, answer = self.queue.popleft()
             count += 1
+            self.taken += 1
             if isinstance(answer, str):
                 self.reused += 1
                 self._take_answer(task, answer)
@@ -231,7 +241,16 @@ class _Run:
                 self.stopped = "endpoint"
         return self.stopped is not None
 
+    def _answers_left(self) -> int:
+        """How many more this round will get; with `pairs`, as many as they need if answers go on as they are."""
+        left, wanted = len(self.unsent) + len(self.in_flight), self.plan.settings.pairs
+        if wanted is None or not self.pairs:
+            return left
+        return min(left, math.ceil((wanted - len(self.pairs)) * self.taken / len(self.pairs)))
+
     def _report(self, done: int, tasks: int) -> None:
+        if self.hooks.on_forecast and self.forecast.is_due():
+            self.hooks.on_forecast(self.forecast.total_s(self._answers_left()))
         wanted = self.plan.settings.pairs
         if self.hooks.progress:
             self.hooks.progress(*((done, tasks) if wanted is None else (len(self.pairs), wanted)))

@@ -17,6 +17,7 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import Text, tr
 from sartor.base.types import Encoded, token_sequences
+from sartor.base.uploads import uploads_of
 from sartor.model.load import dtype_of
 from sartor.model.shape import Shape
 from sartor.training.memory_estimate import activation_bytes_per_token, static_bytes
@@ -144,6 +145,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
     dtype = _dtype(config, inputs.device)
     memory = _fit(config, inputs, dtype)
     compiled, compiled_reason = _compiled(config, inputs, total_steps)
+    uploads = uploads_of(train.report_to, config.evaluation.judge_endpoint)
     reasons = {
         **_step_reasons(config, inputs, global_batch, steps_per_epoch),
         "micro_tokens": memory.reason,
@@ -158,6 +160,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
             "{size} MiB of logits at once on {device}", size=memory.head_chunk_bytes >> 20, device=inputs.device
         ),
         "compiled": compiled_reason,
+        **{f"{upload.setting} → {upload.host}": upload.what for upload in uploads},
     }
     return Plan(
         total_steps=total_steps,

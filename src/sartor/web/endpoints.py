@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from sartor.base.api_keys import check_url, read_key
 from sartor.base.errors import ConfigError, SartorError
-from sartor.base.openai_client import Address, ChatClient, RequestOptions, check_url, read_key
+from sartor.base.openai_client import Address, ChatClient, RequestOptions
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message, Tool
 from sartor.web.reply import RemoteAnswer, Reply
@@ -37,8 +38,11 @@ class Remote:
 def key_of(url: str, key_env: str) -> str | None:
     """The API key for an address; None where no variable is named.
 
-    Raises: ConfigError for a malformed address, a variable that may not be sent or is not set, or a key that would be
-    sent unencrypted.
+    Whoever opens the page is not always the one whose keys these are: a key goes only where the environment of the
+    server binds it to.
+
+    Raises: ConfigError for a malformed address, a variable that may not be sent or is not set, a key that is not bound
+    to the host, or one that would be sent unencrypted.
     """
     check_url(url)
     if key_env and not KEY_NAME.fullmatch(key_env):

@@ -15,6 +15,7 @@ from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import tr
 from sartor.base.settings import SECTIONS, PluginChoices
+from sartor.base.uploads import uploads_of
 from sartor.web.workspace import Workspace
 
 COMMON = (
@@ -194,14 +195,17 @@ def check_paths(workspace: Workspace, config: RunConfig) -> None:
 
 
 def check_permissions(config: RunConfig) -> None:
-    """Refuse settings that bring in code or a secret.
+    """Refuse settings that bring in code or a secret, or send data away.
 
-    Raises: ConfigError for remote code, a metric that is a Python file, and the key of a judge.
+    Raises: ConfigError for remote code, a metric that is a Python file, the key of a judge, and a judge or a tracker
+    on another machine.
     """
     refused = {key: config.given.get(key) for key in ("trust_remote_code", "judge_api_key") if config.given.get(key)}
     for name in (*config.evaluation.metrics, config.evaluation.primary_metric):
         if name.strip().lower().endswith(".py") or "/" in name or "\\" in name:
             refused["metrics"] = name
+    for upload in uploads_of(config.train.report_to, config.evaluation.judge_endpoint):
+        refused[upload.setting] = upload.host
     for key in refused:
         raise ConfigError("This setting cannot be used on the page.", key, "Remove it, or use the command line.")
 

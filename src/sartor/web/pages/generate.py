@@ -281,6 +281,7 @@ class GenerateView:
             pairs: list[tuple[str, object]] = [
                 (t("passages"), number(found["passages"])),
                 (t("requests"), number(found["calls"])),
+                (t("requests (max)"), number(found["max_calls"])),
                 (t("input tokens (max)"), number(found["max_tokens_in"])),
                 (t("output tokens (max)"), number(found["max_tokens_out"])),
                 (t("duration"), "≈ " + duration(found["seconds"])),
