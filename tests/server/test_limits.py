@@ -51,7 +51,7 @@ def until(true: Callable[[], bool], seconds: float = 120.0) -> bool:
         ({"model": "tiny", "messages": HELLO, "n": 5}, 400, "at most 4"),
         ({"model": "tiny", "messages": HELLO, "max_tokens": 201}, 400, "maximum is 200"),
         ({"model": "tiny", "messages": HELLO, "temperature": -1}, 400, "temperature"),
-        (b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, "temperature"),
+        (b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"temperature":NaN}', 400, "column 74"),
         ({"model": "tiny", "messages": [{"role": "user", "content": "x" * 400}]}, 400, "300"),
         ({"model": "tiny", "messages": HELLO, "chat_template": "{{ 7*7 }}"}, 400, "chat_template"),
         ({"model": "tiny", "messages": HELLO, "chat_template_kwargs": {}}, 400, "chat_template_kwargs"),

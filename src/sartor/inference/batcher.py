@@ -112,6 +112,12 @@ class Batcher:
     def running(self) -> int:
         return len(self._live.tickets)
 
+    def require_room(self, count: int) -> None:
+        """Raises: QueueFull if `count` more requests do not fit into the queue now."""
+        if self._closed or len(self._waiting) + count > self.max_waiting:
+            what = tr("The queue is full: {count} requests are waiting.", count=len(self._waiting))
+            raise QueueFull(what, tr("server"), tr("Try again later."))
+
     def submit(self, requests: Sequence[Request], on_progress: Callable[[int, Progress], None]) -> list[Ticket]:
         """Queue requests, all or none; `on_progress(index, …)` is called from the batcher's thread.
 
@@ -122,9 +128,7 @@ class Batcher:
             row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
             tickets.append(Ticket(request, lambda progress, index=index: on_progress(index, progress), row))  # type: ignore[misc]
         with self._changed:
-            if self._closed or len(self._waiting) + len(requests) > self.max_waiting:
-                what = tr("The queue is full: {count} requests are waiting.", count=len(self._waiting))
-                raise QueueFull(what, tr("server"), tr("Try again later."))
+            self.require_room(len(requests))
             self._waiting.extend(tickets)
             self._changed.notify()
         return tickets

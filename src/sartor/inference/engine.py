@@ -30,6 +30,7 @@ BATCH_ROWS = 64
 """Rows decoded together: more gives little throughput, and costs memory and time to the first answer."""
 PREPACK_MIN_ROWS = 16
 """From this many prompts on, prepacking the weights pays: it takes about 0.3 s for 135 million."""
+NO_LIMIT_TOKENS = 1 << 40
 LOSS_TOKENS = 4096
 """Padded tokens per batch when computing losses."""
 
@@ -140,6 +141,12 @@ class Engine:
     @property
     def template(self) -> Template:
         return self.encoder.template
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens prompt and answer may have together; without a limit in the config, any number."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(limit) if limit else NO_LIMIT_TOKENS
 
     @property
     def device(self) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import tomllib
@@ -18,12 +19,14 @@ from sartor.base.errors import PromptError, did_you_mean
 from sartor.base.i18n import tr
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
+from sartor.prompt.layout_cache import LayoutCache
 from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 TODAY = datetime(2024, 7, 26)
 """What `strftime_now` gives templates, so that a run does not depend on the day. Llama 3.1's own fallback date."""
-MAX_LAYOUTS = 2048
+MAX_REASON = 500
+"""Characters of a template's own error message that are kept: it may quote the conversation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Template:
         """The Jinja source as saved with a model, including `default_system` and `enable_thinking`."""
         self.codec = codec
         self._variables = {**variables, "strftime_now": TODAY.strftime}
-        self._layouts: dict[Any, Layout | UnsupportedTemplate] = {}
+        self._layouts = LayoutCache()
         self._hides_edits = _hides_edits(source)
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
@@ -164,13 +167,12 @@ class Template:
         messages, notes = self.prepare(messages)
         has_calls = any(message.tool_calls for message in messages)
         data = json.dumps(tools, ensure_ascii=False, default=str) + calls_key(messages) if tools or has_calls else ""
-        key = (generation, data, *((m.role, bool(m.text), _fullness(m.reasoning)) for m in messages))
+        digest = hashlib.sha256(data.encode("utf-8", "surrogatepass")).digest() if data else b""
+        key = (generation, digest, *((m.role, bool(m.text), _fullness(m.reasoning)) for m in messages))
         layout = self._layouts.get(key)
         if layout is None:
             layout = self._probe(messages, tools, generation)
-            if len(self._layouts) >= MAX_LAYOUTS:
-                self._layouts.clear()
-            self._layouts[key] = layout
+            self._layouts.put(key, layout, 64 * len(key))
         if isinstance(layout, UnsupportedTemplate):
             raise self._refusal(layout)
         texts = layout.texts(messages)
@@ -308,7 +310,8 @@ class Template:
                 **self._variables,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            raise PromptError("The template rejects the conversation: {reason}", self.name, reason=error) from None
+            reason = str(error)[:MAX_REASON]  # not the error: its traceback holds the whole conversation
+            raise PromptError("The template rejects the conversation: {reason}", self.name, reason=reason) from None
         return text
 
     @functools.cached_property

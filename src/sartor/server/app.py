@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -22,12 +19,12 @@ from sartor.base.settings import GenerationSettings
 from sartor.inference.batcher import Batcher, Progress, QueueFull, Ticket
 from sartor.inference.engine import Engine
 from sartor.inference.weights import WeightSet
+from sartor.server.admission import Admission, error_response
 from sartor.server.metrics import Metrics
+from sartor.server.reading_queue import ReadingQueue
 from sartor.server.responses import Conversation, error
-from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_requests
+from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_requests, prompt_size
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "testserver"})
-_PORT = re.compile(r":\d+$")
 POLL_S = 0.25
 """How often a waiting request checks that its client is still connected."""
 
@@ -54,26 +51,25 @@ class Server:
         if engine.weights.has_both:
             self.models[f"{settings.name}:base"] = "base"
         self.since = int(time.time())
-        self.reading = asyncio.Lock()
-
-    def admits(self, authorization: str | None) -> bool:
-        """Whether the key is right, in constant time."""
-        if self.settings.api_key is None:
-            return True
-        given = (authorization or "").removeprefix("Bearer ").encode("utf-8", "replace")
-        wanted = self.settings.api_key.encode("utf-8")
-        return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted).digest())
+        self.reading = ReadingQueue(limits.waiting)
 
     async def start(
-        self, chat_request: ChatRequest
+        self, chat_request: ChatRequest, gone: Callable[[], Awaitable[bool]]
     ) -> tuple[Conversation, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
-        """Queue a request. Raises: BadRequest, QueueFull."""
+        """Queue a request, unless its client is `gone` when its turn comes.
+
+        What can be refused without reading the prompt is refused first. Raises: BadRequest, QueueFull, ClientGone.
+        """
         if (weights := self.models.get(chat_request.model)) is None:
             names = ", ".join(self.models)
             raise BadRequest(
                 f"Unknown model {chat_request.model!r}; available: {names}.", "model", "model_not_found", 404
             )
-        async with self.reading:  # long prompts are tokenized off the event loop, one at a time
+        size = prompt_size(chat_request, self.engine, self.settings.limits)
+        self.batcher.require_room(chat_request.n or 1)
+        async with self.reading.turn(size):  # long prompts are tokenized off the event loop, one at a time
+            if await gone():
+                raise ClientGone
             requests = await asyncio.to_thread(
                 batch_requests, chat_request, self.engine, weights, self.settings.generation, self.settings.limits
             )
@@ -84,6 +80,10 @@ class Server:
 
         tickets = self.batcher.submit(requests, on_progress)
         return Conversation(chat_request, chat_request.model, self.engine), queue, tickets
+
+
+class ClientGone(Exception):
+    """The client disconnected before its prompt was read."""
 
 
 class GenerationFailed(Exception):
@@ -103,7 +103,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     app.state.server = server
     _add_errors(app, settings.limits)
     _add_routes(app, server)
-    app.add_middleware(AuthMiddleware, server=server)
+    app.add_middleware(Admission, limits=settings.limits, api_key=settings.api_key, metrics=server.metrics)
     return app
 
 
@@ -129,7 +129,7 @@ def _add_routes(app: FastAPI, server: Server) -> None:
     @app.post("/v1/chat/completions", response_model=None)
     async def chat(chat_request: ChatRequest, request: Request) -> Response | dict[str, Any]:
         began = time.perf_counter()
-        conversation, queue, tickets = await server.start(chat_request)
+        conversation, queue, tickets = await server.start(chat_request, request.is_disconnected)
         steps = _steps(server, conversation, queue, tickets, request, began)
         if chat_request.stream:
             return StreamingResponse(_events(server, conversation, steps), media_type="text/event-stream")
@@ -219,113 +219,29 @@ def _event(value: Mapping[str, Any]) -> bytes:
 def _add_errors(app: FastAPI, limits: Limits) -> None:
     @app.exception_handler(BadRequest)
     async def bad(request: Request, bad: BadRequest) -> JSONResponse:
-        return _error(bad.status, bad.message, "invalid_request_error", bad.param, bad.code)
+        return error_response(bad.status, bad.message, "invalid_request_error", bad.param, bad.code)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, invalid: RequestValidationError) -> JSONResponse:
         first = invalid.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _error(400, f"{where or 'body'}: {first['msg']}", "invalid_request_error", where or None, first["type"])
+        return error_response(
+            400, f"{where or 'body'}: {first['msg']}", "invalid_request_error", where or None, first["type"]
+        )
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, plain: HTTPException) -> JSONResponse:
-        return _error(plain.status_code, str(plain.detail), "invalid_request_error", headers=plain.headers)
+        return error_response(plain.status_code, str(plain.detail), "invalid_request_error", headers=plain.headers)
 
     @app.exception_handler(QueueFull)
     async def full(request: Request, full: QueueFull) -> JSONResponse:
         headers = {"Retry-After": str(limits.retry_after_s)}
-        return _error(429, f"{full.what} {full.fix}", "rate_limit_error", code="queue_full", headers=headers)
+        return error_response(429, f"{full.what} {full.fix}", "rate_limit_error", code="queue_full", headers=headers)
+
+    @app.exception_handler(ClientGone)
+    async def gone(request: Request, gone: ClientGone) -> Response:
+        return Response(status_code=499)
 
     @app.exception_handler(GenerationFailed)
     async def failed(request: Request, failed: GenerationFailed) -> JSONResponse:
-        return _error(500, str(failed), "server_error")
-
-
-def _error(
-    status: int,
-    message: str,
-    kind: str,
-    param: str | None = None,
-    code: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    clean = message.encode("utf-8", "replace").decode("utf-8")
-    return JSONResponse(error(clean, kind, param, code), status, dict(headers or {}))
-
-
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-
-
-class AuthMiddleware:
-    """Checks before parsing: API key, host name, content type and body size."""
-
-    def __init__(self, app: Any, server: Server) -> None:
-        self.app, self.server = app, server
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-
-        async def counted(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                self.server.metrics.requests.labels(str(message["status"])).inc()
-            await send(message)
-
-        if (refused := self._refusal(scope, headers)) is not None:
-            await refused(scope, receive, counted)
-            return
-        body = b""
-        if scope["method"] == "POST":
-            async for part in _body(receive):
-                body += part
-                if len(body) > self.server.settings.limits.body_bytes:
-                    await self._too_large()(scope, receive, counted)
-                    return
-        sent = False
-
-        async def replay() -> Any:
-            nonlocal sent
-            if sent:
-                return await receive()
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay if scope["method"] == "POST" else receive, counted)
-
-    def _refusal(self, scope: Any, headers: Mapping[str, str]) -> JSONResponse | None:
-        settings = self.server.settings
-        if settings.api_key is None and _PORT.sub("", headers.get("host", "")) not in LOOPBACK:
-            return _error(403, "This server answers on loopback only.", "invalid_request_error", code="host")
-        if scope["path"] != "/health" and not self.server.admits(headers.get("authorization")):
-            challenge = {"WWW-Authenticate": "Bearer"}
-            return _error(
-                401,
-                "The API key is missing or wrong.",
-                "authentication_error",
-                code="invalid_api_key",
-                headers=challenge,
-            )
-        length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > settings.limits.body_bytes:
-            return self._too_large()
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":  # a page of another site can only send other types
-            return _error(415, "Send application/json.", "invalid_request_error", code="content_type")
-        return None
-
-    def _too_large(self) -> JSONResponse:
-        most = self.server.settings.limits.body_bytes
-        return _error(413, f"The body is larger than {most} bytes.", "invalid_request_error", code="body_too_large")
-
-
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return
-        yield message.get("body", b"")
-        if not message.get("more_body"):
-            return
+        return error_response(500, str(failed), "server_error")

@@ -6,12 +6,18 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 
 from sartor.api.predicting import load_engine, trained_run
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.i18n import tr
+from sartor.server.host_names import is_loopback
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from sartor.server.connections import ConnectionLimits
 
 KEY = "SARTOR_API_KEY"
 """The environment variable with the API key; every user of the machine can read a command line."""
@@ -31,8 +37,6 @@ def serve(
 
     Raises: ConfigError for a non-loopback address without a key; RunError for a port in use; ModelError.
     """
-    import uvicorn
-
     from sartor.server.app import ServerSettings, create_app
     from sartor.server.schemas import Limits
 
@@ -46,9 +50,18 @@ def serve(
         app = create_app(engine, ServerSettings(name, config.generation, limits, key))
         if on_ready:
             on_ready(address_of(listener), name)
-        uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5, ws="none")
-        ).run(sockets=[listener])
+        uvicorn_server(app, ws="none", timeout_graceful_shutdown=5).run(sockets=[listener])
+
+
+def uvicorn_server(app: Any, limits: ConnectionLimits | None = None, **options: Any) -> uvicorn.Server:
+    """A server for one application whose connections are limited. `options` are uvicorn's."""
+    import uvicorn
+
+    from sartor.server.connections import ConnectionLimits, Connections, limited_protocol
+
+    protocol = limited_protocol(Connections(limits or ConnectionLimits()))
+    given = {"log_level": "warning", "server_header": False, "http": protocol, **options}
+    return uvicorn.Server(uvicorn.Config(app, **given))
 
 
 def require_key(host: str, key: str | None) -> None:
@@ -66,15 +79,6 @@ def require_key(host: str, key: str | None) -> None:
         "Set the environment variable {variable} to a key of 16 characters or more.",
         variable=KEY,
     )
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def bound(host: str, port: int) -> socket.socket:

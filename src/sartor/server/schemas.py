@@ -21,6 +21,8 @@ class Limits:
 
     body_bytes: int = 1 << 20
     prompt_tokens: int = 8192
+    characters_per_token: int = 16
+    """A prompt with more characters for each token of room is refused unread; English has four to five."""
     answer_tokens: int = 4096
     choices: int = 8
     waiting: int = 256
@@ -135,6 +137,32 @@ class ChatRequest(_Strict):
         return bool(self.tools) and self.tool_choice != "none"
 
 
+def room_for_prompt(engine: Engine, limits: Limits) -> int:
+    """The most tokens that a prompt may have, so that at least one more fits into the context."""
+    return min(engine.context_tokens - 1, limits.prompt_tokens)
+
+
+def prompt_size(chat_request: ChatRequest, engine: Engine, limits: Limits) -> int:
+    """The characters of a request's prompt. Raises: BadRequest if they cannot fit, before any of them is tokenized."""
+    texts = [part.text for m in chat_request.messages if isinstance(m.content, list) for part in m.content]
+    texts += [m.content for m in chat_request.messages if isinstance(m.content, str)]
+    texts += [m.reasoning_content for m in chat_request.messages if m.reasoning_content]
+    calls = [call.function for m in chat_request.messages for call in m.tool_calls or ()]
+    texts += [text for call in calls for text in (call.name, call.arguments)]
+    size = sum(map(len, texts)) + (
+        sum(len(tool.model_dump_json()) for tool in chat_request.tools or ()) if chat_request.wants_calls else 0
+    )
+    room = room_for_prompt(engine, limits)
+    if size > room * limits.characters_per_token:
+        raise BadRequest(
+            f"The prompt has {size} characters; the maximum is {room} tokens "
+            f"of at most {limits.characters_per_token} characters on average.",
+            "messages",
+            "context_length_exceeded",
+        )
+    return size
+
+
 def batch_requests(
     chat_request: ChatRequest, engine: Engine, weights: WeightSet, default: GenerationSettings, limits: Limits
 ) -> list[Request]:
@@ -152,10 +180,10 @@ def batch_requests(
         prompt = engine.prompt(messages, tools).ids.tolist()
     except PromptError as error:
         raise BadRequest(" ".join(str(part) for part in (error.what, error.fix) if part), "messages") from None
-    room = min(int(engine.model.config.get_text_config().max_position_embeddings), limits.prompt_tokens + 1)
-    if len(prompt) >= room:
+    room = room_for_prompt(engine, limits)
+    if len(prompt) > room:
         raise BadRequest(
-            f"The prompt has {len(prompt)} tokens; the maximum is {room - 1}.",
+            f"The prompt has {len(prompt)} tokens; the maximum is {room}.",
             "messages",
             "context_length_exceeded",
         )
@@ -181,8 +209,7 @@ def _generation(
     chat_request: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
 ) -> GenerationSettings:
     """The server's settings, overridden by the request."""
-    context = int(engine.model.config.get_text_config().max_position_embeddings)
-    most = min(limits.answer_tokens, context - prompt_tokens)
+    most = min(limits.answer_tokens, engine.context_tokens - prompt_tokens)
     length = chat_request.max_completion_tokens or chat_request.max_tokens
     if length is not None and length > limits.answer_tokens:
         raise BadRequest(f"max_tokens is {length}; the maximum is {limits.answer_tokens}.", "max_tokens")

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from ipaddress import ip_address
 from typing import Any, TypeAlias
 
+from sartor.server.host_names import host_name
+
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -46,8 +48,8 @@ class OriginCheck:
 
     def refusal(self, scope: Scope) -> str | None:
         """Why this request is refused, or None."""
-        host, origin = one(scope, b"host"), one(scope, b"origin")
-        if host is None or not self._ours(host_of(host)):
+        host, origin, name = one(scope, b"host"), one(scope, b"origin"), host_name(scope["headers"])
+        if name is None or not self._ours(name) or not scope["path"].startswith("/"):
             return "This host is not served here."
         if origin is not None and origin.partition("://")[2] != host:
             return "Requests from other pages are refused."
@@ -65,13 +67,6 @@ def one(scope: Scope, name: bytes) -> str | None:
     if len(values) > 1:
         return "\x00"
     return values[0].decode("latin-1").strip().lower() if values else None
-
-
-def host_of(host: str) -> str:
-    """`name:port` or `[v6]:port` without the port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
 
 
 def _is_number(name: str) -> bool:
