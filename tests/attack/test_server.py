@@ -357,11 +357,11 @@ def test_a_half_sent_head_is_not_waited_for() -> None:
         nothing, half = line.open(), line.open(b"GET / HTTP/1.1\r\nHo")
         line.clock.now += 14
         half.protocol.data_received(b"s")  # a byte now and then does not help
-        line.connections.sweep()
+        line.connections.close_late()
         assert not nothing.closed
         assert not half.closed
         line.clock.now += 2
-        line.connections.sweep()
+        line.connections.close_late()
         assert nothing.closed
         assert half.closed
         assert not line.connections.open
@@ -378,7 +378,7 @@ def test_a_body_must_come_at_a_rate_and_a_fast_one_may_be_long() -> None:
             slow.protocol.data_received(b"x")
             fast.protocol.data_received(b"x" * 2000)
             await asyncio.sleep(0)
-            line.connections.sweep()
+            line.connections.close_late()
         assert slow.closed
         assert not fast.closed
 
@@ -392,7 +392,7 @@ def test_who_reads_nothing_is_not_waited_for_and_who_reads_slowly_is() -> None:
         for left in range(100):
             line.clock.now += 1
             stopped.unread, slow.unread = 5000, 5000 - left
-            line.connections.sweep()
+            line.connections.close_late()
         assert stopped.closed
         assert not slow.closed
 
@@ -409,7 +409,7 @@ def test_between_two_requests_only_the_keep_alive_counts_and_then_the_head_again
         assert wire.protocol.phase == "idle"
         wire.protocol.data_received(b"GET")
         line.clock.now += 16
-        line.connections.sweep()
+        line.connections.close_late()
         assert wire.closed
 
     asyncio.run(run())

@@ -10,8 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
 Phase: TypeAlias = Literal["idle", "head", "body", "answer", "socket"]
-SWEEP_S = 1.0
+CHECK_S = 1.0
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 22\r\nretry-after: 5\r\n"
     b"connection: close\r\n\r\nToo many connections.\n"
@@ -32,17 +37,13 @@ class ConnectionLimits:
     @property
     def most(self) -> int:
         """`connections`, but at most half of the files that this process may open."""
-        try:
-            from resource import RLIMIT_NOFILE, getrlimit
-        except ImportError:  # Windows has no such limit
-            return self.connections
-        files = getrlimit(RLIMIT_NOFILE)[0]
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else -1
         return self.connections if files < 0 else max(1, min(self.connections, files // 2))
 
 
 @dataclass(slots=True)
 class Connections:
-    """The open connections of one server. `sweep` closes those whose peer is too slow."""
+    """The open connections of one server. `close_late` closes those whose peer is too slow."""
 
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     clock: Callable[[], float] = time.monotonic
@@ -53,7 +54,7 @@ class Connections:
         """Count a connection. Where there are too many, the oldest one that has not sent a whole request is closed;
         False if there is none."""
         if len(self.open) >= self.limits.most:
-            self.sweep()
+            self.close_late()
         if len(self.open) >= self.limits.most:
             spare = [other for other in self.open if other.phase in ("idle", "head", "body")]
             if not spare:
@@ -62,7 +63,7 @@ class Connections:
         self.open[connection] = None
         return True
 
-    def sweep(self) -> None:
+    def close_late(self) -> None:
         """Close the connections whose peer has taken too long."""
         now = self.clock()
         for connection in list(self.open):
@@ -71,11 +72,11 @@ class Connections:
             elif connection.is_late(now):
                 self._close(connection)
 
-    def keep_sweeping(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sweep every second while there are connections."""
-        self.sweep()
+    def keep_checking(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Check every second while there are connections."""
+        self.close_late()
         if self.open:
-            loop.call_later(SWEEP_S, self.keep_sweeping, loop)
+            loop.call_later(CHECK_S, self.keep_checking, loop)
 
     def _close(self, connection: LimitedProtocol) -> None:
         self.open.pop(connection, None)
@@ -98,7 +99,7 @@ class LimitedProtocol(H11Protocol):
             transport.write(_FULL)
             transport.close()
         elif first:
-            self.loop.call_later(SWEEP_S, self.held.keep_sweeping, self.loop)
+            self.loop.call_later(CHECK_S, self.held.keep_checking, self.loop)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.held.open.pop(self, None)
