@@ -150,10 +150,34 @@ def test_broken_json_is_told_what_is_wrong_and_where(app: Any, body: bytes) -> N
     assert answer["error"]["type"] == "invalid_request_error"
 
 
-ODD: list[Any] = [
-    None, True, -1, 0, 10**18, 2**64, 10**40, -0.0, 1e308, "", "\x00", "\u202e", "x" * 300, "<|im_end|>", [], {}, [[]],
-    {"": ""}, {"type": "text"}, [{"type": "text", "text": ""}], [None],
-]  # fmt: skip
+ODD: list[Any] = [None, True, -1, 0, 10**18, 2**64, 10**40, -0.0, 1e308, [], {}, [[]], {"": ""}, [None]]
+ODD += ["", "\x00", "\u202e", "x" * 300, "<|im_end|>", {"type": "text"}, [{"type": "text", "text": ""}]]
+FIELDS = [
+    "tools",
+    "tool_choice",
+    "stream_options",
+    "n",
+    "stop",
+    "seed",
+    "temperature",
+    "top_p",
+    "top_k",
+    "logprobs",
+    "top_logprobs",
+    "presence_penalty",
+    "user",
+    "metadata",
+    "name",
+    "reasoning_content",
+    "tool_calls",
+    "tool_call_id",
+    "repetition_penalty",
+    "max_completion_tokens",
+    "response_format",
+    "content",
+    "role",
+    "arguments",
+]
 
 
 def odd_request(random_: random.Random) -> dict[str, Any]:
@@ -169,13 +193,6 @@ def odd_request(random_: random.Random) -> dict[str, Any]:
     if random_.random() < 0.3:
         message["tool_calls"] = [call]
     return request
-
-
-FIELDS = [
-    "tools", "tool_choice", "stream_options", "n", "stop", "seed", "temperature", "top_p", "top_k", "logprobs",
-    "top_logprobs", "presence_penalty", "metadata", "user", "name", "reasoning_content", "tool_calls", "tool_call_id",
-    "repetition_penalty", "max_completion_tokens", "response_format", "content", "role", "arguments",
-]  # fmt: skip
 
 
 def test_odd_requests_are_answered_or_refused_by_name(app: Any, trials: int) -> None:
