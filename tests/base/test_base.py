@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 from sartor.base.errors import ConfigError, RunError
+from sartor.base.process import ProcessIdentity
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Skipped, TokenSequence
 from sartor.data.formats import FORMATS
@@ -41,9 +41,9 @@ def test_skipped_speaks_the_chosen_language(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_tells_its_state_from_its_events(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     assert run.state() == "new"
-    run.event("started", pid=os.getpid())
+    run.event("started", process=ProcessIdentity.of().to_json())
     assert run.state() == "running"
-    run.event("started", pid=2**22 + 1)
+    run.event("started", process=ProcessIdentity.of(2**22 + 1).to_json())
     assert run.state() == "interrupted"
     run.event("finished")
     with run.events.open("ab") as file:

@@ -1,4 +1,4 @@
-"""Files are whole or absent; locks name their holder; signals are heard once."""
+"""Files are whole or absent; the trash keeps every copy; signals are heard once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from sartor.base import files, process
-from sartor.base.errors import RunError
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -43,17 +42,6 @@ print(file.read_text(encoding="utf-8"))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ERROR Could not write the file: File too large.")
     assert done.stdout.endswith("old\n")
-
-
-def test_a_lock_names_its_living_holder_and_a_dead_ones_is_taken_over(tmp_path: Path) -> None:
-    again = files.file_lock(tmp_path / "run")
-    with files.file_lock(tmp_path / "run"), pytest.raises(RunError, match=str(os.getpid())):
-        again.__enter__()
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    (tmp_path / "run.lock").write_bytes(dead.stdout.strip())
-    with files.file_lock(tmp_path / "run"):
-        pass
-    assert not (tmp_path / "run.lock").exists()
 
 
 def test_signals_are_heard_and_the_old_handlers_come_back() -> None:

@@ -75,7 +75,7 @@ def test_estimate_begins_no_run_and_says_its_reasons(settings: dict[str, Any], t
     assert found.seconds > 0
     assert found.longest_step_seconds > 0
     assert set(plan.reasons) >= {"total_steps", "global_batch", "micro_tokens", "dtype"}
-    assert list((tmp_path / "runs").iterdir()) == []
+    assert not (tmp_path / "runs").exists()
 
 
 def fly(tmp_path: Path, model: Any, config: RunConfig, data: Any) -> Any:

@@ -10,10 +10,15 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
+from sartor.base.errors import SartorError
+from sartor.base.locks import file_lock
+from sartor.base.process import ProcessIdentity
 from sartor.web import jobs as queue
 from sartor.web import worker
+from sartor.web.form import free_name
 from sartor.web.jobs import Job, Jobs
 from sartor.web.queue_view import page_of
+from sartor.web.workspace import Workspace
 
 
 class Child:
@@ -93,10 +98,30 @@ def test_another_server_sees_the_same(jobs: Jobs, tmp_path: Path) -> None:
 
 def test_a_process_that_died_or_whose_number_is_anothers_now_has_failed(jobs: Jobs) -> None:
     job = jobs.add("train", "a", settings="s.yaml")
-    job.write("started.json", {"pid": os.getpid(), "born": 1.0})
-    assert job.state() == "failed"
-    job.write("started.json", {"pid": 2**22 + 5, "born": None})
-    assert job.state() == "failed"
+    here = ProcessIdentity.of().to_json()
+    for other in ({"born": 1.0}, {"pid": 2**22 + 5}, {"boot": "an earlier one"}):
+        job.write("started.json", {"process": {**here, **other}})
+        assert job.state() == "failed"
+    job.write("started.json", {"process": here})
+    assert job.state() == "running"
+
+
+def test_a_job_whose_server_died_before_it_could_write_is_not_started_twice(jobs: Jobs, tmp_path: Path) -> None:
+    job = jobs.add("train", "a", settings="s.yaml")
+    (job.path / "started.json").unlink()
+    with file_lock(job.worker):
+        assert job.state() == "running", "its process holds the lock"
+        with pytest.raises(SartorError, match="In use"):
+            worker.main(job.path)
+    assert job.read("ended.json") is None
+    assert job.state() == "waiting"
+
+
+def test_a_queued_run_has_its_name_before_it_has_a_folder(jobs: Jobs, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert free_name(workspace, "a", jobs.runs_to_come()) == "runs/a"
+    jobs.add("train", "a", settings="s.yaml")
+    assert free_name(workspace, "a", jobs.runs_to_come()) == "runs/a-2"
 
 
 def test_the_queue_leads_to_the_page_where_the_work_is_seen(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 from pathlib import Path
 
+from sartor.base.process import ProcessIdentity
 from sartor.base.rundir import RunDir
 from sartor.web.chart_options import MAX_POINTS, Curve, chart, smooth, thin
 from sartor.web.pages.run import needs_redraw
@@ -16,7 +17,7 @@ from sartor.web.run_monitor import RunMonitor, RunMonitors, duration
 def a_run(folder: Path) -> RunDir:
     folder.mkdir()
     run = RunDir(folder)
-    run.event("started", pid=os.getpid(), total_steps=10, step=0)
+    run.event("started", process=ProcessIdentity.of().to_json(), total_steps=10, step=0)
     return run
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sartor.base.errors import DataError
 from sartor.base.files import atomic_write
+from sartor.base.locks import REGISTRY_WAIT_S, file_lock
 from sartor.base.types import Origin
 from sartor.data.dataset_info import parse_entry, read_registry, write_entry
 from sartor.data.load import load_spec
@@ -57,6 +58,11 @@ def save_version(
         'chapters-v2'
     """
     folder = Path(dataset_dir)
+    with file_lock(folder / f"{name}.versions", REGISTRY_WAIT_S):  # else two could choose the same number
+        return _save_version(name, folder, changes, added)
+
+
+def _save_version(name: str, folder: Path, changes: Mapping[str, Any], added: Sequence[Any]) -> str:
     registry = read_registry(folder)
     rows = list(read_values(registry.spec(name)))
     unknown = set(changes) - {origin.id for origin, _ in rows}
@@ -95,6 +101,11 @@ def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
     """
     folder = Path(dataset_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    with file_lock(folder / f"{name}.json", REGISTRY_WAIT_S):
+        _add_row(name, folder, row)
+
+
+def _add_row(name: str, folder: Path, row: Any) -> None:
     target = folder / f"{name}.json"
     entry = {"file_name": target.name, "formatting": "sharegpt", "columns": {"messages": "conversations"}}
     entries = read_registry(folder).entries if (folder / "dataset_info.json").exists() else {}

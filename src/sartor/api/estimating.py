@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sartor.api.open_run import run_folder
+from sartor.api.open_run import run_folder, scratch_run
 from sartor.api.prepare_data import make_encoder
 from sartor.api.training import plan_run, rows_to_train, training_job
 from sartor.base.config import RunConfig, read_config
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
-from sartor.base.rundir import RunDir
 
 if TYPE_CHECKING:
     from sartor.training.plan import Plan
@@ -48,12 +45,10 @@ def estimate(
     encoder = make_encoder(config)
     rows = rows_to_train(config, encoder)
     plan = plan_run(config, rows)
-    run = RunDir(run_folder(config).path.parent / f".estimate-{os.getpid()}")  # on the disk that the run would use
-    run.path.mkdir(parents=True, exist_ok=True)
     from sartor.training.preflight import preflight
 
     try:
-        return preflight(training_job(run, config, plan, encoder, rows))
+        with scratch_run(run_folder(config)) as run:
+            return preflight(training_job(run, config, plan, encoder, rows))
     finally:
-        shutil.rmtree(run.path, ignore_errors=True)
         release_memory()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from sartor.base.api_keys import read_key
-from sartor.base.files import file_lock
+from sartor.base.locks import file_lock
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message
 from sartor.qa_generation import run as qa_run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from sartor.api.training import Run, train
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import sha256_file
-from sartor.base.i18n import tr
+from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 
@@ -34,9 +34,11 @@ class RunSummary:
     eval_loss: float | None = None
     verdict: str | None = None
     started: float | None = None
+    problem: Text | None = None
+    """What is damaged, and in which file."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(replace(self, problem=None)), "problem": self.problem and self.problem.to_json()}
 
 
 def runs(folder: str | Path = "runs") -> list[RunSummary]:
@@ -47,17 +49,34 @@ def runs(folder: str | Path = "runs") -> list[RunSummary]:
         [('first', 'finished')]
     """
     found = [RunDir(config.parent) for config in Path(folder).glob("**/config.yaml") if ".trash" not in config.parts]
-    return sorted((summary(run) for run in found), key=lambda s: s.started or 0.0, reverse=True)
+    known = (summary(run) for run in found if run.is_planned())
+    return sorted(known, key=lambda s: s.started or 0.0, reverse=True)
 
 
 def summary(run: RunDir) -> RunSummary:
     """The summary of a run, from its config, events and verdict."""
+    model = data = "–"
+    facts: dict[str, Any] = {}
+    damaged: list[int] = []
     try:
         config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
-    except SartorError:
-        return RunSummary(run.name, str(run.path), "damaged", "–", "–")
+        model, data = config.model.model_name_or_path, ",".join(config.data.dataset)
+        facts = _facts(run, damaged.append)
+        state: str = run.state()
+    except SartorError as error:
+        state, facts["problem"] = "damaged", tr("{where}: {what}", where=error.where, what=error.what)
+    except OSError as error:
+        state, facts["problem"] = "damaged", tr("{where}: {what}", where=error.filename, what=error.strerror)
+    if damaged:
+        state = "damaged"
+        facts["problem"] = tr("{file}, line {line}: not an event of Sartor", file=run.events, line=damaged[0])
+    return RunSummary(run.name, str(run.path), state, model, data, **facts)
+
+
+def _facts(run: RunDir, on_damage: Callable[[int], None]) -> dict[str, Any]:
+    """What the events and the verdict tell. Raises: RunError, OSError."""
     facts: dict[str, Any] = {}
-    for event in run.read_events():
+    for event in run.read_events(on_damage):
         if event["kind"] == "started":
             facts.setdefault("started", event["time"])
             facts["total_steps"] = event.get("total_steps")
@@ -66,10 +85,12 @@ def summary(run: RunDir) -> RunSummary:
         elif event["kind"] == "eval":
             facts["eval_loss"] = event["eval_loss"]
     if run.verdict.exists():
-        facts["verdict"] = run.read_json("verdict.json")["outcome"]
-    return RunSummary(
-        run.name, str(run.path), run.state(), config.model.model_name_or_path, ",".join(config.data.dataset), **facts
-    )
+        verdict = run.read_json("verdict.json")
+        outcome = verdict.get("outcome") if isinstance(verdict, dict) else None
+        if not isinstance(outcome, str):
+            raise RunError("The verdict has no outcome.", run.verdict, tr("Run `sartor compare` again."))
+        facts["verdict"] = outcome
+    return facts
 
 
 def rerun(

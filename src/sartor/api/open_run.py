@@ -1,15 +1,19 @@
-"""Opens a run folder (new, resumed, already finished, or refused) and writes its settings."""
+"""Opens a run folder (new, resumed, already finished, or refused), and makes the folder of a new run."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from sartor.base.config import RunConfig, read_yaml, to_yaml
 from sartor.base.errors import RunError
-from sartor.base.files import atomic_write, move_to_trash
+from sartor.base.files import atomic_write, made_parents, move_to_trash
+from sartor.base.i18n import tr
 from sartor.base.rundir import RunDir
 
 Opened = Literal["new", "resume", "finished"]
@@ -38,31 +42,56 @@ def run_folder(config: RunConfig) -> RunDir:
     return RunDir(Path("runs") / f"{'+'.join(config.data.dataset) or 'run'}-{model}")
 
 
-def open_run(run: RunDir, config: RunConfig, source: str | None, *, fresh: bool, allow_changed: bool) -> Opened:
-    """Decide whether the run is new, resumed or finished, and write config.yaml and source.yaml if it is new.
+def open_run(run: RunDir, config: RunConfig, *, fresh: bool, allow_changed: bool) -> Opened:
+    """Decide whether the run is new, resumed or finished; writes nothing.
 
-    Raises: RunError when another process is training there, or the settings differ from the run's.
+    Raises: RunError when another process is training there, the settings differ from the run's, or the folder holds
+    something else.
     """
     state = run.state()
     if state == "running":
         raise RunError("This run is in progress.", run.path, "Wait for it to finish, or stop it.")
+    if not run.is_planned():
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())) and not (fresh and run.exists()):
+            fix = tr("Choose another output_dir, or empty it.")
+            raise RunError("The folder is not empty and is not a run.", run.path, fix)
+        return "new"
+    if fresh or (state == "finished" and config.train.overwrite_output_dir):
+        return "new"
+    changed = differences(RunConfig.from_dict(read_yaml(run.config), str(run.config)), config)
+    if changed and not _has_begun(run):
+        return "new"
+    if changed and not allow_changed:
+        raise _changed_error(run, changed)
+    return "finished" if state == "finished" else "resume"
+
+
+def create_run(run: RunDir, config: RunConfig, source: str | None) -> None:
+    """Make the folder of a new run, with its settings; a run that is there already goes to the trash.
+
+    Raises: RunError when it cannot be written.
+    """
     if run.exists():
-        if not fresh and not (state == "finished" and config.train.overwrite_output_dir):
-            changed = differences(RunConfig.from_dict(read_yaml(run.config), str(run.config)), config)
-            begun = state != "new" or bool(run.checkpoints())
-            if begun and changed and not allow_changed:
-                raise _changed_error(run, changed)
-            if begun or not changed:
-                return "finished" if state == "finished" else "resume"
-        else:
-            move_to_trash(run.path)
-    elif run.path.exists() and any(run.path.iterdir()):
-        raise RunError("The folder is not empty and is not a run.", run.path, "Choose another output_dir, or empty it.")
-    run.path.mkdir(parents=True, exist_ok=True)
+        move_to_trash(run.path)
+    run.make()
     atomic_write(run.config, to_yaml(config.given))
     if source is not None:
         atomic_write(run.source, mask_secrets(source))
-    return "new"
+
+
+@contextlib.contextmanager
+def scratch_run(run: RunDir) -> Iterator[RunDir]:
+    """An empty folder on the disk that the run will use, removed afterwards."""
+    with made_parents(run.path):
+        scratch = RunDir(Path(tempfile.mkdtemp(prefix=".trial-", dir=run.path.parent)))
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch.path, ignore_errors=True)
+
+
+def _has_begun(run: RunDir) -> bool:
+    return run.state() != "new" or bool(run.checkpoints())
 
 
 def differences(before: RunConfig, now: RunConfig) -> Mapping[str, tuple[Any, Any]]:

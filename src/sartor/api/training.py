@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sartor.api.environment import environment
-from sartor.api.open_run import open_run, run_folder
+from sartor.api.open_run import create_run, open_run, run_folder, scratch_run
 from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.api.sampling import make_sampler
 from sartor.api.streaming import prepare_stream
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, RunError
-from sartor.base.files import file_lock, sha256_file
+from sartor.base.files import made_parents, sha256_file
 from sartor.base.i18n import tr
+from sartor.base.locks import file_lock
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 from sartor.base.rundir import RunDir, State
@@ -31,6 +32,7 @@ from sartor.training.stages import STAGES
 if TYPE_CHECKING:
     from sartor.training.job import Callback, TrainingJob
     from sartor.training.plan import Plan
+    from sartor.training.preflight import Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +94,21 @@ def train(
         raise ConfigError("do_train is false.", tr("settings"), "Use `sartor predict` to predict, or set it to true.")
     require_allowed(uploads_of(config.train.report_to, None), config.permissions)
     run = run_folder(config)
-    run.path.parent.mkdir(parents=True, exist_ok=True)
     group = _join(config)
-    with file_lock(run.path) if group.first else nullcontext():
-        opened = open_run(run, config, source, fresh=fresh, allow_changed=allow_changed) if group.first else None
+    with _alone(run) if group.first else nullcontext():
+        opened = open_run(run, config, fresh=fresh, allow_changed=allow_changed) if group.first else None
         opened = group.broadcast(opened)
         if opened == "finished":
             return Run(run, run.read_json("all_results.json"), already_finished=True)
-        request = _Request(run, config, opened == "resume", allow_changed, callbacks, plan_of, preflight)
+        request = _Request(run, config, source, opened == "resume", allow_changed, callbacks, plan_of, preflight)
         return _train(request, group)
+
+
+@contextmanager
+def _alone(run: RunDir) -> Iterator[None]:
+    """No other process trains in the run's folder, and none is left behind that was made for nothing."""
+    with made_parents(run.path), file_lock(run.path):
+        yield
 
 
 @runtime_checkable
@@ -124,6 +132,8 @@ class _Request:
 
     run: RunDir
     config: RunConfig
+    source: str | None
+    """The text of the settings file."""
     resume: bool
     allow_changed: bool
     callbacks: Sequence[Callback]
@@ -132,7 +142,7 @@ class _Request:
 
 
 def _train(request: _Request, group: _Group) -> Run:
-    """Encode, plan, load, try the longest batch, train."""
+    """Encode, plan, load, try the longest batch, train. The run has a folder once all but the last has succeeded."""
     run, config = request.run, request.config
     encoder = make_encoder(config)
     rows = rows_to_train(config, encoder)
@@ -143,7 +153,7 @@ def _train(request: _Request, group: _Group) -> Run:
     from sartor.training import loop
 
     planned = group.broadcast(request.resume and run.plan.exists())
-    plan = _plan(request, rows, encoder, planned, write=group.first)
+    plan = _plan(request, rows, planned)
     job = training_job(run, config, plan, encoder, rows)
     callbacks = [*request.callbacks, *_trackers(run, config)] if group.first else []
     job = replace(job, callbacks=callbacks)
@@ -151,14 +161,15 @@ def _train(request: _Request, group: _Group) -> Run:
     if request.preflight and not planned and not request.plan_of and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         from sartor.training.preflight import preflight
 
-        found, plan = preflight(job)
-        run.write_json("plan.json", plan.to_json())
-        _notify(run.event("preflight", **found.to_json()), callbacks)
+        with scratch_run(run) as scratch:
+            found, plan = preflight(replace(job, run=scratch))
+        _notify({"kind": "preflight", **found.to_json()}, callbacks)
     with closing(rows):
         job = replace(
             job,
             plan=plan,
             rows=rows.train_ids,
+            create=None if planned else partial(_create, request, rows, encoder, plan, found),
             fingerprint=fingerprint(rows, encoder, config),
             allow_changed=request.allow_changed,
             resume=group.broadcast(_resume_from(run, config, request.resume, callbacks) if group.first else None),
@@ -174,19 +185,24 @@ def _train(request: _Request, group: _Group) -> Run:
     return Run(run, results, estimate=found.to_json() if found else None)
 
 
-def _plan(request: _Request, rows: PreparedRows, encoder: Encoder, planned: bool, *, write: bool) -> Plan:
-    """The plan that the run has already, that of the run to repeat, or a new one, written with data and environment."""
+def _plan(request: _Request, rows: PreparedRows, planned: bool) -> Plan:
+    """The plan that the run has already, that of the run to repeat, or a new one."""
     from sartor.training.plan import Plan
 
+    made = request.run if planned else request.plan_of
+    return Plan.from_json(made.read_json("plan.json")) if made else plan_run(request.config, rows)
+
+
+def _create(request: _Request, rows: PreparedRows, encoder: Encoder, plan: Plan, found: Estimate | None) -> None:
+    """Make the run's folder with its settings, data, environment and plan."""
     run, config = request.run, request.config
-    if planned:
-        return Plan.from_json(run.read_json("plan.json"))
-    plan = Plan.from_json(request.plan_of.read_json("plan.json")) if request.plan_of else plan_run(config, rows)
-    if write:
-        run.write_json("data.json", data_json(rows, config, encoder))
-        run.write_json("env.json", environment())
-        run.write_json("plan.json", plan.to_json())
-    return plan
+    if not request.resume:
+        create_run(run, config, request.source)
+    run.write_json("data.json", data_json(rows, config, encoder))
+    run.write_json("env.json", environment())
+    run.write_json("plan.json", plan.to_json())
+    if found:
+        run.event("preflight", **found.to_json())
 
 
 def training_job(run: RunDir, config: RunConfig, plan: Plan, encoder: Encoder, rows: PreparedRows) -> TrainingJob:

@@ -1,4 +1,4 @@
-"""Atomic writes, durable renames, locks and hashes of files."""
+"""Atomic writes, durable renames and hashes of files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO
 
 from sartor.base.errors import RunError
-from sartor.base.process import is_process_alive
 
 
 def fsync_folder(folder: Path) -> None:
@@ -80,52 +79,51 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def made_parents(path: Path) -> Iterator[None]:
+    """Make the missing parents of `path`; those that are still empty afterwards are removed again.
+
+    Raises: RunError when one cannot be made.
+    """
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    try:
+        yield
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+
+
 def move_to_trash(path: Path) -> Path:
     """Move `path` to `.trash/<name>-<n>` in the same folder; return the new path."""
     trash = path.parent / ".trash"
     trash.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (target := trash / f"{path.name}-{number}").exists():
+    while not _move_to_new(path, target := trash / f"{path.name}-{number}"):
         number += 1
-    os.replace(path, target)
     fsync_folder(path.parent)
     return target
 
 
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Exclusive access to a folder or file for this process, by a `<path>.lock` file that holds the process id.
-
-    Raises: RunError when another running process holds the lock; a stale lock is replaced.
-    """
-    lock = path.with_name(path.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-            break
-        except FileExistsError:
-            holder = _holder(lock)
-            if holder is not None and is_process_alive(holder):
-                raise RunError(
-                    "In use by process {pid}.", path, "Wait for it to finish, or stop it.", code="locked", pid=holder
-                ) from None
-            with contextlib.suppress(FileNotFoundError):
-                lock.unlink()
+def _move_to_new(path: Path, target: Path) -> bool:
+    """Move to a name that nobody has; False when it is taken, also by another process a moment ago."""
     try:
-        os.write(descriptor, str(os.getpid()).encode())
-        os.close(descriptor)
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            lock.unlink()
-
-
-def _holder(lock: Path) -> int | None:
+        target.mkdir() if path.is_dir() else target.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    if path.is_dir() and os.name == "nt":
+        target.rmdir()  # Windows replaces no folder, not even an empty one
     try:
-        return int(lock.read_text(encoding="ascii") or "0") or None
-    except (FileNotFoundError, ValueError):
-        return None
+        os.replace(path, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            target.rmdir() if target.is_dir() else target.unlink()
+        raise
+    return True
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""Signals, thread spinning, the allocator and the garbage collector of this process."""
+"""Processes: who is alive, and this one's signals, thread spinning, allocator and garbage collector."""
 
 from __future__ import annotations
 
@@ -6,22 +6,92 @@ import contextlib
 import ctypes
 import gc
 import os
+import platform
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _M_MMAP_THRESHOLD = -3
 
 
-def is_process_alive(pid: int) -> bool:
-    """Whether a process with this id is running (a zombie is not)."""
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process of all there have been: numbers are given again, and in a container the first is always 1."""
+
+    pid: int
+    born: float
+    """When it began: clock ticks since the boot on Linux, else seconds since 1970."""
+    boot: str
+    """The boot of the machine, where the system names it."""
+    namespace: str
+    """The container that the number belongs to, on Linux."""
+    host: str
+
+    @classmethod
+    def of(cls, pid: int | None = None) -> ProcessIdentity:
+        """The identity of a process of this machine, by default this one. A process that is gone was born at 0."""
+        pid = os.getpid() if pid is None else pid
+        return cls(pid, _born(pid) or 0.0, _boot(), _namespace(), platform.node())
+
+    @classmethod
+    def from_json(cls, value: object) -> ProcessIdentity | None:
+        """What `to_json` wrote; None for anything else."""
+        if not isinstance(value, Mapping):
+            return None
+        try:
+            pid, born = int(value["pid"]), float(value["born"])
+            return cls(pid, born, str(value["boot"]), str(value["namespace"]), str(value["host"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def is_alive(self) -> bool | None:
+        """Whether it is running (a zombie is not); None for a process of another machine or container."""
+        here = ProcessIdentity.of()
+        if self.host != here.host:
+            return None
+        if self.boot != here.boot:
+            return False
+        if self.namespace != here.namespace:
+            return None
+        return self.born > 0 and _born(self.pid) == self.born
+
+
+def _born(pid: int) -> float | None:
+    """When the process began; None when it is not running."""
+    try:
+        # The command's name is in parentheses and may hold anything; state and start time come after it.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+    except (OSError, IndexError, ValueError):
+        if sys.platform == "linux":
+            return None
     import psutil
 
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time(), 2)
+    except (psutil.Error, ValueError):
+        return None
+
+
+def _boot() -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
+
+
+def _namespace() -> str:
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
 
 
 @contextlib.contextmanager

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sartor.base.errors import RunError
 from sartor.base.files import atomic_write, disk_error
-from sartor.base.process import is_process_alive
+from sartor.base.locks import is_locked
+from sartor.base.process import ProcessIdentity
 
 State = Literal["new", "running", "interrupted", "failed", "finished"]
+REQUIRED_NUMBERS = {"step": ("step", "loss"), "eval": ("step", "eval_loss"), "oom": ("step", "micro_divisor")}
+"""Kind of event → the numbers that it has besides its time."""
+NUMBERS = (
+    *("step", "total_steps", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "tokens", "label_tokens"),
+    *("padded_tokens", "seconds", "memory_bytes", "device_memory_bytes", "micro_divisor"),
+)
+"""What is a number, or null, wherever an event has it."""
+KINDS_WITH_TEXT = ("skipped_step",)
+"""Kinds that write numbers as text: NaN and infinity."""
+MAX_LINE_BYTES = 16 << 20
+"""A line of a journal holds one answer, at most some hundred kilobytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +89,17 @@ class RunDir:
     def exists(self) -> bool:
         return self.config.exists()
 
+    def is_planned(self) -> bool:
+        """Whether this is a run, and not a folder that happens to hold a config.yaml."""
+        return self.exists() and (self.plan.exists() or self.events.exists() or bool(self.checkpoints()))
+
+    def make(self) -> None:
+        """Make the folder, if it is not there. Raises: RunError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+
     def write_json(self, name: str, value: Any) -> None:
         """Write one of the folder's JSON files atomically."""
         atomic_write(self.path / name, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
@@ -103,9 +126,14 @@ class RunDir:
         append_json_line(self.events, event)
         return event
 
-    def read_events(self) -> Iterator[dict[str, Any]]:
-        """All events so far, without an unfinished last line."""
-        return read_json_lines(self.events)
+    def read_events(self, on_damage: Callable[[int], None] | None = None) -> Iterator[dict[str, Any]]:
+        """All events so far. Lines that a killed writer left unfinished are skipped; `on_damage` gets the number of
+        any other line that is no event."""
+        for number, line in enumerate(_lines(self.events), 1):
+            if event := parse_event(line):
+                yield event
+            elif on_damage and not (line.startswith(b"{") and _parsed(line) is None):
+                on_damage(number)
 
     def state(self) -> State:
         """From the last started, finished, failed or interrupted event, and whether that process is still running."""
@@ -115,10 +143,16 @@ class RunDir:
                 last = event
         if last is None:
             return "new"
-        if last["kind"] == "started":
-            return "running" if is_process_alive(int(last.get("pid", 0))) else "interrupted"
-        kind: State = last["kind"]
-        return kind
+        return self.state_after(last)
+
+    def state_after(self, last: Mapping[str, Any]) -> State:
+        """The state when this is the last started, finished, failed or interrupted event."""
+        if last["kind"] != "started":
+            kind: State = last["kind"]
+            return kind
+        process = ProcessIdentity.from_json(last.get("process"))
+        alive = process.is_alive() if process else None
+        return "running" if (is_locked(self.path) if alive is None else alive) else "interrupted"
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -137,14 +171,47 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The complete lines of a JSONL file that may still be written to; incomplete lines are skipped."""
-    if not path.exists():
+    """The complete objects of a JSONL file that may still be written to; other lines are skipped."""
+    for line in _lines(path):
+        value = _parsed(line)
+        if isinstance(value, dict):
+            yield value
+
+
+def parse_event(line: bytes) -> dict[str, Any] | None:
+    """The event of a line; None where it is none, or a number in it is not one."""
+    event = _parsed(line)
+    if not isinstance(event, dict) or not isinstance(event.get("kind"), str):
+        return None
+    required = ("time", *REQUIRED_NUMBERS.get(event["kind"], ()))
+    if event["kind"] not in KINDS_WITH_TEXT and any(not _is_number(event.get(name, 0)) for name in NUMBERS):
+        return None
+    valid = all(_is_number(event.get(name)) and event[name] is not None for name in required)
+    return event if valid and isinstance(event.get("step", 0), int) else None
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _parsed(line: bytes) -> Any:
+    """The JSON value of a line; None where it is not valid JSON."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, none if there is no file; of one that is too long to be ours only a mark."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
         return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                yield value
+    with file:
+        while line := file.readline(MAX_LINE_BYTES):
+            if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+                while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+                    pass
+                line = b"?\n"
+            yield line

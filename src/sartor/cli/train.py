@@ -133,6 +133,9 @@ def runs(
         table.add_row(*(escape(f"{v:.3f}" if isinstance(v, float) else str(v if v is not None else "–")) for v in row))
     if found:
         console.out.print(table)
+    for run in found:
+        if run.problem:
+            console.line(f"  [red]{escape(run.name)}[/]: {console.plain(run.problem)}")
 
 
 @with_permissions

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError, did_you_mean
-from sartor.base.files import atomic_write, file_lock
+from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, tr
+from sartor.base.locks import REGISTRY_WAIT_S, file_lock
 from sartor.data.dataset_spec import COLUMNS, TAGS, DatasetSpec
 from sartor.data.encoding import read_text
 from sartor.data.formats import FORMATS, Format
@@ -165,7 +166,7 @@ def write_entry(dataset_dir: Path, name: str, entry: Mapping[str, Any]) -> None:
     Raises: DataError when the existing registry cannot be read (it is left alone then).
     """
     path = dataset_dir / REGISTRY
-    with file_lock(path):
+    with file_lock(path, REGISTRY_WAIT_S):
         existing = read_registry(dataset_dir).entries if path.exists() else {}
         if isinstance(existing, DuplicateKeyDict):
             raise _duplicate_entry(existing.duplicate_keys[0], path)

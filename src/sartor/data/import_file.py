@@ -12,6 +12,7 @@ from typing import Any
 from sartor.base.errors import DataError, close_matches, did_you_mean
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, tr
+from sartor.base.locks import REGISTRY_WAIT_S, file_lock
 from sartor.base.types import Demonstration, Ledger, Message, Origin, RawRow, Skipped
 from sartor.data.csv_roundtrip import has_provenance, unescape_cells, with_provenance
 from sartor.data.dataset_info import REGISTRY, parse_entry, write_entry
@@ -210,9 +211,10 @@ def import_file(path: Path, name: str, dataset_dir: Path, options: ImportOptions
         hint = tr("Row {row}: {reason}", row=first.origin.row, reason=first.reason)
         raise DataError("No row can be used.", path, hint)
     spec = parse_entry(name, entry, dataset_dir / REGISTRY)
-    atomic_write(target, "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
-    loaded = load_spec(spec)
-    write_entry(dataset_dir, name, entry)
+    with file_lock(target, REGISTRY_WAIT_S):
+        atomic_write(target, "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n")
+        loaded = load_spec(spec)
+        write_entry(dataset_dir, name, entry)
     joined = max(len(cells) - len(rows), 0)
     ledger = Ledger(
         inspection.rows - joined,

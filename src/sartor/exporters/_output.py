@@ -11,6 +11,7 @@ from typing import Any
 
 from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, disk_error, move_to_trash, sha256_file
+from sartor.base.locks import file_lock
 from sartor.exporters import ExportResult, Source
 
 RECORD = "export.json"
@@ -23,6 +24,11 @@ def exported_folder(out: Path) -> Iterator[Path]:
 
     An earlier export there goes to the trash. Raises: ExportError when `out` holds anything else.
     """
+    with file_lock(out):
+        yield from _exported_folder(out)
+
+
+def _exported_folder(out: Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
         raise ExportError(
             "The folder is not empty and holds no earlier export.", str(out), "Choose another with --out."

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, ntr, tr
+from sartor.base.locks import REGISTRY_WAIT_S, file_lock
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
 from sartor.inference.engine import Answer, Engine
@@ -92,11 +93,12 @@ class Chat:
         if len(self.turns) < 2:
             self._print(tr("Send a message first."))
             return
-        rows = json.loads(self.save_to.read_text(encoding="utf-8")) if self.save_to.exists() else []
         names = {"user": "human", "assistant": "gpt"}
         row = {"conversations": [{"from": names[t.role], "value": t.text} for t in self.turns[-2:]]}
-        rows.append(row | ({"system": self.system} if self.system else {}))
-        atomic_write(self.save_to, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+        with file_lock(self.save_to, REGISTRY_WAIT_S):
+            rows = json.loads(self.save_to.read_text(encoding="utf-8")) if self.save_to.exists() else []
+            rows.append(row | ({"system": self.system} if self.system else {}))
+            atomic_write(self.save_to, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
         self._print(
             ntr(
                 "Saved to {file} ({count} row). Edit it, then run: sartor import {file} --name NAME",

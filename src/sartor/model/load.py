@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sartor.base.errors import ModelError, did_you_mean
-from sartor.base.files import atomic_write, file_lock, sha256_file
+from sartor.base.files import atomic_write, sha256_file
 from sartor.base.i18n import Text, tr
+from sartor.base.locks import file_lock
 from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.model import attention, kernels, lora_offset
@@ -24,6 +25,8 @@ from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
 
+FIRST_USE_WAIT_S = 600.0
+"""Seconds to wait for another process that makes the embedded model."""
 FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its full state dict while it is saved."""
 
@@ -77,7 +80,7 @@ def _dequantized(name: str) -> Path:
     manifest = target / "sartor_manifest.json"
     if manifest.exists() and _matches_manifest(manifest, source):
         return target
-    with file_lock(target):
+    with file_lock(target, FIRST_USE_WAIT_S):
         if not (manifest.exists() and _matches_manifest(manifest, source)):
             _dequantize(source, target)
     return target

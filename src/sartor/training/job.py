@@ -38,6 +38,8 @@ class TrainingJob:
     """Writes weights, tokenizer and template into a folder, for checkpoints and at the end."""
     reference: nn.Module | None = None
     """The model that preference losses compare with; None: `model` as it begins."""
+    create: Callable[[], None] | None = None
+    """Makes the run's folder, once everything before the first step has succeeded; None: it is there."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """Name → SHA-256 of what must be the same when a run resumes."""
     callbacks: Sequence[Callback] = ()

@@ -6,6 +6,7 @@ fits into memory at once; their gradients are summed. The plan has decided the s
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -18,7 +19,7 @@ import torch
 
 from sartor.base.errors import Interrupted, RunError
 from sartor.base.i18n import tr
-from sartor.base.process import handle_signals
+from sartor.base.process import ProcessIdentity, handle_signals
 from sartor.base.types import token_sequences
 from sartor.model.batch import Batch, global_batches
 from sartor.training import checkpoint, training_log
@@ -43,19 +44,24 @@ def train(job: TrainingJob) -> dict[str, Any]:
     Raises: Interrupted after a signal's checkpoint; RunError after too many non-finite steps, on a full disk, or when
     a checkpoint was trained on different data.
     """
-    job.run.path.mkdir(parents=True, exist_ok=True)
     if job.resume is not None and not job.allow_changed:
         checkpoint.check_fingerprint(job.resume, job.fingerprint)
     training = set_up(job)
     if training.is_main_process:
+        if job.create:
+            job.create()
+        job.run.make()
         checkpoint.remove_partial(job.run)
+    if training.not_compiled:
+        training.warn(tr("torch_compile: {reason}; training continues without it.", reason=training.not_compiled))
     if job.resume is not None:
         _restore(training, job.resume)
     if training.is_main_process:
         training_log.begin(job.run, training.progress.step)
     training.event(
         "started",
-        pid=psutil.Process().pid,
+        pid=os.getpid(),
+        process=ProcessIdentity.of().to_json(),
         total_steps=job.plan.total_steps,
         step=training.progress.step,
         device=training.device.type,

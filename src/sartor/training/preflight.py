@@ -177,7 +177,7 @@ def _estimate(job: TrainingJob, training: Training, measured: Measured) -> tuple
     if disk > free:
         raise RunError(
             "The checkpoints need {needed:.1f} GiB, and the disk has {free:.1f} GiB free.",
-            str(job.run.path),
+            str(job.run.path.parent),
             "Set save_total_limit, save_only_model or another output_dir.",
             needed=disk / 2**30,
             free=free / 2**30,

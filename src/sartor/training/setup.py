@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import RunError
-from sartor.base.i18n import Text, tr
+from sartor.base.i18n import Text
 from sartor.model import kernels
 from sartor.model.compile import compile_blocks
 from sartor.training import checkpoint
@@ -43,6 +43,8 @@ class Training:
     progress: Progress
     engine: deepspeed.Engine | None = None
     """Set where DeepSpeed takes the steps."""
+    not_compiled: str | None = None
+    """Why the model was not compiled though the plan said so; a warning once the run has a folder."""
 
     @property
     def module(self) -> Objective:
@@ -107,11 +109,7 @@ def set_up(job: TrainingJob) -> Training:
     if config.train.deepspeed:
         objective, _ = accelerator.prepare(objective, optimizer)
         engine = deepspeed.Engine(cast(deepspeed.DeepSpeedEngine, objective))
-    training = Training(job, stage, objective, optimizer, scheduler, accelerator, Progress(), engine)
-    if not_compiled:
-        job.run.path.mkdir(parents=True, exist_ok=True)
-        training.warn(tr("torch_compile: {reason}; training continues without it.", reason=not_compiled))
-    return training
+    return Training(job, stage, objective, optimizer, scheduler, accelerator, Progress(), engine, not_compiled)
 
 
 def _enable_gradient_checkpointing(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sartor.base.files import atomic_write
@@ -22,12 +23,15 @@ def begin(run: RunDir, step: int) -> None:
             continue
         lines = list(read_json_lines(path))
         kept = [
-            line
-            for line in lines
-            if not ((kinds is None or line.get("kind") in kinds) and int(line.get(key, 0)) > step)
+            line for line in lines if not ((kinds is None or line.get("kind") in kinds) and _is_after(line, key, step))
         ]
         if len(kept) < len(lines):
             atomic_write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
+
+def _is_after(line: Mapping[str, Any], key: str, step: int) -> bool:
+    value = line.get(key, 0)
+    return isinstance(value, int) and value > step
 
 
 def log_step(run: RunDir, plan: Plan, progress: Progress, loss: float, learning_rate: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -215,9 +215,9 @@ def _in_runs(workspace: Workspace, output_dir: str) -> bool:
     return place.parent == workspace.runs.resolve() and not place.name.startswith(".")
 
 
-def free_name(workspace: Workspace, stem: str) -> str:
-    """`runs/pride`, or `runs/pride-2` if that is taken."""
+def free_name(workspace: Workspace, stem: str, to_come: Collection[str] = ()) -> str:
+    """`runs/pride`, or `runs/pride-2` if that is taken, also by one of the runs `to_come`."""
     number = 1
-    while (workspace.runs / (name := stem if number == 1 else f"{stem}-{number}")).exists():
+    while (workspace.runs / (name := stem if number == 1 else f"{stem}-{number}")).exists() or name in to_come:
         number += 1
     return (Path("runs") / name).as_posix()

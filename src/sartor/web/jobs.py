@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from sartor.base.errors import RunError, SartorError
-from sartor.base.files import atomic_write, file_lock
+from sartor.base.files import atomic_write
+from sartor.base.locks import file_lock, is_locked
+from sartor.base.process import ProcessIdentity
 
 Kind = Literal["train", "estimate", "compare", "export", "generate", "compare_many"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -43,12 +43,11 @@ class Job:
         """From the files, and from whether the process that was started is still alive."""
         if (ended := self.read("ended.json")) is not None:
             return "done" if ended.get("exit") == 0 else "stopped" if self._stop_requested() else "failed"
-        started = self.read("started.json")
-        if started is None:
-            return "stopped" if self._stop_requested() else "waiting"
-        if _is_alive(started):
+        if self._is_alive():
             return "running"
-        return "stopped" if self._stop_requested() else "failed"
+        if self._stop_requested():
+            return "stopped"
+        return "waiting" if self.read("started.json") is None else "failed"
 
     def read(self, name: str) -> dict[str, Any] | None:
         with contextlib.suppress(OSError, ValueError):
@@ -75,13 +74,28 @@ class Job:
     def stop(self) -> None:
         """Ask the process to end (training saves a checkpoint first); a waiting job leaves the queue."""
         (self.path / "stop").touch()
-        started = self.read("started.json")
-        if started and self.read("ended.json") is None and _is_alive(started):
+        process = self._process()
+        if process and self.read("ended.json") is None and process.is_alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(started["pid"]), signal.SIGTERM)
+                os.kill(process.pid, signal.SIGTERM)
+
+    @property
+    def worker(self) -> Path:
+        """What the job's process locks: a second one for the same job ends at once."""
+        return self.path / "worker"
 
     def _stop_requested(self) -> bool:
         return (self.path / "stop").exists()
+
+    def _process(self) -> ProcessIdentity | None:
+        return ProcessIdentity.from_json((self.read("started.json") or {}).get("process"))
+
+    def _is_alive(self) -> bool:
+        """Whether its process runs, also one that was started by a server which died before it could write so, or on
+        another machine."""
+        process = self._process()
+        alive = process.is_alive() if process else None
+        return is_locked(self.worker) if alive is None else alive
 
 
 class Jobs:
@@ -104,7 +118,7 @@ class Jobs:
         """All jobs, oldest first."""
         found = []
         for file in sorted(self.folder.glob("*/job.json")):
-            with contextlib.suppress(ValueError, KeyError, OSError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
                 saved = json.loads(file.read_text(encoding="utf-8"))
                 found.append(Job(file.parent, saved["kind"], saved["run"], saved["arguments"]))
         return found
@@ -112,6 +126,10 @@ class Jobs:
     def of(self, run: str, kind: Kind | None = None) -> Job | None:
         """The newest job of a run."""
         return next((j for j in reversed(self.all()) if j.run == run and kind in (None, j.kind)), None)
+
+    def runs_to_come(self) -> set[str]:
+        """The runs of waiting and started jobs: a run has no folder before it has a plan."""
+        return {job.run for job in self.all() if job.kind == "train" and job.state() in ("waiting", "running")}
 
     def advance(self) -> None:
         """Start the oldest waiting jobs: one per free device, and never two of one run."""
@@ -140,7 +158,7 @@ class Jobs:
                 env={**os.environ, VISIBLE: device} if device else None,
             )
         self.children.append(child)
-        job.write("started.json", {"pid": child.pid, "born": _birth_time(child.pid), "device": device})
+        job.write("started.json", {"process": ProcessIdentity.of(child.pid).to_json(), "device": device})
 
 
 def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
@@ -149,18 +167,3 @@ def devices(gpus: Path = Path("/proc/driver/nvidia/gpus")) -> tuple[str, ...]:
     if named is None:
         named = ",".join(str(place) for place, _ in enumerate(gpus.glob("*")))
     return tuple(part.strip() for part in named.split(",") if part.strip()) or ("",)
-
-
-def _birth_time(pid: int) -> float | None:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).create_time()
-    return None
-
-
-def _is_alive(started: Mapping[str, Any]) -> bool:
-    """Whether the process is alive and not another one that was given the same PID later."""
-    with contextlib.suppress(psutil.Error, KeyError, TypeError):
-        process = psutil.Process(int(started["pid"]))
-        same = started["born"] is None or abs(process.create_time() - started["born"]) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    return False

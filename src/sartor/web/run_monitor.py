@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import OrderedDict
@@ -11,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sartor.base.process import is_process_alive
-from sartor.base.rundir import RunDir, State
+from sartor.base.rundir import RunDir, State, parse_event
 from sartor.web.chart_options import MAX_POINTS, smooth, thin, weight_for
 
 CURVES = ("loss", "learning_rate", "grad_norm", "speed", "memory_bytes")
@@ -82,10 +80,7 @@ class RunMonitor:
         """As `RunDir.state`, without reading all events again."""
         if self.last is None:
             return "new"
-        if self.last["kind"] == "started":
-            return "running" if is_process_alive(int(self.last.get("pid", 0))) else "interrupted"
-        kind: State = self.last["kind"]
-        return kind
+        return self.run.state_after(self.last)
 
     def seconds_left(self) -> float | None:
         """Estimated from the mean duration of the last steps."""
@@ -123,11 +118,9 @@ class RunMonitor:
         self.evals = [row for row in self.evals if row[0] <= step]
 
     def _take(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-            kind = event["kind"]
-        except (ValueError, KeyError, TypeError):
+        if (event := parse_event(line)) is None:
             return
+        kind = event["kind"]
         if kind == "step":
             self.steps.append(int(event["step"]))
             self.epochs.append(float(event.get("epoch") or 0.0))
@@ -141,7 +134,7 @@ class RunMonitor:
         if kind == "eval":
             self.evals.append((event["step"], event.get("epoch", 0.0), event["time"], event["eval_loss"]))
         elif kind == "resumed":
-            self._cut(int(event["step"]))
+            self._cut(int(event.get("step") or 0))
         elif kind in ("started", "finished", "failed", "interrupted"):
             self.last = event
             self.total_steps = event.get("total_steps", self.total_steps)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sartor import api
 from sartor.base.errors import SartorError
+from sartor.base.locks import file_lock
 from sartor.web import generated_pairs
 from sartor.web.jobs import Job
 
@@ -73,6 +74,12 @@ def _writer(job: Job) -> Callable[[int, int | None], None]:
 def main(path: Path) -> int:
     saved = json.loads((path / "job.json").read_text(encoding="utf-8"))
     job = Job(path, saved["kind"], saved["run"], saved["arguments"])
+    with file_lock(job.worker):  # of two servers, or after one that died, a second process may be started
+        return 0 if job.read("ended.json") else _end(job)
+
+
+def _end(job: Job) -> int:
+    """Do the job and write how it ended."""
     try:
         job.write("ended.json", {"exit": 0, "result": work(job)})
         return 0

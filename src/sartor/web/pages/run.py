@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from sartor.base.config import to_yaml
 from sartor.base.errors import SartorError
 from sartor.base.files import move_to_trash
 from sartor.base.i18n import tr
+from sartor.base.process import ProcessIdentity
 from sartor.base.reasons import fix_of, reason_of
 from sartor.base.rundir import RunDir
 from sartor.web.chart_options import Curve, chart
@@ -212,7 +214,7 @@ class RunView:
         if job is not None and job.state() in ("waiting", "running"):
             job.stop()
         elif self.monitor.last and self.monitor.state() == "running":
-            _end(int(self.monitor.last["pid"]))
+            _end(ProcessIdentity.from_json(self.monitor.last.get("process")))
         with self.notice:
             text(self.t("Stopping after the current step; a checkpoint is saved."), "notice warn-n")
 
@@ -409,11 +411,8 @@ def _of_total(memory: float, total: float) -> str:
     return f"{memory / 2**30:.1f} / {total / 2**30:.0f} GiB"
 
 
-def _end(pid: int) -> None:
-    """Ask a training that was started in a terminal to end; only if the process is one of Sartor's."""
-    try:
-        process = psutil.Process(pid)
-        if any("sartor" in word for word in process.cmdline()):
-            process.terminate()
-    except psutil.Error:
-        return
+def _end(process: ProcessIdentity | None) -> None:
+    """Ask a training that was started in a terminal to end; only if the process is that one, and of this machine."""
+    if process and process.is_alive():
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(process.pid).terminate()

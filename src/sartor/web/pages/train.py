@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, tr
+from sartor.base.rundir import RunDir
 from sartor.base.settings import SECTIONS
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.template import template_names
@@ -73,22 +75,30 @@ def add_to(workspace: Workspace, jobs: Jobs) -> None:
             )
             waiting = ui.element("div")
             QueueView(jobs, t, waiting).draw()
-            TrainForm(workspace, jobs, t, _beginning(workspace, dataset, run)).draw()
+            TrainForm(workspace, jobs, t, _beginning(workspace, jobs, dataset, run)).draw()
 
 
-def _beginning(workspace: Workspace, dataset: str, run: str) -> dict[str, Any]:
+def _queued(workspace: Workspace, run: str) -> Path:
+    """The settings of a job, which a run's folder will hold once it has a plan."""
+    return workspace.resolve_inside(f"{run}.yaml", workspace.jobs)
+
+
+def _beginning(workspace: Workspace, jobs: Jobs, dataset: str, run: str) -> dict[str, Any]:
     """The initial settings: those of a run, or the defaults with a dataset."""
     if run:
         try:
-            settings = parse_yaml(workspace.run(run).config.read_text(encoding="utf-8"))
-            return {**settings, "output_dir": free_name(workspace, run)}
-        except SartorError:
-            pass  # an estimate has no run yet: use the defaults
+            begun = RunDir(workspace.resolve_inside(run, workspace.runs))
+            file = begun.config if begun.exists() else _queued(workspace, run)
+            settings = parse_yaml(file.read_text(encoding="utf-8"))
+            return {**settings, "output_dir": free_name(workspace, run, jobs.runs_to_come())}
+        except (SartorError, OSError, ValueError):
+            pass  # neither a run nor a job that was to be one: use the defaults
     names = _datasets(workspace)
     chosen = dataset if dataset in names else (names[0] if names else "")
     place = {"dataset_dir": "."} if workspace.data == workspace.folder else {}
-    settings = {"dataset": chosen, **place, "output_dir": free_name(workspace, chosen or "run")} if chosen else {}
-    return {**DEFAULTS, **settings}
+    if not chosen:
+        return dict(DEFAULTS)
+    return {**DEFAULTS, "dataset": chosen, **place, "output_dir": free_name(workspace, chosen, jobs.runs_to_come())}
 
 
 def _datasets(workspace: Workspace) -> list[str]:
@@ -277,12 +287,13 @@ class TrainForm:
                     "No dataset is chosen.", "dataset", "Choose one in the form, or import a file on the Data page."
                 )
             if not config.train.output_dir:
-                config = config.replace(output_dir=free_name(self.workspace, "+".join(config.data.dataset)))
+                name = free_name(self.workspace, "+".join(config.data.dataset), self.jobs.runs_to_come())
+                config = config.replace(output_dir=name)
         except SartorError as error:
             self._show_error(error)
             return None
         run = str(config.train.output_dir).rstrip("/").rpartition("/")[2]
-        settings = self.workspace.jobs / f"{run}.yaml"
+        settings = _queued(self.workspace, run)
         settings.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(settings, to_yaml(config.given))
         return run, str(settings)
