@@ -186,7 +186,7 @@ def parse_event(line: bytes) -> dict[str, Any] | None:
     required = ("time", *REQUIRED_NUMBERS.get(event["kind"], ()))
     if event["kind"] not in KINDS_WITH_TEXT and any(not _is_number(event.get(name, 0)) for name in NUMBERS):
         return None
-    valid = all(_is_number(event.get(name)) and event[name] is not None for name in required)
+    valid = all(event.get(name) is not None and _is_number(event[name]) for name in required)
     return event if valid and isinstance(event.get("step", 0), int) else None
 
 

@@ -36,13 +36,17 @@ class Shard:
         return range(self.number - 1, total, self.count)
 
 
+def journal_name(shard: Shard | None) -> str:
+    return f"journal-{shard.number}-of-{shard.count}.jsonl" if shard else NAME
+
+
 class Journal:
     """A file of finished answers; `known` holds those of every journal in the folder."""
 
     def __init__(self, folder: Path, keys: Sequence[str], shard: Shard | None = None) -> None:
         """`keys` are the rows' hashes in order; entries of other rows or settings are ignored."""
         self.folder, self.keys = folder, keys
-        self.path = folder / (f"journal-{shard.number}-of-{shard.count}.jsonl" if shard else NAME)
+        self.path = folder / journal_name(shard)
         places = {key: place for place, key in enumerate(keys)}
         self.known: dict[int, Answer] = {}
         for file in sorted(folder.glob("journal*.jsonl")):

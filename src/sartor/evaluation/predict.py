@@ -14,9 +14,10 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import tr
+from sartor.base.locks import file_lock
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Prediction, Score, TokenSequence
-from sartor.evaluation.journal import Journal, Shard, row_key
+from sartor.evaluation.journal import Journal, Shard, journal_name, row_key
 from sartor.evaluation.score import Scorer
 from sartor.inference.agreement import Agreement
 from sartor.inference.backends import Backend, BackendRequest
@@ -97,7 +98,8 @@ def predict(
     engine.weights.use(options.weights)
     fingerprint = engine.weights.fingerprint()
     prepared = time.perf_counter()
-    answered = _answer_rows(engine, examples, folder, options, progress)
+    with file_lock(folder / journal_name(options.shard)):  # else two calls would answer the same rows
+        answered = _answer_rows(engine, examples, folder, options, progress)
     known, mine = answered.journal.known, answered.places
     rows = [_prediction(engine, examples[place], known[place], options) for place in mine]
     scorer = Scorer(options.metrics)

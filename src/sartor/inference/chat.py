@@ -96,7 +96,13 @@ class Chat:
         names = {"user": "human", "assistant": "gpt"}
         row = {"conversations": [{"from": names[t.role], "value": t.text} for t in self.turns[-2:]]}
         with file_lock(self.save_to, REGISTRY_WAIT_S):
-            rows = json.loads(self.save_to.read_text(encoding="utf-8")) if self.save_to.exists() else []
+            try:
+                rows = json.loads(self.save_to.read_text(encoding="utf-8")) if self.save_to.exists() else []
+            except ValueError:
+                rows = None
+            if not isinstance(rows, list):
+                self._print(tr("{file} is not a list of rows in JSON; nothing was saved.", file=self.save_to))
+                return
             rows.append(row | ({"system": self.system} if self.system else {}))
             atomic_write(self.save_to, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
         self._print(
