@@ -94,7 +94,7 @@ class RunDir:
         return self.exists() and (self.plan.exists() or self.events.exists() or bool(self.checkpoints()))
 
     def make(self) -> None:
-        """Make the folder, if it is not there. Raises: RunError."""
+        """Make the folder, if there is none. Raises: RunError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

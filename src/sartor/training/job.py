@@ -39,7 +39,7 @@ class TrainingJob:
     reference: nn.Module | None = None
     """The model that preference losses compare with; None: `model` as it begins."""
     create: Callable[[], None] | None = None
-    """Makes the run's folder, once everything before the first step has succeeded; None: it is there."""
+    """Makes the run's folder, once everything before the first step has succeeded; None: there is one."""
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     """Name → SHA-256 of what must be the same when a run resumes."""
     callbacks: Sequence[Callback] = ()
