@@ -17,8 +17,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The limits are for hangs: `real` tests must pass on a machine that is ten times slower."""
+    """The limits are for hangs: `real` tests must pass on a machine that is ten times slower. What repeats is `trials`."""
     for item in items:
+        if "trials" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.trials)
         if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(3600))
 
