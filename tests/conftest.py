@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The limits are for hangs: `real` tests must pass on a machine that is ten times slower. What repeats is `trials`."""
+    """The limits of `real` tests are for hangs, on a machine ten times slower too; what repeats is `trials`."""
     for item in items:
         if "trials" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.trials)
