@@ -15,7 +15,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.permissions import Permissions
 from sartor.base.settings import DataSettings
 from sartor.base.types import Demonstration, Document, Example, Feedback, Preference
-from sartor.data import remote
+from sartor.data import access, remote
 from sartor.data.dataset_info import KEYS, parse_entry
 from sartor.data.dataset_spec import COLUMNS, TAGS
 from sartor.data.load import Loaded, load_many, load_spec
@@ -197,7 +197,7 @@ def test_a_script_runs_only_with_permission(tmp_path: Path) -> None:
 
 
 def test_the_cloud_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "CLOUDS", ("file",))  # a store that needs no network
+    monkeypatch.setattr(access, "CLOUDS", ("file",))  # a store that needs no network
     (tmp_path / "far.jsonl").write_text('{"instruction": "Q", "output": "A"}\n' * 10, encoding="utf-8")
     url = (tmp_path / "far.jsonl").as_uri()
     with pytest.raises(DataError, match="network"):

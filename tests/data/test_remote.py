@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sartor.base.addresses import is_public
 from sartor.base.errors import DataError
 from sartor.base.permissions import Permissions
 from sartor.data import remote
@@ -75,15 +76,25 @@ def test_the_network_needs_permission(tmp_path: Path) -> None:
         "fd00::1",
         "::ffff:127.0.0.1",
         "2002:7f00:1::",
+        "64:ff9b::7f00:1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::808:808",
+        "fec0::1",
+        "2001:0:808:808::80ff:fffe",
+        "2001:4860::5efe:a00:1",
+        "::7f00:1",
+        "::",
     ],
 )
 def test_private_addresses_are_known(address: str) -> None:
-    assert not remote.is_public(address)
+    assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "8.8.8.8"])
+@pytest.mark.parametrize(
+    "address", ["93.184.215.14", "64:ff9b::808:808", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "8.8.8.8"]
+)
 def test_public_addresses_are_known(address: str) -> None:
-    assert remote.is_public(address)
+    assert is_public(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1"])

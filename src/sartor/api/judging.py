@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from sartor.base.api_keys import read_key
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.open_file import read_regular
 from sartor.base.openai_client import Address
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.base.settings import EvaluationSettings
@@ -68,8 +69,8 @@ def read_labels(path: Path) -> dict[str, Winner]:
 
     found: dict[str, Winner] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise DataError("Could not read the labels: {error}.", path, "They must be UTF-8 JSONL.", error=error) from None
     for number, line in enumerate(lines, 1):
         try:

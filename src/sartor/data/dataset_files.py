@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sartor.base.errors import DataError, close_matches
-from sartor.base.i18n import Text, tr
+from sartor.base.i18n import tr
+from sartor.base.open_file import OpenFile, open_regular
 from sartor.base.permissions import Permissions
 from sartor.base.types import Origin, RawRow
 from sartor.data import remote
+from sartor.data.access import dataset_place, folder_of, require_inside
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.files import open_data_file
 from sartor.data.sources import Source
@@ -28,8 +29,8 @@ class DatasetPart:
     rows: Iterator[RawRow]
     spec: DatasetSpec
     """The dataset's spec, adapted to this kind of file."""
-    path: Path | None = None
-    """The file on this machine; None for a hub or a script."""
+    file: OpenFile | None = None
+    """The open file on this machine; None for a hub or a script."""
     encoding: str | None = None
 
     def origin(self, raw: RawRow) -> Origin:
@@ -51,17 +52,20 @@ def open_parts(spec: DatasetSpec, permissions: Permissions, encoding: str | None
     elif place and kind == "script":
         yield DatasetPart(Path(place), Path(place).name, remote.script_rows(spec, permissions), spec)
     elif place:
-        with remote.cloud_file(spec, permissions) as path:
-            yield from _open_part(spec, path, path.name, encoding, Path(place))
+        with remote.cloud_file(spec, permissions) as path, open_regular(path) as file:
+            yield from _open_part(spec, file, path.name, encoding, Path(place))
     else:
         for path in local_files(spec, permissions):
-            yield from _open_part(spec, path, _label(spec, path), encoding, path)
+            with open_regular(path, folder_of(spec, permissions)) as file:
+                yield from _open_part(spec, file, _label(spec, path), encoding, path)
 
 
-def _open_part(spec: DatasetSpec, path: Path, label: str, encoding: str | None, shown: Path) -> Iterator[DatasetPart]:
-    _verify_hashes(spec, path)
-    with open_data_file(path, encoding or spec.encoding) as file:
-        yield DatasetPart(shown, label, file.rows(), _with_text_column(spec, file.source), path, file.encoding)
+def _open_part(
+    spec: DatasetSpec, file: OpenFile, label: str, encoding: str | None, shown: Path
+) -> Iterator[DatasetPart]:
+    _verify_hashes(spec, file)
+    with open_data_file(file.path, encoding or spec.encoding, opened=file) as data:
+        yield DatasetPart(shown, label, data.rows(), _with_text_column(spec, data.source), file, data.encoding)
 
 
 def _with_text_column(spec: DatasetSpec, source: Source) -> DatasetSpec:
@@ -81,11 +85,11 @@ def local_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
         raise DataError("file_name contains a NUL character.", where, "Write a plain file name.")
     path = folder / name
     _require_reachable(path)
-    _require_inside(path, folder, permissions)
+    require_inside(path, folder, permissions)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
         for inner in found:
-            _require_inside(inner, folder, permissions)
+            require_inside(inner, folder, permissions)
         if not found:
             raise DataError("The folder is empty.", path, "Put data files into it.")
         return found
@@ -97,11 +101,6 @@ def local_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
         hint = tr("Did you mean {name}? Set it as file_name.", name=near[0]) if near else tr("Check file_name.")
         raise DataError("File not found: {name!r}.", path, hint, name=name)
     return [path]
-
-
-def dataset_place(spec: DatasetSpec) -> Text:
-    """The dataset's name as a place for errors."""
-    return tr("dataset {name!r}", name=spec.name)
 
 
 def _require_reachable(path: Path) -> None:
@@ -117,14 +116,6 @@ def _require_reachable(path: Path) -> None:
         ) from None
 
 
-def _require_inside(path: Path, folder: Path, permissions: Permissions) -> None:
-    """Raises: DataError for a file that is, after following links, outside the dataset folder."""
-    if not permissions.allow_outside and not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(
-            "The file is outside the dataset folder.", path, "Move it into the folder, or add --allow-outside."
-        )
-
-
 def _label(spec: DatasetSpec, path: Path) -> str:
     try:
         return path.resolve().relative_to(spec.folder_path.resolve()).as_posix()
@@ -132,16 +123,15 @@ def _label(spec: DatasetSpec, path: Path) -> str:
         return path.name
 
 
-def _verify_hashes(spec: DatasetSpec, path: Path) -> None:
+def _verify_hashes(spec: DatasetSpec, file: OpenFile) -> None:
     for kind, expected in (("sha1", spec.file_sha1), ("sha256", spec.file_sha256)):
         if not expected:
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, kind).hexdigest()
+        found = file.digest(kind)
         if found != expected.strip().lower():
             raise DataError(
                 "{kind} mismatch: the file has {found}, the entry expects {expected}.",
-                path,
+                file.path,
                 "Get the right file, or remove {key} from the entry.",
                 kind=kind.upper(),
                 found=found,

@@ -15,28 +15,26 @@ from pathlib import Path
 from typing import IO, Any
 
 from sartor.base.errors import DataError
+from sartor.base.file_budget import FileBudget
+from sartor.base.open_file import OpenFile, open_regular
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".lzma", ".zst", ".zip")
-SMALL = 256 << 20
-"""Bytes that any file may decompress to."""
-MAX_RATIO = 200
-"""Beyond `SMALL`, the allowed ratio: text compresses 3 to 20 times, a decompression bomb 1,000 times and more."""
 CHUNK = 1 << 20
 
 
 @contextmanager
-def decompressed(path: Path, where: str | None = None) -> Iterator[tuple[Path, str]]:
+def decompressed(file: OpenFile, name: str, where: str) -> Iterator[tuple[OpenFile, str]]:
     """The decompressed file, removed afterwards, and its name without the suffix; other files are yielded as they are.
 
     Raises: DataError for a damaged file, one that exceeds the size limit, or an archive of several files.
     """
-    where = where or str(path)
-    if path.suffix.lower() not in COMPRESSED_SUFFIXES:
-        yield path, path.name
+    if Path(name).suffix.lower() not in COMPRESSED_SUFFIXES:
+        yield file, name
         return
     with tempfile.TemporaryDirectory(prefix="sartor-") as folder:
+        target = Path(folder) / "data"
         try:
-            name = _unpack(path, Path(folder) / "data", where)
+            inner = _unpack(file, Path(name), target, where)
         except _errors() as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise DataError("No space left to decompress the file.", where, "Free space under TMPDIR.") from None
@@ -46,12 +44,13 @@ def decompressed(path: Path, where: str | None = None) -> Iterator[tuple[Path, s
                 "Compress or download it again.",
                 error=str(error),
             ) from None
-        yield Path(folder) / "data", name
+        with open_regular(target) as plain:
+            yield plain, inner
 
 
-def _unpack(path: Path, target: Path, where: str) -> str:
-    with path.open("rb") as packed, _reader(path, packed, where) as (reader, name), target.open("wb") as out:
-        limit, size = _max_bytes(path), 0
+def _unpack(file: OpenFile, path: Path, target: Path, where: str) -> str:
+    with file.open("rb") as packed, _reader(path, packed, where) as (reader, name), target.open("wb") as out:
+        limit, size = FileBudget.of(file.size).decoded_bytes, 0
         while chunk := reader.read(CHUNK):
             size += len(chunk)
             if size > limit:
@@ -122,30 +121,27 @@ def _is_metadata(name: str) -> bool:
     return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
 
 
-def check_zip(path: Path, where: str) -> None:
+def check_zip(file: OpenFile, where: str) -> None:
     """Decompress a file that is a zip inside (a spreadsheet) without keeping it, so that a bomb is found here.
 
     Raises: DataError when it exceeds the size limit or is damaged; never for a file that is not a zip.
     """
-    if not zipfile.is_zipfile(path):
-        return
-    limit, size = _max_bytes(path), 0
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                with archive.open(info) as reader:
-                    while chunk := reader.read(CHUNK):
-                        size += len(chunk)
-                        if size > limit:
-                            raise _bomb_error(where, limit)
-    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(
-            "The file is damaged: {error}.", where, "Save or download it again.", error=str(error)
-        ) from None
-
-
-def _max_bytes(path: Path) -> int:
-    return max(SMALL, MAX_RATIO * path.stat().st_size)
+    with file.open("rb") as packed:
+        if not zipfile.is_zipfile(packed):
+            return
+        limit, size = FileBudget.of(file.size).decoded_bytes, 0
+        try:
+            with zipfile.ZipFile(packed) as archive:
+                for info in archive.infolist():
+                    with archive.open(info) as reader:
+                        while chunk := reader.read(CHUNK):
+                            size += len(chunk)
+                            if size > limit:
+                                raise _bomb_error(where, limit)
+        except _errors() as error:
+            raise DataError(
+                "The file is damaged: {error}.", where, "Save or download it again.", error=str(error)
+            ) from None
 
 
 def _bomb_error(where: str, limit: int) -> DataError:

@@ -12,6 +12,7 @@ from typing import BinaryIO, TextIO, TypeAlias
 
 from sartor.base.errors import DataError
 from sartor.base.i18n import Text, tr
+from sartor.base.open_file import OpenFile, read_regular
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -57,7 +58,7 @@ class Decoded:
 
 def read_text(path: Path, encoding: str | None = None) -> Decoded:
     """A small text file, its encoding given or detected. Raises: DataError as `detect_encoding` does."""
-    return decode(path.read_bytes(), str(path), encoding)
+    return decode(read_regular(path), str(path), encoding)
 
 
 def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
@@ -66,7 +67,7 @@ def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
     return Decoded(content.decode(found.encoding).removeprefix("\ufeff"), found.encoding, found.how)
 
 
-def detect_encoding(path: Path, encoding: str | None = None, where: str | None = None) -> DetectedEncoding:
+def detect_encoding(path: Path | OpenFile, encoding: str | None = None, where: str | None = None) -> DetectedEncoding:
     """Byte order mark, then strict UTF-8, then chardet; each is verified by decoding the whole file, in chunks.
 
     Raises: DataError naming the offset of the first invalid byte, or when the encoding is ambiguous.
@@ -74,9 +75,9 @@ def detect_encoding(path: Path, encoding: str | None = None, where: str | None =
     return _detect(lambda: path.open("rb"), where or str(path), encoding)
 
 
-def open_text(path: Path, encoding: str, newline: str = "") -> TextIO:
+def open_text(path: Path | OpenFile, encoding: str, newline: str = "") -> TextIO:
     """A text stream without the byte order mark, in an encoding that decodes the file; line ends are kept."""
-    file = path.open(encoding=encoding, newline=newline)
+    file = path.open("r", encoding=encoding, newline=newline)
     if file.read(1) != "\ufeff":
         file.seek(0)
     return file

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from sartor.base.errors import DataError
+from sartor.base.file_budget import FileBudget, over_budget
 from sartor.base.i18n import Text, tr
+from sartor.base.limited_process import read_limited
+from sartor.base.open_file import OpenFile, open_regular
 from sartor.base.types import RawRow
 from sartor.data import decompress
 from sartor.data import encoding as encodings
@@ -19,46 +23,82 @@ from sartor.data.sources import SOURCES, Source, suffixes
 class DataFile:
     """An open file: its source, its text encoding (None where it is not text) and how that was found."""
 
-    path: Path
+    file: OpenFile
     """The decompressed file."""
     where: str
     """The original file, for messages."""
     source: Source
     encoding: str | None
     how: Text
+    budget: FileBudget
 
     def rows(self) -> Iterator[RawRow]:
-        """The rows, one at a time. Raises: DataError as the source does."""
-        return self.source.rows(self.path, self.where, self.encoding or "")
+        """The rows, one at a time. Raises: DataError as the source does, or for a file that exceeds its budget."""
+        source, cells = self.source, 0
+        limited = source.reads_foreign_layout
+        for raw in self._limited() if limited else source.rows(self.file, self.where, self.encoding or ""):
+            cells += len(raw.value) if isinstance(raw.value, dict) else 1
+            if raw.row > self.budget.rows:
+                limit = tr(
+                    "The file has more than {limit:,} rows, far more than files of its size have.",
+                    limit=self.budget.rows,
+                )
+                raise over_budget(limit, self.where)
+            if cells > self.budget.cells:
+                limit = tr(
+                    "The file has more than {limit:,} cells, far more than files of its size have.",
+                    limit=self.budget.cells,
+                )
+                raise over_budget(limit, self.where)
+            yield raw
+
+    def _limited(self) -> Iterator[RawRow]:
+        """The rows, read in a process with limits."""
+        arguments = {"source": self.source.name, "where": self.where}
+        reader = f"{__name__}:rows_as_json"
+        for row, line, value, fault in read_limited(reader, self.file, arguments, self.budget, self.where):
+            yield RawRow(row, line, value, Text.from_json(fault) if fault else None)
 
     def header(self) -> list[str]:
         """The column names of a file with a header line; empty for others."""
-        return self.source.header(self.path, self.where, self.encoding or "")
+        return self.source.header(self.file, self.where, self.encoding or "")
 
     def detect_delimiter(self) -> str | None:
         """The character between cells; None for a file without cells."""
-        return self.source.detect_delimiter(self.path, self.encoding or "")
+        return self.source.detect_delimiter(self.file, self.encoding or "")
 
 
 @contextmanager
-def open_data_file(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[DataFile]:
+def open_data_file(
+    path: Path, encoding: str | None = None, delimiter: str | None = None, opened: OpenFile | None = None
+) -> Iterator[DataFile]:
     """A data file; what had to be decompressed is removed afterwards.
 
-    `encoding` and `delimiter` (one character) override what would be detected. Raises: DataError for a suffix that no
-    source reads, a damaged archive, or an encoding that does not decode the file or cannot be determined.
+    `encoding` and `delimiter` (one character) override what would be detected; `opened` is the file where the caller
+    has opened (and checked) it already. Raises: DataError for a suffix that no source reads, a damaged archive, or an
+    encoding that does not decode the file or cannot be determined.
     """
     where = str(path)
     if path.suffix.lower() not in (*decompress.COMPRESSED_SUFFIXES, *suffixes()):
         raise _unsupported(path.name, where)
-    with decompress.decompressed(path, where) as (plain, name):
+    with ExitStack() as stack:
+        file = opened or stack.enter_context(open_regular(path))
+        budget = FileBudget.of(file.size)
+        plain, name = stack.enter_context(decompress.decompressed(file, path.name, where))
         source = source_for(name, where)
         if delimiter is not None:
             source = source.with_delimiter(delimiter, where)
         if source.is_text:
             found = encodings.detect_encoding(plain, encoding, where)
-            yield DataFile(plain, where, source, found.encoding, found.how)
+            yield DataFile(plain, where, source, found.encoding, found.how, budget)
         else:
-            yield DataFile(plain, where, source, None, tr("not a text file"))
+            yield DataFile(plain, where, source, None, tr("not a text file"), budget)
+
+
+def rows_as_json(file: OpenFile, source: str, where: str) -> Iterator[Any]:
+    """In the process with limits: the rows of a source as JSON values."""
+    for raw in SOURCES.get(source).rows(file, where, ""):
+        yield [raw.row, raw.line, raw.value, raw.fault.to_json() if raw.fault else None]
 
 
 def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[RawRow]:

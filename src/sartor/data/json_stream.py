@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
 from sartor.base.errors import DataError
+from sartor.base.file_budget import max_row_characters, row_too_long
 from sartor.base.i18n import Text, tr
 from sartor.base.types import RawRow
 
@@ -29,7 +31,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return value
     keys = [key for key, _ in pairs]
     marked = DuplicateKeyDict(value)
-    marked.duplicate_keys = tuple(dict.fromkeys(key for key in keys if keys.count(key) > 1))
+    marked.duplicate_keys = tuple(key for key, count in Counter(keys).items() if count > 1)
     return marked
 
 
@@ -77,7 +79,7 @@ class _Rows:
         value = dict(pairs)
         if len(value) != len(pairs):
             keys = [key for key, _ in pairs]
-            self.duplicates.append(next(key for key in keys if keys.count(key) > 1))
+            self.duplicates.append(next(key for key, count in Counter(keys).items() if count > 1))
         return value
 
     def raw(self, row: int, line: int | None, value: Any) -> RawRow:
@@ -206,6 +208,8 @@ class ArrayReader(_Rows):
     def _more(self) -> None:
         self._count(self.position)
         rest = self.buffer[self.position :]
+        if len(rest) > max_row_characters():
+            raise row_too_long(tr("{file}, line {line}", file=self.where, line=self.line))
         new = self.stream.read(max(CHUNK, len(rest)))
         self.ended = not new
         self.buffer, self.position, self.counted = rest + new, 0, 0

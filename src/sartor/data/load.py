@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sartor.base.errors import DataError
-from sartor.base.files import sha256_file
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.process import gc_paused
 from sartor.base.settings import DataSettings
 from sartor.base.types import Example, Ledger, Skipped
 from sartor.data import mixing
-from sartor.data.dataset_files import dataset_place, open_parts
+from sartor.data.access import dataset_place
+from sartor.data.dataset_files import open_parts
 from sartor.data.dataset_info import read_registry
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.read_rows import check_columns, parse_row
@@ -122,14 +122,14 @@ def load_spec(
     reading, local = spec, True
     for part in open_parts(spec, permissions or NOTHING_ALLOWED, encoding):
         before, digest = len(parsed), hashlib.sha256()
-        reading, local = part.spec, local and part.path is not None
+        reading, local = part.spec, local and part.file is not None
         for raw in part.rows:
             if isinstance(raw.value, dict):
                 seen_columns |= raw.value.keys()
-            if part.path is None:
+            if part.file is None:
                 digest.update(json.dumps(raw.value, ensure_ascii=False, default=str).encode("utf-8", "replace"))
             parsed.append(parse_row(raw, reading, part.origin(raw), stage, notes))
-        sha256 = sha256_file(part.path) if part.path else digest.hexdigest()
+        sha256 = part.file.digest() if part.file else digest.hexdigest()
         files.append(SourceFile(part.shown, sha256, part.encoding, len(parsed) - before))
     check_columns(reading, seen_columns, stage, notes)
     if not parsed:

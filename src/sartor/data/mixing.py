@@ -13,6 +13,8 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.i18n import Text
 
 T = TypeVar("T")
+MAX_REPEATS = 100
+"""Times that `num_samples` may exceed the rows there are: each repeat is encoded and kept."""
 SLICE = re.compile(r"[\w.-]+(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
@@ -35,13 +37,26 @@ def _place(bound: str | None, total: int) -> int | None:
 
 
 def sample(rows: list[T], count: int, seed: int) -> list[T]:
-    """A seeded sample in the order of the file; beyond the number of rows, all of them and some repeated."""
+    """A seeded sample in the order of the file; beyond the number of rows, all of them and some repeated.
+
+    Raises: DataError for more than `MAX_REPEATS` times the rows there are.
+    """
     if count == len(rows) or not rows:
         return rows
+    if count > MAX_REPEATS * len(rows):
+        raise DataError(
+            "num_samples is {count:,}, more than {times} times the {rows:,} usable rows.",
+            "num_samples",
+            "Write at most {limit:,}, or train longer: num_train_epochs repeats rows without copying them.",
+            count=count,
+            times=MAX_REPEATS,
+            rows=len(rows),
+            limit=MAX_REPEATS * len(rows),
+        )
     random = np.random.default_rng(seed)
     chosen = random.choice(len(rows), size=min(count, len(rows)), replace=False)
     again = random.choice(len(rows), size=max(0, count - len(rows)), replace=True)
-    return [rows[int(i)] for i in sorted((*chosen, *again))]
+    return [rows[int(i)] for i in np.sort(np.concatenate((chosen, again)))]
 
 
 def interleave(parts: Sequence[Sequence[T]], strategy: str, probs: Sequence[float], seed: int) -> list[tuple[int, T]]:

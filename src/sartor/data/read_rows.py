@@ -9,7 +9,8 @@ from sartor.base.errors import DataError, close_matches
 from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.types import Example, Origin, RawRow, Skipped
-from sartor.data.dataset_files import dataset_place, open_parts
+from sartor.data.access import dataset_place
+from sartor.data.dataset_files import open_parts
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.formats import FORMATS
 from sartor.data.validate import Notes, RowRejected, is_missing

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import ipaddress
 import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from sartor.base.addresses import is_public
 from sartor.base.errors import DataError
 from sartor.base.i18n import tr
+from sartor.base.open_file import open_regular
 from sartor.base.permissions import Permissions
 from sartor.base.types import RawRow
+from sartor.data import access
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.sources.arrow import to_json_value
 
 if TYPE_CHECKING:
     import httpx
 
-CLOUDS = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hf", "r2")
-"""fsspec's cloud stores; its other file systems read this machine (`file`, `local`, `zip::…`) or private networks."""
 CHUNK = 1 << 20
 TIMEOUT_S = 60.0
 
@@ -49,10 +48,11 @@ def hub_rows(spec: DatasetSpec) -> Iterator[RawRow]:
     Raises: DataError when the hub's package is missing or the dataset could not be loaded.
     """
     place = str(place_of(spec))
+    name = access.hub_name(place.partition(":")[2], spec)
     try:
         from datasets import load_dataset
 
-        home = _from_modelscope(str(spec.ms_hub_url)) if place.startswith("ms:") else spec.hf_hub_url
+        home = _from_modelscope(name) if place.startswith("ms:") else name
         found: Any = load_dataset(home, name=spec.subset, data_dir=spec.folder, split=spec.split)
     except ImportError:
         raise DataError("Datasets from a hub need another package.", place, "pip install 'sartor[hub]'") from None
@@ -86,19 +86,11 @@ def script_rows(spec: DatasetSpec, permissions: Permissions) -> Iterator[RawRow]
 
     Raises: DataError without permission (showing the file's SHA-256), or when the module is neither.
     """
-    if "\0" in str(spec.script_url):
-        raise DataError(
-            "script_url contains a NUL character.",
-            tr("dataset {name!r}", name=spec.name),
-            "Write a plain folder name.",
-        )
-    folder = spec.folder_path / str(spec.script_url)
-    file = folder / f"{folder.name}.py"
-    if not permissions.allow_outside and not file.resolve().is_relative_to(spec.folder_path.resolve()):
-        raise DataError("The script is outside the dataset folder.", file, "Move it, or add --allow-outside.")
+    file = access.script_file(spec, permissions)
     if not file.is_file():
         raise DataError("Script not found.", file, "script_url is the name of a folder with a file <folder>.py.")
-    content = file.read_bytes()
+    with open_regular(file, access.folder_of(spec, permissions)) as opened:
+        content = opened.read_bytes()
     if not permissions.allow_scripts:
         raise DataError(
             "The dataset is a script that would run on this machine.",
@@ -150,21 +142,10 @@ def cloud_file(spec: DatasetSpec, permissions: Permissions) -> Iterator[Path]:
     Raises: DataError without permission, for an address of this machine or of a private network, for a redirect (which
     could lead to one), or when it could not be downloaded.
     """
-    url = str(spec.cloud_file_name)
-    if not permissions.allow_network:
-        raise DataError("The file is on the network.", url, "Add --allow-network, or download it and use file_name.")
-    scheme = url.partition("://")[0].lower()
-    if scheme not in ("http", "https", *CLOUDS):
-        known = ", ".join(f"{name}://" for name in ("https", *CLOUDS))
-        raise DataError(
-            "cloud_file_name is not the address of a supported store.",
-            url,
-            "Supported: {known}; use file_name for local files.",
-            known=known,
-        )
+    url = access.cloud_address(spec, permissions)
     with TemporaryDirectory(prefix="sartor-") as folder:
-        path = Path(folder) / (PurePosixPath(urlsplit(url).path).name or "data")
-        pieces = _read_web(url) if scheme in ("http", "https") else _read_store(url)
+        path = Path(folder) / access.cloud_file_name(url)
+        pieces = _read_web(url) if url.lower().startswith("http") else _read_store(url)
         with path.open("wb") as here:
             for piece in pieces:
                 here.write(piece)
@@ -238,10 +219,3 @@ def _public_address(parsed: httpx.URL, url: str) -> str:
                 address=address,
             )
     return addresses[0]
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is public, and so is the IPv4 address that it may wrap."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    inner = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None) or parsed
-    return bool(inner.is_global and parsed.is_global) and not inner.is_multicast

@@ -13,12 +13,13 @@ from typing import TypeVar
 import numpy as np
 
 from sartor.base.errors import ConfigError
-from sartor.base.files import sha256_file
+from sartor.base.open_file import open_regular
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import DataSettings
 from sartor.base.types import Example, Skipped
 from sartor.data import mixing, remote
-from sartor.data.dataset_files import dataset_place, local_files
+from sartor.data.access import dataset_place, folder_of
+from sartor.data.dataset_files import local_files
 from sartor.data.dataset_info import read_registry
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.load import SourceFile
@@ -117,4 +118,5 @@ def _files(spec: DatasetSpec, permissions: Permissions) -> Iterator[SourceFile]:
         yield SourceFile(Path(place), hashlib.sha256(place.encode()).hexdigest(), None, None)
         return
     for path in local_files(spec, permissions):
-        yield SourceFile(path, sha256_file(path), spec.encoding, None)
+        with open_regular(path, folder_of(spec, permissions)) as file:
+            yield SourceFile(path, file.digest(), spec.encoding, None)

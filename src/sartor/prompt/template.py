@@ -15,8 +15,9 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import PromptError, did_you_mean
+from sartor.base.errors import DataError, PromptError, did_you_mean
 from sartor.base.i18n import tr
+from sartor.base.open_file import read_regular
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.layout_cache import LayoutCache
@@ -380,9 +381,11 @@ def _own_source(tokenizer: Tokenizer) -> str:
 
 def _file_source(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PromptError("Could not read the template file: {reason}.", path, reason=error.strerror) from None
+        return read_regular(path).decode("utf-8-sig")
+    except DataError as error:
+        raise PromptError("Could not read the template file: {reason}.", path, reason=error.what) from None
+    except UnicodeDecodeError as error:
+        raise PromptError("Could not read the template file: {reason}.", path, reason=str(error)) from None
 
 
 def _require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from sartor.base.errors import DataError
-from sartor.base.files import sha256_file
+from sartor.base.file_budget import FileBudget
+from sartor.base.limited_process import read_limited
+from sartor.base.open_file import OpenFile, open_regular
 from sartor.data.encoding import decode
 
 HEADING = re.compile(
@@ -27,6 +30,10 @@ BLOCK_TAGS = frozenset(
 INVISIBLE_TAGS = frozenset(("script", "style", "noscript", "template", "head"))
 MAX_UNPACKED_BYTES = 200_000_000
 """Bytes that a zipped document may unpack to: books have less than 20 MB of text, zip bombs have more."""
+
+PIECE = 1 << 20
+"""Characters in which a text comes from the process that reads it."""
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,12 @@ class Source:
 
 
 def read_document(path: Path, encoding: str | None = None) -> Source:
-    """Raises: DataError for a file that is missing, empty, of an unknown kind, damaged or a zip bomb."""
-    if not path.is_file():
-        raise DataError("File not found.", path, "Check the path.")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    """The text of a document, read in a process with limits on memory, time and text.
+
+    Raises: DataError for a file that is missing, empty, of an unknown kind, damaged or a zip bomb.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         raise DataError(
             "Cannot read documents of type {suffix!r}.",
             path,
@@ -60,10 +68,24 @@ def read_document(path: Path, encoding: str | None = None) -> Source:
             suffix=path.suffix,
             known=", ".join(READERS),
         )
-    text = reader(path, encoding).replace("\r\n", "\n").replace("\r", "\n")
+    if not path.exists():
+        raise DataError("File not found.", path, "Check the path.")
+    with open_regular(path) as file:
+        arguments = {"suffix": suffix, "where": str(path), "encoding": encoding}
+        reader, budget = f"{__name__}:text_pieces", FileBudget.of(file.size)
+        text = "".join(read_limited(reader, file, arguments, budget, str(path)))
+        sha256 = file.digest()
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise DataError("The document has no text.", path, "A scanned document needs OCR first.")
-    return Source(path, sha256_file(path), tuple(sections_of(text)))
+    return Source(path, sha256, tuple(sections_of(text)))
+
+
+def text_pieces(file: OpenFile, suffix: str, where: str, encoding: str | None) -> Iterator[str]:
+    """In the process with limits: the text of a document, in pieces."""
+    text = READERS[suffix](file, where, encoding)
+    for start in range(0, len(text), PIECE):
+        yield text[start : start + PIECE]
 
 
 def sections_of(text: str) -> Iterator[Section]:
@@ -80,12 +102,12 @@ def _title(found: re.Match[str]) -> str:
     return (found["mark"] or found["zh"] or found["en"]).strip().rstrip("#").strip()
 
 
-def _plain(path: Path, encoding: str | None) -> str:
-    return decode(path.read_bytes(), str(path), encoding).text
+def _plain(file: OpenFile, where: str, encoding: str | None) -> str:
+    return decode(file.read_bytes(), where, encoding).text
 
 
-def _html(path: Path, encoding: str | None) -> str:
-    return html_text(path.read_bytes(), str(path), encoding)
+def _html(file: OpenFile, where: str, encoding: str | None) -> str:
+    return html_text(file.read_bytes(), where, encoding)
 
 
 def html_text(content: bytes, where: str, encoding: str | None = None) -> str:
@@ -129,71 +151,79 @@ def _walk(event: str, node: Any, pieces: list[str]) -> None:
         pieces.append(node.tail or "")
 
 
-def _pdf(path: Path, encoding: str | None) -> str:
+def _pdf(file: OpenFile, where: str, encoding: str | None) -> str:
     import pypdfium2
 
     try:
-        document = pypdfium2.PdfDocument(path)
+        document = pypdfium2.PdfDocument(file.read_bytes())
         try:
             return "\n".join(page.get_textpage().get_text_bounded() for page in document)
         finally:
             document.close()
     except pypdfium2.PdfiumError as error:
         raise DataError(
-            "Could not read the PDF: {error}.", path, "It may be damaged or encrypted.", error=error
+            "Could not read the PDF: {error}.", where, "It may be damaged or encrypted.", error=str(error)
         ) from None
 
 
-def _docx(path: Path, encoding: str | None) -> str:
+def _docx(file: OpenFile, where: str, encoding: str | None) -> str:
     import docx
 
-    _open_zip(path).close()
+    _open_zip(file, where).close()
     try:
-        paragraphs = docx.Document(str(path)).paragraphs
-    except (KeyError, ValueError) as error:
+        paragraphs = docx.Document(file.open("rb")).paragraphs
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever zipfile, lxml and python-docx raise for a damaged part
         raise DataError(
-            "Could not read the Word document: {error}.", path, "Save it again as .docx.", error=error
+            "Could not read the Word document: {error}.", where, "Save it again as .docx.", error=str(error)
         ) from None
     lines = []
     for paragraph in paragraphs:
-        level = re.fullmatch(r"Heading (\d)", paragraph.style.name if paragraph.style is not None else "")
+        level = re.fullmatch(r"Heading (\d)", (paragraph.style.name or "") if paragraph.style is not None else "")
         lines.append(f"{'#' * min(int(level[1]), 6)} {paragraph.text}" if level else paragraph.text)
     return "\n\n".join(lines)
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(file: OpenFile, where: str) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise DataError("The document is damaged.", path, "It should be a zip archive.") from None
+        archive = zipfile.ZipFile(file.open("rb"))
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise DataError("The document is damaged.", where, "It should be a zip archive.") from None
     if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
         archive.close()
-        raise DataError("The document unpacks to more than 200 MB.", path, "Split it, if it is not a zip bomb.")
+        raise DataError("The document unpacks to more than 200 MB.", where, "Split it, if it is not a zip bomb.")
     return archive
 
 
-def _epub(path: Path, encoding: str | None) -> str:
+def _epub(file: OpenFile, where: str, encoding: str | None) -> str:
     from lxml import etree
 
     safe = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-    with _open_zip(path) as archive:
+    total, parts = 0, []
+    with _open_zip(file, where) as archive:
         try:
             container = etree.fromstring(archive.read("META-INF/container.xml"), safe)
             package = container.find(".//{*}rootfile").get("full-path")
             book = etree.fromstring(archive.read(package), safe)
             files = {item.get("id"): item.get("href") for item in book.iterfind(".//{*}manifest/{*}item")}
-            parts = []
             for item in book.iterfind(".//{*}spine/{*}itemref"):
                 name = posixpath.normpath(posixpath.join(posixpath.dirname(package), unquote(files[item.get("idref")])))
-                parts.append(html_text(archive.read(name), f"{path}, {name}", encoding))
-        except (KeyError, AttributeError, etree.XMLSyntaxError, zipfile.BadZipFile) as error:
+                content = archive.read(name)
+                total += len(content)  # a spine may name one file a million times
+                if total > MAX_UNPACKED_BYTES:
+                    raise DataError(
+                        "The document unpacks to more than 200 MB.", where, "Split it, if it is not a zip bomb."
+                    )
+                parts.append(html_text(content, f"{where}, {name}", encoding))
+        except (KeyError, AttributeError, TypeError, etree.XMLSyntaxError, *DAMAGED_ZIP) as error:
             raise DataError(
-                "Could not read the book: {error}.", path, "It may be damaged or copy-protected.", error=error
+                "Could not read the book: {error}.", where, "It may be damaged or copy-protected.", error=str(error)
             ) from None
     return "\n".join(parts)
 
 
-READERS: Mapping[str, Callable[[Path, str | None], str]] = {
+READERS: Mapping[str, Callable[[OpenFile, str, str | None], str]] = {
     ".txt": _plain,
     ".md": _plain,
     ".markdown": _plain,

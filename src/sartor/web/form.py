@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -61,6 +62,8 @@ DEFAULTS: Mapping[str, Any] = {
     "save_steps": 50,
 }
 """The initial values of the form: LoRA on the embedded model."""
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+"""A model's name on a hub; everything else is a path."""
 MAX_YAML_CHARACTERS = 200_000
 """Characters. YAML aliases are refused too: a few nested ones can expand to more memory than there is."""
 
@@ -166,31 +169,41 @@ def check_paths(workspace: Workspace, config: RunConfig) -> None:
     Raises: ConfigError for paths outside the workspace, and for settings that only the command line can set.
     """
     check_permissions(config)
-    paths = [
+    template, resumed = config.prompt.template, config.train.resume_from_checkpoint
+    files = [
         config.data.dataset_dir,
         config.train.output_dir,
         config.export.export_dir,
         config.train.deepspeed,
-        config.method.ref_model,
         config.evaluation.judge_labels,
-        *config.model.adapter_name_or_path,
-        config.model.model_name_or_path,
+        template if template and not re.fullmatch(r"\w+", template) else None,
+        resumed if isinstance(resumed, str) else None,
     ]
-    if isinstance(config.train.resume_from_checkpoint, str):
-        paths.append(config.train.resume_from_checkpoint)
-    roots = (workspace.folder, *workspace.model_dirs)
-    for path in filter(None, paths):
-        place = (workspace.folder / path).resolve()
-        is_path = path.startswith(("/", "~", ".")) or "\\" in path or place.exists()
-        if path.startswith("~") or (is_path and not any(place.is_relative_to(root.resolve()) for root in roots)):
-            raise ConfigError(
-                "The path is outside the folder of this page.",
-                path,
-                "Choose a path in it, or start the page with --model-dir.",
-            )
+    for path in filter(None, files):
+        _require_inside(workspace, path)
+    models = (config.model.model_name_or_path, *config.model.adapter_name_or_path, config.method.ref_model)
+    for name in filter(None, models):
+        if not HUB_NAME.fullmatch(name) or (workspace.folder / name).exists():
+            _require_inside(workspace, name)
     if config.train.output_dir and not _in_runs(workspace, config.train.output_dir):
         raise ConfigError(
             "On the page, output_dir must be directly in runs/.", config.train.output_dir, "Write runs/NAME."
+        )
+
+
+def _require_inside(workspace: Workspace, path: str) -> None:
+    """Raises: ConfigError for a path that is, after following links, in none of the folders of this page."""
+    roots = (workspace.folder, *workspace.model_dirs)
+    try:
+        place = (workspace.folder / path).resolve()
+        inside = not path.startswith("~") and any(place.is_relative_to(root.resolve()) for root in roots)
+    except (OSError, ValueError, RuntimeError):  # a NUL character, circular links
+        inside = False
+    if not inside:
+        raise ConfigError(
+            "The path is outside the folder of this page.",
+            path,
+            "Choose a path in it, or start the page with --model-dir.",
         )
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
 from typing import ClassVar
 
 from sartor.base.errors import DataError
+from sartor.base.open_file import OpenFile
 from sartor.base.registry import Registry
 from sartor.base.types import RawRow
 
@@ -29,22 +29,25 @@ class Source(ABC):
     """The file name suffixes, in lower case with their dot, that select this source."""
     is_text: ClassVar[bool] = True
     """Whether the file is text, whose encoding is then found and given to the methods."""
+    reads_foreign_layout: ClassVar[bool] = False
+    """Whether its library allocates what the file tells it to: such files are read in a process with limits."""
     text_column: ClassVar[str | None] = None
     """The only column of a file of plain text; read as the prompt unless the entry maps one."""
 
     @abstractmethod
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """The rows, one at a time, numbered from 1; a row that cannot be read has a `fault` instead of a value.
 
-        `path` is the decompressed file, `where` the name to show in errors, `encoding` one that decodes the whole file
-        ("" where `is_text` is false). Raises: DataError when the file as a whole cannot be read.
+        `file` is the decompressed file (`file.open()` gives streams), `where` the name to show in errors, `encoding`
+        one that decodes the whole file ("" where `is_text` is false). Raises: DataError when the file as a whole
+        cannot be read.
         """
 
-    def header(self, path: Path, where: str, encoding: str) -> list[str]:
+    def header(self, file: OpenFile, where: str, encoding: str) -> list[str]:
         """The column names in the order of the file; empty for kinds of files without a header line."""
         return []
 
-    def detect_delimiter(self, path: Path, encoding: str) -> str | None:
+    def detect_delimiter(self, file: OpenFile, encoding: str) -> str | None:
         """The character between cells; None for kinds of files without cells."""
         return None
 

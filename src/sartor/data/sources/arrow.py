@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, time, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
 from sartor.base.i18n import tr
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.sources import Source
 
@@ -24,17 +26,30 @@ class ArrowSource(Source):
     name = "arrow"
     suffixes = (".arrow", ".feather")
     is_text = False
+    reads_foreign_layout = True
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         import pyarrow as pa
 
-        with corruption_errors(where, "Arrow"), pa.memory_map(str(path)) as file:
-            if file.read(len(FILE_MARK)) == FILE_MARK:
-                reader = pa.ipc.open_file(file)
+        with corruption_errors(where, "Arrow"), mapped(file) as bytes_:
+            if bytes_.read(len(FILE_MARK)) == FILE_MARK:
+                reader = pa.ipc.open_file(bytes_)
                 yield from rows_of_batches(reader.get_batch(n) for n in range(reader.num_record_batches))
             else:
-                file.seek(0)
-                yield from rows_of_batches(pa.ipc.open_stream(file))
+                bytes_.seek(0)
+                yield from rows_of_batches(pa.ipc.open_stream(bytes_))
+
+
+@contextmanager
+def mapped(file: OpenFile) -> Iterator[Any]:
+    """The file as pyarrow reads it without copying, mapped by its descriptor."""
+    import pyarrow as pa
+
+    if not file.size:
+        raise ValueError("the file is empty")
+    with file.open("rb") as stream:  # the map is freed with the last batch that refers to it
+        view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    yield pa.BufferReader(pa.py_buffer(view))
 
 
 def rows_of_batches(batches: Iterable[Any]) -> Iterator[RawRow]:
@@ -67,15 +82,17 @@ def _row(piece: Any, index: int) -> Any:
 
 
 def to_json_value(value: Any) -> Any:
-    """A value as JSON can hold it: dates and times as ISO text, decimals and durations as text."""
+    """A value as JSON can hold it: dates and times as ISO text, decimals and durations as text, bytes as base64."""
     if isinstance(value, dict):
         return {key: to_json_value(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [to_json_value(item) for item in value]
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, (Decimal, timedelta)):
         return str(value)
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode("ascii")}
     return value
 
 
@@ -88,6 +105,8 @@ def corruption_errors(where: str, kind: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, MemoryError):  # the budget, not the file, is what it exceeds
+            raise
         raise DataError(
             "Could not read the {kind} file: {reason}.",
             where,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 from sartor.base.errors import DataError
+from sartor.base.file_budget import bounded_lines
 from sartor.base.i18n import Text, tr
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.sources import Source
@@ -18,6 +20,8 @@ from sartor.data.sources import Source
 DELIMITERS = (",", "\t", ";", "|", "^", "\x01", "\x1f")
 SAMPLE = 1 << 16
 """Characters that the delimiter is detected in."""
+MAX_COLUMNS = 16_384
+"""As in Excel; a header of commas would become a name for every comma."""
 csv.field_size_limit(1 << 30)
 
 
@@ -30,10 +34,11 @@ class CsvSource(Source):
     delimiter: str | None = None
     """None: detected in each file."""
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """`line` is where the record begins. Raises: DataError without a header, or for broken quotes."""
-        with open_text(path, encoding) as file:
-            reader = csv.reader(file, delimiter=self.detect_delimiter(path, encoding), strict=True)
+        with open_text(file, encoding) as stream:
+            delimiter = self.detect_delimiter(file, encoding)
+            reader = csv.reader(bounded_lines(stream, where), delimiter=delimiter, strict=True)
             names: list[str] = []
             begin, number = 1, 0
             try:
@@ -54,16 +59,17 @@ class CsvSource(Source):
             if not names:
                 column_names([], where)
 
-    def header(self, path: Path, where: str, encoding: str) -> list[str]:
+    def header(self, file: OpenFile, where: str, encoding: str) -> list[str]:
         """Raises: DataError for an empty file or a duplicate column."""
-        with open_text(path, encoding) as file:
-            return column_names(next(csv.reader(file, delimiter=self.detect_delimiter(path, encoding)), []), where)
+        with open_text(file, encoding) as stream:
+            delimiter = self.detect_delimiter(file, encoding)
+            return column_names(next(csv.reader(bounded_lines(stream, where), delimiter=delimiter), []), where)
 
-    def detect_delimiter(self, path: Path, encoding: str) -> str:
+    def detect_delimiter(self, file: OpenFile, encoding: str) -> str:
         if self.delimiter:
             return self.delimiter
-        with open_text(path, encoding) as file:
-            return self.find_delimiter(file.read(SAMPLE))
+        with open_text(file, encoding) as stream:
+            return self.find_delimiter(stream.read(SAMPLE))
 
     def find_delimiter(self, sample: str) -> str:
         """The delimiter of a file that begins with `sample`."""
@@ -95,8 +101,16 @@ def column_names(cells: list[str], where: str | Text) -> list[str]:
     """
     if not cells:
         raise DataError("The file is empty.", where, "It needs a header line and rows.")
+    if len(cells) > MAX_COLUMNS:
+        raise DataError(
+            "The header has {count:,} columns.",
+            where,
+            "Keep the columns that are needed, at most {limit:,}.",
+            count=len(cells),
+            limit=MAX_COLUMNS,
+        )
     names = [name.strip() or f"column {number}" for number, name in enumerate(cells, 1)]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
+    duplicates = sorted(name for name, count in Counter(names).items() if count > 1)
     if duplicates:
         raise DataError(
             "Duplicate column {column!r} in the header.",

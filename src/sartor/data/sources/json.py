@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.json_stream import ArrayReader
@@ -21,18 +21,18 @@ class JsonSource(Source):
     name = "json"
     suffixes = (".json",)
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """Raises: DataError naming line and column of a syntax error, or when the file has no list of rows."""
-        if _is_json_lines(path, encoding):
-            yield from jsonl.PLUGIN.rows(path, where, encoding)
+        if _is_json_lines(file, encoding):
+            yield from jsonl.PLUGIN.rows(file, where, encoding)
             return
-        with open_text(path, encoding) as stream:
+        with open_text(file, encoding) as stream:
             yield from ArrayReader(stream, where).rows()
 
 
-def _is_json_lines(path: Path, encoding: str) -> bool:
+def _is_json_lines(file: OpenFile, encoding: str) -> bool:
     """Whether the first line is an object by itself and the next begins another."""
-    with open_text(path, encoding, newline="\n") as stream:
+    with open_text(file, encoding, newline="\n") as stream:
         first = stream.readline(MAX_LINE)
         if not first.startswith("{") or not first.endswith("\n") or not stream.readline(16).startswith("{"):
             return False

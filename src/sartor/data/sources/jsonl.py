@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from sartor.base.file_budget import bounded_lines
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.json_stream import LineReader
@@ -17,12 +18,12 @@ class JsonlSource(Source):
     name = "jsonl"
     suffixes = (".jsonl", ".ndjson")
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """`row` counts the lines that are not blank, `line` all of them."""
         reader = LineReader()
         number = 0
-        with open_text(path, encoding, newline="\n") as lines:
-            for line_number, line in enumerate(lines, 1):
+        with open_text(file, encoding, newline="\n") as lines:
+            for line_number, line in enumerate(bounded_lines(lines, where), 1):
                 if not line.isspace():
                     number += 1
                     yield reader.read(line.strip(), number, line_number)

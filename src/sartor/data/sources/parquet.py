@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.sources import Source, arrow
 
@@ -15,13 +15,13 @@ class ParquetSource(Source):
     name = "parquet"
     suffixes = (".parquet", ".pq")
     is_text = False
+    reads_foreign_layout = True
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
-        import pyarrow as pa
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         from pyarrow.parquet import ParquetFile
 
-        with arrow.corruption_errors(where, "Parquet"), pa.memory_map(str(path)) as file:
-            table = ParquetFile(file)
+        with arrow.corruption_errors(where, "Parquet"), arrow.mapped(file) as bytes_:
+            table = ParquetFile(bytes_)
             yield from arrow.rows_of_batches(table.iter_batches(batch_size=arrow.BATCH))
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.encoding import open_text
 from sartor.data.sources import Source
@@ -17,13 +17,13 @@ class TextSource(Source):
     suffixes = (".txt", ".text", ".md")
     text_column = "text"
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """Each paragraph with the line it begins on; line breaks inside are kept."""
-        by_paragraph = _has_blank_lines(path, encoding)
+        by_paragraph = _has_blank_lines(file, encoding)
         number = 0
         paragraph: list[str] = []
         begin = 1
-        with open_text(path, encoding, newline=None) as lines:  # type: ignore[arg-type]
+        with open_text(file, encoding, newline=None) as lines:  # type: ignore[arg-type]
             for line_number, line in enumerate(lines, 1):
                 if line.strip():
                     if not paragraph:
@@ -37,10 +37,10 @@ class TextSource(Source):
             yield RawRow(number + 1, begin, {self.text_column: "".join(paragraph).strip()})
 
 
-def _has_blank_lines(path: Path, encoding: str) -> bool:
+def _has_blank_lines(file: OpenFile, encoding: str) -> bool:
     """Whether there is a blank line between two that are not."""
     blank = text = False
-    with open_text(path, encoding) as lines:
+    with open_text(file, encoding) as lines:
         for line in lines:
             if not line.strip():
                 blank = text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date, datetime, time
-from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
 from sartor.base.i18n import tr
+from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
 from sartor.data.decompress import check_zip
 from sartor.data.sources import Source
@@ -21,8 +21,9 @@ class SpreadsheetSource(Source):
     name = "xlsx"
     suffixes = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
     is_text = False
+    reads_foreign_layout = True
 
-    def rows(self, path: Path, where: str, encoding: str) -> Iterator[RawRow]:
+    def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """Each row that is not blank; `line` is the row number in its sheet.
 
         Raises: DataError for a damaged file, a duplicate column, or sheets with different headers.
@@ -30,7 +31,7 @@ class SpreadsheetSource(Source):
         names: list[str] = []
         first = ""
         number = 0
-        for sheet, cells in _sheets(path, where):
+        for sheet, cells in _sheets(file, where):
             header: list[str] = []
             for line, row in cells:
                 texts = _without_empty_end([text_of(cell) for cell in row])
@@ -54,14 +55,17 @@ class SpreadsheetSource(Source):
             column_names([], where)
 
 
-def _sheets(path: Path, where: str) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
+def _sheets(file: OpenFile, where: str) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
     try:
         import python_calamine
     except ImportError:
         raise DataError("Spreadsheets need the package python-calamine.", where, "pip install 'sartor[docs]'") from None
-    check_zip(path, where)
+    check_zip(file, where)
     try:
-        with python_calamine.CalamineWorkbook.from_path(str(path)) as book:
+        with (
+            file.open("rb") as stream,
+            python_calamine.CalamineWorkbook.from_filelike(stream) as book,
+        ):
             for about in book.sheets_metadata:
                 if about.typ == python_calamine.SheetTypeEnum.WorkSheet and (
                     about.visible == python_calamine.SheetVisibleEnum.Visible

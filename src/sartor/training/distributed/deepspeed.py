@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from sartor.base.config import RunConfig
-from sartor.base.errors import ConfigError
+from sartor.base.errors import ConfigError, SartorError
+from sartor.base.open_file import read_regular
 from sartor.training.distributed import processes
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def plugin(config: RunConfig, dtype: str) -> DeepSpeedPlugin:
 def read(path: str) -> dict[str, Any]:
     """The file's object. Raises: ConfigError when it is not one, or has a section that the settings replace."""
     try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_regular(Path(path).expanduser()))
+    except (SartorError, ValueError) as error:
         raise ConfigError(
             "Could not read the DeepSpeed config: {reason}.", path, "Give a JSON file.", reason=error
         ) from error
