@@ -99,9 +99,9 @@ def many_rows() -> bytes:
 
 
 def long_text() -> bytes:
-    """A Parquet with one text of half a gigabyte."""
+    """A Parquet with one text of 300 MiB."""
     file = io.BytesIO()
-    table = pa.table({"instruction": ["x" * (1 << 29)], "output": ["a"]})
+    table = pa.table({"instruction": ["x" * (300 << 20)], "output": ["a"]})
     pa.parquet.write_table(table, file, compression="zstd", use_dictionary=False)
     return file.getvalue()
 
@@ -159,7 +159,7 @@ TABLES: Mapping[str, Callable[[], bytes]] = {
     "one-line.jsonl.gz": lambda: gzip.compress(b'{"a":[' + b"[]," * 60_000_000 + b"[]]}\n", 1),
     "columns.csv.gz": lambda: gzip.compress(b"," * 100_000_000 + b"\nx\n", 1),
     "names.csv.gz": lambda: gzip.compress(b"a," * 5_000_000 + b"\nx\n", 9),
-    "zeros.jsonl.zst": lambda: zstandard.compress(bytes(2_000_000_000)),
+    "zeros.jsonl.zst": lambda: zstandard.compress(bytes(600_000_000)),
 }
 """File name → the bytes of a file that is far smaller than what it asks for."""
 DOCUMENTS: Mapping[str, Callable[[], bytes]] = {

@@ -21,7 +21,7 @@ FREE_CELLS, CELLS_PER_BYTE = 10_000_000, 64
 FREE_MEMORY, MEMORY_PER_BYTE = 768 * MIB, 32
 """A spreadsheet needs about 20 times its size, most of it for Python's texts."""
 FREE_CPU_S, CPU_S_PER_MIB = 60, 20
-MAX_ROW_CHARACTERS = 32 * MIB
+MAX_ROW_CHARACTERS = 16 * MIB
 """Of one JSON value or one line of cells: a longer one is not a row of a dataset, but may hold millions of values."""
 
 

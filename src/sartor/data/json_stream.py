@@ -208,9 +208,10 @@ class ArrayReader(_Rows):
     def _more(self) -> None:
         self._count(self.position)
         rest = self.buffer[self.position :]
-        if len(rest) > max_row_characters():
+        room = max_row_characters() - len(rest)
+        if room <= 0:
             raise row_too_long(tr("{file}, line {line}", file=self.where, line=self.line))
-        new = self.stream.read(max(CHUNK, len(rest)))
+        new = self.stream.read(min(max(CHUNK, len(rest)), room))
         self.ended = not new
         self.buffer, self.position, self.counted = rest + new, 0, 0
 
