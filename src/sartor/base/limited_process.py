@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
 
-import psutil
-
 from sartor.base.errors import DataError
 from sartor.base.file_budget import MIB, FileBudget, over_budget
 from sartor.base.i18n import Text, tr
@@ -35,6 +33,8 @@ def read_limited(
 
     Raises: DataError as the reader does, or naming the budget that it exceeded, or when it crashed.
     """
+    import psutil
+
     memory = min(budget.memory_bytes, int(psutil.virtual_memory().total * 0.8))
     request = {
         "reader": reader,

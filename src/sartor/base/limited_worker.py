@@ -70,7 +70,7 @@ def _flush(batch: list[str], out: IO[bytes]) -> None:
 def limit_resources(memory_bytes: int, cpu_s: int) -> None:
     """Limit this process's further memory and processor time, where the system can (not on Windows)."""
     try:
-        import resource
+        resource: Any = import_module("resource")
     except ImportError:
         return
     with suppress(OSError, ValueError):
