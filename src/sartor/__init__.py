@@ -66,9 +66,10 @@ if TYPE_CHECKING:
     )
     from sartor.data.import_file import ImportResult
     from sartor.data.load import Loaded
+    from sartor.evaluation.difference import Difference
     from sartor.evaluation.multi_model import Comparison
     from sartor.evaluation.predict import Predictions
-    from sartor.evaluation.verdict import Difference, Verdict
+    from sartor.evaluation.verdict import Verdict
     from sartor.exporters import Exported
     from sartor.inference.engine import Answer, Engine
     from sartor.prompt.label_view import LabelView
@@ -112,9 +113,10 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     ),
     "sartor.data.import_file": ("ImportResult",),
     "sartor.data.load": ("Loaded",),
+    "sartor.evaluation.difference": ("Difference",),
     "sartor.evaluation.multi_model": ("Comparison",),
     "sartor.evaluation.predict": ("Predictions",),
-    "sartor.evaluation.verdict": ("Difference", "Verdict"),
+    "sartor.evaluation.verdict": ("Verdict",),
     "sartor.exporters": ("Exported",),
     "sartor.inference.engine": ("Answer", "Engine"),
     "sartor.prompt.label_view": ("LabelView",),

@@ -11,7 +11,8 @@ from sartor.api.judging import judge_run, read_labels
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
 from sartor.base.rundir import RunDir
-from sartor.evaluation.verdict import Findings, compare_rows, make_verdict
+from sartor.evaluation.difference import Measure, compare_rows
+from sartor.evaluation.verdict import Findings, make_verdict
 from sartor.evaluation.verdict_text import remarks
 
 
@@ -44,7 +45,7 @@ def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
         assert len(numbers) == 1
         number = numbers.pop()
         assert all(f"{name} {number}" in prompt for name in ("base", "tuned", "ref"))
-    difference = compare_rows([1.0] * 5, [2.0] * 5, metric="x")
+    difference = compare_rows([1.0] * 5, [2.0] * 5, Measure("x"))
     verdict = make_verdict(Findings(difference, judge=judged.to_json()))
     lines = [line.render("en") for line in remarks(verdict)]
     assert any("3 answers better" in line for line in lines)

@@ -22,7 +22,7 @@ from sartor.evaluation.metrics import (
     _ngrams,
 )
 from sartor.evaluation.metrics._words import content_characters, content_words, jieba_words
-from sartor.evaluation.score import Scorer, score, score_file
+from sartor.evaluation.score import Scorer, score, score_file, score_json
 from support import metric_oracles as oracles
 
 REFERENCE = Path(__file__).parent / "llama_factory_values.json"
@@ -57,7 +57,7 @@ def test_the_metrics_and_their_signatures_are_the_documented_ones() -> None:
     }
     signatures = [metric.signature for metric in metrics.find(["all"]) if not isinstance(metric, CorpusMetric)]
     assert len(set(signatures)) == len(signatures)
-    assert METRICS.get("rouge-l.word").signature == "rougeL|word|f|lcs|mean-of-rows|sartor-1"
+    assert METRICS.get("rouge-l.word").signature == "rougeL|word|f|lcs|mean-of-rows|sartor-2"
 
 
 def test_segmentation_equals_jieba_on_generated_texts(trials: int) -> None:
@@ -130,10 +130,31 @@ def test_extreme_answers_are_scored(text: str) -> None:
 
 
 def test_cleaning_touches_only_the_corrected_ones() -> None:
-    prediction, reference = "<think>\n想一想\n</think>\n\n彭伯里。<|im_end|>", "彭伯里。\n"
+    prediction, reference = "<think>\n想一想\n</think>\n\n彭伯里。", "彭伯里。\n"
     scores = score([prediction], [reference])
     assert scores["exact-match"].value == scores["bleu-4.char"].value == 100
     assert scores["bleu-4"].value == oracles.llama_factory(prediction, reference)["bleu-4"] < 50
+
+
+@pytest.mark.parametrize("written", ["<s>", "</s>", "<pad>", "<unk>", "<|im_end|>", "<|endoftext|>", "<end_of_turn>"])
+def test_what_looks_like_a_control_token_was_written(written: str) -> None:
+    """Control tokens are never decoded into an answer: such text is part of it, and not what was asked for."""
+    for prediction, reference in ((f"yes{written}", "yes"), ("yes", f"{written}yes"), (f"a {written} b", "a b")):
+        scores = score([prediction], [reference])
+        assert scores["exact-match"].value == 0
+        assert scores["rouge-l.char"].value < 100
+    assert score([f"a {written} b"], [f"a {written} b"])["exact-match"].value == 100
+    assert score([""], [written])["exact-match"].n == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_metric_that_gives_no_number_is_a_finding(tmp_path: Path, value: str) -> None:
+    (tmp_path / "odd.py").write_text(
+        f"def score(prediction, reference):\n    return float('{value}') if prediction == 'b' else 1.0\n", "utf-8"
+    )
+    found = score(["a", "b", "c", "d"], ["a", "b", None, "d"], [str(tmp_path / "odd.py")])["odd"]
+    assert (found.value, found.n, found.left_out, found.failed) == (1.0, 2, 1, (2,))
+    assert json.loads(json.dumps(score_json(found), allow_nan=False))["failed"] == [2]
 
 
 def test_missing_references_are_left_out_and_counted() -> None:

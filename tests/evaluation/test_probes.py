@@ -50,7 +50,7 @@ def test_what_is_lost_and_gained_is_named_with_its_interval() -> None:
     assert len(found.lost) == 10
     assert found.difference.difference == pytest.approx(100 * (1 - 10) / 60)
     assert found.difference.n == 60
-    assert found.difference.method == "mcnemar|exact"
+    assert found.difference.method == "mcnemar|exact+score"
     assert found.difference.base == 50.0
     assert found.difference.outcome == "worse"
 

@@ -14,9 +14,10 @@ from sartor.base.errors import RunError
 from sartor.base.i18n import ntr, tr
 from sartor.base.reasons import reason_of
 from sartor.base.rundir import RunDir
+from sartor.evaluation.difference import LOSS, Measure, compare_rows
 from sartor.evaluation.text_diff import diff_words
-from sartor.evaluation.verdict import Findings, compare_rows, make_verdict
-from sartor.evaluation.verdict_text import verdict_sentence
+from sartor.evaluation.verdict import Findings, make_verdict
+from sartor.evaluation.verdict_text import answers_sentence, headline, verdict_sentence
 from sartor.reporting import charts
 from sartor.reporting.page import answered_rows, read_run, run_figures, score_rows, write_report
 from sartor.reporting.recommendations import MAX_RECOMMENDATIONS, RunFigures, recommend
@@ -80,8 +81,12 @@ def test_verdict_comes_first_in_both_languages(run: RunDir, page: str) -> None:
     assert verdict is not None
     text = Reader(page).text
     sentence = verdict_sentence(verdict)
-    for part in (sentence.render("en"), sentence.render("zh"), "Better", "变好了"):
-        assert part in text
+    for said in (sentence, headline(verdict), answers_sentence(verdict.answers)):
+        assert said is not None
+        assert said.render("en") in text
+        assert said.render("zh") in text
+    assert "but not shown to be more correct" in text
+    assert "4 were cut at 96 tokens" in text
     assert text.index(sentence.render("en")) < text.index("What to try next") < text.index("Scores")
     assert page.count('class="en"') == page.count('class="zh"') > 30
 
@@ -176,11 +181,22 @@ def test_diff_spans_join_to_the_text() -> None:
 
 
 def test_interval_bar_puts_better_to_the_right() -> None:
-    lower = compare_rows([3.0, 3.1, 2.9, 3.2], [2.0, 2.2, 1.9, 2.3], metric="loss", higher_is_better=False)
-    higher = compare_rows([1.0, 2.0, 3.0, 4.5], [31.0, 32.5, 33.0, 34.0], metric="rouge-l")
+    lower = compare_rows([3.0, 3.1, 2.9, 3.2], [2.0, 2.2, 1.9, 2.3], LOSS)
+    higher = compare_rows([1.0, 2.0, 3.0, 4.5], [31.0, 32.5, 33.0, 34.0], Measure("rouge-l"))
     for difference in (lower, higher):
         place = float(re.findall(r'circle cx="([\d.]+)"', charts.interval_bar(difference))[0])
         assert place > 90
+
+
+def test_a_tiny_difference_looks_tiny() -> None:
+    """The scale follows the margin: a loss from 3.02 to 3.01 once filled the picture."""
+    base = [3.0 + i / 100 for i in range(20)]
+    svg = charts.interval_bar(compare_rows(base, [b - 0.01 - 0.001 * (i % 3) for i, b in enumerate(base)], LOSS))
+    assert 90 < float(re.findall(r'circle cx="([\d.]+)"', svg)[0]) < 94
+    assert float(re.findall(r'width="([\d.]+)" height="7"', svg)[0]) <= 2
+    band = re.findall(r'<rect x="([\d.]+)" y="2" width="([\d.]+)" height="18" class="margin"', svg)[0]
+    assert float(band[0]) + float(band[1]) / 2 == pytest.approx(90, abs=0.1)
+    assert float(band[1]) == pytest.approx(2 * 82 / charts.MARGINS_SHOWN, abs=0.1)
 
 
 def test_loss_curve_draws_every_point() -> None:
@@ -211,10 +227,8 @@ def codes(**changes: object) -> list[str]:
 
 def test_recommendations_come_from_figures() -> None:
     answers = [{"stop_reason": "length"}] * 3 + [{"stop_reason": "stop"}] * 7
-    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
-    worse = compare_rows(
-        [2.0, 2.1, 2.2, 1.9, 2.0, 2.1], [3.0, 3.2, 3.1, 3.0, 2.9, 3.3], metric="loss", higher_is_better=False
-    )
+    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], LOSS)
+    worse = compare_rows([2.0, 2.1, 2.2, 1.9, 2.0, 2.1] * 2, [3.0, 3.2, 3.1, 3.0, 2.9, 3.3] * 2, LOSS)
     assert codes() == []
     assert codes(tuned_answers=answers) == ["cut"]
     assert codes(tuned_answers=answers[3:]) == []
@@ -247,9 +261,10 @@ def test_each_recommendation_has_its_figure(run: RunDir) -> None:
 
 
 def test_rows_needed_to_prove_what_was_seen() -> None:
-    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], metric="loss", higher_is_better=False)
+    weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.6, 3.2, 2.0, 2.5], LOSS)
     assert weak.min_detectable_effect is not None
-    needed = round(5 * (weak.min_detectable_effect / abs(weak.difference)) ** 2)
+    beyond = (weak.min_detectable_effect - weak.margin) / (abs(weak.difference) - weak.margin)
+    needed = round(5 * beyond**2)
     step = recommend(made_figures(verdict=make_verdict(Findings(weak))))[0]
     assert step.figure == f"5 → {needed}"
     assert json.dumps(step.text.to_json())

@@ -12,8 +12,9 @@ from typing import Any
 from sartor.base.rundir import RunDir
 from sartor.base.types import Score
 from sartor.checks.leaks import Leak
+from sartor.evaluation.difference import Measure, compare_rows
 from sartor.evaluation.score import score
-from sartor.evaluation.verdict import Findings, Verdict, compare_rows, make_verdict, memorization
+from sartor.evaluation.verdict import AnswerCounts, Findings, Verdict, make_verdict, memorization
 
 HOSTILE = "<script>alert('x')</script> & <b>{{ 7*7 }}</b>"
 PRIDE = Path(__file__).parents[2] / "examples" / "pride" / "pride_qa_en.csv"
@@ -158,7 +159,8 @@ def _write_answers(
 def _verdict(sides: dict[str, Any], held: list[tuple[str, str]]) -> Verdict:
     def difference(name: str, metric: str) -> Any:
         base, tuned = (sides[name][who][metric] for who in ("base", "tuned"))
-        return compare_rows(base.per_row, tuned.per_row, metric=metric, higher_is_better=base.higher_is_better)
+        measure = Measure(metric, base.higher_is_better, base.range)
+        return compare_rows(base.per_row, tuned.per_row, measure, comparisons=1 if metric == "loss" else 14)
 
     primary = difference("held_out", "loss")
     others = [
@@ -166,4 +168,6 @@ def _verdict(sides: dict[str, Any], held: list[tuple[str, str]]) -> Verdict:
     ]
     leaks = [Leak("pride_en:3", "pride_en:40", 0.93, held[2][0], held[2][0] + "!")]
     memory = memorization(difference("train", "loss"), primary, verbatim_train=0.15, verbatim_held_out=0.0)
-    return make_verdict(Findings(primary, tuple(others), memorization=memory, leaks=tuple(leaks)))
+    answers = AnswerCounts(primary.n, exact=(0, 0), cut=(0, primary.n // 5), empty=(0, 0), limit=96)
+    findings = Findings(primary, tuple(others), answers=answers, memorization=memory, leaks=tuple(leaks))
+    return make_verdict(findings)

@@ -18,7 +18,7 @@ from sartor.web.pages import comparison
 from sartor.web.pages.verdict import metric_names
 from sartor.web.workspace import Workspace
 
-ROWS = 6
+ROWS = 12
 
 
 def candidate(name: str, worse: float) -> Candidate:
@@ -64,7 +64,9 @@ def test_an_outcome_is_read_with_every_models_answers_side_by_side(tmp_path: Pat
     assert [[one["predict"] for one in row] for row in saved.rows[:2]] == [["a0", "b0", "c0"], ["a1", "b1", "c1"]]
     orders = comparison.orders(Translator("en"), saved)
     assert orders["1 loss down"] == "b: loss ↓"
-    assert [row[0]["id"] for row in comparison.ordered(saved.rows, "1 loss down")] == ["5", "4", "3", "2", "1", "0"]
+    assert [row[0]["id"] for row in comparison.ordered(saved.rows, "1 loss down")] == [
+        str(n) for n in reversed(range(ROWS))
+    ]
 
 
 def test_rows_without_the_score_come_last() -> None:

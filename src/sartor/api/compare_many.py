@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sartor.api.comparing import with_token_limit
+from sartor.api.comparing import with_margin, with_token_limit
 from sartor.api.predicting import load_engine
 from sartor.api.prepare_data import Progress, load_named, make_encoder, prepare_rows
 from sartor.api.resolve_target import config_for, run_of
@@ -41,6 +41,7 @@ def is_endpoint(target: str) -> bool:
 def compare_several(
     *targets: str | Path,
     overrides: Iterable[str] = (),
+    margin: float | None = None,
     key_env: str | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
@@ -49,7 +50,8 @@ def compare_several(
     """Compare each target with the first, on the same held-out rows. Writes comparison.json and the predictions.
 
     A target is a run folder, a checkpoint or adapter, a model, `base` (the first run's base model), or an
-    OpenAI-compatible address with the model after `#`; `key_env` is the environment variable with its key. The rows
+    OpenAI-compatible address with the model after `#`; `key_env` is the environment variable with its key. `margin` is
+    the smallest difference in the primary metric that is worth having. The rows
     are those that the first run held out, or `eval_dataset`; rows that any of the runs was trained on are left out.
 
     Raises: ConfigError for fewer than two targets or without rows; RunError, ModelError, DataError, EndpointError.
@@ -60,7 +62,7 @@ def compare_several(
         ['base', 'first']
     """
 
-    names, overrides = [str(target) for target in targets], tuple(overrides)
+    names, overrides = [str(target) for target in targets], with_margin(overrides, margin)
     if len(names) < 2:
         raise ConfigError("Give at least two models to compare.", "compare", "Or one run, to compare it with its base.")
     keys = _keys([Address.parse(name) for name in names if is_endpoint(name)], key_env)
@@ -84,8 +86,8 @@ def compare_several(
         candidates,
         [row.origin.id for row in rows],
         metric=shared.evaluation.primary_metric,
+        margin=shared.evaluation.margin,
         clusters=sections if any(sections) else None,
-        seed=shared.train.seed,
         notes=notes,
     )
     atomic_write(folder / "comparison.json", json.dumps(comparison.to_json(), ensure_ascii=False, indent=2) + "\n")
@@ -211,6 +213,7 @@ def _ask_engine(
         done.scores,
         tuple(loss.per_token for loss in losses),
         tuple(loss.label_tokens for loss in losses),
+        cut=sum(row.stop_reason == "length" for row in done.rows),
     )
 
 
@@ -281,7 +284,8 @@ def _ask_endpoint(
         if progress:
             progress(number, len(rows))
     write(folder, answers, scored, {"endpoint": endpoint.url, "model": endpoint.model, "rows": len(rows)})
-    return Candidate(_short(address), address, scoring.result())
+    cut = sum(answer.stop_reason == "length" for answer in answers)
+    return Candidate(_short(address), address, scoring.result(), cut=cut)
 
 
 def _short(name: str) -> str:

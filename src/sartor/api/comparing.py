@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import DataError, RunError
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Encoded, Example, Ledger, TokenSequence
+from sartor.base.types import Demonstration, Encoded, Example, Ledger, Prediction, Score, TokenSequence
 from sartor.checks.leaks import find_leaks
-from sartor.evaluation.verdict import Findings, compare_rows, make_verdict, memorization
+from sartor.evaluation.difference import Measure, compare_rows
+from sartor.evaluation.verdict import AnswerCounts, Findings, make_verdict, memorization
 from sartor.evaluation.verdict_text import verdict_json
 
 if TYPE_CHECKING:
-    from sartor.evaluation.verdict import Difference, Forgetting, Verdict
-    from sartor.inference.engine import Engine
+    from sartor.evaluation.difference import Difference
+    from sartor.evaluation.verdict import Forgetting, Verdict
+    from sartor.inference.engine import Engine, RowLoss
     from sartor.inference.weights import WeightSet
 
 PROBE_ROWS = 20
@@ -38,14 +41,16 @@ def compare(
     overrides: Iterable[str] = (),
     *,
     seeds: int = 1,
+    margin: float | None = None,
     progress: Progress | None = None,
     on_ledger: Callable[[Ledger], None] | None = None,
     permissions: Permissions = NOTHING_ALLOWED,
 ) -> Verdict:
     """Compare the tuned model with its base on the run's held-out rows. Writes predictions and verdict.json.
 
-    With `seeds` above 1 the training is repeated with that many seeds in all, on the same split, and the verdict shows
-    the spread.
+    `margin` is the smallest difference in the primary metric that is worth having (the setting of the same name): the
+    verdict says better or worse only where the whole interval is beyond it. With `seeds` above 1 the training is
+    repeated with that many seeds in all, on the same split, and the verdict shows the spread.
 
     Raises: RunError for a run that is not finished or has no held-out rows; DataError when its data changed.
 
@@ -55,7 +60,7 @@ def compare(
         'loss'
     """
 
-    folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), tuple(overrides)
+    folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), with_margin(overrides, margin)
     config = config_for(folder.path, overrides, permissions)
     check_judge(config)
     verdict = _verdict(folder, config, progress, on_ledger)
@@ -68,6 +73,11 @@ def compare(
         return compare(other.path, without_probe, progress=progress, permissions=permissions)
 
     return with_spread(folder, verdict, seeds, judge, permissions)
+
+
+def with_margin(overrides: Iterable[str], margin: float | None) -> tuple[str, ...]:
+    """The overrides, with `margin` as one of them where it is given."""
+    return (*overrides, *(() if margin is None else (f"margin={margin!r}",)))
 
 
 def _verdict(
@@ -100,8 +110,12 @@ def _verdict(
     findings = Findings(
         primary,
         tuple(others),
+        answers=held_out.answers,
         memorization=memorization(
-            trained.differences[0], primary, verbatim_train=trained.verbatim, verbatim_held_out=held_out.verbatim
+            trained.differences[0],
+            primary,
+            verbatim_train=trained.answers.exact_frac,
+            verbatim_held_out=held_out.answers.exact_frac,
         ),
         forgetting=_forgetting(engines, progress) if config.evaluation.forgetting_probe else None,
         leaks=tuple(find_leaks(rows.train, rows.held_out)),
@@ -150,8 +164,7 @@ class _Measured:
     """Differences between base and tuned over the same rows, the primary metric first."""
 
     differences: list[Difference]
-    verbatim: float | None
-    """The share of the tuned model's answers that equal the reference."""
+    answers: AnswerCounts
 
 
 def _measure(
@@ -161,8 +174,8 @@ def _measure(
 
     rows = [example for example in part.examples if isinstance(example, Demonstration)]
     tokens = [row for row in part.encoded if isinstance(row, TokenSequence)]
-    values: dict[str, dict[str, Sequence[float]]] = {}
-    better: dict[str, bool] = {"loss": False}
+    scores: dict[str, dict[str, Score]] = {}
+    counts: list[tuple[int, int, int]] = []
     for which, engine in engines.items():  # base first
         losses = engine.losses(tokens, weights=which)
         options = PredictOptions(
@@ -173,44 +186,52 @@ def _measure(
             losses={loss.id: loss.per_token for loss in losses},
         )
         done = predict(engine, rows, run.predictions / f"{which}-{part.name}", options, progress=progress)
-        values[which] = {"loss": [loss.per_token for loss in losses]}
-        values[which] |= {name: score.per_row for name, score in done.scores.items() if score.per_row}
-        better |= {name: score.higher_is_better for name, score in done.scores.items()}
+        scores[which] = {"loss": _loss_score(losses)}
+        scores[which] |= {name: score for name, score in done.scores.items() if score.per_row}
+        counts.append(_counts(done.rows))
     sections = [row.section for row in done.rows]
-    differences = _differences(values, better, sections if any(sections) else None, config)
-    exact = [row.text.strip() == (row.reference or "").strip() for row in done.rows]
-    return _Measured(differences, sum(exact) / len(exact) if exact else None)
+    differences = _differences(scores, [row.id for row in done.rows], sections if any(sections) else None, config)
+    exact, cut, empty = zip(*counts, strict=True)
+    return _Measured(differences, AnswerCounts(len(rows), exact, cut, empty, config.generation.max_new_tokens))
+
+
+def _loss_score(losses: Sequence[RowLoss]) -> Score:
+    per_row = tuple(loss.per_token if math.isfinite(loss.per_token) else math.inf for loss in losses)
+    return Score("loss", float(np.mean(per_row or math.nan)), (0.0, math.inf), len(losses), "", False, per_row)
+
+
+def _counts(rows: Sequence[Prediction]) -> tuple[int, int, int]:
+    """Answers that equal the reference, that were cut, and that are empty."""
+    exact = sum(row.text.strip() == (row.reference or "").strip() for row in rows)
+    return exact, sum(row.stop_reason == "length" for row in rows), sum(not row.text.strip() for row in rows)
 
 
 def _differences(
-    values: Mapping[str, Mapping[str, Sequence[float]]],
-    higher_is_better: Mapping[str, bool],
+    scores: Mapping[str, Mapping[str, Score]],
+    ids: Sequence[str],
     clusters: Sequence[str | None] | None,
     config: RunConfig,
 ) -> list[Difference]:
     """Tuned against base for each metric. Raises: RunError for a primary metric without a value for each row."""
 
     primary = config.evaluation.primary_metric
-    if primary not in values["tuned"]:
+    if primary not in scores["tuned"]:
         raise RunError(
             "No metric {name!r} with a value for each row.",
             "primary_metric",
             "Available: {names}.",
             name=primary,
-            names=", ".join(values["tuned"]),
+            names=", ".join(scores["tuned"]),
         )
-    names = [primary, *(name for name in values["tuned"] if name != primary)]
-    return [
-        compare_rows(
-            values["base"][name],
-            values["tuned"][name],
-            metric=name,
-            higher_is_better=higher_is_better[name],
-            clusters=clusters,
-            seed=config.train.seed,
-        )
-        for name in names
-    ]
+    names = [primary, *(name for name in scores["tuned"] if name != primary)]
+    found = []
+    for name in names:
+        tuned = scores["tuned"][name]
+        margin, comparisons = (config.evaluation.margin, 1) if name == primary else (None, len(names) - 1)
+        measure = Measure(name, tuned.higher_is_better, tuned.range, margin)
+        base = scores["base"][name].per_row
+        found.append(compare_rows(base, tuned.per_row, measure, clusters=clusters, ids=ids, comparisons=comparisons))
+    return found
 
 
 def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None) -> Forgetting:

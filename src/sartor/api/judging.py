@@ -34,12 +34,14 @@ def judge_run(
         ask = _judge_of(settings)
     base, tuned = (_answers(run, which) for which in ("base", "tuned"))
     pairs = [
-        AnswerPair(id, str(row["question"]), str(base[id]["predict"]), str(row["predict"]), row["label"])
+        AnswerPair(
+            id, str(row["question"]), str(base[id]["predict"]), str(row["predict"]), row["label"], row.get("section")
+        )
         for id, row in tuned.items()
         if id in base
     ]
     labels = read_labels(Path(settings.judge_labels)) if settings.judge_labels else None
-    return judge(ask, pairs, labels=labels, seed=config.train.seed, progress=progress)
+    return judge(ask, pairs, labels=labels, progress=progress)
 
 
 def check_judge(config: RunConfig) -> None:

@@ -23,6 +23,8 @@ Judge = Callable[[RunDir], "Verdict"]
 def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permissions: Permissions) -> Verdict:
     """The verdict with the spread over `seeds` runs, this one included; writes verdict.json.
 
+    A difference whose sign depends on the seed is not proven, whatever one run's rows say.
+
     The others are next to the run, as `<name>-seed-<seed>`: finished ones are not trained again, interrupted ones are
     resumed. `judge` returns a run's own verdict. Raises: what `train` raises.
     """
@@ -40,7 +42,7 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permiss
         )
         differences.append(judge(train(settings, permissions=permissions).dir).primary.difference)
     spread = spread_of(differences)
-    notes = verdict.notes
+    notes, outcome = verdict.notes, verdict.outcome
     if spread.same_sign < len(differences):
         note = ntr(
             "With {count} of {total} seeds, the difference has the opposite sign.",
@@ -49,6 +51,8 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permiss
             total=len(differences),
         )
         notes = (*notes, note)
-    verdict = replace(verdict, spread=spread, notes=notes)
+        if verdict.outcome in ("better", "worse"):
+            outcome = "not_proven"
+    verdict = replace(verdict, spread=spread, notes=notes, outcome=outcome)
     run.write_json("verdict.json", verdict_json(verdict))
     return verdict

@@ -291,6 +291,12 @@ class EvaluationSettings(Section):
     per_device_eval_batch_size: Positive = Field(8, description="Rows per device and forward pass in evaluation.")
     metrics: Names = Field(("all",), description="Names of metrics, or `all`.")
     primary_metric: str = Field("loss", description="The metric that decides the verdict.")
+    margin: Number | None = Field(
+        None,
+        ge=0,
+        description="Smallest difference in the primary metric that is worth having; unset: 1% of its range, of a loss "
+        "2% of the base model's.",
+    )
     forgetting_probe: bool = Field(
         True, description="Let compare ask both models sixty general questions, to see what was forgotten."
     )

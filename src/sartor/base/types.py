@@ -307,3 +307,5 @@ class Score:
     """The score of each pair in the given order, if the metric is a mean over pairs; else empty."""
     left_out: int = 0
     """Pairs without a reference."""
+    failed: tuple[int, ...] = ()
+    """Numbers, from 1, of the pairs for which the metric gave no finite number; they are not in `value`."""

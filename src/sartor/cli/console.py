@@ -99,6 +99,11 @@ def print_scores(scores: Mapping[str, Score], title: str | Text) -> None:
         value = f"{score.value:.4g}" if abs(score.value) < 1 else f"{score.value:.2f}"
         table.add_row(name, value, top, str(score.n), score.signature)
     out.print(table)
+    for name, score in scores.items():
+        if score.failed:
+            rows = ", ".join(map(str, score.failed[:5])) + (" …" if len(score.failed) > 5 else "")
+            warning = tr("{metric} gave no finite number for rows {rows}; they are left out.", metric=name, rows=rows)
+            line(f"  [bold yellow]{plain(warning)}[/]")
 
 
 @contextmanager

@@ -67,12 +67,11 @@ def score(
     """Score a file of predictions, whatever program made it."""
     from sartor import api
     from sartor.cli import console
+    from sartor.evaluation.score import score_json
 
     scores = api.score_file(file, tuple(name.strip() for name in metrics.split(",")))
     if json:
-        console.print_json(
-            {n: {"value": s.value, "range": s.range, "n": s.n, "signature": s.signature} for n, s in scores.items()}
-        )
+        console.print_json({name: score_json(score) for name, score in scores.items()})
         return
     console.print_scores(scores, str(file))
 
@@ -90,6 +89,9 @@ def compare(
     seeds: Annotated[
         int, typer.Option(help="Train with this many seeds in all and show the spread (one run).", min=1)
     ] = 1,
+    margin: Annotated[
+        float | None, typer.Option(help="The smallest difference in the primary metric that is worth having.", min=0)
+    ] = None,
     key_env: Annotated[str | None, typer.Option(help="The environment variable with an endpoint's key.")] = None,
     out: Annotated[Path | None, typer.Option(help="The folder for a comparison of several models.")] = None,
     json: Json = False,
@@ -109,6 +111,7 @@ def compare(
             found: Verdict | Comparison = api.compare_several(
                 *targets,
                 overrides=settings,
+                margin=margin,
                 key_env=key_env,
                 out=out,
                 progress=progress,
@@ -119,6 +122,7 @@ def compare(
                 targets[0] if targets else "",
                 settings,
                 seeds=seeds,
+                margin=margin,
                 progress=progress,
                 on_ledger=console.ledger_printer(tr("data"), json),
                 permissions=permissions,

@@ -13,7 +13,7 @@ from sartor.base.errors import EndpointError
 from sartor.base.i18n import Text, tr
 from sartor.base.openai_client import Address, ChatClient, RequestOptions
 from sartor.base.types import Message
-from sartor.evaluation.verdict import Difference, compare_rows
+from sartor.evaluation.difference import Difference, Measure, compare_rows
 
 Winner = Literal["base", "tuned", "tie"]
 Ask = Callable[[str], str]
@@ -48,6 +48,7 @@ class AnswerPair:
     base: str
     tuned: str
     reference: str | None = None
+    section: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class JudgeResult:
             "low": interval.low if interval else None,
             "high": interval.high if interval else None,
             "p": interval.p if interval else None,
+            "outcome": interval.outcome if interval else "not_proven",
+            "refusal": interval.refusal.to_json() if interval and interval.refusal else "",
             "agreement": self.agreement,
             "kappa": self.kappa,
             "rows": [
@@ -114,7 +117,6 @@ def judge(
     *,
     labels: Mapping[str, Winner] | None = None,
     workers: int = 4,
-    seed: int = 42,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> JudgeResult:
     """Judge every pair in both orders; only an answer that wins both wins. `labels` are human labels, by row id.
@@ -138,7 +140,9 @@ def judge(
     values = [{"tuned": 1.0, "tie": 0.0, "base": -1.0}[row.winner] for row in rows if row.winner]
     difference = None
     if values:
-        difference = compare_rows([0.0] * len(values), values, metric="judge", higher_is_better=True, seed=seed)
+        sections = [pair.section for pair, row in zip(pairs, rows) if row.winner]
+        measure = Measure("judge", range=(-1.0, 1.0))
+        difference = compare_rows([0.0] * len(values), values, measure, clusters=sections)
     labeled = [(row.winner, labels[row.id]) for row in rows if row.winner and row.id in labels] if labels else []
     return JudgeResult(tuple(rows), difference, *_agreement(labeled))
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sartor.base.i18n import Text, ntr, tr
 from sartor.base.types import Score
-from sartor.evaluation import statistics
+from sartor.evaluation.difference import LOSS, Difference, Measure, compare_rows
 from sartor.evaluation.numbers import interval, number
-from sartor.evaluation.verdict import Difference, Findings, Verdict, compare_rows, make_verdict
+from sartor.evaluation.verdict import Findings, Verdict, make_verdict
 from sartor.evaluation.verdict_text import OUTCOMES, STYLES, verdict_json
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Candidate:
     losses: tuple[float, ...] | None = None
     label_tokens: tuple[int, ...] = ()
     """The number of tokens that each row's loss is averaged over."""
+    cut: int = 0
+    """Answers that stopped at max_new_tokens."""
 
     def per_row(self, metric: str) -> tuple[float, ...]:
         return self.losses or () if metric == "loss" else self.scores[metric].per_row
@@ -39,12 +41,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All candidates over the same rows; `verdicts` has each of the others against the first, in order."""
+    """All candidates over the same rows; `verdicts` has each of the others against the first, in order.
+
+    Intervals, p values and outcomes are adjusted for how many verdicts there are.
+    """
 
     candidates: tuple[Candidate, ...]
     verdicts: tuple[Verdict, ...]
-    p_holm: tuple[float, ...]
-    """p of each verdict, adjusted for how many there are (Holm 1979)."""
     row_ids: tuple[str, ...]
     notes: tuple[Text, ...] = ()
 
@@ -63,11 +66,12 @@ class Comparison:
                     "name": c.name,
                     "answered_by": c.answered_by,
                     "loss": _mean_or_none(c.losses),
+                    "cut": c.cut,
                     "scores": {name: _finite(score.value) for name, score in c.scores.items()},
                 }
                 for c in self.candidates
             ],
-            "verdicts": [{**verdict_json(v), "p_holm": p} for v, p in zip(self.verdicts, self.p_holm, strict=True)],
+            "verdicts": [verdict_json(verdict) for verdict in self.verdicts],
         }
 
 
@@ -86,15 +90,15 @@ def comparison_table(comparison: Comparison) -> RenderableType:
     )
     table = Table(title=RichText(str(title), style="bold"), title_justify="left", box=None, pad_edge=False)
     table.add_column(str(tr("model")), overflow="fold")
-    for column in (comparison.metric, tr("difference"), tr("95% interval"), "p (Holm)"):
+    for column in (comparison.metric, tr("difference"), tr("95% interval"), tr("p")):
         table.add_column(str(column), justify="right", overflow="fold")
     table.add_column(str(tr("verdict")), overflow="fold")
     table.add_row(first.name, number(comparison.verdicts[0].primary.base), "", "", "", "")
-    for candidate, verdict, p in zip(comparison.candidates[1:], comparison.verdicts, comparison.p_holm, strict=True):
+    for candidate, verdict in zip(comparison.candidates[1:], comparison.verdicts, strict=True):
         d = verdict.primary
         outcome = RichText(str(OUTCOMES[verdict.outcome]), style=STYLES[verdict.outcome])
         table.add_row(
-            candidate.name, number(d.tuned), number(d.difference, True), interval(d.low, d.high), f"{p:.3g}", outcome
+            candidate.name, number(d.tuned), number(d.difference, True), interval(d.low, d.high), f"{d.p:.3g}", outcome
         )
     return table
 
@@ -104,11 +108,13 @@ def make_comparison(
     row_ids: Sequence[str],
     *,
     metric: str = "loss",
+    margin: float | None = None,
     clusters: Sequence[str | None] | None = None,
-    seed: int = 42,
     notes: Sequence[Text] = (),
 ) -> Comparison:
     """Each of the others against the first, by `metric` where all have it for each row, else by `TEXT_METRIC`.
+
+    `margin` is the smallest difference worth having in `metric`.
 
     Raises: ValueError for fewer than two candidates; KeyError for a metric that was not scored.
     """
@@ -117,16 +123,50 @@ def make_comparison(
     first, *others = candidates
     texts = tuple(notes)
     if metric == "loss" and (why := _why_losses_differ(candidates)):
-        metric = TEXT_METRIC
+        metric, margin = TEXT_METRIC, None
         texts = (*texts, tr("Compared by {metric}: {reason}.", metric=TEXT_METRIC, reason=why))
     names = [metric, *(n for n, score in first.scores.items() if score.per_row and n != metric)]
+    rows = _Rows(tuple(row_ids), clusters)
     verdicts = []
     for other in others:
-        primary, *rest = [_difference(first, other, name, clusters, seed) for name in names]
+        primary = _difference(first, other, _measure(first, metric, margin), rows, len(others))
+        described = len(others) * (len(names) - 1)
+        rest = [_difference(first, other, _measure(first, name), rows, described) for name in names[1:]]
         findings = Findings(primary, tuple(rest), notes=texts, base_name=first.name, tuned_name=other.name)
         verdicts.append(make_verdict(findings))
-    adjusted = statistics.holm([verdict.primary.p for verdict in verdicts])
-    return Comparison(tuple(candidates), tuple(verdicts), tuple(adjusted), tuple(row_ids), texts)
+    return Comparison(tuple(candidates), tuple(verdicts), tuple(row_ids), (*texts, *_findings(candidates, verdicts)))
+
+
+def _findings(candidates: Sequence[Candidate], verdicts: Sequence[Verdict]) -> Iterator[Text]:
+    """What must be seen beside the outcomes: refused claims, answers cut, the adjustment."""
+    for verdict in verdicts:
+        if verdict.primary.refusal:
+            yield tr("{name}: {reason}", name=verdict.tuned_name, reason=verdict.primary.refusal)
+    for candidate in candidates:
+        if candidate.cut:
+            yield ntr(
+                "{name}: {count} answer was cut at max_new_tokens.",
+                "{name}: {count} answers were cut at max_new_tokens.",
+                count=candidate.cut,
+                name=candidate.name,
+            )
+    if len(verdicts) > 1:
+        yield tr("Intervals and p values are adjusted alike for {count} comparisons (Bonferroni).", count=len(verdicts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows that all candidates answered: ids, and the section of each."""
+
+    ids: tuple[str, ...]
+    sections: Sequence[str | None] | None
+
+
+def _measure(first: Candidate, metric: str, margin: float | None = None) -> Measure:
+    if metric == "loss":
+        return replace(LOSS, margin=margin)
+    score = first.scores[metric]
+    return Measure(metric, score.higher_is_better, score.range, margin)
 
 
 def _why_losses_differ(candidates: Sequence[Candidate]) -> Text | None:
@@ -140,22 +180,19 @@ def _why_losses_differ(candidates: Sequence[Candidate]) -> Text | None:
     return None
 
 
-def _difference(
-    first: Candidate, other: Candidate, metric: str, clusters: Sequence[str | None] | None, seed: int
-) -> Difference:
-    higher = metric != "loss" and first.scores[metric].higher_is_better
+def _difference(first: Candidate, other: Candidate, measure: Measure, rows: _Rows, comparisons: int) -> Difference:
     return compare_rows(
-        first.per_row(metric),
-        other.per_row(metric),
-        metric=metric,
-        higher_is_better=higher,
-        clusters=clusters,
-        seed=seed,
+        first.per_row(measure.metric),
+        other.per_row(measure.metric),
+        measure,
+        clusters=rows.sections,
+        ids=rows.ids,
+        comparisons=comparisons,
     )
 
 
 def _mean_or_none(values: Sequence[float] | None) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+    return _finite(math.fsum(values) / len(values)) if values else None
 
 
 def _finite(value: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ from sartor.base.locks import file_lock
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Demonstration, Prediction, Score, TokenSequence
 from sartor.evaluation.journal import Journal, Shard, journal_name, row_key
-from sartor.evaluation.score import Scorer
+from sartor.evaluation.score import Scorer, score_json
 from sartor.inference.agreement import Agreement
 from sartor.inference.backends import Backend, BackendRequest
 from sartor.inference.engine import BATCH_ROWS, Answer, Engine
@@ -118,7 +119,7 @@ def predict(
         "fingerprint": fingerprint,
         "dtype": str(engine.model.dtype).removeprefix("torch."),
         "template": engine.template.name,
-        "scores": {name: _score_json(score) for name, score in scores.items()},
+        "scores": {name: score_json(score) for name, score in scores.items()},
         "resumed": answered.resumed,
         "batch_rows": BATCH_ROWS,
     }
@@ -211,8 +212,8 @@ def write(
             "id": row.id,
             "question": row.question,
             "reasoning": row.reasoning,
-            "loss": row.loss,
-            "scores": dict(scores),
+            "loss": _finite(row.loss),
+            "scores": {name: _finite(value) for name, value in scores.items()},
             "stop_reason": row.stop_reason,
             "prompt_tokens": row.prompt_tokens,
             "tokens": row.tokens,
@@ -224,6 +225,11 @@ def write(
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     atomic_write(folder / "generated_predictions.jsonl", text)
     atomic_write(folder / "predict_results.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _before_answer(example: Demonstration) -> tuple[Any, ...]:
@@ -285,14 +291,7 @@ def _by_dataset(
     found = {name: (scoring.pairs, scoring.result()) for name, scoring in parts.items()}
     return {
         "datasets": {
-            name: {"rows": len(pairs), "scores": {metric: _score_json(score) for metric, score in scores.items()}}
+            name: {"rows": len(pairs), "scores": {metric: score_json(score) for metric, score in scores.items()}}
             for name, (pairs, scores) in found.items()
         }
     }
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    value = asdict(score)
-    value.pop("per_row")
-    value["range"] = [None if abs(end) == float("inf") else end for end in score.range]
-    return value

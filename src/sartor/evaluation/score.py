@@ -7,7 +7,7 @@ import math
 import multiprocessing
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from sartor.evaluation.metrics import CorpusMetric, LossMetric, Metric, PairMetr
 
 NOT_SCORED = math.nan
 """The value in `per_row` of a pair without a reference."""
+FAILED = math.inf
+"""The value in `per_row` of a pair for which the metric gave no finite number."""
 
 
 def score(
@@ -30,6 +32,8 @@ def score(
     workers: int = 1,
 ) -> dict[str, Score]:
     """Every named metric over the pairs; `per_row` follows the given order, NaN where a pair has no reference.
+
+    Infinite where the metric itself gave no finite number; such pairs are in `failed` and not in the value.
 
     A pair whose reference is None is left out of every metric; one whose reference is blank, of the metrics that clean
     their texts (LLaMA-Factory scores it 0). An empty prediction scores 0. `workers` processes share the pairs; the
@@ -102,9 +106,11 @@ class Scorer:
         if isinstance(metric, CorpusMetric):
             return _corpus_score(metric, self.pairs)
         per_row = tuple(self.values[metric.name])
-        kept = [value for value in per_row if not math.isnan(value)]
+        kept = [value for value in per_row if math.isfinite(value)]
+        failed = tuple(number for number, value in enumerate(per_row, 1) if math.isinf(value))
         mean = float(np.mean(kept)) if kept else math.nan
-        return _score_of(metric, mean, len(kept), per_row=per_row, left_out=len(per_row) - len(kept))
+        left_out = len(per_row) - len(kept) - len(failed)
+        return replace(_score_of(metric, mean, len(kept), per_row=per_row, left_out=left_out), failed=failed)
 
 
 def score_file(path: Path, names: Iterable[str] = ("all",), *, workers: int = 1) -> dict[str, Score]:
@@ -157,7 +163,8 @@ def _score_pair(found: Iterable[Metric], prediction: str, reference: str | None)
     for metric in found:
         if isinstance(metric, PairMetric):
             pair = _prepared(metric, prediction, reference)
-            row[metric.name] = NOT_SCORED if pair is None else float(metric.score(*pair))
+            value = NOT_SCORED if pair is None else float(metric.score(*pair))
+            row[metric.name] = value if pair is None or math.isfinite(value) else FAILED
     return row
 
 
@@ -198,6 +205,14 @@ def _score_of(
         per_row,
         left_out,
     )
+
+
+def score_json(score: Score) -> dict[str, Any]:
+    """A score for a JSON file, without the rows' values; what is no finite number is null."""
+    value = {**asdict(score), "value": score.value if math.isfinite(score.value) else None}
+    value.pop("per_row")
+    value["range"] = [end if math.isfinite(end) else None for end in score.range]
+    return value
 
 
 def _score_part(part: tuple[tuple[str, ...], list[str], list[str | None]]) -> list[dict[str, float]]:

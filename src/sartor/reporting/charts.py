@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 
 from sartor.base.i18n import Text, tr
+from sartor.evaluation.difference import Difference
 from sartor.evaluation.numbers import number
-from sartor.evaluation.verdict import Difference
 
 PAPER: Mapping[str, str] = {
     "ink": "#1d2733",
@@ -23,6 +23,10 @@ PAPER: Mapping[str, str] = {
     "paper": "#ffffff",
 }
 """The light palette, for standalone files; in the page the same names are CSS variables."""
+
+
+MARGINS_SHOWN = 5
+"""An interval bar reaches at least this many margins to each side."""
 
 
 def loss_curve(
@@ -66,22 +70,29 @@ def loss_curve(
 
 
 def interval_bar(difference: Difference, reach: float | None = None, *, wide: bool = False) -> str:
-    """The difference as a dot, its interval as a bar, zero as a line; better is to the right."""
+    """The difference as a dot, its interval as a bar, zero as a line; better is to the right.
+
+    The band around zero is what is not worth having. Unless `reach` is given, the scale follows it, so that a tiny
+    difference looks tiny.
+    """
     if difference.low is None or difference.high is None:
         return ""
     sign = 1.0 if difference.higher_is_better else -1.0
     low, high = sorted((sign * difference.low, sign * difference.high))
     middle = sign * difference.difference
-    reach = reach or max(abs(low), abs(high), 1e-12) * 1.15
+    reach = reach or max(abs(low) * 1.15, abs(high) * 1.15, MARGINS_SHOWN * difference.margin, 1e-12)
     width, height = (720, 72) if wide else (180, 22)
     center = height / 2 + (12 if wide else 0)
 
     def x(value: float) -> float:
         return width / 2 + (width / 2 - 8) * max(-1.0, min(1.0, value / reach))
 
-    kind = {"better": "good", "worse": "bad", "not_proven": "open"}[difference.outcome]
+    kind = {"better": "good", "worse": "bad", "same": "same", "not_proven": "open"}[difference.outcome]
     thick = 12 if wide else 7
+    band = x(difference.margin) - x(0.0)
     parts = [
+        f'<rect x="{width / 2 - band:.1f}" y="{34 if wide else 2}" width="{2 * band:.1f}" '
+        f'height="{height - (36 if wide else 4)}" class="margin"/>',
         f'<line x1="8" x2="{width - 8}" y1="{center}" y2="{center}" class="grid"/>',
         f'<line x1="{width / 2}" x2="{width / 2}" y1="{34 if wide else 2}" y2="{height - 2}" class="zero"/>',
         f'<rect x="{x(low):.1f}" y="{center - thick / 2}" width="{max(2.0, x(high) - x(low)):.1f}" height="{thick}" '
@@ -148,13 +159,14 @@ def as_png(svg: str) -> bytes:
 STYLE = """
 .axis{font:12px system-ui,sans-serif;fill:var(--dim)}
 .grid{stroke:var(--line);stroke-width:1}
+.margin{fill:var(--dim);opacity:.16}
 .zero{stroke:var(--dim);stroke-width:1.5;stroke-dasharray:4 3}
 .raw{fill:none;stroke:var(--thread);stroke-width:1;opacity:.35}
 .smooth{fill:none;stroke:var(--thread);stroke-width:2.5;stroke-linejoin:round}
 .held{fill:none;stroke:var(--bad);stroke-width:2;stroke-dasharray:6 4}
 .dot{fill:var(--bad);stroke:var(--paper);stroke-width:1.5}
 .bar{opacity:.35}.bar.good,.point.good{fill:var(--good)}.bar.bad,.point.bad{fill:var(--bad)}
-.bar.open,.point.open{fill:var(--open)}
+.bar.open,.point.open{fill:var(--open)}.bar.same,.point.same{fill:var(--thread)}
 .seed{fill:var(--thread);opacity:.45}.median{stroke:var(--ink);stroke-width:2}
 """
 

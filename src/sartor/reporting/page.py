@@ -20,10 +20,11 @@ from sartor.base.i18n import Text, tr
 from sartor.base.reasons import REASONS, fix_of, reason_of
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.evaluation import metrics, verdict_text
+from sartor.evaluation.difference import Difference
 from sartor.evaluation.metrics import LLAMA_FACTORY
 from sartor.evaluation.numbers import interval, number, p_value
 from sartor.evaluation.text_diff import DiffSpan, diff_words
-from sartor.evaluation.verdict import Difference, Verdict
+from sartor.evaluation.verdict import Verdict
 from sartor.reporting import charts
 from sartor.reporting.recommendations import RunFigures, recommend
 
@@ -86,8 +87,9 @@ def write_report(run: RunDir, out: Path | None = None, *, chart_files: bool = Tr
         theme_label=tr("Switch between light and dark"),
         language_names=[LANGUAGE_NAME.render(lang) for lang in i18n.LANGUAGES],
         style=charts.STYLE,
-        outcomes=verdict_text.OUTCOMES,
+        headline=verdict_text.headline(files.verdict) if files.verdict else None,
         sentence=verdict_text.verdict_sentence(files.verdict) if files.verdict else None,
+        answers=verdict_text.answers_sentence(files.verdict.answers) if files.verdict else None,
         remarks=verdict_text.remarks(files.verdict) if files.verdict else (),
         recommendations=recommend(run_figures(files)),
         scores=score_rows(files),

@@ -123,9 +123,9 @@ def _past_best(run: RunFigures) -> Iterator[Recommendation]:
 
 def _too_few_rows(run: RunFigures) -> Iterator[Recommendation]:
     d = run.verdict.primary if run.verdict else None
-    if d is None or d.outcome != "not_proven" or not d.min_detectable_effect or not d.difference:
+    if d is None or d.outcome != "not_proven" or not d.min_detectable_effect or abs(d.difference) <= d.margin:
         return
-    needed = round(d.n * (d.min_detectable_effect / abs(d.difference)) ** 2)
+    needed = round(d.n * ((d.min_detectable_effect - d.margin) / (abs(d.difference) - d.margin)) ** 2)
     if d.n < needed <= 100_000:
         yield Recommendation(
             "rows",

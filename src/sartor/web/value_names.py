@@ -16,7 +16,12 @@ STATES = {
     "damaged": tr("damaged"),
 }
 """Of a run or a job."""
-OUTCOMES = {"better": tr("better"), "worse": tr("worse"), "not_proven": tr("not proven")}
+OUTCOMES = {
+    "better": tr("better"),
+    "worse": tr("worse"),
+    "same": tr("no difference"),
+    "not_proven": tr("not proven"),
+}
 """Of a verdict."""
 FIELDS = {
     "question": tr("Question"),

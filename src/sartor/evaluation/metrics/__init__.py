@@ -39,7 +39,6 @@ PairExamples: TypeAlias = tuple[tuple[str, str, float], ...]
 
 _HAN = re.compile(r"[\u3400-\u9FFF\uF900-\uFAFF]")
 _REASONING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-_SPECIAL = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:pad|bos|eos|unk|(?:start|end)_of_turn)>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +151,11 @@ def from_file(path: Path) -> Metric:
 
 
 def clean(text: str) -> str:
-    """The answer alone: a leading `<think>…</think>` and control tokens removed, whitespace at both ends stripped."""
-    return _SPECIAL.sub("", _REASONING.sub("", text)).strip()
+    """The answer alone: a leading `<think>…</think>` removed, whitespace at both ends stripped.
+
+    Text such as `<s>` stays: control tokens were never decoded, so whatever looks like one was written.
+    """
+    return _REASONING.sub("", text).strip()
 
 
 def mostly_chinese(texts: Iterable[str]) -> bool:

@@ -78,7 +78,7 @@ PLUGINS = (
     _Bleu4(
         name="bleu-4.char",
         split=content_characters,
-        signature="bleu4|char|exp|effective-order|mean-of-sentences|sartor-1",
+        signature="bleu4|char|exp|effective-order|mean-of-sentences|sartor-2",
         meaning=tr(
             "BLEU-4 on characters: runs of 1 to 4 characters shared with the reference. Runs longer than the answer "
             "are not required, so a perfect short answer scores 100."
@@ -88,7 +88,7 @@ PLUGINS = (
     _Bleu4(
         name="bleu-4.word",
         split=content_words,
-        signature="bleu4|word|exp|effective-order|mean-of-sentences|sartor-1",
+        signature="bleu4|word|exp|effective-order|mean-of-sentences|sartor-2",
         meaning=tr(
             "BLEU-4 on words: runs of 1 to 4 words shared with the reference. Runs longer than the answer are not "
             "required, so a perfect short answer scores 100."
@@ -99,7 +99,7 @@ PLUGINS = (
         name="rouge-1.char",
         split=content_characters,
         order=1,
-        signature="rouge1|char|f|clipped|mean-of-rows|sartor-1",
+        signature="rouge1|char|f|clipped|mean-of-rows|sartor-2",
         meaning=tr(
             "ROUGE-1 on characters: the characters shared with the reference, in any order, each counted as often as "
             "it occurs."
@@ -110,7 +110,7 @@ PLUGINS = (
         name="rouge-1.word",
         split=content_words,
         order=1,
-        signature="rouge1|word|f|clipped|mean-of-rows|sartor-1",
+        signature="rouge1|word|f|clipped|mean-of-rows|sartor-2",
         meaning=tr(
             "ROUGE-1 on words: the words shared with the reference, in any order, each counted as often as it occurs."
         ),
@@ -120,7 +120,7 @@ PLUGINS = (
         name="rouge-2.char",
         split=content_characters,
         order=2,
-        signature="rouge2|char|f|clipped|mean-of-rows|sartor-1",
+        signature="rouge2|char|f|clipped|mean-of-rows|sartor-2",
         meaning=tr("ROUGE-2 on characters: the pairs of adjacent characters shared with the reference."),
         examples=(("是", "是", 100.0), ("abc", "abd", 50.0), ("是", "否", 0.0)),
     ),
@@ -128,14 +128,14 @@ PLUGINS = (
         name="rouge-2.word",
         split=content_words,
         order=2,
-        signature="rouge2|word|f|clipped|mean-of-rows|sartor-1",
+        signature="rouge2|word|f|clipped|mean-of-rows|sartor-2",
         meaning=tr("ROUGE-2 on words: the pairs of adjacent words shared with the reference."),
         examples=(("是", "是", 100.0), ("the cat sat", "the cat ran", 50.0)),
     ),
     _RougeL(
         name="rouge-l.char",
         split=content_characters,
-        signature="rougeL|char|f|lcs|mean-of-rows|sartor-1",
+        signature="rougeL|char|f|lcs|mean-of-rows|sartor-2",
         meaning=tr(
             "ROUGE-L on characters: the longest sequence of characters that occurs in both texts in the same order."
         ),
@@ -144,7 +144,7 @@ PLUGINS = (
     _RougeL(
         name="rouge-l.word",
         split=content_words,
-        signature="rougeL|word|f|lcs|mean-of-rows|sartor-1",
+        signature="rougeL|word|f|lcs|mean-of-rows|sartor-2",
         meaning=tr("ROUGE-L on words: the longest sequence of words that occurs in both texts in the same order."),
         examples=(("the cat sat", "the cat sat", 100.0), ("cat the", "the cat", 50.0)),
     ),

@@ -13,7 +13,7 @@ class _ExactMatch(PairMetric):
 
 PLUGIN = _ExactMatch(
     name="exact-match",
-    signature="exact|blanks-collapsed|case-kept|mean-of-rows|sartor-1",
+    signature="exact|blanks-collapsed|case-kept|mean-of-rows|sartor-2",
     meaning=tr("The share of answers that equal the reference, letter for letter (whitespace aside)."),
     examples=(("a  b", "a b", 100.0), ("A b", "a b", 0.0), ("", "a", 0.0)),
 )

@@ -26,7 +26,7 @@ def _words(text: str) -> list[str]:
 
 PLUGIN = _TokenF1(
     name="token-f1",
-    signature="f1|jieba-words|lower|nfkc|no-punctuation|clipped|mean-of-rows|sartor-1",
+    signature="f1|jieba-words|lower|nfkc|no-punctuation|clipped|mean-of-rows|sartor-2",
     meaning=tr("The words shared with the reference, in any order; case and punctuation do not count."),
     examples=(("The cat!", "the cat", 100.0), ("cat", "the cat", 200 / 3), ("!", "?", 0.0)),
 )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib import resources
 
 from sartor.base.settings import GenerationSettings
-from sartor.evaluation.verdict import Forgetting, compare_rows
+from sartor.evaluation.difference import Measure, compare_rows
+from sartor.evaluation.verdict import Forgetting
 from sartor.inference.engine import Engine
 from sartor.inference.weights import WeightSet
 
@@ -71,10 +72,10 @@ def ask(
     return [Reply(question, answer.text) for question, answer in zip(probe, answers, strict=True)]
 
 
-def forgetting(base: Sequence[Reply], tuned: Sequence[Reply], seed: int = 42) -> Forgetting:
+def forgetting(base: Sequence[Reply], tuned: Sequence[Reply]) -> Forgetting:
     """The change in the percentage of right answers, with interval and p, and the questions lost and gained."""
     before, after = ([100.0 * reply.right for reply in replies] for replies in (base, tuned))
-    difference = compare_rows(before, after, metric="general-probe", higher_is_better=True, seed=seed)
+    difference = compare_rows(before, after, Measure("general-probe"), ids=[reply.question.id for reply in base])
     pairs = list(zip(base, tuned, strict=True))
     return Forgetting(
         difference,

@@ -38,7 +38,6 @@ class SavedComparison:
     folder: str
     candidates: Sequence[Mapping[str, Any]]
     verdicts: Sequence[Verdict]
-    p_holm: Sequence[float]
     notes: Sequence[Text]
     rows: Sequence[Sequence[Mapping[str, Any]]]
 
@@ -78,8 +77,7 @@ def read(workspace: Workspace, job: Job) -> SavedComparison:
     rows = [[part[row_id] for part in answers] for row_id in result["rows"] if all(row_id in part for part in answers)]
     notes = [Text.from_json(note) for note in result["notes"]]
     verdicts = [Verdict.from_json(one) for one in result["verdicts"]]
-    p_holm = [float(one["p_holm"]) for one in result["verdicts"]]
-    return SavedComparison(result["folder"], result["candidates"], verdicts, p_holm, notes, rows)
+    return SavedComparison(result["folder"], result["candidates"], verdicts, notes, rows)
 
 
 class ComparisonView:
@@ -108,7 +106,7 @@ class ComparisonView:
                 t("baseline for the others"),
             ]
         ]
-        for candidate, verdict, p in zip(others, comparison.verdicts, comparison.p_holm, strict=True):
+        for candidate, verdict in zip(others, comparison.verdicts, strict=True):
             d = verdict.primary
             outcome = t.lookup(OUTCOMES, verdict.outcome)
             rows.append(
@@ -117,7 +115,7 @@ class ComparisonView:
                     figure(d.tuned),
                     figure(d.difference, True),
                     interval(d.low, d.high),
-                    f"{p:.3g}",
+                    f"{d.p:.3g}",
                     partial(pill, outcome, verdict.outcome),
                 ]
             )
@@ -126,7 +124,7 @@ class ComparisonView:
             (comparison.metric, "num raw"),
             (t("difference"), "num"),
             (t("95% interval"), "num"),
-            ("p (Holm)", "num raw"),
+            ("p", "num raw"),
             (t("verdict"), ""),
         ]
         with card("flush"):

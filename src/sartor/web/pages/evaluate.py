@@ -61,6 +61,8 @@ class EvaluationChoice:
     metrics: list[str] = field(default_factory=list)
     """Empty: all of them."""
     max_new_tokens: int = 128
+    margin: float | None = None
+    """The smallest difference worth having in the primary metric; None: the default."""
 
     @property
     def targets(self) -> list[str]:
@@ -77,6 +79,7 @@ class EvaluationChoice:
             f"max_new_tokens={self.max_new_tokens}",
             f"metrics={','.join(wanted) if self.metrics else 'all'}",
         ]
+        found += [] if self.margin is None else [f"margin={self.margin!r}"]
         return found + ([f"eval_dataset={','.join(self.datasets)}"] if self.datasets else [])
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +90,7 @@ class EvaluationChoice:
             "metric": self.metric,
             "metrics": self.metrics,
             "max_new_tokens": self.max_new_tokens,
+            "margin": self.margin,
         }
 
     def is_choice_of(self, job: Job) -> bool:
@@ -150,6 +154,15 @@ class EvaluateView:
                     precision=0,
                     on_change=partial(self._set, "max_new_tokens"),
                 ).props("outlined dense")
+                margin = ui.number(
+                    t("Smallest difference worth having"),
+                    value=choice.margin,
+                    min=0,
+                    step=0.01,
+                    on_change=partial(self._set, "margin"),
+                )
+                margin.props("outlined dense clearable")
+                margin.props["hint"] = t("Default: 1% of the metric's range; 2% of the base model's loss.")
             with ui.element("div").classes("pair"):
                 self._multiple("against", self._targets())
                 self._multiple("datasets", dict.fromkeys(self._datasets()))
@@ -184,9 +197,11 @@ class EvaluateView:
 
     async def _set(self, name: str, event: Any) -> None:
         value = event.value
-        setattr(
-            self.choice, name, int(value or 128) if name == "max_new_tokens" else value if value is not None else []
-        )
+        if name == "max_new_tokens":
+            value = int(value or 128)
+        elif name in MULTIPLE:
+            value = value if value is not None else []
+        setattr(self.choice, name, value)
         await self._redraw()
 
     async def _start(self) -> None:

@@ -15,13 +15,15 @@ from nicegui import ui
 from sartor.evaluation import metrics
 from sartor.evaluation.numbers import interval
 from sartor.evaluation.numbers import number as figure
+from sartor.reporting.charts import MARGINS_SHOWN
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Translator
 from sartor.web.value_names import OUTCOMES, PARTS
 from sartor.web.workspace import Workspace, visible
 
 if TYPE_CHECKING:
-    from sartor.evaluation.verdict import Difference, Verdict
+    from sartor.evaluation.difference import Difference
+    from sartor.evaluation.verdict import Verdict
     from sartor.reporting.page import ScoreRow
 
 AT_ONCE = 15
@@ -82,7 +84,7 @@ class VerdictView:
         self._answers()
 
     def _verdict(self) -> None:
-        from sartor.evaluation.verdict_text import verdict_sentence
+        from sartor.evaluation.verdict_text import answers_sentence, headline, verdict_sentence
 
         t, outcome, verdict = self.t, self.outcome, self.outcome.verdict
         with card():
@@ -95,7 +97,10 @@ class VerdictView:
                     link(t("Open the report"), address).props("target=_blank")
                     download = link(t("Download"), address)
                     download.props["download"] = f"{self.run}-report.html"
-            text(verdict_sentence(verdict).render(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
+            text(headline(verdict).render(t.lang), f"headline {verdict.outcome}", tag="p")
+            for sentence in (verdict_sentence(verdict), answers_sentence(verdict.answers)):
+                if sentence:
+                    text(sentence.render(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
             interval_bar(t, verdict.primary)
             for remark in outcome.remarks:
                 text(remark, "soft small")
@@ -136,7 +141,7 @@ class VerdictView:
         ]
 
     def _primary(self, row: ScoreRow) -> str:
-        return row.difference.metric if row.difference.p_holm is None else ""
+        return row.difference.metric if row.difference is self.outcome.verdict.primary else ""
 
     def _answers(self) -> None:
         t, outcome = self.t, self.outcome
@@ -191,14 +196,14 @@ class VerdictView:
 
 
 def interval_bar(t: Translator, difference: Difference) -> None:
-    """The difference and its interval on an axis with zero, drawn to scale."""
+    """The difference and its interval on an axis with zero and the margin; a tiny difference looks tiny."""
 
     low, high = difference.low, difference.high
     if low is None or high is None:
         return
-    left, right = min(low, 0.0), max(high, 0.0)
-    margin = 0.08 * (right - left or 1.0)
-    left, right = left - margin, right + margin
+    margin = difference.margin
+    reach = max(abs(low) * 1.15, abs(high) * 1.15, MARGINS_SHOWN * margin, 1e-12)
+    left, right = -reach, reach
 
     def at(value: float) -> str:
         return f"{100 * (value - left) / (right - left):.2f}%"
@@ -206,6 +211,7 @@ def interval_bar(t: Translator, difference: Difference) -> None:
     with ui.element("div").classes(f"interval {difference.outcome}").props("role=img") as bar:
         bar.props["aria-label"] = f"{t('difference')} {figure(difference.difference, True)}"
         ui.element("div").classes("axis")
+        ui.element("div").classes("margin").style(f"left:{at(-margin)};width:calc({at(margin)} - {at(-margin)})")
         ui.element("div").classes("zero").style(f"left:{at(0.0)}")
         ui.element("div").classes("span").style(f"left:{at(low)};width:calc({at(high)} - {at(low)})")
         ui.element("div").classes("dot").style(f"left:{at(difference.difference)}")
