@@ -10,6 +10,7 @@ import pytest
 from sartor.api.judging import judge_run, read_labels
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
 from sartor.evaluation.difference import Measure, compare_rows
 from sartor.evaluation.verdict import Findings, make_verdict
@@ -59,7 +60,7 @@ def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> N
     (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
     asked = {"judge_endpoint": "https://judge/v1", "judge_model": "m", "judge_api_key": "${NO_SUCH_JUDGE_KEY}"}
     with pytest.raises(ConfigError, match="NO_SUCH_JUDGE_KEY is not set"):
-        judge_run(run, RunConfig.from_dict(asked))
+        judge_run(run, RunConfig.from_dict(asked, permissions=Permissions(allow_upload=("judge",))))
     with pytest.raises(DataError, match="best") as caught:
         read_labels(tmp_path / "labels.jsonl")
     assert "line 2" in str(caught.value.where)

@@ -15,6 +15,7 @@ from sartor.base.errors import SartorError
 from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
 from sartor.inference.engine import Answer, Engine, Row, left_padded
+from sartor.inference.grammars import Grammar, Guide
 from sartor.inference.kv_cache import PreallocatedLayer, preallocated_cache
 from sartor.inference.sampling import next_tokens
 from sartor.inference.weights import WeightSet
@@ -41,6 +42,8 @@ class Request:
     """How many of the most likely tokens to report with each token; None: no log-probabilities."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    grammar: Grammar | None = None
+    """What the answer must follow; None: free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,8 @@ class Ticket:
     request: Request
     on_progress: Callable[[Progress], None]
     row: Row
+    guide: Guide | None = None
     cancelled: bool = False
-    padding: int = 0
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -126,7 +129,8 @@ class Batcher:
         tickets = []
         for index, request in enumerate(requests):
             row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
-            tickets.append(Ticket(request, lambda progress, index=index: on_progress(index, progress), row))  # type: ignore[misc]
+            guide = request.grammar.start() if request.grammar else None
+            tickets.append(Ticket(request, lambda progress, index=index: on_progress(index, progress), row, guide))  # type: ignore[misc]
         with self._changed:
             self.require_room(len(requests))
             self._waiting.extend(tickets)
@@ -234,7 +238,7 @@ class Batcher:
         groups: dict[Any, list[int]] = {}
         for place, ticket in enumerate(tickets):
             groups.setdefault(_sampling(ticket.request.generation), []).append(place)
-        penalised = _with_penalties(tickets, logits_BV)
+        penalised = _with_grammars(tickets, _with_penalties(tickets, logits_BV))
         for places in groups.values():
             members = [tickets[place] for place in places]
             settings = members[0].request.generation
@@ -244,13 +248,25 @@ class Batcher:
         wanted = [place for place, ticket in enumerate(tickets) if ticket.request.top_logprobs is not None]
         logprobs = _logprobs(logits_BV[wanted], chosen[wanted], [tickets[place] for place in wanted]) if wanted else {}
         for ticket, token in zip(tickets, chosen.tolist(), strict=True):
-            self.engine.take(ticket.row, token, ticket.request.generation)
+            self._take(ticket, token)
             if not _finished(ticket):
                 text, safe = self.engine.safe_text(ticket.row, ticket.request.generation)
                 _notify(ticket, Progress(text[:safe], logprobs.get(ticket)))
             elif (last := logprobs.get(ticket)) is not None:
                 _notify(ticket, Progress("", last))
         return chosen
+
+    def _take(self, ticket: Ticket, token: int) -> None:
+        """Append a token. A complete answer ends; one whose grammar cannot be followed any further fails alone."""
+        self.engine.take(ticket.row, token, ticket.request.generation)
+        if ticket.guide is None or ticket.row.stop_reason == "stop":
+            return
+        ticket.guide.take(token)
+        if ticket.guide.done:
+            ticket.row.stop_reason, ticket.row.text = "stop", self.engine.text_of(ticket.row.ids)
+        elif ticket.guide.failed and not ticket.cancelled:
+            _notify(ticket, Progress("", error=f"The grammar became too complex: {ticket.guide.failed}"))
+            ticket.cancel()
 
     def _remove(self, leaving: list[Ticket], reason: str = "") -> None:
         """Report these rows' answers, drop them from the batch, and trim padding that no row needs anymore."""
@@ -313,6 +329,20 @@ def _with_penalties(tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
         request, ids = tickets[place].request, tickets[place].row.ids
         counts = torch.bincount(torch.tensor(ids, dtype=torch.long), minlength=scores.shape[1]).to(scores.device)
         scores[place] -= request.presence_penalty * (counts > 0) + request.frequency_penalty * counts
+    return scores
+
+
+def _with_grammars(tickets: list[Ticket], logits_BV: Tensor) -> Tensor:
+    """Minus infinity for every token that would leave an answer's grammar."""
+    wanted = [place for place, ticket in enumerate(tickets) if ticket.guide is not None and not ticket.cancelled]
+    if not wanted:
+        return logits_BV
+    scores = logits_BV.float().clone()
+    for place in wanted:
+        guide = tickets[place].guide
+        allowed = guide.allowed(scores.shape[1]) if guide else None
+        if allowed is not None and bool(allowed.any()):
+            scores[place].masked_fill_(~allowed.to(scores.device), float("-inf"))
     return scores
 
 
