@@ -221,3 +221,16 @@ def test_a_model_with_sliding_windows_is_served_batch_by_batch(tiny_tokenizer: A
         answer = (listener if number < 3 else late).heard[number][-1].answer
         assert answer is not None
         assert answer.ids == engine.generate([[{"role": "user", "content": text}]], settings)[0].ids, number
+
+
+def test_the_padding_that_a_long_prompt_leaves_behind_is_trimmed(engine: Engine, batcher: Batcher) -> None:
+    settings = GenerationSettings(max_new_tokens=12)
+    short, long = requests_of(engine, settings, ["Hi", "b" * 200])
+    long = replace(long, generation=settings.model_copy(update={"max_new_tokens": 2}))
+    listener = Listener()
+    batcher.submit([short, long], listener)
+    listener.wait(2)
+    answer = listener.heard[0][-1].answer
+    assert answer, listener.heard[0][-1].error
+    alone = engine.chat([{"role": "user", "content": "Hi"}], settings)
+    assert answer.ids == alone.ids

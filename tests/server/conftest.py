@@ -30,3 +30,11 @@ def served(engine: Engine) -> Iterator[Served]:
     served = Served(engine, ServerSettings("tiny", GenerationSettings(max_new_tokens=24), LIMITS))
     yield served
     served.close()
+
+
+@pytest.fixture
+def tooled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The engine, prompting without tools: the tiny model's template has no place for them."""
+    plain = engine.prompt
+    monkeypatch.setattr(engine, "prompt", lambda messages, tools=(): plain(messages))
+    return engine

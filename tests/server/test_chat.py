@@ -119,7 +119,7 @@ def _call_a_tool(client: openai.OpenAI, engine: Engine, monkeypatch: pytest.Monk
     said = 'Let me look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "巴黎"}}\n</tool_call>'
 
     def calling(row: Any, settings: GenerationSettings) -> Answer:
-        return dataclasses.replace(plain(row, settings), text=said)
+        return dataclasses.replace(plain(row, settings), text=said, stop_reason="stop")
 
     monkeypatch.setattr(engine, "answer_of", calling)
     choice = client.chat.completions.create(model="tiny", messages=HELLO, tools=TOOLS).choices[0]

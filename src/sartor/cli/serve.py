@@ -22,10 +22,15 @@ def serve(
     name: Annotated[str | None, typer.Option(help="The model name that clients see; default: the run's name.")] = None,
     rows: Annotated[int, typer.Option(help="Answers generated at the same time.", min=1)] = 64,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; further ones get status 429.", min=1)] = 256,
+    request_log: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Append a JSON line for each request; -: standard output.")
+    ] = None,
+    log_texts: Annotated[bool, typer.Option("--log-texts", help="Write requests and answers to the log.")] = False,
     *,
     permissions: Permissions,
 ) -> None:
-    """Serve a run or a model over an OpenAI-compatible API: /v1/chat/completions, /v1/models, /health, /metrics."""
+    """Serve a run or a model over an OpenAI-compatible API: /v1/chat/completions, /v1/completions, /v1/models, /health,
+    /metrics."""
     from sartor.cli import console
     from sartor.server.run import serve as serve_model
 
@@ -44,6 +49,8 @@ def serve(
         name=name,
         rows=rows,
         waiting=waiting,
+        request_log=request_log,
+        log_texts=log_texts,
         on_ready=ready,
     )
 

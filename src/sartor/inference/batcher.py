@@ -287,7 +287,7 @@ class Batcher:
         spare = live.mask.shape[1] - 1 - int(live.positions.max())
         if spare >= TRIM_TOKENS and all(isinstance(layer, PreallocatedLayer) for layer in live.cache.layers):
             for layer in live.cache.layers:
-                layer.forget(spare)
+                layer.drop(spare)
             live.mask = live.mask[:, spare:]
 
     def _finish(self, ticket: Ticket, reason: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -87,7 +88,7 @@ class Grammars:
             raise GrammarError(
                 "This schema cannot be followed: {reason}",
                 fix="Leave out the unsupported keyword.",
-                reason=_first_line(matcher.get_error()),
+                reason=_reason(matcher.get_error()),
             )
         return Grammar(matcher)
 
@@ -99,7 +100,8 @@ class Grammars:
                     from llguidance.hf import from_tokenizer
                 except ImportError:
                     raise GrammarError(
-                        "JSON mode and forced tool calls need the package llguidance.", fix="Run: pip install llguidance"
+                        "JSON mode and forced tool calls need the package llguidance.",
+                        fix="Run: pip install llguidance",
                     ) from None
                 try:
                     self._known = from_tokenizer(self._tokenizer, eos_token=self._stop_ids)
@@ -107,7 +109,7 @@ class Grammars:
                     raise GrammarError(
                         "This model's tokenizer cannot be constrained: {reason}",
                         fix="Ask for JSON in the prompt instead.",
-                        reason=_first_line(str(error)),
+                        reason=_reason(str(error)),
                     ) from None
             return self._known
 
@@ -117,5 +119,7 @@ def json_rule(schema: Mapping[str, Any]) -> str:
     return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS}, ensure_ascii=False)
 
 
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
+def _reason(text: str) -> str:
+    """An error of llguidance as one line, without its own grammar and the place in it."""
+    said = text.rpartition("failed to compile JSON schema: ")[2]
+    return " ".join(re.split(r"\n\s*\d+ \| ", said)[0].split())[:300]

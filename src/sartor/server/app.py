@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,13 +17,19 @@ from starlette.exceptions import HTTPException
 
 from sartor.base.settings import GenerationSettings
 from sartor.inference.batcher import Batcher, Progress, QueueFull, Ticket
+from sartor.inference.batcher import Request as BatchRequest
 from sartor.inference.engine import Engine
+from sartor.inference.grammars import Grammars
 from sartor.inference.weights import WeightSet
+from sartor.server import completions
 from sartor.server.admission import Admission, error_response
+from sartor.server.answer_grammar import guided_requests
+from sartor.server.completions import CompletionRequest, TextReply
 from sartor.server.metrics import Metrics
 from sartor.server.reading_queue import ReadingQueue
+from sartor.server.request_log import RequestLog, note
 from sartor.server.responses import Conversation, error
-from sartor.server.schemas import BadRequest, ChatRequest, Limits, batch_requests, prompt_size
+from sartor.server.schemas import BadRequest, ChatRequest, Limits, prompt_size
 
 POLL_S = 0.25
 """How often a waiting request checks that its client is still connected."""
@@ -37,6 +43,21 @@ class ServerSettings:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     limits: Limits = field(default_factory=Limits)
     api_key: str | None = None
+    request_log: TextIO | None = None
+    log_texts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the requests of one route are read and answered."""
+
+    size: Callable[[Any, Engine, Limits], int]
+    requests: Callable[..., list[BatchRequest]]
+    reply: Callable[[Any, str, Engine], Conversation | TextReply]
+
+
+CHAT = _Kind(prompt_size, guided_requests, Conversation)
+COMPLETION = _Kind(completions.prompt_size, completions.batch_requests, TextReply)
 
 
 class Server:
@@ -52,26 +73,26 @@ class Server:
             self.models[f"{settings.name}:base"] = "base"
         self.since = int(time.time())
         self.reading = ReadingQueue(limits.waiting)
+        self.grammars = Grammars(engine.tokenizer, engine.encoder.stop_ids)
 
     async def start(
-        self, chat_request: ChatRequest, gone: Callable[[], Awaitable[bool]]
-    ) -> tuple[Conversation, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
+        self, asked: ChatRequest | CompletionRequest, kind: _Kind, gone: Callable[[], Awaitable[bool]]
+    ) -> tuple[Conversation | TextReply, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
         """Queue a request, unless its client is `gone` when its turn comes.
 
         What can be refused without reading the prompt is refused first. Raises: BadRequest, QueueFull, ClientGone.
         """
-        if (weights := self.models.get(chat_request.model)) is None:
+        settings = self.settings
+        if (weights := self.models.get(asked.model)) is None:
             names = ", ".join(self.models)
-            raise BadRequest(
-                f"Unknown model {chat_request.model!r}; available: {names}.", "model", "model_not_found", 404
-            )
-        size = prompt_size(chat_request, self.engine, self.settings.limits)
-        self.batcher.require_room(chat_request.n or 1)
+            raise BadRequest(f"Unknown model {asked.model!r}; available: {names}.", "model", "model_not_found", 404)
+        size = kind.size(asked, self.engine, settings.limits)
+        self.batcher.require_room(asked.answers)
         async with self.reading.turn(size):  # long prompts are tokenized off the event loop, one at a time
             if await gone():
                 raise ClientGone
             requests = await asyncio.to_thread(
-                batch_requests, chat_request, self.engine, weights, self.settings.generation, self.settings.limits
+                kind.requests, asked, self.engine, weights, settings.generation, settings.limits, self.grammars
             )
         loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Progress]]()
 
@@ -79,7 +100,31 @@ class Server:
             loop.call_soon_threadsafe(queue.put_nowait, (index, progress))
 
         tickets = self.batcher.submit(requests, on_progress)
-        return Conversation(chat_request, chat_request.model, self.engine), queue, tickets
+        return kind.reply(asked, asked.model, self.engine), queue, tickets
+
+    async def answer(self, asked: ChatRequest | CompletionRequest, kind: _Kind, request: Request) -> Response:
+        """The response to a request, whole or streamed."""
+        began = time.perf_counter()
+        reply, queue, tickets = await self.start(asked, kind, request.is_disconnected)
+        steps = _steps(self, queue, tickets, request, began)
+        if asked.stream:
+            return StreamingResponse(_events(self, reply, steps, request), media_type="text/event-stream")
+        async for index, progress in steps:
+            reply.take(index, progress)
+        self.log(request, reply)
+        if not reply.answers:
+            return Response(status_code=499)  # the client has disconnected
+        return JSONResponse(reply.whole())
+
+    def log(self, request: Request, reply: Conversation | TextReply) -> None:
+        """What the request log says of an answer; texts only where they were asked for."""
+        fields: dict[str, Any] = {"id": reply.id, "model": reply.name, "stream": bool(reply.request.stream)}
+        if reply.answers:
+            usage = reply.usage()
+            fields |= {name: usage[name] for name in ("prompt_tokens", "completion_tokens")}
+        if self.settings.log_texts:
+            fields |= {"request": reply.request.model_dump(exclude_none=True), "answers": list(reply.texts.values())}
+        note(request.scope, **fields)
 
 
 class ClientGone(Exception):
@@ -104,6 +149,7 @@ def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
     _add_errors(app, settings.limits)
     _add_routes(app, server)
     app.add_middleware(Admission, limits=settings.limits, api_key=settings.api_key, metrics=server.metrics)
+    app.add_middleware(RequestLog, file=settings.request_log)
     return app
 
 
@@ -127,20 +173,12 @@ def _add_routes(app: FastAPI, server: Server) -> None:
         return _model(name, server)
 
     @app.post("/v1/chat/completions", response_model=None)
-    async def chat(chat_request: ChatRequest, request: Request) -> Response | dict[str, Any]:
-        began = time.perf_counter()
-        conversation, queue, tickets = await server.start(chat_request, request.is_disconnected)
-        steps = _steps(server, conversation, queue, tickets, request, began)
-        if chat_request.stream:
-            return StreamingResponse(_events(server, conversation, steps), media_type="text/event-stream")
-        async for index, progress in steps:
-            if progress.token is not None:
-                conversation.tokens.setdefault(index, []).append(progress.token)
-            if progress.answer is not None:
-                conversation.answers[index] = progress.answer
-        if not conversation.answers:
-            return Response(status_code=499)  # the client has disconnected
-        return JSONResponse(conversation.whole())
+    async def chat(asked: ChatRequest, request: Request) -> Response:
+        return await server.answer(asked, CHAT, request)
+
+    @app.post("/v1/completions", response_model=None)
+    async def complete(asked: CompletionRequest, request: Request) -> Response:
+        return await server.answer(asked, COMPLETION, request)
 
 
 def _model(name: str, server: Server) -> dict[str, Any]:
@@ -149,7 +187,6 @@ def _model(name: str, server: Server) -> dict[str, Any]:
 
 async def _steps(
     server: Server,
-    conversation: Conversation,
     queue: asyncio.Queue[tuple[int, Progress]],
     tickets: list[Ticket],
     request: Request,
@@ -194,20 +231,21 @@ def _count(server: Server, progress: Progress) -> None:
 
 
 async def _events(
-    server: Server, conversation: Conversation, steps: AsyncIterator[tuple[int, Progress]]
+    server: Server, reply: Conversation | TextReply, steps: AsyncIterator[tuple[int, Progress]], request: Request
 ) -> AsyncIterator[bytes]:
     """Server-sent events; a slow reader delays only this generator."""
     try:
         async for index, progress in steps:
-            for chunk in conversation.pieces(index, progress):
+            for chunk in reply.pieces(index, progress):
                 yield _event(chunk)
-        options = conversation.request.stream_options
-        if options is not None and options.include_usage and conversation.answers:
-            yield _event(conversation.usage_chunk())
+        options = reply.request.stream_options
+        if options is not None and options.include_usage and reply.answers:
+            yield _event(reply.usage_chunk())
         yield b"data: [DONE]\n\n"
     except GenerationFailed as failed:
         yield _event(error(str(failed), "server_error"))
     finally:
+        server.log(request, reply)
         with suppress(RuntimeError):
             await steps.aclose()  # type: ignore[attr-defined]
 

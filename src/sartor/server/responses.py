@@ -10,7 +10,7 @@ from typing import Any
 
 from sartor.inference.batcher import Progress, TokenLogprobs
 from sartor.inference.engine import Answer, Engine
-from sartor.server.schemas import ChatRequest
+from sartor.server.schemas import ChatRequest, NamedTool
 from sartor.server.tool_calls import read_calls
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -30,6 +30,17 @@ class Conversation:
     said: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Choice → characters of reasoning and of content already sent."""
 
+    def take(self, index: int, progress: Progress) -> None:
+        """Keep what a step brought."""
+        if progress.token is not None:
+            self.tokens.setdefault(index, []).append(progress.token)
+        if progress.answer is not None:
+            self.answers[index] = progress.answer
+
+    @property
+    def texts(self) -> dict[int, str]:
+        return {index: answer.text for index, answer in self.answers.items()}
+
     def whole(self) -> dict[str, Any]:
         """The chat.completion object."""
         choices = [self._choice(index) for index in sorted(self.answers)]
@@ -42,11 +53,9 @@ class Conversation:
             self.said[index] = (0, 0)
             chunks.append(self._chunk(index, {"role": "assistant", "content": ""}))
         chosen = [progress.token] if progress.token is not None else []
-        if progress.token is not None:
-            self.tokens.setdefault(index, []).append(progress.token)
+        self.take(index, progress)
         delta: dict[str, Any] = {}
         if progress.answer is not None:
-            self.answers[index] = progress.answer
             delta, finish = self._last(index, progress.answer)
         elif not self.request.wants_calls and progress.text:
             delta, finish = self._new(index, *_split(progress.text)), None
@@ -84,7 +93,7 @@ class Conversation:
             "index": index,
             "message": message,
             "logprobs": self._logprobs(self.tokens.get(index, [])),
-            "finish_reason": _finish(answer, bool(calls)),
+            "finish_reason": self._finish(answer, bool(calls)),
         }
 
     def _chunk(
@@ -120,7 +129,13 @@ class Conversation:
         delta = self._new(index, answer.reasoning or "", content)
         if calls:
             delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
-        return delta, _finish(answer, bool(calls))
+        return delta, self._finish(answer, bool(calls))
+
+    def _finish(self, answer: Answer, calls: bool) -> str:
+        """OpenAI's reasons: a call that was forced by name ends with `stop`."""
+        if answer.stop_reason != "stop":
+            return "length"
+        return "tool_calls" if calls and not isinstance(self.request.tool_choice, NamedTool) else "stop"
 
     def _new(self, index: int, reasoning: str, content: str) -> dict[str, Any]:
         had_reasoning, had_content = self.said[index]
@@ -144,12 +159,6 @@ class Conversation:
     def _token(self, id: int, logprob: float) -> dict[str, Any]:
         text = self.engine.tokenizer.decode([id])
         return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(text.encode("utf-8", "replace"))}
-
-
-def _finish(answer: Answer, calls: bool) -> str:
-    if calls:
-        return "tool_calls"
-    return "stop" if answer.stop_reason == "stop" else "length"
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -6,13 +6,15 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sartor.api.predicting import load_engine, trained_run
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.i18n import tr
 from sartor.server.host_names import is_loopback
+from sartor.server.request_log import open_log
 
 if TYPE_CHECKING:
     import uvicorn
@@ -31,6 +33,8 @@ def serve(
     name: str | None = None,
     rows: int = 64,
     waiting: int = 256,
+    request_log: str | Path | None = None,
+    log_texts: bool = False,
     on_ready: Callable[[str, str], None] | None = None,
 ) -> None:  # the options of `sartor serve`
     """Serve a model until SIGINT or SIGTERM. `on_ready(address, model name)` is called once it listens.
@@ -42,15 +46,29 @@ def serve(
 
     key = os.environ.get(KEY) or None
     require_key(host, key)
+    log = _log(request_log, log_texts)
     with bound(host, port) as listener:
         engine = load_engine(config)
         run = trained_run(config)
         name = name or (run.name if run else config.model.model_name_or_path.rstrip("/").rpartition("/")[2])
         limits = replace(Limits(), rows=rows, waiting=waiting)
-        app = create_app(engine, ServerSettings(name, config.generation, limits, key))
+        app = create_app(engine, ServerSettings(name, config.generation, limits, key, log, log_texts))
         if on_ready:
             on_ready(address_of(listener), name)
         uvicorn_server(app, ws="none", timeout_graceful_shutdown=5).run(sockets=[listener])
+
+
+def _log(path: str | Path | None, texts: bool) -> TextIO | None:
+    """Raises: ConfigError for a file that cannot be written, or for texts without a log."""
+    if texts and path is None:
+        raise ConfigError("There is no request log to write texts to.", "--log-texts", "Add --request-log FILE.")
+    try:
+        return open_log(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            "Cannot write the request log: {reason}.", path, "Choose another file with --request-log.", reason=reason
+        ) from None
 
 
 def uvicorn_server(app: Any, limits: ConnectionLimits | None = None, **options: Any) -> uvicorn.Server:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -93,8 +94,49 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ResponseFormat(_Strict):
+class TextFormat(_Strict):
     type: Literal["text"]
+
+    def as_schema(self) -> None:
+        """No JSON is asked for."""
+
+
+class JsonObjectFormat(_Strict):
+    type: Literal["json_object"]
+
+    def as_schema(self) -> dict[str, Any]:
+        return {"type": "object"}
+
+
+class JsonSchema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    schema_: Annotated[dict[str, JsonValue], Field(alias="schema")] = {}
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(_Strict):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+    def as_schema(self) -> dict[str, Any]:
+        return dict(self.json_schema.schema_)
+
+
+ResponseFormat: TypeAlias = Annotated[TextFormat | JsonObjectFormat | JsonSchemaFormat, Field(discriminator="type")]
+
+
+class ToolName(_Strict):
+    name: str
+
+
+class NamedTool(_Strict):
+    """The tool that must be called."""
+
+    type: Literal["function"]
+    function: ToolName
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -102,14 +144,10 @@ Penalty = Annotated[float, Field(ge=-2.0, le=2.0, allow_inf_nan=False)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class ChatRequest(_Strict):
-    """POST /v1/chat/completions. Unknown fields are an error."""
+class GenerationRequest(_Strict):
+    """What chat and completion requests have in common."""
 
     model: str
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
-    tools: Annotated[list[ToolIn], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto"] | None = None
-    parallel_tool_calls: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
@@ -120,13 +158,22 @@ class ChatRequest(_Strict):
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     repetition_penalty: Annotated[Finite, Field(gt=0.0, le=10.0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    user: str | None = None
+
+
+class ChatRequest(GenerationRequest):
+    """POST /v1/chat/completions. Unknown fields are an error."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=2048)]
+    tools: Annotated[list[ToolIn], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
     response_format: ResponseFormat | None = None
-    user: str | None = None
     store: Literal[False] | None = None
     metadata: dict[str, JsonValue] | None = None
     service_tier: str | None = None
@@ -135,6 +182,18 @@ class ChatRequest(_Strict):
     def wants_calls(self) -> bool:
         """Whether tool calls are parsed from the answer."""
         return bool(self.tools) and self.tool_choice != "none"
+
+    @property
+    def answers(self) -> int:
+        return self.n or 1
+
+    def check_tools(self) -> None:
+        """Raises: BadRequest for a tool that must be called but is not there."""
+        names = [tool.function.name for tool in self.tools or ()]
+        if self.tool_choice not in (None, "none", "auto") and not names:
+            raise BadRequest("tool_choice needs tools.", "tool_choice")
+        if isinstance(self.tool_choice, NamedTool) and (name := self.tool_choice.function.name) not in names:
+            raise BadRequest(f"tool_choice names {name!r}, which is not in tools.", "tool_choice")
 
 
 def room_for_prompt(engine: Engine, limits: Limits) -> int:
@@ -152,24 +211,41 @@ def prompt_size(chat_request: ChatRequest, engine: Engine, limits: Limits) -> in
     size = sum(map(len, texts)) + (
         sum(len(tool.model_dump_json()) for tool in chat_request.tools or ()) if chat_request.wants_calls else 0
     )
+    check_size(size, engine, limits, "messages")
+    return size
+
+
+def check_size(size: int, engine: Engine, limits: Limits, param: str) -> None:
+    """Raises: BadRequest for so many characters that they cannot fit."""
     room = room_for_prompt(engine, limits)
     if size > room * limits.characters_per_token:
         raise BadRequest(
             f"The prompt has {size} characters; the maximum is {room} tokens "
             f"of at most {limits.characters_per_token} characters on average.",
-            "messages",
+            param,
             "context_length_exceeded",
         )
-    return size
+
+
+def check_choices(request: GenerationRequest, limits: Limits) -> None:
+    """Raises: BadRequest for too many."""
+    if (request.n or 1) > limits.choices:
+        raise BadRequest(f"n is {request.n}; this server returns at most {limits.choices} choices.", "n")
+
+
+def check_prompt_tokens(count: int, engine: Engine, limits: Limits, param: str) -> None:
+    """Raises: BadRequest for too many."""
+    room = room_for_prompt(engine, limits)
+    if count > room:
+        raise BadRequest(f"The prompt has {count} tokens; the maximum is {room}.", param, "context_length_exceeded")
 
 
 def batch_requests(
     chat_request: ChatRequest, engine: Engine, weights: WeightSet, default: GenerationSettings, limits: Limits
 ) -> list[Request]:
-    """One batch request for each choice. Raises: BadRequest naming the field."""
-    n = chat_request.n or 1
-    if n > limits.choices:
-        raise BadRequest(f"n is {n}; this server returns at most {limits.choices} choices.", "n")
+    """One batch request for each choice, without a grammar. Raises: BadRequest naming the field."""
+    check_choices(chat_request, limits)
+    chat_request.check_tools()
     if chat_request.top_logprobs is not None and not chat_request.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true.", "top_logprobs")
     tools = (
@@ -180,16 +256,24 @@ def batch_requests(
         prompt = engine.prompt(messages, tools).ids.tolist()
     except PromptError as error:
         raise BadRequest(" ".join(str(part) for part in (error.what, error.fix) if part), "messages") from None
-    room = room_for_prompt(engine, limits)
-    if len(prompt) > room:
-        raise BadRequest(
-            f"The prompt has {len(prompt)} tokens; the maximum is {room}.",
-            "messages",
-            "context_length_exceeded",
-        )
-    generation = _generation(chat_request, default, limits, len(prompt), engine)
-    seed = secrets.randbits(62) if chat_request.seed is None else chat_request.seed % 2**63
+    check_prompt_tokens(len(prompt), engine, limits, "messages")
     top = (chat_request.top_logprobs or 0) if chat_request.logprobs else None
+    return make_requests(chat_request, prompt, engine, weights, default, limits, top)
+
+
+# What all requests are made from.
+def make_requests(
+    request: GenerationRequest,
+    prompt: Sequence[int],
+    engine: Engine,
+    weights: WeightSet,
+    default: GenerationSettings,
+    limits: Limits,
+    top_logprobs: int | None,
+) -> list[Request]:
+    """One for each choice, all with the same prompt."""
+    generation = _generation(request, default, limits, len(prompt), engine)
+    seed = secrets.randbits(62) if request.seed is None else request.seed % 2**63
     return [
         Request(
             tuple(prompt),
@@ -197,20 +281,20 @@ def batch_requests(
             weights,
             seed,
             number,
-            top,
-            chat_request.presence_penalty or 0.0,
-            chat_request.frequency_penalty or 0.0,
+            top_logprobs,
+            request.presence_penalty or 0.0,
+            request.frequency_penalty or 0.0,
         )
-        for number in range(n)
+        for number in range(request.n or 1)
     ]
 
 
 def _generation(
-    chat_request: ChatRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
+    chat_request: GenerationRequest, default: GenerationSettings, limits: Limits, prompt_tokens: int, engine: Engine
 ) -> GenerationSettings:
     """The server's settings, overridden by the request."""
     most = min(limits.answer_tokens, engine.context_tokens - prompt_tokens)
-    length = chat_request.max_completion_tokens or chat_request.max_tokens
+    length = getattr(chat_request, "max_completion_tokens", None) or chat_request.max_tokens
     if length is not None and length > limits.answer_tokens:
         raise BadRequest(f"max_tokens is {length}; the maximum is {limits.answer_tokens}.", "max_tokens")
     changed: dict[str, Any] = {"max_new_tokens": max(1, min(length or default.max_new_tokens, most))}

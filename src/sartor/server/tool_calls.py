@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|$)", re.DOTALL)
+_BARE_LIST = re.compile(r"\s*(\[\s*\{.*\}\s*\])\s*", re.DOTALL)
 _LISTED = re.compile(r"\[TOOL_CALLS\]\s*(\[.*\])", re.DOTALL)
 
 
 def read_calls(text: str, known: frozenset[str]) -> tuple[str, list[tuple[str, str]]]:
     """(the text without calls, each call's name and arguments as JSON text). Only calls of known tools are calls.
 
-    `<tool_call>{…}</tool_call>` (Qwen, Hermes), `[TOOL_CALLS][{…}]` (Mistral), a bare object (Llama 3).
+    `<tool_call>{…}</tool_call>` (Qwen, Hermes), `[TOOL_CALLS][{…}]` (Mistral, whose marker is a control token and no
+    longer there), a bare object (Llama 3).
     """
     found = [_call(body, known) for body in _TAGGED.findall(text)]
     if found and all(found):
         return _TAGGED.sub("", text).strip(), [call for call in found if call]
-    if (listed := _LISTED.search(text)) and isinstance(values := _json(listed[1]), list):
+    if (listed := _LISTED.search(text) or _BARE_LIST.fullmatch(text)) and isinstance(values := _json(listed[1]), list):
         found = [_call_of(value, known) for value in values]
         if found and all(found):
             return text[: listed.start()].strip(), [call for call in found if call]
