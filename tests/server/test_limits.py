@@ -67,7 +67,7 @@ def until(true: Callable[[], bool], seconds: float = 120.0) -> bool:
             "content",
         ),
         ({"model": "tiny", "messages": HELLO, "top_logprobs": 2}, 400, "logprobs"),
-        ({"model": "tiny", "messages": HELLO, "response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"model": "tiny", "messages": HELLO, "response_format": {"type": "xml"}}, 400, "response_format"),
         ({"model": "tiny", "messages": [{"role": "user", "content": "x" * 30_000}]}, 413, "20000 bytes"),
         (b'{"model":"tiny","messages":[{"role":"user","content":"\\ud800"}]}', 400, ""),
     ],

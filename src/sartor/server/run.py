@@ -25,6 +25,7 @@ KEY = "SARTOR_API_KEY"
 """The environment variable with the API key; every user of the machine can read a command line."""
 
 
+# The options of `sartor serve`.
 def serve(
     config: RunConfig,
     *,
@@ -36,7 +37,7 @@ def serve(
     request_log: str | Path | None = None,
     log_texts: bool = False,
     on_ready: Callable[[str, str], None] | None = None,
-) -> None:  # the options of `sartor serve`
+) -> None:
     """Serve a model until SIGINT or SIGTERM. `on_ready(address, model name)` is called once it listens.
 
     Raises: ConfigError for a non-loopback address without a key; RunError for a port in use; ModelError.
