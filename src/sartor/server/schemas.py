@@ -188,7 +188,7 @@ class ChatRequest(GenerationRequest):
         return self.n or 1
 
     def check_tools(self) -> None:
-        """Raises: BadRequest for a tool that must be called but is not there."""
+        """Raises: BadRequest for a tool that must be called but is missing."""
         names = [tool.function.name for tool in self.tools or ()]
         if self.tool_choice not in (None, "none", "auto") and not names:
             raise BadRequest("tool_choice needs tools.", "tool_choice")
