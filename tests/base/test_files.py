@@ -69,3 +69,26 @@ def test_waiting_threads_sleep_soon_unless_the_user_chose(
     monkeypatch.setattr(os, "environ", dict(given))
     process.limit_thread_spinning()
     assert os.environ.get("GOMP_SPINCOUNT") == kept
+
+
+def test_files_have_the_users_usual_permissions(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        files.atomic_write(tmp_path / "made", "x")
+        other = tmp_path / "library"
+        other.touch(mode=0o600)
+        other.chmod(0o600)
+        files.fsync_file(other)
+        folder = tmp_path / "folder"
+        (folder / "in").mkdir(parents=True)
+        (folder / "in" / "weights").touch(mode=0o600)
+        files.usual_permissions(folder)
+        for file in (tmp_path / "made", other, folder / "in" / "weights"):
+            assert file.stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old)
+
+
+def test_half_a_surrogate_pair_is_written_as_its_escape(tmp_path: Path) -> None:
+    files.atomic_write(tmp_path / "f", '"\ud83d"')
+    assert (tmp_path / "f").read_text(encoding="utf-8") == '"\\ud83d"'

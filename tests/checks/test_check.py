@@ -15,8 +15,10 @@ from sartor.checks import CheckResult, apply_fixes, check, near_pairs, write_rej
 from sartor.checks.lint_input import LintInput, row_of
 from sartor.checks.rules import RULES
 from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.import_file import import_file
+from sartor.data.import_record import read_refused
 from sartor.data.load import load
-from sartor.data.read_rows import read_values
+from sartor.data.read_rows import read_raw, read_values
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
@@ -114,7 +116,7 @@ def test_rejects_hold_row_and_reason(tmp_path: Path) -> None:
     found = checked(tmp_path, bad, cutoff_len=100)
     spec = DatasetSpec("made", tmp_path, file_name="made.json")
     skipped = [Skipped(f.origin, f.code, f.field, f.params) for f in found.errors if f.origin]
-    assert write_rejects(tmp_path / "rejects.jsonl", skipped, read_values(spec)) == 3
+    assert write_rejects(tmp_path / "rejects.jsonl", skipped, read_raw(spec)) == 3
     lines = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["row"], line["code"]) for line in lines] == [
         (2, "answer-missing"),
@@ -165,3 +167,48 @@ def test_oversampled_rows_are_no_duplicates() -> None:
 
 def _jaccard(one: set[str], other: set[str]) -> float:
     return len(one & other) / len(one | other) if one | other else 0.0
+
+
+def test_repeats_and_personal_data_are_changed_on_request_only(tmp_path: Path) -> None:
+    rows = [
+        row("Who?", "Darcy, +86 138 0013 8000, a@b.example.com") | {"id": "1"},
+        row("Who?", "Darcy,  +86 138 0013 8000, a@b.example.com") | {"id": "2"},
+        row("Card?", "11010519491231002X or 110105194912310021"),
+    ]
+    (tmp_path / "made.json").write_text(json.dumps(rows), encoding="utf-8")
+    spec = DatasetSpec("made", tmp_path, file_name="made.json")
+    plain = apply_fixes(tmp_path / "plain.json", read_values(spec), spec)
+    assert (plain.rows, plain.summary) == (3, {})
+    done = apply_fixes(tmp_path / "f.json", read_values(spec), spec, remove_repeats=True, mask_personal=True)
+    written = json.loads((tmp_path / "f.json").read_text(encoding="utf-8"))
+    assert [one["output"] for one in written] == ["Darcy, [PHONE], [EMAIL]", "[ID] or 110105194912310021"]
+    assert done.summary == {"fixed-personal": 5, "fixed-repeat": 1}
+
+
+def test_a_fixed_copy_keeps_numbers_and_halves_of_characters(tmp_path: Path) -> None:
+    text = '[{"instruction": "Q \\ud83d", "output": 1.10, "n": 123456789012345678901234567890, "x": 1e999}]'
+    (tmp_path / "made.json").write_text(text, encoding="utf-8")
+    spec = DatasetSpec("made", tmp_path, file_name="made.json")
+    apply_fixes(tmp_path / "f.json", read_values(spec), spec)
+    written = (tmp_path / "f.json").read_text(encoding="utf-8")
+    for kept in ('"Q \\ud83d"', '"1.10"', "123456789012345678901234567890", '"x": 1e999'):
+        assert kept in written
+
+
+def test_refused_rows_of_the_import_are_counted_and_rejected(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("question,answer\nQ1,A1\nQ2,\n", encoding="utf-8")
+    import_file(tmp_path / "t.csv", "made", tmp_path)
+    tokenizer = byte_tokenizer(("<|im_start|>", "<|im_end|>"))
+    found = check(load("made", tmp_path), Encoder(tokenizer, Template.from_tokenizer(tokenizer, "chatml")))
+    facts = [found.facts[f"import_{name}"] for name in ("read", "kept", "refused")]
+    assert facts == [2, 1, 1]
+    assert "2 rows read = 1 kept + 1 refused" in str(_text(found))
+    refused = read_refused(tmp_path, "made")
+    assert write_rejects(tmp_path / "r.jsonl", (), read_raw(load("made", tmp_path).spec), refused) == 1
+    assert json.loads((tmp_path / "r.jsonl").read_text("utf-8"))["data"] == {"question": "Q2", "answer": ""}
+
+
+def _text(found: CheckResult) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(found.rich())
+    return console.export_text()

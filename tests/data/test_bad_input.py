@@ -120,7 +120,6 @@ def test_a_damaged_row_is_skipped_with_its_reason_and_its_neighbours_stay(
         ('{"data": [1], "data": [2]}', "Invalid JSON"),
         ('{"rows": [1]}', "does not contain a list"),
         ("7", "does not contain a list"),
-        ("[" + "9" * 5000 + "]", "Could not read"),
         ("\0", "NUL"),
     ],
 )
@@ -135,7 +134,8 @@ def test_a_line_that_is_hostile_costs_that_line(tmp_path: Path) -> None:
     good = json.dumps(GOOD["alpaca"])
     bad = ["[" * 100_000, "9" * 5000, '{"instruction": "Q", "instruction": "R", "output": "A"}', "{", "\\", good + good]
     loaded = read(tmp_path, "\n".join([good, *bad, good]).encode(), "x.jsonl")
-    assert [(s.origin.line, s.code) for s in loaded.skipped] == [(n, "row-broken") for n in range(2, 8)]
+    codes = [(s.origin.line, s.code) for s in loaded.skipped]
+    assert codes == [(n, "row-not-object" if n == 3 else "row-broken") for n in range(2, 8)]
     assert len(loaded.examples) == 2
 
 

@@ -173,3 +173,14 @@ def test_split_is_seeded_disjoint_and_keeps_repeats_together(tmp_path: Path) -> 
     assert held_out == {e.origin.id for e in same.held_out}
     assert held_out != {e.origin.id for e in other.held_out}
     assert not held_out & {e.origin.id for e in parts.train}
+
+
+def test_a_system_column_that_a_system_turn_replaces_is_noted(tmp_path: Path) -> None:
+    turns = [{"from": "system", "value": "S1"}, {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
+    rows = [{"conversations": turns, "system": system} for system in ("S2", "S1", "")]
+    (tmp_path / "d.json").write_text(json.dumps(rows), encoding="utf-8")
+    entry = {"file_name": "d.json", "formatting": "sharegpt", "columns": {"system": "system"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"d": entry}), encoding="utf-8")
+    loaded = load("d", tmp_path)
+    assert [(note.code, note.count) for note in loaded.ledger.notes] == [("system-unused", 1)]
+    assert [example.messages[0].text for example in loaded.examples] == ["S1"] * 3  # type: ignore[union-attr]

@@ -8,7 +8,7 @@ from sartor.api.checking import CheckReport, check
 from sartor.api.compare_many import compare_several, is_endpoint
 from sartor.api.comparing import compare, report
 from sartor.api.datasets import import_file, load, show
-from sartor.api.edit_dataset import add_row, read_rows, save_version
+from sartor.api.edit_dataset import add_row, read_refused, read_rows, save_version
 from sartor.api.estimating import estimate
 from sartor.api.exporting import export
 from sartor.api.generating import estimate_generation, generate
@@ -45,9 +45,10 @@ __all__ = [
     "ledger_json",
     "load",
     "predict",
+    "read_refused",
+    "read_rows",
     "report",
     "rerun",
-    "read_rows",
     "runs",
     "save_version",
     "score",

@@ -10,6 +10,7 @@ from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.types import Ledger
+from sartor.data.existing_dataset import Existing
 from sartor.data.import_file import ImportOptions, ImportResult
 from sartor.data.import_file import import_file as write_dataset
 from sartor.data.load import Loaded
@@ -32,8 +33,13 @@ def import_file(
     columns: Mapping[str, str] | None = None,
     format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
     delimiter: str | None = None,
+    existing: Existing = "refuse",
 ) -> ImportResult:
     """Turn a CSV, JSON or JSONL file into a dataset registered in `dataset_info.json`.
+
+    When there is a dataset of this name, the import is refused; `existing` is `version` to write `NAME-v2` beside it,
+    or `overwrite` to replace it and keep the old one in the trash. What was read, kept and refused is recorded beside
+    the dataset (`read_refused`).
 
     Raises: DataError; nothing is written then.
 
@@ -43,7 +49,9 @@ def import_file(
         12
     """
     given = {**(columns or {}), **{k: v for k, v in (("question", question), ("answer", answer)) if v}}
-    return write_dataset(Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format))
+    return write_dataset(
+        Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format, existing)
+    )
 
 
 def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:

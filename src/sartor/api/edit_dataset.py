@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.base.files import atomic_write
 from sartor.base.locks import REGISTRY_WAIT_S, file_lock
-from sartor.base.types import Origin
-from sartor.data.dataset_info import parse_entry, read_registry, write_entry
+from sartor.base.types import Origin, Skipped
+from sartor.data import import_record as import_records
+from sartor.data.dataset_info import next_version, parse_entry, read_registry, write_entry
+from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.import_file import dataset_row
+from sartor.data.import_record import RefusedRow
+from sartor.data.json_rows import write_rows
 from sartor.data.load import load_spec
-from sartor.data.read_rows import read_values
+from sartor.data.read_rows import read_raw, read_values
+from sartor.data.validate import RowRejected
 
 FILE_KEYS = (
     "file_name",
@@ -45,12 +48,33 @@ def read_rows(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin,
     return list(read_values(read_registry(Path(dataset_dir)).spec(name)))
 
 
+def read_refused(name: str, dataset_dir: str | Path = "data") -> list[RefusedRow]:
+    """Every row that the import of a dataset refused, with its place, reason and text; repaired ones say so.
+
+    Raises: DataError when the record is damaged.
+
+    Example:
+        >>> sartor.read_refused("chapters")
+        []
+    """
+    return import_records.read_refused(Path(dataset_dir), name)
+
+
+# The keywords are the kinds of changes.
 def save_version(
-    name: str, dataset_dir: str | Path = "data", *, changes: Mapping[str, Any], added: Sequence[Any] = ()
+    name: str,
+    dataset_dir: str | Path = "data",
+    *,
+    changes: Mapping[str, Any],
+    added: Sequence[Any] = (),
+    repaired: Mapping[int, Any] | None = None,
 ) -> str:
     """Write a new version of a dataset with rows changed (id → row), dropped (id → None) or added; keep the old one.
 
-    Returns the new name: `pride` → `pride-v2`. Raises: DataError for an unknown row, or when no row can be read.
+    `repaired` are rows that the import refused: their position in `read_refused` → the row as the imported file should
+    have had it. The new version keeps the record of the import, and of rows that cannot be read. Returns the new name:
+    `pride` → `pride-v2`. Raises: DataError for an unknown row, a repaired row that is still refused, or when no row can
+    be read.
 
     Example:
         >>> origin, row = sartor.read_rows("chapters")[0]
@@ -59,39 +83,71 @@ def save_version(
     """
     folder = Path(dataset_dir)
     with file_lock(folder / f"{name}.versions", REGISTRY_WAIT_S):  # else two could choose the same number
-        return _save_version(name, folder, changes, added)
+        return _save_version(name, folder, changes, added, repaired or {})
 
 
-def _save_version(name: str, folder: Path, changes: Mapping[str, Any], added: Sequence[Any]) -> str:
+def _save_version(
+    name: str, folder: Path, changes: Mapping[str, Any], added: Sequence[Any], repaired: Mapping[int, Any]
+) -> str:
     registry = read_registry(folder)
-    rows = list(read_values(registry.spec(name)))
+    spec = registry.spec(name)
+    rows = list(read_raw(spec))
     unknown = set(changes) - {origin.id for origin, _ in rows}
     if unknown:
         raise DataError("Unknown row.", f"{name}: {sorted(unknown)[0]}", "Reload the page.")
-    kept = [changes.get(origin.id, row) for origin, row in rows]
-    kept = [row for row in (*kept, *added) if row is not None]
-    stem, number = re.sub(r"-v\d+$", "", name), 2
-    while f"{stem}-v{number}" in registry.entries or (folder / f"{stem}-v{number}.json").exists():
-        number += 1
-    new = f"{stem}-v{number}"
+    kept = [changes.get(origin.id, raw.value) for origin, raw in rows if raw.fault is None or origin.id in changes]
+    kept = [row for row in (*kept, *added, *_repaired_rows(spec, repaired)) if row is not None]
+    unreadable = [
+        RefusedRow.of(Skipped(origin, "row-broken", None, {"reason": raw.fault}), raw)
+        for origin, raw in rows
+        if raw.fault is not None and origin.id not in changes
+    ]
+    new = next_version(folder, name, registry.entries)
     entry = {key: value for key, value in registry.entries[name].items() if key not in FILE_KEYS}
     entry = {"file_name": f"{new}.json", **entry}
     target = folder / f"{new}.json"
-    spec = parse_entry(new, entry, registry.path)
-    atomic_write(target, "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in kept) + "\n]\n")
+    written = parse_entry(new, entry, registry.path)
+    write_rows(target, kept)
     try:
-        load_spec(spec)
+        import_records.carry_over(folder, name, new, repaired, unreadable, len(rows))
+        load_spec(written, stage=_stage_of(written))
     except DataError:
         target.unlink()
+        import_records.record_path(folder, new).unlink(missing_ok=True)
         raise
     write_entry(folder, new, entry)
     return new
 
 
+def _repaired_rows(spec: DatasetSpec, repaired: Mapping[int, Any]) -> list[Any]:
+    """Rows as the imported file should have had them → rows of the dataset. Raises: DataError with what is wrong."""
+    if not repaired:
+        return []
+    refused = import_records.read_refused(spec.folder_path, spec.name)
+    summary = import_records.read_summary(spec.folder_path, spec.name)
+    made = []
+    for place, row in repaired.items():
+        if not 0 <= place < len(refused):
+            raise DataError("Unknown row.", f"{spec.name}: {place}", "Reload the page.")
+        origin = refused[place].origin(spec.name)
+        try:
+            made.append(dataset_row(row, summary.columns, spec.formatting, origin) if summary else row)
+        except RowRejected as reason:
+            skipped = Skipped(origin, reason.code, reason.column, reason.params)
+            raise DataError(skipped.reason, origin, skipped.fix) from None
+    return made
+
+
+def _stage_of(spec: DatasetSpec) -> str:
+    """A stage that reads the rows; documents have no answers."""
+    return "pt" if spec.columns_given == {"prompt"} else "sft"
+
+
 def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
     """Append a row to a dataset in sharegpt format; the dataset is created if it does not exist.
 
-    Raises: DataError when a dataset of this name has another format, or its file cannot be read.
+    Raises: DataError when a dataset of this name has another format, a file of its name is not its own, or its file
+    cannot be read.
 
     Example:
         >>> turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Me."}]
@@ -113,7 +169,10 @@ def _add_row(name: str, folder: Path, row: Any) -> None:
         raise DataError(
             "The dataset {name!r} is not in sharegpt format.", folder, "Rename it, then save again.", name=name
         )
-    rows = [value for _, value in read_rows(name, folder)] if name in entries else []
-    text = "[\n" + ",\n".join(json.dumps(value, ensure_ascii=False) for value in (*rows, row)) + "\n]\n"
-    atomic_write(target, text)
+    if name not in entries and target.exists():
+        raise DataError("The file exists already and is not only this dataset's.", target, "Choose another name.")
+    rows = list(read_raw(read_registry(folder).spec(name))) if name in entries else []
+    if broken := next((origin for origin, raw in rows if raw.fault is not None), None):
+        raise DataError("A row of the dataset cannot be read.", broken, "Fix it first; it would be lost.")
+    write_rows(target, [*(raw.value for _, raw in rows), row])
     write_entry(folder, name, entry)

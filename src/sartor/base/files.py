@@ -52,9 +52,12 @@ def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Replace `path` with `content` (text as UTF-8), all or nothing. Raises: RunError on a full disk."""
+    """Replace `path` with `content` (text as UTF-8), all or nothing. Raises: RunError on a full disk.
+
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape: `\\ud83d`, as JSON does.
+    """
     with atomic_open(path) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def disk_error(error: OSError, path: Path) -> RunError:
@@ -68,9 +71,20 @@ def disk_error(error: OSError, path: Path) -> RunError:
 
 
 def fsync_file(path: Path) -> None:
-    """Flush to disk a file that another library wrote."""
+    """Flush to disk a file that another library wrote, and give it the user's usual permissions."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+    usual_permissions(path)
+
+
+def usual_permissions(path: Path) -> None:
+    """Give a file, or every file in a folder, the permissions that the user's new files have.
+
+    safetensors writes files that nobody else may read.
+    """
+    for file in path.rglob("*") if path.is_dir() else (path,):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~_umask())
 
 
 def sha256_file(path: Path) -> str:
@@ -127,6 +141,10 @@ def _move_to_new(path: Path, target: Path) -> bool:
 
 
 def _umask() -> int:
+    with contextlib.suppress(OSError):  # Linux says it; elsewhere it has to be set to be read
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
     mask = os.umask(0)
     os.umask(mask)
     return mask

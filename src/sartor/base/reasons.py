@@ -122,6 +122,13 @@ REASONS: dict[str, Reason] = {
     "number-as-text": Reason(
         "{field} contains numbers; they are read as text.",
     ),
+    "refused-at-import": Reason(
+        "Of {read} rows of {file}, {kept} were kept at import and {refused} refused ({repaired} repaired since).",
+        "Each refused row is in {record}, with its reason and its text.",
+    ),
+    "system-unused": Reason(
+        "{field} is not used in rows whose conversation begins with a system turn of its own.",
+    ),
     "streamed": Reason(
         "The data is streamed: the counts are those of its first {rows} rows.",
     ),

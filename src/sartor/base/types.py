@@ -49,6 +49,8 @@ class RawRow:
     line: int | None
     value: Any
     fault: Text | None = None
+    text: str | None = None
+    """A row with a fault as the file has it, if that is text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import orjson
-
-from sartor.base.files import atomic_open
 from sartor.base.i18n import Text, ntr
-from sartor.base.types import Origin
+from sartor.base.types import Origin, RawRow, Skipped
+from sartor.checks.lint_input import row_of
+from sartor.checks.rules.personal import masked
 from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.json_rows import write_rows
+from sartor.data.json_stream import LiteralNumber
+from sartor.data.read_rows import parse_row
+from sartor.data.validate import Notes
 
 ROLES = {
     "human": "user_tag",
@@ -45,6 +48,13 @@ MESSAGES: Mapping[str, Callable[[int], Text]] = {
         count=n,
     ),
     "fixed-number": lambda n: ntr("{count} number converted to text.", "{count} numbers converted to text.", count=n),
+    "fixed-personal": lambda n: ntr(
+        "{count} address or number of a person masked.", "{count} addresses and numbers of persons masked.", count=n
+    ),
+    "fixed-repeat": lambda n: ntr("{count} repeated row left out.", "{count} repeated rows left out.", count=n),
+    "fixed-unreadable": lambda n: ntr(
+        "{count} row that cannot be read left out.", "{count} rows that cannot be read left out.", count=n
+    ),
     "fixed-space": lambda n: ntr(
         "Trailing white space removed from {count} text.", "Trailing white space removed from {count} texts.", count=n
     ),
@@ -70,22 +80,59 @@ class FixResult:
         return [str(MESSAGES[code](count)) for code, count in self.summary.items()]
 
 
-def apply_fixes(path: Path, rows: Iterable[tuple[Origin, Any]], spec: DatasetSpec) -> FixResult:
+def apply_fixes(
+    path: Path,
+    rows: Iterable[tuple[Origin, Any]],
+    spec: DatasetSpec,
+    *,
+    remove_repeats: bool = False,
+    mask_personal: bool = False,
+) -> FixResult:
     """Write all rows as a JSON array, fixed: blank system and tools, role synonyms, byte order marks, trailing white
     space, numbers in place of texts.
 
-    Returns what was changed. Raises: RunError on a full disk.
+    On request rows that say the same as an earlier one are left out, and e-mail addresses, phone and identity numbers
+    are replaced by a placeholder. Returns what was changed. Raises: RunError on a full disk.
     """
     changes: list[Change] = []
-    count = 0
-    with atomic_open(path) as file:
-        file.write(b"[\n")
+    seen: set[str] = set()
+
+    def fixed() -> Iterator[Any]:
         for origin, row in rows:
-            fixed = _fix_row(row, origin, spec, changes)
-            file.write((b",\n" if count else b"") + orjson.dumps(fixed, default=str, option=orjson.OPT_NON_STR_KEYS))
-            count += 1
-        file.write(b"\n]\n")
-    return FixResult(count, tuple(changes))
+            if row is None:
+                changes.append((origin, "", "fixed-unreadable"))
+                continue
+            made = _fix_row(row, origin, spec, changes)
+            if mask_personal:
+                made = _masked(made, "", origin, changes)
+            if remove_repeats and (said := _said(made, spec, origin)) is not None:
+                if said in seen:
+                    changes.append((origin, "", "fixed-repeat"))
+                    continue
+                seen.add(said)
+            yield made
+
+    return FixResult(write_rows(path, fixed()), tuple(changes))
+
+
+def _said(row: Any, spec: DatasetSpec, origin: Origin) -> str | None:
+    """The texts that a row trains on, without differences of white space; None for a row that cannot be used."""
+    stage = "pt" if spec.columns_given == {"prompt"} else "sft"
+    example = parse_row(RawRow(origin.row, origin.line, row), spec, origin, stage, Notes())
+    return None if isinstance(example, Skipped) else repr([(n, " ".join(t.split())) for n, t in row_of(example).parts])
+
+
+def _masked(value: Any, place: str, origin: Origin, changes: list[Change]) -> Any:
+    """A value with placeholders for personal data in all of its texts."""
+    if isinstance(value, dict):
+        return {key: _masked(part, f"{place}.{key}".lstrip("."), origin, changes) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_masked(part, f"{place}[{number}]", origin, changes) for number, part in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    text, count = masked(value)
+    changes.extend([(origin, place, "fixed-personal")] * count)
+    return text
 
 
 def _fix_row(row: Any, origin: Origin, spec: DatasetSpec, changes: list[Change]) -> Any:
@@ -128,7 +175,7 @@ def _fix_turn(turn: Any, place: str, origin: Origin, spec: DatasetSpec, changes:
 def _fix_text(value: Any, place: str, origin: Origin, changes: list[Change]) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value:
         changes.append((origin, place, "fixed-number"))
-        return str(value)
+        return value.literal if isinstance(value, LiteralNumber) else str(value)
     if not isinstance(value, str):
         return value
     fixed = value.replace("\ufeff", "")

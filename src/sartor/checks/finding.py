@@ -133,6 +133,8 @@ def _format_facts(facts: Mapping[str, float]) -> list[str]:
                 **shown,
             )
         )
+    if "import_read" in facts:
+        lines.append(tr("at import: {import_read} rows read = {import_kept} kept + {import_refused} refused", **shown))
     if "steps" in facts:
         lines.append(
             tr(

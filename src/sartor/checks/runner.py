@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from sartor.base.config import RunConfig
 from sartor.base.files import atomic_open
 from sartor.base.process import gc_paused
-from sartor.base.types import Example, Origin, Skipped
+from sartor.base.types import Example, Origin, RawRow, Skipped
 from sartor.checks.finding import ORDER, CheckResult, Finding
 from sartor.checks.lint_input import LintInput, length_of, row_of
 from sartor.checks.rules import RULES
+from sartor.data.import_record import RefusedRow
+from sartor.data.json_rows import encoded_row
 from sartor.data.load import Loaded
 from sartor.data.split import split_loaded
 from sartor.prompt.encode import Encoder
@@ -58,37 +58,47 @@ def check(
     for rule in RULES.all():
         findings += rule.find(lint_input)
         facts.update(rule.facts(lint_input))
+    if summary := loaded.imported:
+        facts |= {"import_read": summary.read, "import_kept": summary.kept, "import_refused": summary.refused}
     findings.sort(key=lambda finding: (ORDER.index(finding.severity), *_place(finding.origin)))
     return CheckResult(
         ", ".join({row.origin.dataset: None for row in lint_input.rows}), len(lint_input.rows), tuple(findings), facts
     )
 
 
-def write_rejects(path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[Origin, Any]]) -> int:
+def write_rejects(
+    path: Path, skipped: Iterable[Skipped], rows: Iterable[tuple[Origin, RawRow]], refused: Iterable[RefusedRow] = ()
+) -> int:
     """Write every skipped row as JSON Lines: id, file, row, line, code, field, reason, fix, and the row as `data`.
 
-    Returns how many. Raises: RunError on a full disk.
+    A row that cannot be read has its text instead (`text`). Returns how many. Raises: RunError on a full disk.
     """
     reasons = {skip.origin.id: skip for skip in skipped}
     count = 0
     with atomic_open(path) as file:
-        for origin, row in rows:
-            if (skip := reasons.get(origin.id)) is None:
-                continue
+        for record in (
+            *(_reject(skip, raw.value, raw.text) for origin, raw in rows if (skip := reasons.get(origin.id))),
+            *(_reject(row, row.data, row.text) for row in refused),
+        ):
+            file.write(encoded_row(record) + b"\n")
             count += 1
-            record = {
-                "id": origin.id,
-                "file": origin.file,
-                "row": origin.row,
-                "line": origin.line,
-                "code": skip.code,
-                "field": skip.field,
-                "reason": str(skip.reason),
-                "fix": str(skip.fix),
-                "data": row,
-            }
-            file.write(orjson.dumps(record, default=str) + b"\n")
     return count
+
+
+def _reject(skip: Skipped | RefusedRow, data: Any, text: str | None) -> dict[str, Any]:
+    place = skip.origin if isinstance(skip, Skipped) else skip
+    record = {
+        "id": skip.origin.id if isinstance(skip, Skipped) else None,
+        "file": place.file,
+        "row": place.row,
+        "line": place.line,
+        "code": skip.code,
+        "field": skip.field,
+        "reason": str(skip.reason),
+        "fix": str(skip.fix),
+        "data": data,
+    }
+    return record if text is None else {**record, "text": text}
 
 
 def _place(origin: Origin | None) -> tuple[str, str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -12,6 +12,12 @@ from sartor.base.errors import ConfigError
 from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import Permissions
 from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
+
+if TYPE_CHECKING:
+    from sartor.base.types import Example
+
+MAX_SHOWN = 160
+"""Characters of a text in the preview of an import."""
 
 
 # A command's options are its signature.
@@ -24,6 +30,12 @@ def import_(
     column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, for any other field.")] = None,
     format: Annotated[str, typer.Option(help="sharegpt or alpaca.")] = "sharegpt",
     delimiter: Annotated[str | None, typer.Option(help="The delimiter; detected when not given.")] = None,
+    new_version: Annotated[
+        bool, typer.Option("--new-version", help="If the dataset exists, import as a new version (NAME-v2).")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="If the dataset exists, replace it; the old one is kept in .trash.")
+    ] = False,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
 ) -> None:
@@ -31,6 +43,8 @@ def import_(
     from sartor import api
     from sartor.cli import console
 
+    if new_version and overwrite:
+        raise ConfigError("--new-version and --overwrite exclude each other.", tr("command line"), "Choose one.")
     columns = dict(_field_and_column(item) for item in column or ())
     imported = api.import_file(
         file,
@@ -42,30 +56,35 @@ def import_(
         columns=columns,
         format=format,
         delimiter="\t" if delimiter == "\\t" else delimiter,
+        existing="version" if new_version else "overwrite" if overwrite else "refuse",
     )
     if json:
-        facts = {"name": name, "file": str(imported.dataset_file), "entry": imported.entry}
+        facts = {"name": imported.name, "file": str(imported.dataset_file), "entry": imported.entry}
         encoding, ledger = imported.inspection.encoding, api.ledger_json(imported.loaded.ledger)
         console.print_json({**facts, "encoding": encoding, "ledger": ledger})
         return
-    print_imported(imported, name, dataset_dir)
+    print_imported(imported, dataset_dir)
 
 
-def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
+def print_imported(imported: Any, dataset_dir: Path) -> None:
     """How the file was read, three of its rows, the ledger, and the next step."""
     from sartor.cli import console
+    from sartor.data.import_record import record_path
 
-    inspection = imported.inspection
+    inspection, name = imported.inspection, imported.name
     delimiter = tr(", delimiter {delimiter!r}", delimiter=inspection.delimiter) if inspection.delimiter else ""
     how = escape(str(inspection.how))
     console.line(f"[bold]{escape(name)}[/]  {inspection.encoding} ({how}){delimiter}")
     console.line(f"  {tr('columns')}: {escape(', '.join(repr(c) for c in inspection.columns))}")
-    mapping = ", ".join(f"{field} = {column!r}" for field, column in inspection.mapping.items())
+    read_as = inspection.mapping or {
+        "formatting": inspection.entry["formatting"],
+        **inspection.entry.get("columns", {}),
+    }
+    mapping = ", ".join(f"{field} = {column!r}" for field, column in read_as.items())
     console.line(f"  {tr('read as')}: {escape(mapping)}")
     for example in imported.loaded.examples[:3]:
-        for message in getattr(example, "messages", ()):
-            sign = "[cyan]?[/]" if message.role == "user" else "[green]→[/]"
-            console.line(f"  {sign} {escape(message.text)}")
+        for sign, words in _turns(example):
+            console.line(f"  {sign} {escape(_shortened(words))}")
     console.print_ledger(imported.loaded.ledger, name)
     written = tr(
         "Wrote {file} and its entry in {registry}",
@@ -73,7 +92,31 @@ def print_imported(imported: Any, name: str, dataset_dir: Path) -> None:
         registry=dataset_dir / "dataset_info.json",
     )
     console.line(f"  {escape(str(written))}")
-    console.line(f"  {tr('Next')}: [bold]sartor show {escape(name)} --dataset-dir {dataset_dir}[/]")
+    if (record := record_path(dataset_dir, name)).exists() and imported.loaded.skipped:
+        kept = tr("Each row that was not imported is in {file}, with its reason and its text", file=record)
+        console.line(f"  {escape(str(kept))}")
+    stage = "" if inspection.stage == "sft" else f" stage={inspection.stage}"
+    shown = escape(f"sartor show {name}{stage} --dataset-dir {dataset_dir}")
+    console.line(f"  {tr('Next')}: [bold]{shown}[/]")
+
+
+def _turns(example: Example) -> list[tuple[str, str]]:
+    """A sign and the text of each part of an example."""
+    from sartor.base.types import Document, Preference
+
+    if isinstance(example, Document):
+        return [("[green]→[/]", example.text)]
+    messages = example.prompt if isinstance(example, Preference) else example.messages
+    turns = [("[cyan]?[/]" if m.role == "user" else "[green]→[/]", m.text) for m in messages]
+    if isinstance(example, Preference):
+        turns += [("[green]✓[/]", example.chosen.text), ("[red]✗[/]", example.rejected.text)]
+    return turns
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a long text, on one line."""
+    words = " ".join(text[: 2 * MAX_SHOWN].split())
+    return words if len(words) <= MAX_SHOWN else f"{words[:MAX_SHOWN]}…"
 
 
 @with_permissions
@@ -107,6 +150,7 @@ def show(
     console.out.print(view)
 
 
+# A command's options are its signature.
 @with_permissions
 def check(
     name: Annotated[str, typer.Argument(help="A dataset's name.")],
@@ -117,6 +161,12 @@ def check(
     fix: Annotated[
         Path | None, typer.Option(help="Write a copy with the safe fixes applied to this JSON file.")
     ] = None,
+    remove_repeats: Annotated[
+        bool, typer.Option("--remove-repeats", help="With --fix: leave out rows that repeat an earlier one.")
+    ] = False,
+    mask_personal: Annotated[
+        bool, typer.Option("--mask-personal", help="With --fix: mask e-mail addresses, phone and identity numbers.")
+    ] = False,
     dataset_dir: DatasetDir = Path("data"),
     json: Json = False,
     *,
@@ -133,6 +183,8 @@ def check(
             config,
             rejects=rejects,
             fix=fix,
+            remove_repeats=remove_repeats,
+            mask_personal=mask_personal,
             progress=progress,
         )
     if json:

@@ -49,8 +49,9 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
         tr("one is GBK with an unnamed first column; both are detected"),
     )
     for language in ("zh", "en"):
-        imported = api.import_file(pride_file(f"pride_qa_{language}.csv"), f"pride_{language}", dataset_dir=data)
-        print_imported(imported, f"pride_{language}", data)
+        file = pride_file(f"pride_qa_{language}.csv")
+        imported = api.import_file(file, f"pride_{language}", dataset_dir=data, existing="overwrite")
+        print_imported(imported, data)
     _title(2, tr("What the model is trained on"), tr("highlighted tokens are trained on; the rest is context"))
     config = RunConfig.from_dict({**SETTINGS, "dataset_dir": str(data), "output_dir": str(folder / "runs" / "pride")})
     if max_steps:

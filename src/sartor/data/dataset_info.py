@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +173,20 @@ def write_entry(dataset_dir: Path, name: str, entry: Mapping[str, Any]) -> None:
             raise _duplicate_entry(existing.duplicate_keys[0], path)
         entries = {**existing, name: dict(entry)}
         atomic_write(path, json.dumps(entries, ensure_ascii=False, indent=2) + "\n")
+
+
+def beside(dataset_dir: Path, dataset: str, suffix: str) -> Path:
+    """A file that belongs to a dataset, beside the registry."""
+    name = re.sub(r'[/\\:*?"<>|\0]', lambda found: f"%{ord(found[0]):02x}", dataset)
+    return dataset_dir / f"{name}.{suffix}"
+
+
+def next_version(dataset_dir: Path, dataset: str, entries: Mapping[str, Any]) -> str:
+    """The first free name for a new version: `pride` → `pride-v2`."""
+    stem, number = re.sub(r"-v\d+$", "", dataset), 2
+    while (name := f"{stem}-v{number}") in entries or beside(dataset_dir, name, "json").exists():
+        number += 1
+    return name
 
 
 def _duplicate_entry(name: str, path: Path) -> DataError:

@@ -56,8 +56,8 @@ class DataFile:
         """The rows, read in a process with limits."""
         arguments = {"source": self.source.name, "where": self.where}
         reader = f"{__name__}:rows_as_json"
-        for row, line, value, fault in read_limited(reader, self.file, arguments, self.budget, self.where):
-            yield RawRow(row, line, value, Text.from_json(fault) if fault else None)
+        for row, line, value, fault, text in read_limited(reader, self.file, arguments, self.budget, self.where):
+            yield RawRow(row, line, value, Text.from_json(fault) if fault else None, text)
 
     def header(self) -> list[str]:
         """The column names of a file with a header line; empty for others."""
@@ -98,7 +98,7 @@ def open_data_file(
 def rows_as_json(file: OpenFile, source: str, where: str) -> Iterator[Any]:
     """In the process with limits: the rows of a source as JSON values."""
     for raw in SOURCES.get(source).rows(file, where, ""):
-        yield [raw.row, raw.line, raw.value, raw.fault.to_json() if raw.fault else None]
+        yield [raw.row, raw.line, raw.value, raw.fault.to_json() if raw.fault else None, raw.text]
 
 
 def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[RawRow]:

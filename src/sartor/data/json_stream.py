@@ -16,6 +16,12 @@ from sartor.base.types import RawRow
 CHUNK = 1 << 20
 NEAR_END = 32
 """Characters: an error this close to the end of the buffer may only be a value cut in two (`\\u12`, `NaN`)."""
+CUT_NUMBER = 2
+"""Characters: so much of a number that is cut in two can be left over after its valid beginning (`1` of `1e+`)."""
+MAX_DEPTH = 100
+"""Levels of lists and objects in a row; what writes, renders and shows rows is recursive."""
+EXACT_DIGITS = 4000
+"""An integer with more digits is kept as its text (Python's own limit is 4300)."""
 BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -25,13 +31,51 @@ class DuplicateKeyDict(dict[str, Any]):
     duplicate_keys: tuple[str, ...] = ()
 
 
+class LiteralNumber(float):
+    """A number that Python would write in another way (`1.10`, `1e999`, `-0`); it keeps the text that the file has."""
+
+    literal: str
+
+    def __new__(cls, literal: str) -> LiteralNumber:
+        number = super().__new__(cls, literal)
+        number.literal = literal
+        return number
+
+    def __reduce__(self) -> tuple[type[LiteralNumber], tuple[str]]:
+        return LiteralNumber, (self.literal,)
+
+
+def _float(literal: str) -> float:
+    number = float(literal)
+    return number if repr(number) == literal else LiteralNumber(literal)
+
+
+def _int(literal: str) -> int | float:
+    return LiteralNumber(literal) if literal == "-0" or len(literal) > EXACT_DIGITS else int(literal)
+
+
+def duplicates_of(pairs: list[tuple[str, Any]]) -> tuple[str, ...]:
+    """The keys that occur more than once, in order of first appearance."""
+    return tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+
+
+def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
+    """Whether lists and objects are nested in more than `limit` levels."""
+    level = [value]
+    for _ in range(limit):
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, (dict, list)))
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) == len(pairs):
         return value
-    keys = [key for key, _ in pairs]
     marked = DuplicateKeyDict(value)
-    marked.duplicate_keys = tuple(key for key, count in Counter(keys).items() if count > 1)
+    marked.duplicate_keys = duplicates_of(pairs)
     return marked
 
 
@@ -73,18 +117,20 @@ class _Rows:
 
     def __init__(self) -> None:
         self.duplicates: list[str] = []
-        self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object, parse_float=_float, parse_int=_int)
 
     def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(pairs)
         if len(value) != len(pairs):
-            keys = [key for key, _ in pairs]
-            self.duplicates.append(next(key for key, count in Counter(keys).items() if count > 1))
+            self.duplicates += duplicates_of(pairs)
         return value
 
-    def raw(self, row: int, line: int | None, value: Any) -> RawRow:
+    def raw(self, row: int, line: int | None, value: Any, text: str) -> RawRow:
+        """The row, or its fault with `text`, the row as the file has it."""
         if self.duplicates:
-            return RawRow(row, line, None, fault=tr("duplicate key {key!r}", key=self.duplicates[0]))
+            return RawRow(row, line, None, fault=tr("duplicate key {key!r}", key=self.duplicates[0]), text=text)
+        if is_too_deep(value):
+            return RawRow(row, line, None, fault=tr("nested in more than {limit} levels", limit=MAX_DEPTH), text=text)
         return RawRow(row, line, value)
 
 
@@ -97,8 +143,8 @@ class LineReader(_Rows):
         try:
             value = self.decoder.decode(text)
         except (ValueError, RecursionError) as error:
-            return RawRow(row, line, None, fault=tr("invalid JSON: {error}", error=str(error)))
-        return self.raw(row, line, value)
+            return RawRow(row, line, None, fault=tr("invalid JSON: {error}", error=str(error)), text=text)
+        return self.raw(row, line, value, text)
 
 
 class ArrayReader(_Rows):
@@ -111,6 +157,7 @@ class ArrayReader(_Rows):
         super().__init__()
         self.stream, self.where = stream, where
         self.buffer, self.position, self.ended = "", 0, False
+        self.begin = 0  # of the latest value in the buffer
         self.line, self.column, self.counted = 1, 1, 0  # of buffer[counted]
 
     def rows(self) -> Iterator[RawRow]:
@@ -159,7 +206,7 @@ class ArrayReader(_Rows):
             line = self._line()
             value = self._value()
             number += 1
-            yield self.raw(number, line, value)
+            yield self.raw(number, line, value, self.buffer[self.begin : self.position])
             if self._expect(",", "]") == "]":
                 return
 
@@ -200,8 +247,8 @@ class ArrayReader(_Rows):
             except (RecursionError, ValueError) as error:
                 raise _json_error(error, tr("{file}, line {line}", file=self.where, line=self._line())) from None
             else:
-                if end < len(self.buffer) or self.ended:
-                    self.position = end
+                if end + CUT_NUMBER < len(self.buffer) or self.ended:
+                    self.begin, self.position = self.position, end
                     return value
             self._more()
 

@@ -19,6 +19,7 @@ from sartor.data.access import dataset_place
 from sartor.data.dataset_files import open_parts
 from sartor.data.dataset_info import read_registry
 from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.import_record import ImportSummary, read_summary
 from sartor.data.read_rows import check_columns, parse_row
 from sartor.data.validate import Notes
 
@@ -43,6 +44,8 @@ class Loaded:
     ledger: Ledger
     spec: DatasetSpec
     files: tuple[SourceFile, ...] = ()
+    imported: ImportSummary | None = None
+    """What was read, kept and refused when the dataset was imported."""
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -141,12 +144,14 @@ def load_spec(
     skipped = tuple(outcome for outcome in chosen if isinstance(outcome, Skipped))
     kept = mixing.sample(examples, min(spec.num_samples or len(examples), max_samples or sys.maxsize), seed)
     training = min(len(kept), len(examples))
+    imported = read_summary(spec.folder_path, spec.name)
+    refused = (imported.note(spec.name, spec.folder_path),) if imported and imported.refused else ()
     ledger = Ledger(
         read=len(parsed),
         training=training,
         left_out=len(parsed) - training - len(skipped),
         repeats=len(kept) - training,
         skipped=skipped,
-        notes=notes.all(),
+        notes=(*notes.all(), *refused),
     )
-    return Loaded(kept, ledger, spec, tuple(files))
+    return Loaded(kept, ledger, spec, tuple(files), imported)

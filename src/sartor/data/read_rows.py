@@ -13,7 +13,7 @@ from sartor.data.access import dataset_place
 from sartor.data.dataset_files import open_parts
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.formats import FORMATS
-from sartor.data.validate import Notes, RowRejected, is_missing
+from sartor.data.validate import Notes, RowRejected, is_missing, kind_of
 
 REQUIRED = ("prompt", "response", "messages", "chosen", "rejected", "kto_tag")
 """Fields whose named column must be in some row; for other fields a missing column is noted."""
@@ -51,7 +51,7 @@ def parse_row(raw: RawRow, spec: DatasetSpec, origin: Origin, stage: str, notes:
     if raw.fault is not None:
         return Skipped(origin, "row-broken", None, {"reason": raw.fault})
     if not isinstance(raw.value, dict):
-        return Skipped(origin, "row-not-object", None, {"kind": type(raw.value).__name__})
+        return Skipped(origin, "row-not-object", None, {"kind": kind_of(raw.value)})
     try:
         return FORMATS.get(spec.formatting).parse(raw.value, spec, origin, stage, notes)
     except RowRejected as reason:
@@ -90,6 +90,13 @@ def check_columns(spec: DatasetSpec, seen: set[str], stage: str, notes: Notes) -
     required = {name for name in needed if name in REQUIRED}
     for name in sorted(required - spec.columns_given):
         column = spec.columns[name]
+        if column and column not in seen and name == "response" and spec.columns_given == {"prompt"}:
+            raise DataError(
+                "The rows are documents, without answers.",
+                dataset_place(spec),
+                'Add stage=pt, or name the answers: "columns": {{"response": …}}.',
+                code="documents",
+            )
         if column and column not in seen:
             raise DataError(
                 "No row has the column {column!r} ({field}).",

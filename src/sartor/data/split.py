@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from sartor.base.errors import ConfigError, DataError, did_you_mean
 from sartor.base.files import atomic_write
 from sartor.base.types import Example
+from sartor.data.dataset_info import beside
 from sartor.data.load import Loaded
 
 
@@ -105,8 +105,7 @@ class SavedSplit:
 
 def split_path(dataset_dir: Path, dataset: str) -> Path:
     """The file of a dataset's saved split, beside its registry."""
-    name = re.sub(r'[/\\:*?"<>|\0]', lambda found: f"%{ord(found[0]):02x}", dataset)
-    return dataset_dir / f"{name}.split.json"
+    return beside(dataset_dir, dataset, "split.json")
 
 
 def save_split(dataset_dir: Path, saved: SavedSplit) -> Path:

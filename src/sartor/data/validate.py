@@ -11,6 +11,7 @@ from typing import Any
 
 from sartor.base.i18n import tr
 from sartor.base.types import Note, Tool
+from sartor.data.json_stream import MAX_DEPTH, LiteralNumber, is_too_deep
 
 
 class RowRejected(Exception):
@@ -48,6 +49,11 @@ def is_missing(value: Any) -> bool:
     )
 
 
+def kind_of(value: Any) -> str:
+    """The type of a JSON value, for messages."""
+    return "float" if isinstance(value, LiteralNumber) else type(value).__name__
+
+
 def text_of(value: Any, column: str, notes: Notes) -> str:
     """A cell as text; numbers become their text (noted). Raises: RowRejected for lists, objects, invalid Unicode."""
     if isinstance(value, str):
@@ -58,8 +64,8 @@ def text_of(value: Any, column: str, notes: Notes) -> str:
         return value
     if isinstance(value, (int, float)):  # includes bool: a column of true and false answers
         notes.add("number-as-text", field=column)
-        return json.dumps(value)
-    raise RowRejected("cell-not-text", column, field=column, kind=type(value).__name__)
+        return value.literal if isinstance(value, LiteralNumber) else json.dumps(value)
+    raise RowRejected("cell-not-text", column, field=column, kind=kind_of(value))
 
 
 def required_text(row: Mapping[str, Any], column: str, code: str, notes: Notes) -> str:
@@ -100,6 +106,10 @@ def parse_tools(value: Any, column: str, notes: Notes) -> tuple[Tool, ...]:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise RowRejected("tools-invalid", column, field=column, reason=str(error)) from None
+        if is_too_deep(value):
+            raise RowRejected(
+                "tools-invalid", column, field=column, reason=tr("nested in more than {limit} levels", limit=MAX_DEPTH)
+            )
     tools = value if isinstance(value, list) else [value]
     if not all(isinstance(tool, dict) for tool in tools):
         raise RowRejected("tools-invalid", column, field=column, reason=tr("not a list of objects"))

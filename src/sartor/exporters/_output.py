@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import ExportError
-from sartor.base.files import atomic_write, disk_error, move_to_trash, sha256_file
+from sartor.base.files import atomic_write, disk_error, move_to_trash, sha256_file, usual_permissions
 from sartor.base.locks import file_lock
 from sartor.exporters import ExportResult, Source
 
@@ -49,6 +49,7 @@ def _exported_folder(out: Path) -> Iterator[Path]:
             move_to_trash(out)
         else:
             out.rmdir()
+    usual_permissions(tmp)
     tmp.rename(out)
 
 

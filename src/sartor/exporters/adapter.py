@@ -32,7 +32,6 @@ class _Adapter(Exporter):
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copyfile(source.adapter / name, folder / name)
             fsync_file(folder / name)
-        (folder / "adapter_model.safetensors").chmod(0o644)
         save_tokenizer(source, folder)
         _set_base(folder / "adapter_config.json", source.model)
         check = reference.check("adapter", probe_folder(folder, source, over_base=True), TOLERANCE)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from sartor.base.errors import ModelError, did_you_mean
-from sartor.base.files import atomic_write, sha256_file
+from sartor.base.files import atomic_write, sha256_file, usual_permissions
 from sartor.base.i18n import Text, tr
 from sartor.base.locks import file_lock
 from sartor.base.process import tune_allocator
@@ -112,6 +112,7 @@ def _dequantize(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    usual_permissions(target)
     files = {
         p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
         for p in sorted(target.iterdir())

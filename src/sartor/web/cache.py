@@ -12,6 +12,7 @@ from typing import Any
 from sartor import api
 from sartor.api.prepare_data import make_encoder
 from sartor.base.config import RunConfig
+from sartor.base.errors import DataError
 from sartor.base.types import Demonstration, Document, Example, Feedback, Preference
 from sartor.data.dataset_info import read_registry
 from sartor.data.load import Loaded
@@ -41,10 +42,16 @@ class Cache:
 
     def dataset(self, name: str) -> Loaded:
         """The loaded dataset. Raises: DataError."""
-        loaded: Loaded = self.keep(
-            ("dataset", name, *self._stamp(name)), lambda: api.load(name, self.workspace.data, stage=self._stage(name))
-        )
+        loaded: Loaded = self.keep(("dataset", name, *self._stamp(name)), lambda: self._load(name))
         return loaded
+
+    def _load(self, name: str) -> Loaded:
+        try:
+            return api.load(name, self.workspace.data, stage=self._stage(name))
+        except DataError as error:
+            if error.code != "documents":
+                raise
+            return api.load(name, self.workspace.data, stage="pt")
 
     def encoder(self, model: str, template: str | None) -> Encoder:
         """The encoder of a model's tokenizer and a template.

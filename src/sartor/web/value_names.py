@@ -28,6 +28,11 @@ FIELDS = {
     "answer": tr("Answer"),
     "input": tr("Additional input"),
     "system": tr("System prompt"),
+    "chosen": tr("Better answer"),
+    "rejected": tr("Worse answer"),
+    "kto_tag": tr("Rating"),
+    "tools": tr("Tools"),
+    "text": tr("Document"),
 }
 """Of a row."""
 PARTS = {"base": tr("Base"), "tuned": tr("Tuned")}

@@ -13,6 +13,8 @@ from sartor.data.dataset_info import REGISTRY
 from sartor.data.sources import suffixes
 
 MAX_FILES = 500
+OWN_FILES = (".split.json", ".import.jsonl")
+"""What Sartor keeps beside a dataset; nothing to import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Workspace:
             parts = path.relative_to(self.folder).parts
             if any(part.startswith(".") for part in parts) or parts[0] == "runs" or len(parts) > 4:
                 continue
-            if path.suffix.lower() in suffixes and path.name != REGISTRY and path.is_file():
+            own = path.name == REGISTRY or path.name.endswith(OWN_FILES)
+            if path.suffix.lower() in suffixes and not own and path.is_file():
                 found.append(path.relative_to(self.folder).as_posix())
             if len(found) >= MAX_FILES:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from sartor.base.reasons import Reason
@@ -11,9 +11,12 @@ from sartor.checks.finding import Finding
 from sartor.checks.lint_input import LintInput
 from sartor.checks.rules import Rule
 
-EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}")
-EXAMPLE_MAIL = re.compile(r"@(?:[\w.-]*\.)?example\.|@(?:email|domain|company|abc|xyz)\.com$", re.IGNORECASE)
-"""Addresses that do not belong to anyone."""
+EMAIL = re.compile(
+    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_])?@"
+    r"(?:(?:[^\W_](?:[\w-]{0,61}[^\W_])?\.)+(?:xn--[A-Za-z0-9-]{2,59}|[A-Za-z]{2,24}|中国|公司|网络|中文网|在线)"
+    r"|\[?\d{1,3}(?:\.\d{1,3}){3}\]?|localhost(?![\w.-]))"
+)
+"""An address at any host: of any country, by number, on the machine itself."""
 MOBILE = re.compile(r"(?<![\d.-])(?:\+?86[- ]?)?1[3-9]\d(?:[- ]?\d{4}){2}(?![\d.])")
 INTERNATIONAL = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}|\(\d{3}\) ?\d{3}-\d{4})(?!\d)"
@@ -53,10 +56,9 @@ class PersonalData(Rule):
 
 def _kinds(text: str) -> Iterator[tuple[str, str]]:
     if "@" in text:
-        for found in EMAIL.finditer(text):
-            if not EXAMPLE_MAIL.search(found[0]):
-                yield "personal-email", found[0]
-                break
+        mail = _first(EMAIL, text)
+        if mail:
+            yield "personal-email", mail
     if not DIGITS.search(text):
         return
     identity = next((m[0] for m in IDENTITY.finditer(text) if _has_check_digit(m[0])), None) or _first(SOCIAL, text)
@@ -65,6 +67,28 @@ def _kinds(text: str) -> Iterator[tuple[str, str]]:
     telephone = _first(MOBILE, text) or _first(INTERNATIONAL, text)
     if telephone:
         yield "personal-phone", telephone
+
+
+def masked(text: str) -> tuple[str, int]:
+    """The text with a placeholder for each address and number, and how many there were."""
+    if "@" not in text and not DIGITS.search(text):
+        return text, 0
+    count = 0
+
+    def placeholder(word: str) -> Callable[[re.Match[str]], str]:
+        def replaced(found: re.Match[str]) -> str:
+            nonlocal count
+            if word == "[ID]" and not SOCIAL.fullmatch(found[0]) and not _has_check_digit(found[0]):
+                return found[0]
+            count += 1
+            return word
+
+        return replaced
+
+    patterns = ((EMAIL, "[EMAIL]"), (IDENTITY, "[ID]"), (SOCIAL, "[ID]"), (MOBILE, "[PHONE]"))
+    for pattern, word in (*patterns, (INTERNATIONAL, "[PHONE]")):
+        text = pattern.sub(placeholder(word), text)
+    return text, count
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:
@@ -91,7 +115,11 @@ EXAMPLES = (
         ("personal-phone",) * 3,
     ),
     ((("身份证？", "11010519491231002X"), ("SSN?", "078-05-1120")), ("personal-id",) * 2),
-    ((("Mail?", "user@example.com"), ("π?", "3.14159265358979323846"), ("身份证？", "110105194912310021")), ()),
+    (
+        (("Mail?", "user@example.com"), ("Mail?", "发到 li.wei@公司.cn"), ("?", "root@10.0.0.7")),
+        ("personal-email",) * 3,
+    ),
+    ((("Decorator?", "@property and a @ b"), ("π?", "3.14159265358979323846"), ("身份证？", "110105194912310021")), ()),
     ((("Sum?", "12345678901234567890 and 1.3800138000"), ("Date?", "2024-11-05 10:30")), ()),
 )
 """(question–answer pairs, the codes found in them)."""

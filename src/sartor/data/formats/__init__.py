@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from sartor.base.reasons import Reason, add_reasons
 from sartor.base.registry import Registry
-from sartor.base.types import Demonstration, Example, Origin
+from sartor.base.types import Demonstration, Example, Feedback, Origin, Preference
 from sartor.data.dataset_spec import COLUMNS, TAGS, DatasetSpec
 from sartor.data.validate import Notes
+
+Answered: TypeAlias = Demonstration | Preference | Feedback
 
 
 class Format(ABC):
@@ -55,12 +57,12 @@ class WritableFormat(Format):
     """A format that `sartor import` can write questions and answers in."""
 
     @abstractmethod
-    def to_row(self, example: Demonstration) -> dict[str, Any]:
-        """A row that `parse` reads back as this example: one question and one answer, perhaps a system text."""
+    def to_row(self, example: Answered) -> dict[str, Any]:
+        """A row that `parse` reads back as this example: one question, and one answer or two; perhaps a system text."""
 
     @abstractmethod
-    def written_columns(self) -> dict[str, str]:
-        """The `columns` of the registry entry for rows of `to_row`, without system and tools."""
+    def written_columns(self, preference: bool = False) -> dict[str, str]:
+        """The `columns` of the registry entry for rows of `to_row`, without system, tools and kto_tag."""
 
 
 FORMATS: Registry[Format] = Registry("format", "sartor.data.formats", Format)

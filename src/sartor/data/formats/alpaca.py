@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from sartor.base.reasons import Reason
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference
 from sartor.data.dataset_spec import DatasetSpec
-from sartor.data.formats import WritableFormat, optional_columns
+from sartor.data.formats import Answered, WritableFormat, optional_columns
 from sartor.data.validate import (
     Notes,
     RowRejected,
@@ -69,21 +69,37 @@ class AlpacaFormat(WritableFormat):
         return {"prompt", "query"} | answers | ({"kto_tag"} if spec.columns["kto_tag"] else set())
 
     def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
-        if not {"instruction", "output"} <= set(columns) or {"conversations", "messages"} & set(columns):
+        known = set(columns)
+        preference = {"chosen", "rejected"} <= known
+        if (
+            not {"instruction"} | (set() if preference else {"output"}) <= known
+            or {"conversations", "messages"} & known
+        ):
             return None
         optional = optional_columns(columns, "system", "tools", "history")
+        if preference:
+            return {"formatting": self.name, "ranking": True, "columns": self.written_columns(True) | optional}
+        if tag := next((name for name in ("kto_tag", "label") if name in known), None):
+            optional["kto_tag"] = tag
         return {"formatting": self.name} | ({"columns": self.written_columns() | optional} if optional else {})
 
-    def to_row(self, example: Demonstration) -> dict[str, Any]:
-        texts = {message.role: message.text for message in example.messages}
-        row: dict[str, Any] = {"instruction": texts["user"], "input": "", "output": texts["assistant"]}
+    def to_row(self, example: Answered) -> dict[str, Any]:
+        messages = example.prompt if isinstance(example, Preference) else example.messages
+        texts = {message.role: message.text for message in messages}
+        row: dict[str, Any] = {"instruction": texts["user"], "input": ""}
+        if isinstance(example, Preference):
+            row |= {"chosen": example.chosen.text, "rejected": example.rejected.text}
+        else:
+            row["output"] = texts["assistant"]
+        row |= {"kto_tag": example.good} if isinstance(example, Feedback) else {}
         row |= {"system": texts["system"]} if "system" in texts else {}
         if example.tools:
             row["tools"] = json.dumps([dict(tool) for tool in example.tools], ensure_ascii=False)
         return row
 
-    def written_columns(self) -> dict[str, str]:
-        return {"prompt": "instruction", "query": "input", "response": "output"}
+    def written_columns(self, preference: bool = False) -> dict[str, str]:
+        answers = {"chosen": "chosen", "rejected": "rejected"} if preference else {"response": "output"}
+        return {"prompt": "instruction", "query": "input", **answers}
 
 
 def _answer(row: Mapping[str, Any], column: str, notes: Notes) -> Message:

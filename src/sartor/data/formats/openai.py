@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from sartor.base.types import Example, Message, Origin, Role
 from sartor.data.dataset_spec import COLUMNS, DatasetSpec
-from sartor.data.formats import Format, optional_columns, sharegpt
+from sartor.data.formats import Format, sharegpt
 from sartor.data.validate import Notes, RowRejected, is_missing, text_of
 
 ROLES: Mapping[str, Role] = {"developer": "system", "function": "tool"}
@@ -35,8 +35,7 @@ class OpenAIFormat(Format):
     def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
         if "messages" not in columns or "conversations" in columns:
             return None
-        optional = optional_columns(columns, "system", "tools")
-        return {"formatting": self.name, "columns": {"messages": "messages", **optional}}
+        return sharegpt.recognized(self.name, "messages", columns)
 
 
 def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Notes) -> Message:

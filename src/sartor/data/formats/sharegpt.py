@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from sartor.base.types import Demonstration, Document, Example, Feedback, Message, Origin, Preference, Role, ToolCall
 from sartor.data.dataset_spec import DatasetSpec
-from sartor.data.formats import WritableFormat, optional_columns
+from sartor.data.formats import Answered, WritableFormat, optional_columns
 from sartor.data.validate import (
     Notes,
     RowRejected,
@@ -45,22 +45,37 @@ class ShareGPTFormat(WritableFormat):
         return example_of(row, spec, origin, stage, notes, message_of)
 
     def recognize(self, columns: Collection[str]) -> Mapping[str, Any] | None:
-        if "conversations" not in columns:
-            return None
-        optional = optional_columns(columns, "system", "tools")
-        return {"formatting": self.name, "columns": {"messages": "conversations", **optional}}
+        return recognized(self.name, "conversations", columns) if "conversations" in columns else None
 
-    def to_row(self, example: Demonstration) -> dict[str, Any]:
-        texts = {message.role: message.text for message in example.messages}
-        turns = [{"from": "human", "value": texts["user"]}, {"from": "gpt", "value": texts["assistant"]}]
+    def to_row(self, example: Answered) -> dict[str, Any]:
+        messages = example.prompt if isinstance(example, Preference) else example.messages
+        texts = {message.role: message.text for message in messages}
+        turns = [{"from": "human", "value": texts["user"]}]
         row: dict[str, Any] = {"conversations": turns}
+        if isinstance(example, Preference):
+            row |= {"chosen": {"from": "gpt", "value": example.chosen.text}}
+            row |= {"rejected": {"from": "gpt", "value": example.rejected.text}}
+        else:
+            turns.append({"from": "gpt", "value": texts["assistant"]})
+        row |= {"kto_tag": example.good} if isinstance(example, Feedback) else {}
         row |= {"system": texts["system"]} if "system" in texts else {}
         if example.tools:
             row["tools"] = json.dumps([dict(tool) for tool in example.tools], ensure_ascii=False)
         return row
 
-    def written_columns(self) -> dict[str, str]:
-        return {"messages": "conversations"}
+    def written_columns(self, preference: bool = False) -> dict[str, str]:
+        return {"messages": "conversations"} | ({"chosen": "chosen", "rejected": "rejected"} if preference else {})
+
+
+def recognized(formatting: str, messages: str, columns: Collection[str]) -> dict[str, Any]:
+    """The keys of a registry entry for conversations in the column `messages`, with ratings or pairs of answers."""
+    optional = optional_columns(columns, "system", "tools")
+    if {"chosen", "rejected"} <= set(columns):
+        found = {"messages": messages, "chosen": "chosen", "rejected": "rejected", **optional}
+        return {"formatting": formatting, "ranking": True, "columns": found}
+    if tag := next((name for name in ("kto_tag", "label") if name in columns), None):
+        optional["kto_tag"] = tag
+    return {"formatting": formatting, "columns": {"messages": messages, **optional}}
 
 
 def example_of(
@@ -79,6 +94,8 @@ def example_of(
     system = optional_text(row, columns["system"], notes)
     if system and messages[0].role != "system":
         messages.insert(0, Message("system", system))
+    elif system and system != messages[0].text:
+        notes.add("system-unused", field=columns["system"])
     messages = [m for m in messages if m.role != "system" or m.text.strip()]
     tools = parse_tools(row.get(columns["tools"]), columns["tools"], notes) if columns["tools"] else ()
     if spec.ranking:

@@ -90,8 +90,14 @@ def row_of_cells(number: int, line: int, cells: list[str], names: list[str]) -> 
     """Cells under their column names; a fault when there are more or fewer of them."""
     if len(cells) != len(names):
         fault = tr("{cells} cells, but the header has {columns}", cells=len(cells), columns=len(names))
-        return RawRow(number, line, None, fault=fault)
+        return RawRow(number, line, None, fault=fault, text=_as_csv(cells))
     return RawRow(number, line, dict(zip(names, cells, strict=True)))
+
+
+def _as_csv(cells: list[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
 
 
 def column_names(cells: list[str], where: str | Text) -> list[str]:

@@ -16,8 +16,8 @@ from nicegui import ui
 from sartor import api
 from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
-from sartor.base.reasons import fix_of, reason_of
 from sartor.data.dataset_info import read_registry
+from sartor.data.existing_dataset import Existing
 from sartor.data.files import raw_rows
 from sartor.data.import_file import FileInspection, ImportOptions, ImportResult, inspect_file
 from sartor.data.read_rows import columns_of
@@ -38,6 +38,7 @@ from sartor.web.components import (
     text,
 )
 from sartor.web.i18n import Translator
+from sartor.web.pages.refused_rows import RefusedRows
 from sartor.web.value_names import FIELDS
 from sartor.web.workspace import Workspace, dataset_name, readable
 
@@ -245,18 +246,17 @@ class ImportView:
             ui.input(self.t("Dataset name"), value=self.name, on_change=lambda e: setattr(self, "name", e.value)).props(
                 "outlined dense"
             )
-            button(self.t("Import"), self._import, "main")
+            button(self.t("Import"), lambda: self._import(), "main")
 
-    async def _import(self) -> None:
-        outcome = await run_in_thread(self._imported)
+    async def _import(self, existing: Existing = "refuse") -> None:
+        outcome = await run_in_thread(partial(self._imported, existing))
         self.list_datasets()
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
-                show_error(self.t, outcome)
-                button(self.t("Back"), self.redraw)
+                self._refused(outcome)
                 return
-            ledger = outcome.loaded.ledger
+            self.name, ledger = outcome.name, outcome.loaded.ledger
             with ui.element("div").classes("notice good-n"):
                 ready = self.t(
                     "{name} is ready: {usable} of {read} rows are usable.",
@@ -273,11 +273,30 @@ class ImportView:
                             count=len(ledger.skipped),
                         )
                     )
-            if ledger.skipped:
-                self._skipped(outcome)
+            summary = outcome.loaded.imported
+            if summary and summary.refused:
+                await RefusedRows(self.workspace, self.t, self.name, summary).draw()
             with line():
                 link(self.t("View rows"), f"/dataset/{quote(self.name)}", "btn main")
                 link(self.t("Train on it"), f"/train?dataset={quote(self.name)}")
+
+    def _refused(self, error: SartorError) -> None:
+        """What is wrong; where the name is taken, the ways to go on without losing the old dataset."""
+        t = self.t
+        if error.code not in ("dataset-exists", "file-exists"):
+            show_error(t, error)
+            button(t("Back"), self.redraw)
+            return
+        text(t(error.what), "notice warn-n")
+        text(
+            t("Choose another name, or one of these. Nothing is lost: a replaced dataset is moved to the trash."),
+            "small",
+        )
+        with line():
+            button(t("Back"), self.redraw, "main")
+            button(t("Import as a new version"), partial(self._import, "version"))
+            if error.code == "dataset-exists":
+                button(t("Replace the old dataset"), partial(self._import, "overwrite"), "danger")
 
     def list_datasets(self) -> None:
         if self.list:
@@ -285,7 +304,7 @@ class ImportView:
             with self.list:
                 datasets(self.workspace, self.t)
 
-    def _imported(self) -> ImportResult:
+    def _imported(self, existing: Existing) -> ImportResult:
         return api.import_file(
             self.workspace.resolve_inside(self.file or ""),
             self.name,
@@ -293,49 +312,8 @@ class ImportView:
             encoding=self.encoding,
             columns=self.columns,
             delimiter=self.delimiter,
+            existing=existing,
         )
-
-    def _skipped(self, done: ImportResult) -> None:
-        """The skipped rows, each with a button to edit it into a new version."""
-        t = self.t
-        rows: list[list[Any]] = []
-        for skipped in done.loaded.ledger.skipped[:50]:
-            reason = t(reason_of(skipped.code, skipped.params))
-            fix = t(fix_of(skipped.code, skipped.params))
-            edit = partial(button, t("Edit"), partial(self._edit, skipped.origin.row), "quiet")
-            rows.append([str(skipped.origin.line or skipped.origin.row), reason, fix, edit])
-        table([(t("Line"), "num"), (t("Problem"), "wide"), (t("Fix"), "wide"), ("", "")], rows)
-
-    def _edit(self, number: int) -> None:
-        """A dialog with the row's texts; saving adds it to a new version of the dataset."""
-        t = self.t
-        found = self._inspect()
-        raw = _raw_row(found, number)
-        with ui.dialog() as dialog, ui.element("div").classes("card").style("width:min(640px,92vw)"):
-            text(t("Edit row {row}", row=number), tag="h2")
-            inputs = {
-                field: ui.textarea(t(FIELDS[field]), value=_cell(raw.get(found.mapping.get(field, ""), "")))
-                .props("outlined autogrow")
-                .classes("w-full")
-                for field in ("question", "answer")
-            }
-
-            def save() -> None:
-                turn = [
-                    {"from": "human", "value": inputs["question"].value},
-                    {"from": "gpt", "value": inputs["answer"].value},
-                ]
-                try:
-                    new = api.save_version(self.name, self.workspace.data, changes={}, added=[{"conversations": turn}])
-                except SartorError as error:
-                    ui.notify(t(error.what), type="negative")
-                    return
-                ui.navigate.to(f"/dataset/{quote(new)}")
-
-            with line():
-                button(t("Save as new version"), save, "main")
-                button(t("Cancel"), dialog.close)
-        dialog.open()
 
 
 def pasted_suffix(words: str) -> str:
@@ -346,13 +324,6 @@ def pasted_suffix(words: str) -> str:
     if start == "{":
         return ".jsonl" if len([line for line in words.splitlines() if line.startswith("{")]) > 1 else ".json"
     return ".csv"
-
-
-def _raw_row(found: FileInspection, number: int) -> dict[str, Any]:
-    for raw in raw_rows(found.path, found.encoding or None, found.delimiter):
-        if raw.row == number and isinstance(raw.value, dict):
-            return raw.value
-    return {}
 
 
 def _cell(value: Any) -> str:

@@ -35,7 +35,9 @@ from sartor.web.components import (
 from sartor.web.i18n import Translator
 from sartor.web.pages.labels import LabelsView
 from sartor.web.pages.lint import LintView
+from sartor.web.pages.refused_rows import RefusedRows
 from sartor.web.pages.registry_entry import EntryEditor
+from sartor.web.row_texts import changed, leaves
 from sartor.web.value_names import FIELDS
 from sartor.web.virtual_list import VirtualList
 from sartor.web.workspace import Workspace
@@ -110,7 +112,9 @@ async def _view(
         case "entry":
             EntryEditor(workspace, t, name).draw()
         case _:
-            DatasetView(workspace, t, name, loaded).draw()
+            view_of_rows = DatasetView(workspace, t, name, loaded)
+            view_of_rows.draw()
+            await view_of_rows.draw_refused()
 
 
 def _tabs(t: Translator, name: str, current: str) -> None:
@@ -131,6 +135,7 @@ class DatasetView:
 
     def draw(self) -> None:
         self._ledger()
+        self.refused = ui.element("div").classes("w-full")
         self.pending = ui.element("div")
         with card("flush"):
             with line().style("padding:12px 14px 0"):
@@ -142,6 +147,13 @@ class DatasetView:
                 empty(self.t("No usable rows"), self.t("The reasons are listed above. Fix the rows or the entry."))
             self.rows = VirtualList(len(self.found), self._row)
         self._update_count()
+
+    async def draw_refused(self) -> None:
+        """The rows that the import refused, between the ledger and the rows."""
+        summary = self.loaded.imported
+        if summary and summary.refused > summary.repaired:
+            with self.refused, card():
+                await RefusedRows(self.workspace, self.t, self.name, summary).draw()
 
     def _update_count(self) -> None:
         self.count.set_content(
@@ -188,6 +200,16 @@ class DatasetView:
                 reason = t(reason_of(code, rows[0].params))
                 with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
                     self._skipped(rows)
+            if summary := self.loaded.imported:
+                facts(
+                    [
+                        (t("imported from"), summary.file),
+                        (t("rows read at import"), f"{summary.read:,}"),
+                        (t("kept"), f"{summary.kept:,}"),
+                        (t("refused"), f"{summary.refused:,}"),
+                        (t("repaired since"), f"{summary.repaired:,}"),
+                    ]
+                )
             for note in ledger.notes:
                 text(note_text(t, note), "soft small")
 
@@ -273,23 +295,3 @@ class DatasetView:
                 show_error(self.t, new)
             return
         ui.navigate.to(f"/dataset/{quote(new)}")
-
-
-def leaves(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], str]]:
-    """(path, text) of every string in a row; null counts as an empty string."""
-    if isinstance(value, dict):
-        return [leaf for key, part in value.items() for leaf in leaves(part, (*place, key))]
-    if isinstance(value, list):
-        return [leaf for key, part in enumerate(value) for leaf in leaves(part, (*place, key))]
-    return [(place, value or "")] if isinstance(value, str) or value is None else []
-
-
-def changed(value: Any, texts: dict[tuple[Any, ...], str], place: tuple[Any, ...] = ()) -> Any:
-    """The row with these texts at their paths; a null that is still empty stays null."""
-    if isinstance(value, dict):
-        return {key: changed(part, texts, (*place, key)) for key, part in value.items()}
-    if isinstance(value, list):
-        return [changed(part, texts, (*place, key)) for key, part in enumerate(value)]
-    if place in texts and not (value is None and not texts[place]):
-        return texts[place]
-    return value
