@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from sartor import api
+from sartor.api import seed_sweep
 from sartor.base.errors import ConfigError, DataError, EndpointError
+from sartor.base.permissions import NOTHING_ALLOWED
 from sartor.cli import main
+from sartor.evaluation.difference import LOSS, compare_rows
+from sartor.evaluation.verdict import Findings, Verdict, make_verdict
 
 QUICK = ["metrics=rouge-l.char,exact-match"]
 
@@ -158,6 +162,40 @@ def test_seeds_train_again_on_the_same_split_and_show_the_spread(run: api.Run) -
     again = api.compare(run.path, [*QUICK, "forgetting_probe=false"], seeds=3)
     assert again == verdict
     assert [(folder / "events.jsonl").stat().st_mtime_ns for folder in others] == stamps  # not trained twice
+
+
+@pytest.mark.parametrize(("others", "outcome"), [((-0.4, -0.6), "better"), ((-0.4, 0.1), "not_proven")])
+def test_what_depends_on_the_seed_is_not_proven(
+    run: api.Run, monkeypatch: pytest.MonkeyPatch, others: tuple[float, ...], outcome: str
+) -> None:
+    base = [3.0 + i / 10 for i in range(20)]
+
+    def verdict(change: float) -> Verdict:
+        return make_verdict(Findings(compare_rows(base, [b + change for b in base], LOSS)))
+
+    monkeypatch.setattr(seed_sweep, "train", lambda *_, **__: run)
+    changes = iter(others)
+    found = seed_sweep.with_spread(run.dir, verdict(-0.5), 3, lambda _: verdict(next(changes)), NOTHING_ALLOWED)
+    assert found.outcome == outcome
+    assert Verdict.from_json(run.dir.read_json("verdict.json")).outcome == outcome
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_the_margin_is_a_setting_a_keyword_and_an_option(
+    run: api.Run, several: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = ("base", str(run.path)) if several else (str(run.path),)
+    with pytest.raises(SystemExit):
+        main(["compare", *targets, "--margin", "0.25", *QUICK, "forgetting_probe=false", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["verdicts"][0] if several else shown)["primary"]["margin"] == 0.25
+    given = [*QUICK, "forgetting_probe=false"]
+    if several:
+        assert api.compare_several(*targets, overrides=given, margin=0.5).verdicts[0].primary.margin == 0.5
+        assert api.compare_several(*targets, overrides=[*given, "margin=2"]).verdicts[0].primary.margin == 2
+    else:
+        assert api.compare(run.path, given, margin=0.5).primary.margin == 0.5
+        assert api.compare(run.path, [*given, "margin=2"]).primary.margin == 2
 
 
 def test_the_command_line_compares_one_and_several(run: api.Run, capsys: pytest.CaptureFixture[str]) -> None:

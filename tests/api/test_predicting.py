@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from sartor import api
 from sartor.api.predicting import as_config, load_engine
 from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.evaluation.verdict import Verdict
+from sartor.evaluation.verdict_text import verdict_sentence
 from sartor.inference.chat import Chat
+from sartor.inference.engine import Engine
 from support.llamafactory_files import LORA_SFT
 
 PREDICT = """
@@ -111,6 +115,27 @@ def test_compare_measures_both_on_the_same_rows_and_writes_the_verdict(run: api.
     page = api.report(run.path).read_text(encoding="utf-8")
     assert "第" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_loss_that_is_no_number_is_a_finding_with_its_row(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = Engine.losses
+
+    def broken(engine: Engine, rows: Any, *, weights: Any = "tuned") -> Any:
+        first, *rest = measured(engine, rows, weights=weights)
+        return [replace(first, nll_sum=math.inf), *rest]
+
+    monkeypatch.setattr(Engine, "losses", broken)
+    verdict = api.compare(run.path, ["forgetting_probe=false", "metrics=exact-match"])
+    kept = Verdict.from_json(run.dir.read_json("verdict.json"))
+    first = run.dir.read_json("data.json")["split"]["held_out"][0]
+    assert (kept.primary.failed, kept.outcome, kept.primary.n) == ((first,), "not_proven", 7)
+    assert first in str(verdict_sentence(verdict))
+    assert lines(run.dir.predictions / "base-held_out")[0]["loss"] is None
+    assert verdict.answers is not None
+    assert verdict.answers.cut[1] == sum(
+        row["stop_reason"] == "length" for row in lines(run.dir.predictions / "tuned-held_out")
+    )
+    assert first in api.report(run.path).read_text(encoding="utf-8")
 
 
 def test_compare_refuses_other_data_and_runs_without_held_out_rows(

@@ -16,6 +16,7 @@ import pytest
 
 from sartor.evaluation.difference import LOSS, Measure, compare_rows
 from sartor.evaluation.statistics import interval_of_mean
+from sartor.evaluation.verdict import memorization
 
 Floats = npt.NDArray[np.float64]
 Random = np.random.Generator
@@ -162,6 +163,22 @@ def test_what_is_worth_having_is_not_claimed_from_what_is_not(trials: int) -> No
             compare_rows(list(base), list(tuned), Measure("loss", False, LOSS.range, margin=0.06)).outcome == "better"
         )
     assert at_most_alpha(claims, draws)
+
+
+@pytest.mark.parametrize("tail", ["normal", "exponential", "lognormal, sigma 1"])
+@pytest.mark.parametrize("sections", [0, 4, 12])
+def test_no_memorization_where_training_rows_gained_no_more(tail: str, sections: int, trials: int) -> None:
+    random, draws, found = np.random.default_rng(8), min(40 * trials, 3_000), 0
+    measure = Measure("loss", False, LOSS.range, 0.0)
+    for _ in range(draws):
+        gaps = []
+        for rows in (20, 60):
+            names = [f"s{i % sections}" for i in range(rows)] if sections else None
+            effects = TAILS[tail](random, sections or rows)
+            change = 0.3 * (effects[[i % sections for i in range(rows)]] if sections else effects)
+            gaps.append(compare_rows([9.0] * rows, list(9.0 - 0.5 - change), measure, clusters=names))
+        found += memorization(*gaps).found
+    assert at_most_alpha(found, draws)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -31,6 +32,18 @@ def test_a_judge_that_likes_the_first_answer_proves_nothing() -> None:
     judged = judge(lambda prompt: "I think it is 1", PAIRS)
     assert judged.counts == {"tuned": 0, "base": 0, "tie": 10, "failed": 0, "swayed_by_order": 10}
     assert judged.to_json()["mean"] == 0.0
+
+
+def test_ten_answers_of_one_section_are_one_opinion() -> None:
+    """The judge's verdict has the guarantees of every other: sections are units."""
+    alone = judge(lambda prompt: "1" if answers(prompt)[0].startswith("tuned") else "2", PAIRS)
+    together = judge(
+        lambda prompt: "1" if answers(prompt)[0].startswith("tuned") else "2",
+        [replace(pair, section=f"chapter {n % 2}") for n, pair in enumerate(PAIRS)],
+    )
+    assert alone.to_json()["outcome"] == "better"
+    assert together.to_json()["outcome"] == "not_proven"
+    assert "2 sections" in str(together.to_json()["refusal"])
 
 
 def test_failures_are_counted_apart_and_never_as_a_loss() -> None:

@@ -48,6 +48,12 @@ def test_metrics_are_always_named_and_only_builtin_ones_can_be() -> None:
             assert set(chosen) <= names
 
 
+def test_the_margin_goes_to_the_comparison_where_it_is_given() -> None:
+    assert settings(EvaluationChoice("a")).evaluation.margin is None
+    assert settings(EvaluationChoice("a", margin=0.5)).evaluation.margin == 0.5
+    assert EvaluationChoice("a", **EvaluationChoice("a", margin=0.5).to_json()).margin == 0.5
+
+
 def test_a_python_file_in_a_runs_settings_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(worker.api, "compare", lambda run, overrides, progress: given.update(overrides=overrides))
