@@ -14,14 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
+from sartor.base import openai_client
 from sartor.base.errors import SartorError
 from sartor.base.openai_answers import MAX_LINE_BYTES, RequestError
-from sartor.base.openai_client import MAX_ANSWER_S, MAX_RESPONSE_BYTES, MAX_STREAM_BYTES, Address, ChatClient
+from sartor.base.openai_client import MAX_ANSWER_S, MAX_RESPONSE_BYTES, Address, ChatClient
 from sartor.base.types import Completion, Message
 from sartor.qa_generation import run as qa_run
 from sartor.qa_generation.endpoint import PacedEndpoint
 from sartor.qa_generation.journal import Journal
-from sartor.qa_generation.pairs import Passage
+from sartor.qa_generation.output import write
+from sartor.qa_generation.pairs import Passage, parse
 from sartor.qa_generation.prompt_files import read_prompt
 from sartor.qa_generation.requests_plan import GenerationPlan, estimate, maximum
 from sartor.qa_generation.settings import EndpointSettings, QAGenerationSettings
@@ -74,11 +76,12 @@ def test_an_endless_body_is_cut_off(status: int, block: bytes) -> None:
 
 
 @pytest.mark.parametrize("block", [b"x" * 100_000, b": ping\n\n" * 10_000, b"data: " + b"y" * 65_536])
-def test_an_endless_stream_is_cut_off(block: bytes) -> None:
+def test_an_endless_stream_is_cut_off(block: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_client, "MAX_STREAM_BYTES", 4_000_000)
     flood = Flood(block)
     with pytest.raises(RequestError):
         streamed(lambda _: httpx.Response(200, stream=flood))
-    assert flood.taken <= (MAX_STREAM_BYTES if b"\n" in block else MAX_LINE_BYTES) + 2 * len(block)
+    assert flood.taken <= (4_000_000 if b"\n" in block else MAX_LINE_BYTES) + 2 * len(block)
 
 
 def test_an_answer_in_tiny_pieces_has_a_deadline() -> None:
@@ -293,3 +296,52 @@ def test_an_endpoint_that_ignores_max_tokens_ends_the_run(tmp_path: Path) -> Non
     complete = PacedEndpoint(endpoint, maximum=maximum(plan, journal), transport=httpx.MockTransport(greedy))
     found = qa_run.generate(plan, complete, journal)
     assert (len(seen), found.stopped, found.requests) == (1, "cap", 1)
+
+
+LONG = 150_000
+ANSWERS = {
+    "open braces": "{" * LONG,
+    "nested": '{"a":' * 30_000 + "1" + "}" * 30_000,
+    "beginnings": '{"question":"a","answer":"b"' * 6000,
+    "lists": "[" * LONG,
+    "mixed": "{[" * LONG,
+    "spaces": "{" + " " * LONG,
+    "brace and space": "{ " * LONG,
+    "lines": "Q: a\n" * 30_000,
+    "a long quote": json.dumps({"question": "q?", "answer": "Mary", "quote": "painted " * 20_000}),
+    "many spaces": json.dumps({"question": "q?", "answer": "Mary", "quote": "painted" + " " * LONG + "red"}),
+    "turns": json.dumps({"turns": [{"question": "a?", "answer": "Mary", "quote": "painted red"}] * 3000}),
+    "numbers": json.dumps({"question": 5, "answer": [1], "quote": {}}),
+    "half a character": '{"question":"\\ud800?","answer":"Mary \\udfff","quote":"painted red"}',
+    "nul": '{"question":"a\\u0000b\\r\\n=1+1","answer":"\\u202eMary","quote":"painted red"}',
+    "not a number": '[{"question":NaN,"answer":1e999,"quote":"x"}]',
+}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize("multi_turn", [False, True])
+@pytest.mark.timeout(60)  # for hangs: the slow ones took minutes, and hours at the size that an endpoint may send
+def test_a_hostile_answer_is_read_and_written_or_rejected(kind: str, multi_turn: bool, tmp_path: Path) -> None:
+    passage = Passage("a.txt", "00", "One", 0, 50, "The door was painted red by Mary. " * 30)
+    good, bad = parse(ANSWERS[kind] * 3, passage, 4, multi_turn)
+    assert good or bad
+    if good:
+        table, rows = write(good, "made", tmp_path)
+        assert table.read_text(encoding="utf-8-sig")
+        assert json.loads(rows.read_text(encoding="utf-8"))
+
+
+def test_the_work_on_an_answer_grows_with_its_length_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    plain = json.JSONDecoder.raw_decode
+
+    def counted(self: json.JSONDecoder, text: str, place: int = 0) -> Any:
+        tried.append(place)
+        return plain(self, text, place)
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", counted)
+    passage = Passage("a.txt", "00", "One", 0, 50, "The door was painted red by Mary.")
+    for kind in ("open braces", "nested", "beginnings", "mixed", "brace and space"):
+        tried.clear()
+        parse(ANSWERS[kind], passage, 4)
+        assert len(tried) <= 200, kind

@@ -255,5 +255,8 @@ def test_a_cap_without_prices_and_a_key_that_is_not_set_are_refused(tmp_path: Pa
     (tmp_path / "d.txt").write_text("The door was red.")
     with pytest.raises(ConfigError, match="needs prices"):
         make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, max_cost=1.0, endpoint="http://127.0.0.1:1/v1")
+    for option in ({"price_in": 1.0}, {"max_cost": 1.0, "price_out": 1.0}):
+        with pytest.raises(ConfigError, match="is for an endpoint"):
+            make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, **option)
     with pytest.raises(ConfigError, match="SARTOR_NO_SUCH_KEY"):
         make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, key_env="SARTOR_NO_SUCH_KEY")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from sartor.base.errors import DataError, SartorError
 from sartor.base.types import Completion, Demonstration, Message
 from sartor.data.load import load
 from sartor.web.generated_pairs import Pair, estimate, keep, read
-from sartor.web.jobs import Job
-from sartor.web.pages.generate import GenerateForm, marked
+from sartor.web.jobs import Job, Jobs
+from sartor.web.pages.generate import GenerateForm, GenerateView, marked
 from sartor.web.worker import work
 from sartor.web.workspace import Workspace
 
@@ -108,3 +109,29 @@ def test_quotes_are_marked_once_and_nothing_is_markup() -> None:
 
 def test_pairs_of_a_job_that_left_none(tmp_path: Path) -> None:
     assert read(Job(tmp_path, "generate", "x", {})) == []
+
+
+def test_two_clicks_and_two_windows_start_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(document(tmp_path).parent.parent)
+    jobs = Jobs(tmp_path / "jobs", tmp_path)
+    monkeypatch.setattr(jobs, "advance", lambda: None)
+
+    class Window(GenerateView):
+        """A window without its widgets."""
+
+        def __init__(self) -> None:
+            self.workspace, self.jobs = workspace, jobs
+            self.form = GenerateForm(["uploads/tea.txt"], "tea")
+
+        def _show_error(self, error: SartorError | None) -> None:
+            assert error is None
+
+        async def _redraw(self) -> None:
+            pass
+
+    async def clicks() -> None:
+        window = Window()
+        await asyncio.gather(*(one._start() for one in (window, window, Window(), window)))
+
+    asyncio.run(clicks())
+    assert [job.kind for job in jobs.all()] == ["generate"]

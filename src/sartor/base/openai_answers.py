@@ -15,6 +15,7 @@ import httpx
 
 from sartor.base.api_keys import masked
 from sartor.base.errors import EndpointError
+from sartor.base.files import whole_characters
 from sartor.base.i18n import Text, tr
 from sartor.base.types import Completion, StopReason
 
@@ -95,11 +96,6 @@ def read_completion(content: bytes, url: str) -> Completion:
             retryable=not html,  # broken JSON may be whole next time; a web page stays one
             maybe_billed=True,
         ) from None
-
-
-def whole_characters(text: str) -> str:
-    """Without halves of characters, which no file can hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _count(value: Any) -> int:

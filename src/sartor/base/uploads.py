@@ -76,7 +76,7 @@ def require_allowed(uploads: Iterable[Upload], permissions: Permissions) -> None
             raise ConfigError(
                 upload.what,
                 upload.setting,
-                "If you want that, add --allow-upload {host}.",
+                "If you want that, add --allow-upload {host} on the command line.",
                 code="upload-not-allowed",
                 host=upload.host,
             )

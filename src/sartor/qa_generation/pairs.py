@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
+from sartor.base.files import whole_characters
 from sartor.base.i18n import Text, tr
 from sartor.qa_generation.chunks import sentences_of
 
@@ -37,6 +39,11 @@ FIELD_NAMES = {
     "quote": "quote",
     "引文": "quote",
 }
+OBJECT = re.compile(r"\{(?=\s{0,99}[\"}])")
+MAX_ANSWER_CHARACTERS, MAX_FAILED_OBJECTS = 200_000, 200
+"""What is read of an answer, and beginnings of objects in it that are none: a hostile one must not take hours."""
+MAX_QUOTE_FACTOR = 4
+"""A quote has other white space than its passage, but not so much that it is this many times longer."""
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
 STOP_WORDS = frozenset(
     re.findall(
@@ -139,7 +146,8 @@ def parse(
     """
     good: list[GroundedPair] = []
     bad: list[RejectedPair] = []
-    values = _objects(answer) or list(_plain(answer))
+    answer = answer[:MAX_ANSWER_CHARACTERS]
+    values = _objects(answer) or list(islice(_plain(answer), max_pairs))
     for value in values[:max_pairs]:
         turns = value.get("turns", value.get("conversation")) if multi_turn else None
         found, rejected = _turns(turns if isinstance(turns, list) else [value], passage)
@@ -164,7 +172,9 @@ def fold(text: str) -> str:
 
 def locate(quote: str, text: str) -> tuple[int, int] | None:
     """The position of a verbatim quote, where any white space matches any other."""
-    found = re.search(r"\s+".join(map(re.escape, quote.split())), text) if quote.strip() else None
+    words = quote.split()
+    possible = words and len(quote.strip()) <= MAX_QUOTE_FACTOR * len(text) and all(word in text for word in words)
+    found = re.search(r"\s+".join(map(re.escape, words)), text) if possible else None
     return found.span() if found else None
 
 
@@ -204,7 +214,7 @@ def _words(text: str) -> set[str]:
 
 def _text(value: Any, name: str) -> str:
     found = value.get(name) if isinstance(value, dict) else None
-    return found.strip() if isinstance(found, str) else ""
+    return whole_characters(found).strip() if isinstance(found, str) else ""
 
 
 def _plain(answer: str) -> Iterator[dict[str, Any]]:
@@ -216,19 +226,21 @@ def _plain(answer: str) -> Iterator[dict[str, Any]]:
             if "question" in value:
                 yield value
             value = {"plain": True}
-        value.setdefault(kind, answer[found.end() :].split("\n", 1)[0].strip(" *"))
+        end = answer.find("\n", found.end())
+        value.setdefault(kind, answer[found.end() : end if end >= 0 else None].strip(" *"))
     if "question" in value:
         yield value
 
 
 def _objects(answer: str) -> list[dict[str, Any]]:
     """The outermost complete JSON objects in the text: a truncated list loses only its tail."""
-    decoder, place, found = json.JSONDecoder(strict=False), 0, []
-    while (place := answer.find("{", place)) >= 0:
+    decoder, place, failures, found = json.JSONDecoder(strict=False), 0, 0, []
+    while (start := OBJECT.search(answer, place)) and failures < MAX_FAILED_OBJECTS:
         try:
-            value, place = decoder.raw_decode(answer, place)
+            value, place = decoder.raw_decode(answer, start.start())
         except (ValueError, RecursionError):
-            place += 1
+            place = start.start() + 1
+            failures += 1
             continue
         value.pop("plain", None)
         inner = value.get("pairs", value.get("questions", value.get("conversations")))

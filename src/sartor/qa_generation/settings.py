@@ -105,5 +105,8 @@ def _endpoint_of(values: dict[str, Any]) -> EndpointSettings | None:
     if given.get("max_cost") is not None and not (given.get("price_in") or given.get("price_out")):
         raise ConfigError("A spending cap needs prices.", "--max-cost", "Add --price-in and --price-out.")
     if not url:
+        if unused := next((key for key, value in given.items() if value), None):
+            option = "--" + unused.replace("_", "-")
+            raise ConfigError("{option} is for an endpoint.", option, "Add --endpoint, or remove it.", option=option)
         return None
     return EndpointSettings(url, values.get("model", EMBEDDED), **given)

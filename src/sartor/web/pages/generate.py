@@ -301,16 +301,20 @@ class GenerateView:
                 text(reused, "soft small")
 
     async def _start(self) -> None:
-        job = self._job()
-        if job and job.state() in ("waiting", "running"):
+        if self._is_active():
             return
         found = await run_in_thread(lambda: self.form.arguments(self.workspace))
         if not isinstance(found, SartorError) and self.form.name:
             self._show_error(None)
-            self.jobs.add("generate", self.form.name, **found)
+            if not self._is_active():  # a second click, or another window, may have been faster
+                self.jobs.add("generate", self.form.name, **found)
         else:
             self._show_error(found if isinstance(found, SartorError) else DataError("Enter a dataset name."))
         await self._redraw()
+
+    def _is_active(self) -> bool:
+        job = self._job()
+        return job is not None and job.state() in ("waiting", "running")
 
     def _job(self) -> Job | None:
         return self.jobs.of(self.form.name, "generate") if self.form.name else None
