@@ -1,1 +1,0 @@
-"""Attacks from outside, one file for each class of fault; a package, because other tests have the same file names."""
