@@ -336,6 +336,7 @@ def _tracing_method(name: str) -> Callable[..., Any]:
         result = original(self, *args, **kwargs)
         return TracingStr.of(result, self.seen) if type(result) is str else result
 
+    method.__qualname__ = name  # not `__name__`, by which the sandbox would take `format` for the plain one
     return method
 
 

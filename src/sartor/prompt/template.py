@@ -300,32 +300,52 @@ class Template:
         return replace(message, tool_calls=tuple(calls))
 
     def _render(self, messages: Iterable[Message], tools: Sequence[Tool], generation: bool) -> str:
-        import jinja2
+        from sartor.prompt.template_budget import OverBudget
+        from sartor.prompt.template_environment import render
 
+        values = {
+            "messages": [to_jinja(message) for message in messages],
+            "tools": list(tools) or None,
+            "documents": None,
+            "add_generation_prompt": generation,
+            **self._variables,
+        }
+        template = self._compiled
         try:
-            text: str = self._compiled.render(
-                messages=[to_jinja(message) for message in messages],
-                tools=list(tools) or None,
-                documents=None,
-                add_generation_prompt=generation,
-                **self._variables,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-            reason = str(error)[:MAX_REASON]  # not the error: its traceback holds the whole conversation
+            return render(template, values)
+        except OverBudget as error:
+            raise self._too_costly(error) from None
+        except Exception as error:  # a template is a program from elsewhere: whatever it raises is its refusal
+            reason = (str(error) or type(error).__name__)[:MAX_REASON]  # the error itself holds the whole conversation
             raise PromptError("The template rejects the conversation: {reason}", self.name, reason=reason) from None
-        return text
 
     @functools.cached_property
     def _compiled(self) -> Any:
         import jinja2
-        from transformers.utils import chat_template_utils
+
+        from sartor.prompt.template_budget import OverBudget
+        from sartor.prompt.template_environment import compiled
 
         try:
-            return chat_template_utils._compile_jinja_template(self.source)
+            return compiled(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise PromptError(
                 "Jinja syntax error in the template: {reason}", f"{self.name}, line {error.lineno}", reason=error
             ) from None
+        except OverBudget as error:
+            raise self._too_costly(error) from None
+        except Exception as error:  # nested too deep for the parser or for Python's compiler
+            reason = (str(error) or type(error).__name__)[:MAX_REASON]
+            raise PromptError("The template cannot be compiled: {reason}.", self.name, reason=reason) from None
+
+    def _too_costly(self, error: Exception) -> PromptError:
+        return PromptError(
+            "The template does too much work for one conversation: {reason}.",
+            self.name,
+            "Choose a named template, for example template=chatml.",
+            code="template-too-costly",
+            reason=str(error),
+        )
 
     def _refusal(self, reason: UnsupportedTemplate) -> PromptError:
         return PromptError(
