@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from prompt.test_public_templates import CALL, FILES, TOOL
 from sartor.base.errors import PromptError
 from sartor.base.types import Message
 from sartor.prompt.messages import to_jinja
@@ -19,6 +18,7 @@ from sartor.prompt.template_budget import CHARACTERS, CURRENT, STEPS, Budget
 from sartor.prompt.template_environment import MAX_SOURCE, compiled, environment, render
 from support.byte_tokenizers import byte_tokenizer
 from support.limited_child import outcomes
+from support.public_templates import CALL, FILES, TOOL
 
 MACRO = "{% macro m(d) %}{% if d %}{{ m(d - 1) * 2 }}{{ m(d - 1) }}{% else %}a{% endif %}{% endmacro %}{{ m(60) }}"
 GROW = "{% set n = namespace(x=START) %}{% for i in range(LOOPS) %}{% set n.x = STEP %}{% endfor %}"

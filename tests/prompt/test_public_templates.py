@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sartor.base.errors import PromptError
-from sartor.base.types import Demonstration, Message, Origin, TokenSequence, ToolCall
+from sartor.base.types import Demonstration, Message, Origin, TokenSequence
 from sartor.prompt.encode import Encoder
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
+from support.public_templates import CALL, FILES, TOOL
 
-FOUND = importlib.util.find_spec("trl")
-FOLDER = Path(FOUND.submodule_search_locations[0]) / "chat_templates" if FOUND else Path("none")  # type: ignore[index]
-FILES = {file.stem: file for file in sorted(FOLDER.glob("*.jinja")) if not file.stem.endswith("_training")}
 CONTROL = re.compile(r"<\|[^|<>{}' ]+\|>|<｜[^｜]+｜>|<[a-z]+_[a-z_]+>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z_]{3,}\]")
 ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|tool|>"}
 REFUSED = {
@@ -29,15 +25,6 @@ REFUSED = {
 """The first never ends an answer; the others read a list of parts."""
 
 QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")
-CALL = Message("assistant", "", (ToolCall("find", {"title": "Emma"}, "abcdefghi"),))
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "find",
-        "description": "Finds.",
-        "parameters": {"type": "object", "properties": {"title": {"type": "string", "description": "Which."}}},
-    },
-}
 
 pytestmark = pytest.mark.skipif(not FILES, reason="TRL is not installed")
 
