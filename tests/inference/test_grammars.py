@@ -231,3 +231,30 @@ def test_a_grammar_that_fails_ends_its_own_answer_alone(engine: Engine, grammars
     assert first == "The grammar became too complex: too complex"
     assert isinstance(second, Answer)
     json.loads(second.text)
+
+
+@pytest.mark.real
+def test_the_embedded_model_answers_in_json() -> None:
+    engine = Engine.load("smollm2-135m", dtype="float32", device="cpu")
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 30},
+            "born": {"type": "integer", "minimum": 1700, "maximum": 2000},
+        },
+        "required": ["name", "born"],
+        "additionalProperties": False,
+    }
+    text = "Describe the author Jane Austen as JSON with name and born (a year)."
+    prompt = tuple(engine.prompt([{"role": "user", "content": text}]).ids.tolist())
+    grammar = Grammars(engine.tokenizer, engine.encoder.stop_ids).json(schema)
+    settings = GenerationSettings(max_new_tokens=80, do_sample=True, temperature=1.3, top_p=1.0, top_k=0)
+    asked = [Request(prompt, settings, seed=seed, grammar=grammar) for seed in range(4)]
+    asked.append(Request(prompt, GenerationSettings(max_new_tokens=80), grammar=grammar))
+    answers = answered(engine, asked)
+    for answer in answers:
+        assert isinstance(answer, Answer)
+        if answer.stop_reason == "stop":
+            jsonschema_rs.validate(schema, json.loads(answer.text))
+    assert isinstance(answers[-1], Answer)
+    assert json.loads(answers[-1].text)["name"] == "Jane Austen"

@@ -143,3 +143,22 @@ def test_stopping_keeps_what_came() -> None:
     reply = asyncio.run(main())
     assert reply.answer is not None
     assert (reply.text, reply.answer.stop_reason) == ("a", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "bound", "sent"),
+    [
+        ("https://evil.example/v1", "OPENAI_API_KEY", "", False),
+        ("https://evil.example/v1", "OUR_API_KEY", "", False),
+        ("https://llm.example/v1", "OUR_API_KEY", "https://llm.example/v1", True),
+        ("https://api.openai.com/v1", "OPENAI_API_KEY", "", True),
+    ],
+)
+def test_whoever_opens_the_page_cannot_send_a_key_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, url: str, name: str, bound: str, sent: bool
+) -> None:
+    monkeypatch.setenv(name, "very-secret")
+    monkeypatch.setenv(name.replace("_API_KEY", "_BASE_URL"), bound)
+    reply, seen = asked(Stream([delta(content="a")]), Remote(url, "m", name, consent=True))
+    assert [request.headers["authorization"] for request in seen] == ["Bearer very-secret"] * sent
+    assert bool(reply.error) is not sent
