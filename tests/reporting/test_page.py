@@ -17,7 +17,7 @@ from sartor.base.rundir import RunDir
 from sartor.evaluation.difference import LOSS, Measure, compare_rows
 from sartor.evaluation.text_diff import diff_words
 from sartor.evaluation.verdict import Findings, make_verdict
-from sartor.evaluation.verdict_text import answers_sentence, headline, verdict_sentence
+from sartor.evaluation.verdict_text import answers_phrase, answers_sentence, effect_phrase, verdict_sentence
 from sartor.reporting import charts
 from sartor.reporting.page import answered_rows, read_run, run_figures, score_rows, write_report
 from sartor.reporting.recommendations import MAX_RECOMMENDATIONS, RunFigures, recommend
@@ -81,7 +81,7 @@ def test_verdict_comes_first_in_both_languages(run: RunDir, page: str) -> None:
     assert verdict is not None
     text = Reader(page).text
     sentence = verdict_sentence(verdict)
-    for said in (sentence, headline(verdict), answers_sentence(verdict.answers)):
+    for said in (sentence, effect_phrase(verdict), answers_phrase(verdict), answers_sentence(verdict.answers)):
         assert said is not None
         assert said.render("en") in text
         assert said.render("zh") in text

@@ -30,11 +30,12 @@ CLOSENESS = ("token-f1", "rouge-l.word", "rouge-l.char")
 
 def headline(verdict: Verdict) -> Text:
     """The verdict in a few words: how large the difference is, and what is known of the answers themselves."""
-    first, answers = _effect(verdict), _answers_phrase(verdict)
+    first, answers = effect_phrase(verdict), answers_phrase(verdict)
     return tr("{verdict}; {answers}", verdict=first, answers=answers) if answers else first
 
 
-def _effect(verdict: Verdict) -> Text:
+def effect_phrase(verdict: Verdict) -> Text:
+    """The first half of the headline: how large the difference is in the metric that decides."""
     d = verdict.primary
     size = abs(d.difference) / d.margin if d.margin else HUGE
     place = 0 if size < LARGE else 1 if size < HUGE else 2
@@ -60,8 +61,8 @@ def _effect(verdict: Verdict) -> Text:
     return tr("Not proven")
 
 
-def _answers_phrase(verdict: Verdict) -> Text | None:
-    """What judge and metrics show of the answers, where the primary metric does not."""
+def answers_phrase(verdict: Verdict) -> Text | None:
+    """The other half: what judge and metrics show of the answers, where the primary metric does not."""
     measured = {d.metric: d for d in verdict.others}
     closeness = next((name for name in CLOSENESS if name in measured), None)
     if verdict.primary.metric in (EXACT, "judge") or (EXACT not in measured and closeness is None):

@@ -155,14 +155,17 @@ class EvaluateView:
                     on_change=partial(self._set, "max_new_tokens"),
                 ).props("outlined dense")
                 margin = ui.number(
-                    t("Smallest difference worth having"),
+                    t("Margin"),
                     value=choice.margin,
                     min=0,
                     step=0.01,
                     on_change=partial(self._set, "margin"),
                 )
                 margin.props("outlined dense clearable")
-                margin.props["hint"] = t("Default: 1% of the metric's range; 2% of the base model's loss.")
+                margin.props["hint"] = t(
+                    "The smallest difference worth having. Default: 1% of the metric's range; of a loss 2% of the "
+                    "base model's."
+                )
             with ui.element("div").classes("pair"):
                 self._multiple("against", self._targets())
                 self._multiple("datasets", dict.fromkeys(self._datasets()))

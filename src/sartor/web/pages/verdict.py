@@ -84,7 +84,7 @@ class VerdictView:
         self._answers()
 
     def _verdict(self) -> None:
-        from sartor.evaluation.verdict_text import answers_sentence, headline, verdict_sentence
+        from sartor.evaluation.verdict_text import answers_phrase, answers_sentence, effect_phrase, verdict_sentence
 
         t, outcome, verdict = self.t, self.outcome, self.outcome.verdict
         with card():
@@ -97,7 +97,9 @@ class VerdictView:
                     link(t("Open the report"), address).props("target=_blank")
                     download = link(t("Download"), address)
                     download.props["download"] = f"{self.run}-report.html"
-            text(headline(verdict).render(t.lang), f"headline {verdict.outcome}", tag="p")
+            text(effect_phrase(verdict).render(t.lang), f"headline {verdict.outcome}", tag="p")
+            if of_answers := answers_phrase(verdict):
+                text(of_answers.render(t.lang), "headline answers", tag="p")
             for sentence in (verdict_sentence(verdict), answers_sentence(verdict.answers)):
                 if sentence:
                     text(sentence.render(t.lang)).style("font-size:1.12rem;line-height:1.5;max-width:72ch")
