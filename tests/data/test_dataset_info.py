@@ -10,6 +10,7 @@ import pytest
 
 from sartor.base.errors import DataError
 from sartor.data.dataset_info import read_registry, write_entry
+from sartor.data.load import load
 
 
 def registry(folder: Path, content: str | dict[str, Any]) -> Path:
@@ -87,3 +88,22 @@ def test_writing_an_entry_keeps_the_others_and_leaves_a_broken_registry_alone(tm
     with pytest.raises(DataError):
         write_entry(tmp_path, "newer", {"file_name": "n.json"})
     assert (tmp_path / "dataset_info.json").read_text(encoding="utf-8") == "{ broken"
+
+
+def test_a_missing_file_names_what_lies_there(tmp_path: Path) -> None:
+    entry = {"d": {"file_name": "alpaca_zh.json"}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entry), encoding="utf-8")
+
+    def fix() -> str:
+        with pytest.raises(DataError, match="File not found") as caught:
+            load("d", tmp_path)
+        return str(caught.value.fix)
+
+    assert "no data file" in fix()
+    (tmp_path / "d.import.jsonl").touch()
+    (tmp_path / "README").touch()
+    (tmp_path / "my_questions.json").touch()
+    assert fix() == "Set one of the data files there as file_name: my_questions.json."
+    (tmp_path / "alpaca-zh.jsonl.gz").touch()
+    assert "Did you mean alpaca-zh.jsonl.gz?" in fix()
+    assert "my_questions.json" in fix()

@@ -247,3 +247,14 @@ def test_the_reference_page_lists_every_template() -> None:
     for name in ALL:
         tokens = " ".join(f"`{token}`" for token in named(name).control)
         assert f"| `{name}` | {named(name).about} | {tokens} |" in page
+
+
+@pytest.mark.parametrize("text", ['§sartor99"§', '§sartor0"§', "§sartor§", '§sartor0r§ §sartor"§'])
+def test_nothing_in_tools_calls_or_a_system_text_is_taken_for_a_placeholder(text: str) -> None:
+    tool = {"type": "function", "function": {"name": "find", "description": text, "parameters": {"type": "object"}}}
+    call = Message("assistant", "", (ToolCall("find", {"title": text}),))
+    messages = (Message("system", text), QUESTION, call, Message("tool", text), ANSWER)
+    template = of("qwen")
+    assert template.lay_out(messages, [tool]).text == template.render(messages, [tool])
+    system = own(of("chatml").source, default_system=text)
+    assert system.lay_out((QUESTION, ANSWER)).text == system.render((QUESTION, ANSWER))

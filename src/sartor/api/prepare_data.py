@@ -13,7 +13,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
 from sartor.base.i18n import tr
 from sartor.base.process import gc_paused
-from sartor.base.types import Encoded, Example, Ledger, token_sequences
+from sartor.base.types import Encoded, Example, Ledger, Note, token_sequences
 from sartor.data.load import Loaded, SourceFile, load_many
 from sartor.data.split import Split, read_split, split_loaded
 from sartor.prompt.encode import EncodedRows, Encoder
@@ -104,17 +104,22 @@ def prepare_rows(config: RunConfig, encoder: Encoder, progress: Progress | None 
     if config.data.eval_dataset:
         sources.append(load_named(config, config.data.eval_dataset))
         held_out += sources[1].examples
+    twice = {example.origin.id for example in parts.train} & {example.origin.id for example in held_out}
     train_rows, from_cache = _encode_train(config, encoder, parts.train, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)
     skipped_ids = {skipped.origin.id: skipped for skipped in (*train_rows.skipped, *held_out_rows.skipped)}
     train = [example for example in parts.train if example.origin.id not in skipped_ids]
     held_out = [example for example in held_out if example.origin.id not in skipped_ids]
     loaded = sum((source.ledger for source in sources), Ledger())
+    trained = {example.origin.id for example in train}
+    both = {example.origin.id for example in held_out} & trained
     ledger = replace(
         loaded,
-        training=len({example.origin.id for example in train}),
-        held_out=len({example.origin.id for example in held_out}),
+        read=loaded.read - len(twice),
+        training=len(trained),
+        held_out=len({example.origin.id for example in held_out} - trained),
         skipped=(*loaded.skipped, *skipped_ids.values()),
+        notes=(*loaded.notes, *((Note("eval-trained", {"rows": len(both)}),) if both else ())),
     )
     check_skipped_limit(ledger, config.data.max_skipped)
     if not train_rows.encoded:
@@ -175,6 +180,7 @@ def first_reason(ledger: Ledger) -> str:
 def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[str, Any]:
     """The content of data.json: files with hashes, the ids of the split, the ledger, the template."""
     source, folder = encoder.template.source, Path(config.data.dataset_dir)
+    trained = set(rows.train_names) or {example.origin.id for example in rows.train}
     return {
         "datasets": [
             {"path": str(f.path), "sha256": f.sha256, "encoding": f.encoding, "rows": f.rows} for f in rows.files
@@ -184,7 +190,7 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
             "seed": split_seed(config),
             "saved": {name: there.by for name in config.data.dataset if (there := read_split(folder, name))},
             "train": list(rows.train_names) or [example.origin.id for example in rows.train],
-            "held_out": [example.origin.id for example in rows.held_out],
+            "held_out": [i for example in rows.held_out if (i := example.origin.id) not in trained],
         },
         "ledger": ledger_json(rows.ledger),
         "template": {"name": encoder.template.name, "sha256": hashlib.sha256(source.encode()).hexdigest()},

@@ -30,8 +30,11 @@ from sartor.base.settings import (
     TrainSettings,
 )
 from sartor.base.uploads import allowing_typed
+from sartor.base.yaml_values import load_yaml, unusable
 
 SECRET_KEY = re.compile(r"(api_key|token|password|secret)$")
+MAX_SHOWN = 80
+"""Characters of a faulty setting that are shown."""
 ENV_REFERENCE = re.compile(r"\$\{[A-Z_][A-Z0-9_]*\}")
 
 
@@ -70,6 +73,7 @@ class RunConfig(BaseModel):
         for key, value in settings.items():
             section = section_of().get(key)
             _refuse_literal_secret(key, value, where)
+            _refuse_unusable(key, value, where)
             if section and not (key in UNSUPPORTED_KEYS and value):
                 if value is not None:
                     grouped[section][key] = value
@@ -118,7 +122,7 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """Read one flat mapping from a YAML file. Raises: ConfigError if it is anything else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = load_yaml(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.absolute().parent.glob("*.y*ml")])
         raise ConfigError("Settings file not found.", path, near, code="not-found") from None
@@ -126,10 +130,10 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             "The file is not valid UTF-8 (byte {byte}).", path, "Save it as UTF-8.", byte=error.start
         ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise ConfigError("Invalid YAML: {reason}.", where, reason=getattr(error, "problem", None) or error) from None
+    except OSError as error:
+        raise ConfigError(
+            "Could not read the file: {reason}.", path, "Pass a settings file.", reason=error.strerror
+        ) from None
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -147,11 +151,8 @@ def parse_override(item: str) -> tuple[str, Any]:
             "Write key=value, for example learning_rate=1e-4.",
             item=item,
         )
-    try:
-        parsed = yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError as error:
-        reason = getattr(error, "problem", None) or error
-        raise ConfigError("Invalid YAML: {reason}.", item, reason=reason) from None
+    where = item if len(item) <= MAX_SHOWN else f"{item[:MAX_SHOWN]}…"
+    parsed = load_yaml(value, where) if value.strip() else None
     return key.strip().lstrip("-").replace("-", "_"), parsed
 
 
@@ -212,6 +213,14 @@ def _invalid_value(setting: str, value: Any, error: ErrorDetails) -> Text:
         case "missing":
             return tr("{setting} is missing.", setting=setting)
     return tr("{setting}: {reason} (given: {value!r}).", reason=error["msg"], **given)
+
+
+def _refuse_unusable(key: str, value: Any, where: str) -> None:
+    if reason := unusable(value) or unusable(key):
+        setting = key.encode("utf-8", "backslashreplace").decode()[:MAX_SHOWN]
+        raise ConfigError(
+            "{setting} {reason}.", where or tr("settings"), "Write another value.", setting=setting, reason=reason
+        )
 
 
 def _refuse_literal_secret(key: str, value: Any, where: str) -> None:

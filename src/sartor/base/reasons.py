@@ -126,6 +126,10 @@ REASONS: dict[str, Reason] = {
         "Of {read} rows of {file}, {kept} were kept at import and {refused} refused ({repaired} repaired since).",
         "Each refused row is in {record}, with its reason and its text.",
     ),
+    "eval-trained": Reason(
+        "{rows} rows of eval_dataset are trained on too: they are not held out, and their loss measures memorization.",
+        "Choose an eval_dataset without them, or hold rows out with val_size.",
+    ),
     "system-unused": Reason(
         "{field} is not used in rows whose conversation begins with a system turn of its own.",
     ),

@@ -68,11 +68,14 @@ _BACKENDS = PluginChoices("sartor.inference.backends", ("huggingface",))
 BackendName = Annotated[str, _BACKENDS, AfterValidator(_BACKENDS.check)]
 OptimizerName = Annotated[str, _OPTIMIZERS, AfterValidator(_OPTIMIZERS.check)]
 IntervalStrategy = Annotated[Literal["steps", "epoch", "no"], BeforeValidator(_no)]
-Number = Annotated[float, BeforeValidator(_number)]
-Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Decay = Annotated[float, BeforeValidator(_number), Field(ge=0.0, lt=1.0, allow_inf_nan=False)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_tupled)]
 Count = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What NumPy's global generator takes."""
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -115,10 +118,8 @@ class DataSettings(Section):
     dataset: Names = Field((), description="Datasets to train on: names in dataset_info.json.")
     eval_dataset: Names = Field((), description="Datasets to evaluate or predict on: names in dataset_info.json.")
     dataset_dir: str = Field("data", description="Folder that contains dataset_info.json.")
-    val_size: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(
-        0.0, description="Rows of `dataset` to hold out: a fraction below 1, or a count."
-    )
-    split_seed: int | None = Field(None, description="Random seed for the split and for max_samples; unset: `seed`.")
+    val_size: Number = Field(0.0, ge=0.0, description="Rows of `dataset` to hold out: a fraction below 1, or a count.")
+    split_seed: Seed | None = Field(None, description="Random seed for the split and for max_samples; unset: `seed`.")
     max_samples: Positive | None = Field(
         None, description="Maximum number of rows from each dataset (a random sample)."
     )
@@ -175,14 +176,14 @@ class MethodSettings(Section):
     pissa_init: bool = Field(False, description="Initialize LoRA with the principal singular vectors (PiSSA).")
     pissa_iter: int = Field(16, ge=-1, description="Iterations of the fast SVD for PiSSA; -1: exact SVD.")
     loraplus_lr_ratio: Number | None = Field(
-        None, description="Ratio of the learning rates of the LoRA matrices B and A (LoRA+)."
+        None, gt=0.0, description="Ratio of the learning rates of the LoRA matrices B and A (LoRA+)."
     )
     freeze_trainable_layers: int = Field(
         2, description="With freeze: number of last layers to train (negative: first layers)."
     )
     freeze_extra_modules: Names = Field((), description="With freeze: additional modules to train.")
     neftune_noise_alpha: Number | None = Field(
-        None, description="Strength of the noise on embeddings in training (NEFTune)."
+        None, ge=0.0, description="Strength of the noise on embeddings in training (NEFTune)."
     )
     pref_beta: Number = Field(0.1, ge=0.0, description="β of the preference loss.")
     pref_ftx: Number = Field(0.0, ge=0.0, description="Weight of an SFT loss added to the preference loss.")
@@ -225,16 +226,14 @@ class TrainSettings(Section):
         default_factory=dict, description="Options of the learning rate schedule."
     )
     warmup_ratio: Fraction = Field(0.0, description="Warmup as a fraction of all steps.")
-    warmup_steps: Annotated[float, BeforeValidator(_number), Field(ge=0.0)] = Field(
-        0, description="Warmup steps, or a fraction below 1; overrides warmup_ratio."
-    )
+    warmup_steps: Number = Field(0, ge=0.0, description="Warmup steps, or a fraction below 1; overrides warmup_ratio.")
     optim: OptimizerName = Field(
         "adamw_torch", description="Optimizer; adamw_torch uses the fused version if available."
     )
     weight_decay: Number = Field(0.0, ge=0.0, description="Decoupled weight decay, not applied to biases and norms.")
-    adam_beta1: Fraction = Field(0.9, description="β₁ of Adam.")
-    adam_beta2: Fraction = Field(0.999, description="β₂ of Adam.")
-    adam_epsilon: Number = Field(1e-8, description="ε of Adam.")
+    adam_beta1: Decay = Field(0.9, description="β₁ of Adam.")
+    adam_beta2: Decay = Field(0.999, description="β₂ of Adam.")
+    adam_epsilon: Number = Field(1e-8, gt=0.0, description="ε of Adam.")
     max_grad_norm: Number = Field(1.0, ge=0.0, description="Maximum gradient norm for clipping; 0: no clipping.")
     bf16: bool | None = Field(None, description="Compute in bfloat16; unset: according to `dtype`.")
     fp16: bool = Field(False, description="Not supported; use bf16 or float32.")
@@ -248,8 +247,8 @@ class TrainSettings(Section):
         False, description="LLaMA-Factory's name for `gradient_checkpointing: false`."
     )
     torch_compile: bool | None = Field(None, description="Compile the decoder layers; unset: if it saves time.")
-    seed: int = Field(42, ge=0, description="Random seed.")
-    data_seed: int | None = Field(None, ge=0, description="Random seed for the order of the data; unset: `seed`.")
+    seed: Seed = Field(42, description="Random seed.")
+    data_seed: Seed | None = Field(None, description="Random seed for the order of the data; unset: `seed`.")
     logging_steps: Positive = Field(1, description="Steps between lines of trainer_log.jsonl.")
     save_strategy: IntervalStrategy = Field("steps", description="When to save checkpoints.")
     save_steps: Number = Field(500, gt=0, description="Steps between checkpoints, or a fraction of all steps below 1.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit. Errors are three lines, unless `--debug` is the first argument."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     limit_thread_spinning()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a character shows its escape
+            stream.reconfigure(errors="backslashreplace")
     command = typer.main.get_command(app)
     translate_help(command)
     try:

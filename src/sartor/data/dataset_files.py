@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sartor.base.errors import DataError, close_matches
-from sartor.base.i18n import tr
+from sartor.base.i18n import Text, tr
 from sartor.base.open_file import OpenFile, open_regular
 from sartor.base.permissions import Permissions
 from sartor.base.types import Origin, RawRow
 from sartor.data import remote
 from sartor.data.access import dataset_place, folder_of, require_inside
 from sartor.data.dataset_spec import DatasetSpec
+from sartor.data.decompress import COMPRESSED_SUFFIXES
 from sartor.data.files import open_data_file
-from sartor.data.sources import Source
+from sartor.data.sources import Source, suffixes
+
+MAX_LISTED = 8
+"""Files named in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,20 @@ def _with_text_column(spec: DatasetSpec, source: Source) -> DatasetSpec:
     return replace(spec, columns={**spec.columns, "prompt": source.text_column})
 
 
+def _files_there(name: str, folder: Path) -> Text:
+    """The fix for a missing file: the nearest name, and the data files that there are."""
+    own = (".split.json", ".import.jsonl")
+    names = sorted(p.name for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
+    known = (*suffixes(), *COMPRESSED_SUFFIXES)
+    names = [n for n in names if n.lower().endswith(known) and n != "dataset_info.json" and not n.endswith(own)]
+    listed = ", ".join(names[:MAX_LISTED]) + (" …" if len(names) > MAX_LISTED else "")
+    if near := close_matches(name, names, 1):
+        return tr("Did you mean {name}? Set it as file_name. Data files there: {files}.", name=near[0], files=listed)
+    if names:
+        return tr("Set one of the data files there as file_name: {files}.", files=listed)
+    return tr("There is no data file in the folder. Put it there, or correct file_name.")
+
+
 def local_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
     """The files of an entry, inside the dataset folder. Raises: DataError naming the nearest file for a missing one."""
     where = dataset_place(spec)
@@ -96,10 +114,7 @@ def local_files(spec: DatasetSpec, permissions: Permissions) -> list[Path]:
     if path.exists() and not path.is_file():
         raise DataError("Not a regular file.", path, "Copy its contents into a file.")
     if not path.is_file():
-        existing = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        near = close_matches(name, existing, 1)
-        hint = tr("Did you mean {name}? Set it as file_name.", name=near[0]) if near else tr("Check file_name.")
-        raise DataError("File not found: {name!r}.", path, hint, name=name)
+        raise DataError("File not found: {name!r}.", path, _files_there(name, folder), name=name)
     return [path]
 
 

@@ -13,6 +13,7 @@ from sartor.base.errors import DataError, did_you_mean
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, tr
 from sartor.base.locks import REGISTRY_WAIT_S, file_lock
+from sartor.base.yaml_values import unusable
 from sartor.data.dataset_spec import COLUMNS, TAGS, DatasetSpec
 from sartor.data.encoding import read_text
 from sartor.data.formats import FORMATS, Format
@@ -81,6 +82,11 @@ def parse_entry(name: str, entry: Any, path: Path) -> DatasetSpec:
     where = tr("{file}, entry {name!r}", file=path, name=name)
     if not isinstance(entry, dict):
         raise DataError("The entry is not a JSON object.", where, 'Write {"file_name": "…"}.')
+    if reason := unusable(name) or unusable(entry):
+        shown = name.encode("utf-8", "backslashreplace").decode()[:80]
+        raise DataError(
+            "The entry {name!r} cannot be used: it {reason}.", path, "Fix it there.", name=shown, reason=reason
+        )
     for part in (entry, entry.get("columns"), entry.get("tags")):
         if isinstance(part, DuplicateKeyDict):
             raise DataError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import BinaryIO, TextIO, TypeAlias
 from sartor.base.errors import DataError
 from sartor.base.i18n import Text, tr
 from sartor.base.open_file import OpenFile, read_regular
+from sartor.data.encoding_mix import OtherEncoding, escaped_encoding, other_encoding, superset, without_declarations
+from sartor.data.plausible_text import strange_frac
 
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -21,13 +22,11 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8", "euc-kr": "cp949", "iso-8859-1": "cp1252"}
-"""A detected encoding → its superset, which decodes the same characters and the vendor's additions."""
 MIN_CONFIDENCE, MIN_CLEAR_CONFIDENCE, CLEAR_RATIO = 0.5, 0.2, 3.0
 """chardet's result is accepted from `MIN_CONFIDENCE`; from `MIN_CLEAR_CONFIDENCE` (small files) only if it is
 `CLEAR_RATIO` times that of the next encoding that decodes to a different text. Otherwise the person is asked."""
-DECLARED = re.compile(rb"(?i)charset|coding")
-"""chardet trusts a charset named in the text; in training data that is usually an example of HTML or code."""
+MAX_STRANGE = 0.1
+"""An encoding is not considered if more of what it makes of the file is what no language writes."""
 DAMAGED_UTF8 = 0.8
 """If at least this fraction of the non-ASCII bytes is valid UTF-8, the file is damaged UTF-8, not another encoding."""
 CHUNK = 1 << 20
@@ -70,7 +69,8 @@ def decode(content: bytes, where: str, encoding: str | None = None) -> Decoded:
 def detect_encoding(path: Path | OpenFile, encoding: str | None = None, where: str | None = None) -> DetectedEncoding:
     """Byte order mark, then strict UTF-8, then chardet; each is verified by decoding the whole file, in chunks.
 
-    Raises: DataError naming the offset of the first invalid byte, or when the encoding is ambiguous.
+    Raises: DataError naming the offset of the first invalid byte, when the encoding is ambiguous, or when lines are in
+    different encodings.
     """
     return _detect(lambda: path.open("rb"), where or str(path), encoding)
 
@@ -94,11 +94,9 @@ def _detect(opener: Opener, where: str, encoding: str | None) -> DetectedEncodin
             return DetectedEncoding(name, tr("byte order mark"))
     if b"\0" in head:
         return _detect_utf16_or_32(opener, head, where)
-    if b"\x1b$" in head:  # ISO-2022 consists of ASCII bytes, so it is valid UTF-8 too
-        return _detected(opener, where)
     first_bad = _first_bad(opener, "utf-8")
     if first_bad is None:
-        return DetectedEncoding("utf-8", tr("valid UTF-8"))
+        return _valid_utf8(opener, where)
     if _utf8_frac(opener) >= DAMAGED_UTF8:
         raise DataError(
             "The file is UTF-8, but byte {offset} (0x{byte:02x}) is invalid.",
@@ -107,7 +105,39 @@ def _detect(opener: Opener, where: str, encoding: str | None) -> DetectedEncodin
             offset=first_bad[0],
             byte=first_bad[1],
         )
-    return _detected(opener, where)
+    found = _detected(opener, where)
+    if other := other_encoding(_lines(opener), found.encoding):
+        raise _mixed(where, other, found.encoding)
+    return found
+
+
+def _lines(opener: Opener) -> Iterator[bytes]:
+    """The lines of a file, long ones in pieces."""
+    with opener() as file:
+        while line := file.readline(CHUNK):
+            yield line
+
+
+def _mixed(where: str, other: OtherEncoding, encoding: str) -> DataError:
+    return DataError(
+        "The file has two encodings: line {line} is {other}, other lines are {encoding}.",
+        where,
+        "Save the lines of each encoding as a file of their own, then import both; or pass --encoding {encoding}, if "
+        "that line is right as it is read then.",
+        line=other.line,
+        other=other.encoding,
+        encoding=encoding,
+    )
+
+
+def _valid_utf8(opener: Opener, where: str) -> DetectedEncoding:
+    """Valid UTF-8, unless its ASCII characters are the escapes of another encoding (ISO-2022, HZ, UTF-7)."""
+    found = escaped_encoding(lambda: _lines(opener))
+    if found is None:
+        return DetectedEncoding("utf-8", tr("valid UTF-8"))
+    if found.line or _first_bad(opener, found.encoding) is not None:
+        raise _mixed(where, OtherEncoding(found.line or 1, found.encoding), "utf-8")
+    return DetectedEncoding(found.encoding, tr("detected by its escapes"))
 
 
 def _as_given(opener: Opener, where: str, encoding: str) -> DetectedEncoding:
@@ -186,15 +216,13 @@ def _detected(opener: Opener, where: str) -> DetectedEncoding:
     content = _sample(opener)
     best: DetectedEncoding | None = None
     best_text, confidence, rival, tried = "", 0.0, 0.0, []
-    masked = DECLARED.sub(lambda found: b"-" * len(found[0]), content)
-    for guess in chardet.detect_all(masked, ignore_threshold=True):  # most likely first
-        name = (guess["encoding"] or "").lower()
-        name = SUPERSETS.get(name, name)
+    for guess in chardet.detect_all(without_declarations(content), ignore_threshold=True):  # most likely first
+        name = superset((guess["encoding"] or "").lower())
         try:
             text = content.decode(name, "ignore")  # a sample may end inside a character; the whole file is checked next
         except (UnicodeError, LookupError):
             continue
-        if _first_bad(opener, name) is not None:
+        if strange_frac(text) > MAX_STRANGE or _first_bad(opener, name) is not None:
             continue
         tried.append(name)
         found = float(guess["confidence"] or 0.0)

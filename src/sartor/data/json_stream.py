@@ -85,7 +85,10 @@ def parse_json(text: str, where: str) -> Any:
     An object with duplicate keys is a `DuplicateKeyDict`. Raises: DataError.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
+        if is_too_deep(value):
+            raise RecursionError
+        return value
     except json.JSONDecodeError as error:
         place = _place(where, error.lineno, error.colno)
         raise DataError("Invalid JSON: {error}.", place, _fix(text, error.pos), error=error.msg) from None

@@ -15,7 +15,7 @@ from sartor.base.i18n import Text
 T = TypeVar("T")
 MAX_REPEATS = 100
 """Times that `num_samples` may exceed the rows there are: each repeat is encoded and kept."""
-SLICE = re.compile(r"[\w.-]+(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+SLICE = re.compile(r"[\w.-]+(?:\[(-?\d{1,18}%?)?:(-?\d{1,18}%?)?\])?")
 
 
 def parse_slice(split: str, total: int, where: str | Text) -> range:

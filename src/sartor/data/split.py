@@ -27,8 +27,9 @@ class Split:
 def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
     """Hold out a fraction (below 1) or a count of the rows, drawn by `seed`; a repeated row stays on one side.
 
-    Raises: ConfigError when no training row would be left.
+    Raises: ConfigError when no training row would be left, or for a number that cannot be meant.
     """
+    _check(val_size, seed)
     if not val_size:
         return Split(list(examples), [])
     ids = list(dict.fromkeys(example.origin.id for example in examples))
@@ -54,6 +55,7 @@ def split_groups(
     `groups` maps the id of each row to its group. A group that would overshoot `val_size` is passed over.
     Raises: ConfigError for an unknown group, or when one side would be empty.
     """
+    _check(val_size, seed)
     sizes: dict[str, int] = {}
     for row in dict.fromkeys(example.origin.id for example in examples):
         sizes[groups[row]] = sizes.get(groups[row], 0) + 1
@@ -67,6 +69,18 @@ def split_groups(
             "All {count} groups would be held out.", "by", "Leave some groups for training.", count=len(sizes)
         )
     return _partition(examples, {row for row, group in groups.items() if group in chosen})
+
+
+def _check(val_size: float, seed: int) -> None:
+    if not 0 <= val_size < float("inf"):
+        raise ConfigError(
+            "val_size must be a number of at least 0, not {value!r}.",
+            "val_size",
+            "Use a fraction below 1, or a number of rows.",
+            value=val_size,
+        )
+    if seed < 0:
+        raise ConfigError("seed must be at least 0, not {value!r}.", "seed", "Use 42.", value=seed)
 
 
 def _draw(sizes: Mapping[str, int], val_size: float, seed: int) -> set[str]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -55,6 +56,10 @@ class Slot:
     message: int
     field: Field
     edit: str = "raw"
+
+
+MARK = f"§sartor{secrets.token_hex(8)}-"
+"""What placeholders begin with: no tool, call or template can contain it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def probe(messages: Sequence[Message], render: Render) -> Layout:
         marked.append(message)
     text = render(marked, False)
     pieces, slots, stop = [], [], 0
-    for found in re.finditer(r"§sartor(\d+)(\\*)\"§", text):
+    for found in re.finditer(MARK + r"(\d+)(\\*)\"§", text):
         index, field = fields[int(found[1])]
         left, right, edit = _padding_kept(text, found)
         pieces.append(text[stop:left])
@@ -138,10 +143,10 @@ def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layou
         marked = list(messages)
         message = messages[slot.message]
         if slot.field == "text":
-            marked[slot.message], original = replace(message, text="§sartor§"), message.text
+            marked[slot.message], original = replace(message, text=MARK), message.text
         else:
-            marked[slot.message], original = replace(message, reasoning="§sartor§"), message.reasoning or ""
-        before, _, after = render(marked, False).partition("§sartor§")
+            marked[slot.message], original = replace(message, reasoning=MARK), message.reasoning or ""
+        before, _, after = render(marked, False).partition(MARK)
         stop = len(whole) - len(after)
         for name, edit in EDITS.items():
             fits = whole.startswith(before) and whole.endswith(after) and len(before) <= stop
@@ -233,7 +238,7 @@ def without_breaks(layout: Layout) -> Layout:
 
 
 def _placeholder(number: int, seen: list[str]) -> str:
-    return TracingStr.of(f'{PADDING}§sartor{number}"§{PADDING}', seen)
+    return TracingStr.of(f'{PADDING}{MARK}{number}"§{PADDING}', seen)
 
 
 def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import tr
 from sartor.base.settings import SECTIONS, PluginChoices
 from sartor.base.uploads import uploads_of
+from sartor.base.yaml_values import load_yaml
 from sartor.web.workspace import Workspace
 
 COMMON = (
@@ -128,8 +127,8 @@ def shown(value: Any) -> str:
 def typed(text: str) -> Any:
     """Typed text as a YAML value; None for blank text, and the text itself if it is not valid YAML."""
     try:
-        return yaml.safe_load(text) if text.strip() else None
-    except yaml.YAMLError:
+        return load_yaml(text, "") if text.strip() else None
+    except ConfigError:
         return text
 
 
@@ -138,15 +137,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
     if len(text) > MAX_YAML_CHARACTERS:
         size = tr("{count:,} characters", count=len(text))
         raise ConfigError("The text is too long for settings.", size, "Choose a settings file.")
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ConfigError("YAML aliases are not supported in settings.", "*", "Write out each value.")
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = tr("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1) if mark else ""
-        reason = getattr(error, "problem", None) or error
-        raise ConfigError("Invalid YAML: {reason}.", where, "Fix the YAML there.", reason=reason) from None
+    found = load_yaml(text, "")
     if found is None:
         return {}
     if not isinstance(found, dict):
