@@ -28,6 +28,8 @@ from sartor.base.types import Document
 from sartor.data import decompress, json_stream
 from sartor.data.dataset_info import parse_entry
 from sartor.data.files import raw_rows
+from sartor.data.import_file import ImportOptions, import_file, inspect_file
+from sartor.data.import_record import read_refused
 from sartor.data.load import load, load_spec
 from sartor.data.read_rows import read_raw
 from sartor.data.sources import SOURCES
@@ -305,3 +307,20 @@ def test_a_row_of_200_megabytes_is_read_or_refused(kind: str, tmp_path: Path) ->
     ).stdout.split()
     assert int(rows) == 1
     assert int(peak_kib) < 4 << 20
+
+
+def test_one_sheet_of_a_spreadsheet_can_be_imported(tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    path.write_bytes(as_xlsx([["about"], ["x"]], [["问题", "答案"], ["Q1", "A1"], [], ["Q2", " "]]))
+    with pytest.raises(DataError, match="different columns") as caught:
+        inspect_file(path)
+    assert "--sheet" in str(caught.value.fix)
+    with pytest.raises(DataError, match="No sheet") as caught:
+        inspect_file(path, ImportOptions(sheet="S3"))
+    assert "S2" in str(caught.value.fix)
+    imported = import_file(path, "x", tmp_path / "data", ImportOptions(sheet="S2"))
+    assert [e.messages[-1].text for e in imported.loaded.examples] == ["A1"]  # type: ignore[union-attr]
+    assert [row.line for row in read_refused(tmp_path / "data", "x")] == [4], "the row number that the sheet shows"
+    (tmp_path / "q.csv").write_text("question,answer\nQ,A\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no sheets"):
+        inspect_file(tmp_path / "q.csv", ImportOptions(sheet="x"))

@@ -33,6 +33,7 @@ def import_file(
     columns: Mapping[str, str] | None = None,
     format: Literal["sharegpt", "alpaca"] | str = "sharegpt",
     delimiter: str | None = None,
+    sheet: str | None = None,
     existing: Existing = "refuse",
 ) -> ImportResult:
     """Turn a CSV, JSON or JSONL file into a dataset registered in `dataset_info.json`.
@@ -50,7 +51,7 @@ def import_file(
     """
     given = {**(columns or {}), **{k: v for k, v in (("question", question), ("answer", answer)) if v}}
     return write_dataset(
-        Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format, existing)
+        Path(path), name, Path(dataset_dir), ImportOptions(encoding, delimiter, given, format, existing, sheet)
     )
 
 

@@ -30,6 +30,7 @@ def import_(
     column: Annotated[list[str] | None, typer.Option(help="FIELD=COLUMN, for any other field.")] = None,
     format: Annotated[str, typer.Option(help="sharegpt or alpaca.")] = "sharegpt",
     delimiter: Annotated[str | None, typer.Option(help="The delimiter; detected when not given.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="The sheet of a spreadsheet; all of them when not given.")] = None,
     new_version: Annotated[
         bool, typer.Option("--new-version", help="If the dataset exists, import as a new version (NAME-v2).")
     ] = False,
@@ -56,6 +57,7 @@ def import_(
         columns=columns,
         format=format,
         delimiter="\t" if delimiter == "\\t" else delimiter,
+        sheet=sheet,
         existing="version" if new_version else "overwrite" if overwrite else "refuse",
     )
     if json:

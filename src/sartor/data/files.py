@@ -31,6 +31,7 @@ class DataFile:
     encoding: str | None
     how: Text
     budget: FileBudget
+    sheet: str | None = None
 
     def rows(self) -> Iterator[RawRow]:
         """The rows, one at a time. Raises: DataError as the source does, or for a file that exceeds its budget."""
@@ -54,7 +55,7 @@ class DataFile:
 
     def _limited(self) -> Iterator[RawRow]:
         """The rows, read in a process with limits."""
-        arguments = {"source": self.source.name, "where": self.where}
+        arguments = {"source": self.source.name, "where": self.where, "sheet": self.sheet}
         reader = f"{__name__}:rows_as_json"
         for row, line, value, fault, text in read_limited(reader, self.file, arguments, self.budget, self.where):
             yield RawRow(row, line, value, Text.from_json(fault) if fault else None, text)
@@ -70,13 +71,17 @@ class DataFile:
 
 @contextmanager
 def open_data_file(
-    path: Path, encoding: str | None = None, delimiter: str | None = None, opened: OpenFile | None = None
+    path: Path,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
+    opened: OpenFile | None = None,
 ) -> Iterator[DataFile]:
     """A data file; what had to be decompressed is removed afterwards.
 
-    `encoding` and `delimiter` (one character) override what would be detected; `opened` is the file where the caller
-    has opened (and checked) it already. Raises: DataError for a suffix that no source reads, a damaged archive, or an
-    encoding that does not decode the file or cannot be determined.
+    `encoding` and `delimiter` (one character) override what would be detected, `sheet` chooses one of a spreadsheet;
+    `opened` is the file where the caller has opened (and checked) it already. Raises: DataError for a suffix that no
+    source reads, a damaged archive, or an encoding that does not decode the file or cannot be determined.
     """
     where = str(path)
     if path.suffix.lower() not in (*decompress.COMPRESSED_SUFFIXES, *suffixes()):
@@ -88,22 +93,27 @@ def open_data_file(
         source = source_for(name, where)
         if delimiter is not None:
             source = source.with_delimiter(delimiter, where)
+        if sheet is not None:
+            source = source.with_sheet(sheet, where)
         if source.is_text:
             found = encodings.detect_encoding(plain, encoding, where)
             yield DataFile(plain, where, source, found.encoding, found.how, budget)
         else:
-            yield DataFile(plain, where, source, None, tr("not a text file"), budget)
+            yield DataFile(plain, where, source, None, tr("not a text file"), budget, sheet)
 
 
-def rows_as_json(file: OpenFile, source: str, where: str) -> Iterator[Any]:
+def rows_as_json(file: OpenFile, source: str, where: str, sheet: str | None) -> Iterator[Any]:
     """In the process with limits: the rows of a source as JSON values."""
-    for raw in SOURCES.get(source).rows(file, where, ""):
+    found = SOURCES.get(source)
+    for raw in (found.with_sheet(sheet, where) if sheet is not None else found).rows(file, where, ""):
         yield [raw.row, raw.line, raw.value, raw.fault.to_json() if raw.fault else None, raw.text]
 
 
-def raw_rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[RawRow]:
+def raw_rows(
+    path: Path, encoding: str | None = None, delimiter: str | None = None, sheet: str | None = None
+) -> Iterator[RawRow]:
     """The rows of one file, one at a time. Raises: DataError as `open_data_file` does."""
-    with open_data_file(path, encoding, delimiter) as file:
+    with open_data_file(path, encoding, delimiter, sheet) as file:
         yield from file.rows()
 
 

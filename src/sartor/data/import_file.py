@@ -57,6 +57,8 @@ class ImportOptions:
     """The format to write, one that is a `WritableFormat`."""
     existing: Existing = "refuse"
     """What to do when there is a dataset of this name."""
+    sheet: str | None = None
+    """The sheet of a spreadsheet; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class FileInspection:
     """Up to three of the first rows."""
     entry: Mapping[str, Any] | None = None
     """The keys of the registry entry for a file that is in a known format already; None: a table."""
+    sheet: str | None = None
 
     @property
     def stage(self) -> str:
@@ -114,7 +117,7 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
         near = close_matches(path.name, [p.name for p in folder.glob("*")] if folder.is_dir() else [], 1)
         hint = tr("Did you mean {name}?", name=near[0]) if near else tr("Check the path.")
         raise DataError("File not found.", path, hint)
-    with open_data_file(path, options.encoding, options.delimiter) as file:
+    with open_data_file(path, options.encoding, options.delimiter, options.sheet) as file:
         count, sample, found = _sample_rows(file.rows())
         names = file.header() or found
         delimiter, encoding, how = file.detect_delimiter(), file.encoding or "", file.how
@@ -123,7 +126,9 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
     given = bool(options.columns or options.delimiter)
     entry = None if given else known_format(names, sample)
     mapping = {} if entry else choose_columns(names, options.columns, str(path), sample)
-    return FileInspection(path, encoding, how, delimiter, tuple(names), mapping, count, tuple(sample), entry)
+    return FileInspection(
+        path, encoding, how, delimiter, tuple(names), mapping, count, tuple(sample), entry, options.sheet
+    )
 
 
 def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
@@ -259,7 +264,7 @@ class _ReadRows:
 def _read_rows(inspection: FileInspection, name: str) -> _ReadRows:
     read = _ReadRows()
     generated = has_provenance(inspection.columns)
-    for raw in raw_rows(inspection.path, inspection.encoding or None, inspection.delimiter):
+    for raw in raw_rows(inspection.path, inspection.encoding or None, inspection.delimiter, inspection.sheet):
         origin = Origin(name, inspection.path.name, raw.row, raw.line)
         try:
             if raw.fault is not None:

@@ -58,6 +58,10 @@ class Source(ABC):
         """
         raise DataError("Files of this kind have no delimiter.", where, "Omit the delimiter.")
 
+    def with_sheet(self, sheet: str, where: str) -> Source:
+        """The same source for one sheet instead of all. Raises: DataError when this kind of file has no sheets."""
+        raise DataError("Files of this kind have no sheets.", where, "Omit the sheet.")
+
 
 SOURCES: Registry[Source] = Registry("source", "sartor.data.sources", Source)
 """Every source by its name; nothing is imported before it is used."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
-from typing import Any
+from typing import Any, ClassVar
 
-from sartor.base.errors import DataError
+from sartor.base.errors import DataError, did_you_mean
 from sartor.base.i18n import tr
 from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
@@ -15,13 +16,19 @@ from sartor.data.sources import Source
 from sartor.data.sources.csv import column_names, row_of_cells
 
 
+@dataclass(frozen=True, slots=True)
 class SpreadsheetSource(Source):
     """Excel and OpenDocument spreadsheets; sheets with the same header are read one after the other."""
 
-    name = "xlsx"
-    suffixes = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
-    is_text = False
-    reads_foreign_layout = True
+    name: ClassVar[str] = "xlsx"
+    suffixes: ClassVar[tuple[str, ...]] = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+    is_text: ClassVar[bool] = False
+    reads_foreign_layout: ClassVar[bool] = True
+    sheet: str | None = None
+    """None: all that are not hidden."""
+
+    def with_sheet(self, sheet: str, where: str) -> SpreadsheetSource:
+        return replace(self, sheet=sheet)
 
     def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """Each row that is not blank; `line` is the row number in its sheet.
@@ -31,7 +38,7 @@ class SpreadsheetSource(Source):
         names: list[str] = []
         first = ""
         number = 0
-        for sheet, cells in _sheets(file, where):
+        for sheet, cells in _sheets(file, where, self.sheet):
             header: list[str] = []
             for line, row in cells:
                 texts = _without_empty_end([text_of(cell) for cell in row])
@@ -43,7 +50,7 @@ class SpreadsheetSource(Source):
                         raise DataError(
                             "Sheets {sheet!r} and {first!r} have different columns.",
                             where,
-                            "Save each sheet as a separate file.",
+                            "Import one of them: --sheet NAME.",
                             sheet=sheet,
                             first=first,
                         )
@@ -55,7 +62,7 @@ class SpreadsheetSource(Source):
             column_names([], where)
 
 
-def _sheets(file: OpenFile, where: str) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
+def _sheets(file: OpenFile, where: str, wanted: str | None) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
     try:
         import python_calamine
     except ImportError:
@@ -66,10 +73,13 @@ def _sheets(file: OpenFile, where: str) -> Iterator[tuple[str, Iterator[tuple[in
             file.open("rb") as stream,
             python_calamine.CalamineWorkbook.from_filelike(stream) as book,
         ):
+            names = [about.name for about in book.sheets_metadata]
+            if wanted is not None and wanted not in names:
+                raise DataError("No sheet {sheet!r}.", where, did_you_mean(wanted, names), sheet=wanted)
             for about in book.sheets_metadata:
-                if about.typ == python_calamine.SheetTypeEnum.WorkSheet and (
-                    about.visible == python_calamine.SheetVisibleEnum.Visible
-                ):
+                visible = about.visible == python_calamine.SheetVisibleEnum.Visible
+                chosen = visible if wanted is None else about.name == wanted
+                if about.typ == python_calamine.SheetTypeEnum.WorkSheet and chosen:
                     sheet = book.get_sheet_by_name(about.name)
                     start = sheet.start[0] if sheet.start else 0
                     yield about.name, enumerate(sheet.to_python(skip_empty_area=True), start + 1)
