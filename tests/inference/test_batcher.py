@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sartor.base.errors import PromptError
 from sartor.base.settings import GenerationSettings
 from sartor.inference.batcher import Batcher, Progress, QueueFull, Request, Ticket
 from sartor.inference.engine import Engine
@@ -234,3 +235,99 @@ def test_the_padding_that_a_long_prompt_leaves_behind_is_trimmed(engine: Engine,
     assert answer, listener.heard[0][-1].error
     alone = engine.chat([{"role": "user", "content": "Hi"}], settings)
     assert answer.ids == alone.ids
+
+
+def test_a_prompt_that_fills_the_context_is_refused_before_any_work(
+    engine: Engine, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher, "_forward", lambda *given: pytest.fail("it was read"))
+    settings = GenerationSettings(max_new_tokens=5)
+    with pytest.raises(PromptError, match="context has"):
+        batcher.submit([Request((5,) * engine.context_tokens, settings)], Listener())
+    with pytest.raises(PromptError, match="characters"):
+        batcher.require_fit(engine.context_tokens * 16 + 1)
+    batcher.require_fit(engine.context_tokens * 16)
+    assert batcher.waiting == batcher.running == 0
+
+
+def test_an_answer_ends_where_the_context_does(engine: Engine, batcher: Batcher) -> None:
+    listener = Listener()
+    batcher.submit([Request((5,) * (engine.context_tokens - 3), GenerationSettings(max_new_tokens=50))], listener)
+    listener.wait(1)
+    answer = listener.heard[0][-1].answer
+    assert answer is not None
+    assert answer.tokens <= 3
+
+
+def test_a_long_prompt_read_in_pieces_is_answered_as_if_read_at_once(
+    engine: Engine, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sartor.inference.prefill.CHUNK_TOKENS", 7)
+    wanted = requests_of(engine, GenerationSettings(max_new_tokens=20))
+    listener = Listener()
+    batcher.submit(wanted, listener)
+    listener.wait(len(wanted))
+    for number, text in enumerate(TEXTS):
+        alone = engine.chat([{"role": "user", "content": text}], GenerationSettings(max_new_tokens=20))
+        answer = listener.heard[number][-1].answer
+        assert answer is not None
+        assert answer.ids == alone.ids
+
+
+class Pieces:
+    """Counts the forward passes by their width, and runs an action at one of them."""
+
+    def __init__(self, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.widths: list[int] = []
+        self.at: dict[int, Any] = {}
+        self.forward = batcher._forward
+        monkeypatch.setattr("sartor.inference.prefill.CHUNK_TOKENS", 8)
+        monkeypatch.setattr(batcher, "_forward", self)
+
+    def __call__(self, ids: Any, *rest: Any) -> Any:
+        self.widths.append(ids.shape[1])
+        if action := self.at.pop(len(self.widths), None):
+            action()
+        return self.forward(ids, *rest)
+
+
+def test_reading_a_prompt_stops_when_its_client_is_gone(
+    engine: Engine, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, listener, tickets = Pieces(batcher, monkeypatch), Listener(), list[Ticket]()
+    pieces.at[3] = lambda: tickets[0].cancel()
+    with batcher._changed:  # it starts only when the ticket is known
+        tickets += batcher.submit([Request((5,) * 200, GenerationSettings(max_new_tokens=5))], listener)
+    listener.wait(1)
+    answer = listener.heard[0][-1].answer
+    assert answer is not None
+    assert answer.stop_reason == "cancelled"
+    assert pieces.widths == [8, 8, 8], "nothing is read after it"
+    assert batcher.running == 0
+
+
+def test_others_go_on_while_a_long_prompt_is_read(
+    engine: Engine, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, listener, late = Pieces(batcher, monkeypatch), Listener(), Listener()
+    settings = GenerationSettings(max_new_tokens=60)
+    listener.at[(0, 2)] = lambda: batcher.submit([Request((5,) * 200, settings)], late)
+    batcher.submit(requests_of(engine, settings)[:1], listener)
+    listener.wait(1)
+    late.wait(1)
+    reading = "".join("P" if width > 1 else "s" for width in pieces.widths)
+    assert "PsPsPsPsPsPs" in reading, reading
+
+
+def test_a_failed_piece_fails_its_own_and_the_thread_lives(
+    engine: Engine, batcher: Batcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces, listener = Pieces(batcher, monkeypatch), Listener()
+    pieces.at[2] = lambda: 1 / 0
+    batcher.submit([Request((5,) * 100, GenerationSettings(max_new_tokens=5))], listener)
+    listener.wait(1)
+    assert "ZeroDivisionError" in str(listener.heard[0][-1].error)
+    again = Listener()
+    batcher.submit(requests_of(engine, GenerationSettings(max_new_tokens=2))[:1], again)
+    again.wait(1)
+    assert again.heard[0][-1].answer is not None

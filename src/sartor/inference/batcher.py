@@ -11,18 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sartor.base.errors import SartorError
+from sartor.base.errors import PromptError, SartorError
 from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
-from sartor.inference.engine import Answer, Engine, Row, left_padded
+from sartor.inference.engine import Answer, Engine, Row
 from sartor.inference.grammars import Grammar, Guide
-from sartor.inference.kv_cache import PreallocatedLayer, preallocated_cache
+from sartor.inference.kv_cache import PreallocatedLayer
+from sartor.inference.prefill import Prefill
 from sartor.inference.sampling import next_tokens
 from sartor.inference.weights import WeightSet
 from sartor.model.head import logits
 
 TRIM_TOKENS = 64
 """Leading padding positions from which trimming a batch pays."""
+CHARACTERS_PER_TOKEN = 16
+"""A prompt with more characters for each token of the context is refused before it is tokenized."""
 
 
 class QueueFull(SartorError):
@@ -93,6 +96,7 @@ class _LiveBatch:
 class Batcher:
     """A queue of requests; those at its head join the batch while they want the weights that it runs with.
 
+    Their prompts are read in pieces, and between two pieces the running rows get their next token.
     The first one that wants other weights holds back all behind it until the batch is empty, so that none starves and
     a batch never mixes weights.
     """
@@ -102,6 +106,9 @@ class Batcher:
         self.max_rows, self.max_tokens, self.max_waiting = max_rows, max_tokens, max_waiting
         self._waiting: deque[Ticket] = deque()
         self._live = _LiveBatch()
+        self._joining: list[Ticket] = []
+        self._prefill: Prefill | None = None
+        """The prompts of `_joining`, while they are read."""
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="sartor-batcher", daemon=True)
@@ -113,7 +120,19 @@ class Batcher:
 
     @property
     def running(self) -> int:
-        return len(self._live.tickets)
+        return len(self._live.tickets) + len(self._joining)
+
+    def require_fit(self, characters: int) -> None:
+        """Raises: PromptError if a prompt of so many characters cannot fit into the context, whatever its tokens."""
+        limit = self.engine.context_tokens
+        if characters > limit * CHARACTERS_PER_TOKEN:
+            raise PromptError(
+                "The prompt has {count:,} characters; the model reads at most {limit:,} tokens.",
+                tr("messages"),
+                "Shorten the message, or start a new conversation.",
+                count=characters,
+                limit=limit,
+            )
 
     def require_room(self, count: int) -> None:
         """Raises: QueueFull if `count` more requests do not fit into the queue now."""
@@ -124,11 +143,12 @@ class Batcher:
     def submit(self, requests: Sequence[Request], on_progress: Callable[[int, Progress], None]) -> list[Ticket]:
         """Queue requests, all or none; `on_progress(index, …)` is called from the batcher's thread.
 
-        Raises: QueueFull.
+        Raises: QueueFull; PromptError for a prompt that fills the model's context.
         """
         tickets = []
         for index, request in enumerate(requests):
-            row = Row(request.number, list(request.prompt), request.generation.max_new_tokens, [])
+            room = self._room_for_answer(request)
+            row = Row(request.number, list(request.prompt), min(request.generation.max_new_tokens, room), [])
             guide = request.grammar.start() if request.grammar else None
             tickets.append(Ticket(request, lambda progress, index=index: on_progress(index, progress), row, guide))  # type: ignore[misc]
         with self._changed:
@@ -137,11 +157,23 @@ class Batcher:
             self._changed.notify()
         return tickets
 
+    def _room_for_answer(self, request: Request) -> int:
+        limit = self.engine.context_tokens
+        if len(request.prompt) >= limit:
+            raise PromptError(
+                "The prompt has {count:,} tokens; the model's context has {limit:,}.",
+                tr("messages"),
+                "Shorten the message, or start a new conversation.",
+                count=len(request.prompt),
+                limit=limit,
+            )
+        return limit - len(request.prompt)
+
     def close(self) -> None:
         """Cancel all requests and end the thread."""
         with self._changed:
             self._closed = True
-            for ticket in (*self._waiting, *self._live.tickets):
+            for ticket in (*self._waiting, *self._joining, *self._live.tickets):
                 ticket.cancel()
             self._changed.notify()
         self._thread.join()
@@ -149,21 +181,21 @@ class Batcher:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._waiting or self._live.tickets or self._closed):
+                while not (self._waiting or self.running or self._closed):
                     self._changed.wait()
-                if self._closed and not (self._waiting or self._live.tickets):
+                if self._closed and not (self._waiting or self.running):
                     return
-                joining = self._admit()
+                if not self._joining:
+                    self._joining = self._admit()
             try:
                 self._remove([ticket for ticket in self._live.tickets if ticket.cancelled], "cancelled")
-                if joining:
-                    self._join(joining)
-                elif self._live.tickets:
+                joined = bool(self._joining) and self._read_on()
+                if self._live.tickets and not joined:
                     self._step()
             except (
                 Exception
             ) as error:  # the thread must outlive a failed batch: its clients get the error, others go on
-                self._fail([*joining, *self._live.tickets], error)
+                self._fail([*self._joining, *self._live.tickets], error)
 
     def _admit(self) -> list[Ticket]:
         """Take the tickets at the head of the queue that may join now; drop cancelled ones."""
@@ -190,14 +222,27 @@ class Batcher:
         return joining
 
     @torch.inference_mode()
-    def _join(self, joining: list[Ticket]) -> None:
-        """Prefill the prompts of the new rows and append them to the batch."""
-        engine, live = self.engine, self._live
-        engine.weights.use(joining[0].request.weights)
-        cache = preallocated_cache(engine.model)
-        ids_BT, mask_BT = left_padded([ticket.row.prompt for ticket in joining], engine.pad_id, engine.device)
-        positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
-        output = self._forward(ids_BT, mask_BT, positions_BT, cache)
+    def _read_on(self) -> bool:
+        """Read one more piece of the joining prompts, unless all are cancelled; whether they have joined the batch."""
+        if all(ticket.cancelled for ticket in self._joining):
+            for ticket in self._joining:
+                self._finish(ticket, "cancelled")
+            self._joining, self._prefill = [], None
+            return False
+        if self._prefill is None:
+            self.engine.weights.use(self._joining[0].request.weights)
+            self._prefill = Prefill.of(self.engine, [ticket.row.prompt for ticket in self._joining])
+        self._prefill.read(self._forward)
+        if not self._prefill.whole:
+            return False
+        self._join(self._joining, self._prefill)
+        self._joining, self._prefill = [], None
+        return True
+
+    @torch.inference_mode()
+    def _join(self, joining: list[Ticket], read: Prefill) -> None:
+        """Append new rows, whose prompts have been read, to the batch."""
+        engine, live, cache, mask_BT = self.engine, self._live, read.cache, read.mask
         if live.tickets:
             for mine, theirs in zip(live.cache.layers, cache.layers, strict=True):
                 mine.join(theirs)
@@ -209,10 +254,10 @@ class Batcher:
         else:
             live.cache, mask = cache, mask_BT
             live.ids = live.positions = mask_BT.new_empty(0, 1)
-        chosen = self._choose(joining, logits(engine.model, output.last_hidden_state[:, -1]))
+        chosen = self._choose(joining, logits(engine.model, read.hidden))
         live.tickets = [*live.tickets, *joining]
         live.ids = torch.cat([live.ids, chosen[:, None]])
-        live.positions = torch.cat([live.positions, positions_BT[:, -1:] + 1])
+        live.positions = torch.cat([live.positions, read.positions[:, -1:] + 1])
         live.mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
         self._remove([ticket for ticket in joining if _finished(ticket)])
 
@@ -297,7 +342,7 @@ class Batcher:
         _notify(ticket, Progress(self.engine.final_text(ticket.row), answer=answer))
 
     def _fail(self, tickets: list[Ticket], error: Exception) -> None:
-        self._live = _LiveBatch()
+        self._live, self._joining, self._prefill = _LiveBatch(), [], None
         for ticket in {id(ticket): ticket for ticket in tickets}.values():
             _notify(ticket, Progress("", error=f"{type(error).__name__}: {error}"))
 

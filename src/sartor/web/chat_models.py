@@ -79,6 +79,7 @@ class ChatModels:
 
         try:
             batcher = self._loaded(target.path, thinking)
+            batcher.require_fit(sum(len(turn.text) + len(turn.reasoning or "") for turn in turns))
             prompt = batcher.engine.prompt(turns, tools)
             request = Request(tuple(prompt.ids.tolist()), generation, "tuned" if target.tuned else "base", seed)
             reply.began = time.monotonic()
