@@ -11,8 +11,11 @@ import pytest
 
 from sartor.base.errors import ConfigError
 from sartor.web.auth import MAX_ATTEMPTS, MAX_ATTEMPTS_OF_ALL, WINDOW_S, Attempts, PasswordAuth
+from sartor.web.cache import Cache
 from sartor.web.origin_check import OriginCheck
+from sartor.web.pages.lint import LintView
 from sartor.web.run import PASSWORD, require_password, serve
+from sartor.web.workspace import Workspace
 
 RIGHT, WRONG = b"password=correct+horse+battery", b"password=wrong"
 
@@ -222,3 +225,14 @@ def _verdict(kind: str, headers: list[tuple[bytes, bytes]], path: str = "/") -> 
     scope = {"type": kind, "method": "GET", "path": path, "headers": headers, "client": ("10.0.0.9", 1)}
     asyncio.run(OriginCheck(inner, ("localhost", "127.0.0.1", "::1", "Page.Example"))(scope, receive, send))
     return sent[0].get("status", sent[0]["type"])
+
+
+def test_a_check_with_a_model_outside_the_folder_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace = Workspace(tmp_path)
+    view = object.__new__(LintView)
+    view.workspace, view.cache, view.name, view.cutoff = workspace, Cache(workspace), "data", 10
+    monkeypatch.setattr("sartor.web.pages.lint.api.check", lambda *given: pytest.fail("it was read"))
+    for model in ("/etc", "../other", "~/model"):
+        view.model = model
+        with pytest.raises(ConfigError, match="outside"):
+            view._work()

@@ -17,10 +17,11 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import QueueFull
+from sartor.inference.batcher import Progress, QueueFull, TokenLogprobs
 from sartor.inference.engine import Engine
 from sartor.server.app import ServerSettings, create_app
 from sartor.server.connections import ConnectionLimits, Connections, limited_protocol
+from sartor.server.progress_queue import ProgressQueue
 from sartor.server.reading_queue import HEAD_START, ReadingQueue
 from sartor.server.schemas import Limits
 from support.serving import LIMITS, Served
@@ -472,3 +473,22 @@ def test_half_sent_requests_do_not_keep_a_good_one_out(engine: Engine, trials: i
         for connection in opened:
             connection.close()
         served.close()
+
+
+def test_an_answer_that_nobody_reads_is_kept_once_not_squared() -> None:
+    async def run() -> None:
+        queue = ProgressQueue()
+        token = TokenLogprobs(1, -0.5, ())
+        for length in range(1, 500):
+            queue.put_nowait((0, Progress("x" * length)))
+            queue.put_nowait((1, Progress("y" * length, token)))
+        assert sum(len(entry[1].text) for entry in queue._line if isinstance(entry[1], Progress)) == 2 * 499
+        queue.put_nowait((0, Progress("", error="gone")))
+        got = [queue.get_nowait() for _ in range(queue.qsize())]
+        assert [p.error for index, p in got if index == 0] == ["gone"]
+        assert sum(p.token is not None for index, p in got if index == 1) == 499, "no token is lost"
+        assert [p.text for index, p in got if index == 1][-1] == "y" * 499
+        queue.put_nowait((0, Progress("z")))
+        assert await queue.get() == (0, Progress("z"))
+
+    asyncio.run(run())

@@ -26,6 +26,7 @@ from sartor.server.admission import Admission, error_response
 from sartor.server.answer_grammar import guided_requests
 from sartor.server.completions import CompletionRequest, TextReply
 from sartor.server.metrics import Metrics
+from sartor.server.progress_queue import ProgressQueue
 from sartor.server.reading_queue import ReadingQueue
 from sartor.server.request_log import RequestLog, note
 from sartor.server.responses import Conversation, error
@@ -77,7 +78,7 @@ class Server:
 
     async def start(
         self, asked: ChatRequest | CompletionRequest, kind: _Kind, gone: Callable[[], Awaitable[bool]]
-    ) -> tuple[Conversation | TextReply, asyncio.Queue[tuple[int, Progress]], list[Ticket]]:
+    ) -> tuple[Conversation | TextReply, ProgressQueue, list[Ticket]]:
         """Queue a request, unless its client is `gone` when its turn comes.
 
         What can be refused without reading the prompt is refused first. Raises: BadRequest, QueueFull, ClientGone.
@@ -94,7 +95,7 @@ class Server:
             requests = await asyncio.to_thread(
                 kind.requests, asked, self.engine, weights, settings.generation, settings.limits, self.grammars
             )
-        loop, queue = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Progress]]()
+        loop, queue = asyncio.get_running_loop(), ProgressQueue()
 
         def on_progress(index: int, progress: Progress) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, (index, progress))
@@ -187,7 +188,7 @@ def _model(name: str, server: Server) -> dict[str, Any]:
 
 async def _steps(
     server: Server,
-    queue: asyncio.Queue[tuple[int, Progress]],
+    queue: ProgressQueue,
     tickets: list[Ticket],
     request: Request,
     began: float,

@@ -84,8 +84,9 @@ class LintView:
                 "dataset_dir": str(self.workspace.data),
             }
         )
+        encoder = self.cache.encoder(self.model, None)  # first: it refuses a model outside the folder
         checked = api.check(self.name, config).result
-        encoded = self.cache.encoder(self.model, None).encode_all(self.loaded.examples)
+        encoded = encoder.encode_all(self.loaded.examples)
         longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
         return checked, [length_of(row) for row in encoded.encoded] + longer
 
