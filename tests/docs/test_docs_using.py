@@ -76,7 +76,7 @@ def test_the_examples_of_serving(
         for language, text in blocks("serving.md"):
             here = text.replace("http://127.0.0.1:8000", served.address)
             if language == "python":
-                exec(compile(here, "docs/serving.md", "exec"), {})
+                exec(compile(here, "docs/serving.md", "exec", dont_inherit=True), {"__name__": "served"})
                 assert len(capsys.readouterr().out) > 20
             elif here.startswith("curl"):
                 done = subprocess.run(here, shell=True, capture_output=True, text=True, check=True)  # noqa: S602
