@@ -42,15 +42,20 @@ def load_engine(config: RunConfig) -> Engine:
 
 
 def as_config(
-    target: str | Path | RunConfig, settings: Mapping[str, Any], permissions: Permissions | None = None
+    target: str | Path | RunConfig,
+    settings: Mapping[str, Any],
+    permissions: Permissions | None = None,
+    *,
+    unfinished: bool = False,
 ) -> RunConfig:
-    """A RunConfig from itself, a YAML file, a run folder, or a model; `permissions` None keeps the config's own."""
+    """A RunConfig from itself, a YAML file, a run folder (`unfinished`: also one with checkpoints alone), or a model;
+    `permissions` None keeps the config's own."""
     if isinstance(target, RunConfig):
         config = target
     elif str(target).endswith((".yaml", ".yml")):
         config = read_config(Path(target))
     else:
-        config = config_for(target)
+        config = config_for(target, unfinished=unfinished)
     config = config.replace(**settings) if settings else config
     return config if permissions is None else config.allowing(permissions)
 
@@ -173,6 +178,6 @@ def chat(
     """
     from sartor.inference.chat import chat as chat_in_terminal
 
-    config = as_config(target, {}, permissions)
+    config = as_config(target, {}, permissions, unfinished=True)
     engine = load_engine(config)
     chat_in_terminal(engine, generation=config.generation, save_to=save_to)

@@ -342,6 +342,9 @@ def _resume_from(run: RunDir, config: RunConfig, resume: bool, callbacks: Sequen
     for reason in not_used:
         message = tr("not used: {reason}", reason=reason)
         _notify(run.event("warning", text=message.render("en"), message=message.to_json()), callbacks)
+    if found is None and run.state() != "new":
+        message = tr("No checkpoint can be used: the training starts over at step 1.")
+        _notify(run.event("warning", text=message.render("en"), message=message.to_json()), callbacks)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from sartor.base.errors import SartorError
@@ -113,18 +114,38 @@ def progress_bar(description: str | Text, quiet: bool = False) -> Iterator[Any]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn(str(tr("left"))),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[times]}"),
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task(str(description), total=None, note="")
+        task = bar.add_task(str(description), total=None, note="", times="")
+        clock = Clock()
 
         def progress(done: int, total: int | None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+            bar.update(task, completed=done, total=total, note=note, times=str(clock.times(done, total)))
 
         yield progress
+
+
+class Clock:
+    """The time that has passed and the time that is left, from what was done since the first call.
+
+    A resumed training begins in the middle, and its first step counts for nothing that came before.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self.now, self.started = now, now()
+        self.first: tuple[float, int] | None = None
+
+    def times(self, done: int, total: int | None) -> Text:
+        moment = self.now()
+        self.first = self.first or (moment, done)
+        elapsed = timedelta(seconds=round(moment - self.started))
+        since, before = self.first
+        if not total or done <= before:
+            return tr("{elapsed} elapsed", elapsed=elapsed)
+        left = timedelta(seconds=round((moment - since) / (done - before) * max(total - done, 0)))
+        return tr("{elapsed} elapsed, {left} left", elapsed=elapsed, left=left)
 
 
 def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
@@ -193,6 +214,9 @@ class TrainingProgress:
     def _line(self, kind: str, event: Mapping[str, Any]) -> None:
         if kind == "preflight":
             print_estimate(event, err)
+        elif kind == "resumed":
+            message = tr("resuming after step {step} ({checkpoint})", step=event["step"], checkpoint=event["path"])
+            err.print(f"  {plain(message)}", soft_wrap=True)
         elif kind == "eval":
             loss = bold(f"{event['eval_loss']:.4f}")
             err.print(f"  {tr('step {step}: held-out loss {loss}', step=event['step'], loss=loss)}", soft_wrap=True)

@@ -168,16 +168,34 @@ def chat(
     """Chat with a model or a run in the terminal; /base shows the base model's answer."""
     from sartor import api
 
-    api.chat(target_or_config(target, settings, permissions), save_to=save_to)
+    api.chat(config_to_answer(target, settings, permissions), save_to=save_to)
 
 
-def target_or_config(target: str, settings: list[str] | None, permissions: Permissions = NOTHING_ALLOWED) -> RunConfig:
-    """Settings from a settings file, a run folder, or a model's name or path."""
+def target_or_config(
+    target: str,
+    settings: list[str] | None,
+    permissions: Permissions = NOTHING_ALLOWED,
+    *,
+    unfinished: bool = False,
+) -> RunConfig:
+    """Settings from a settings file, a run folder (`unfinished`: also one with checkpoints alone), or a model's name or
+    path."""
     from sartor.api.resolve_target import config_for
 
     if target.endswith((".yaml", ".yml")) or "=" in target:
         return config_of([target, *(settings or ())], permissions)
-    return config_for(target, settings or (), permissions)
+    return config_for(target, settings or (), permissions, unfinished=unfinished)
+
+
+def config_to_answer(target: str, settings: list[str] | None, permissions: Permissions) -> RunConfig:
+    """`target_or_config` for chat and serve, which take an unfinished run's newest checkpoint, and say so."""
+    from sartor.cli import console
+
+    config = target_or_config(target, settings, permissions, unfinished=True)
+    weights = Path((*config.model.adapter_name_or_path, config.model.model_name_or_path)[0])
+    if weights.name.startswith("checkpoint-"):
+        console.line(console.plain(tr("Weights of step {step}: {folder}", step=weights.name[11:], folder=weights)))
+    return config
 
 
 def add_to(app: typer.Typer) -> None:

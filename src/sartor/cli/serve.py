@@ -9,7 +9,7 @@ import typer
 from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.cli.arguments import Settings, with_permissions
-from sartor.cli.evaluate import Target, target_or_config
+from sartor.cli.evaluate import Target, config_to_answer
 
 
 # A command's options are its signature.
@@ -43,7 +43,7 @@ def serve(
         console.line(str(message))
 
     serve_model(
-        target_or_config(target, settings, permissions),
+        config_to_answer(target, settings, permissions),
         host=host,
         port=port,
         name=name,

