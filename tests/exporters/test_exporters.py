@@ -158,8 +158,15 @@ def test_sixteen_bits_that_lose_the_training_fail_and_say_what_to_write(tiny_tok
     tiny_tokenizer.save_pretrained(tmp_path / "base")
     adapter = save_adapter(make_model(), tmp_path / "adapter", base=tmp_path / "base", size=0.02)
     with pytest.raises(ExportError, match="merged export answers differently") as caught:
-        api.export(adapter, "merged", tmp_path / "out")
+        api.export(adapter, "merged", tmp_path / "out", dtype="bfloat16")
     assert "--dtype float32" in str(caught.value.fix)
+    assert not (tmp_path / "out").exists()
+    plain = api.export(adapter, "merged", tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8"))
+    assert record["dtype"] in ("float16", "float32")
+    assert record["notes"][-1] == str(plain.notes[-1])
+    assert f"Stored in {record['dtype']}:" in record["notes"][-1]
+    assert "bfloat16 would change the answers" in record["notes"][0]
     assert api.export(adapter, "merged", tmp_path / "out", dtype="float32").checks[0].largest < 1e-3
     with pytest.raises(ConfigError, match="Unknown value 'int3' for --dtype"):
         api.export(adapter, "merged", tmp_path / "out", dtype="int3")
@@ -223,7 +230,7 @@ def test_the_formats_declare_their_options() -> None:
     declared = {e.name: (e.quants, e.dtypes, e.needs_float32, e.self_check) for e in EXPORTERS.all()}
     assert declared == {
         "adapter": ((), (), False, "always"),
-        "merged": ((), ("float16", "bfloat16", "float32"), False, "always"),
+        "merged": ((), ("bfloat16", "float16", "float32"), False, "always"),
         "gguf": (("f16", "q8_0", "q4_0"), (), True, "optional"),
         "ollama": (("q8_0", "f16", "q4_0"), (), True, "optional"),
     }

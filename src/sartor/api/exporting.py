@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sartor.api.predicting import as_config
 from sartor.api.resolve_target import run_of
 from sartor.base.config import RunConfig
-from sartor.base.errors import ConfigError
+from sartor.base.errors import ConfigError, ExportError
+from sartor.base.i18n import Text, tr
 from sartor.base.permissions import Permissions
-from sartor.exporters import EXPORTERS, Exported, Source
+from sartor.exporters import ANSWERS_DIFFER, EXPORTERS, Exported, Exporter, ExportOptions, Source
 from sartor.exporters._output import exported_folder, own_dtype, write_record
 
 
@@ -43,11 +46,48 @@ def export(
     config = as_config(target, settings, permissions)
     out_folder = _folder(config, target, to, out)
 
-    source = _source(config, _name(config, target), exporter.needs_float32 or options.dtype not in ("", "bfloat16"))
-    with exported_folder(out_folder) as folder:
-        result = exporter.export(source, folder, options)
-        write_record(folder, to, source, result)
-    return Exported(out_folder, tuple(sorted(out_folder.iterdir())), result.checks)
+    request = _Request(config, exporter, options, out_folder, _name(config, target))
+    types, notes = exporter.dtypes_to_try(_own_dtype(config), options.dtype), list[Text]()
+    for dtype, following in zip(types, (*types[1:], "")):
+        try:
+            return _write(request, dtype, notes)
+        except ExportError as error:
+            if not following or error.code != ANSWERS_DIFFER:
+                raise
+            notes.append(
+                tr("Stored in {following}: {dtype} would change the answers.", following=following, dtype=dtype)
+            )
+    raise AssertionError("the last type returns or raises")
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What `export` was called for."""
+
+    config: RunConfig
+    exporter: Exporter
+    options: ExportOptions
+    out: Path
+    name: str
+
+
+def _write(request: _Request, dtype: str, notes: Sequence[Text]) -> Exported:
+    """Export with the weights stored in one type. Raises: ExportError with code `answers-differ`, and others."""
+    exporter = request.exporter
+    needs_float32 = exporter.needs_float32 or dtype not in ("", "bfloat16")
+    source = _source(request.config, request.name, needs_float32)
+    with exported_folder(request.out) as folder:
+        result = exporter.export(source, folder, replace(request.options, dtype=dtype))
+        details = {"notes": [note.render("en") for note in notes]} if notes else {}
+        write_record(folder, exporter.name, source, replace(result, details={**result.details, **details}))
+    return Exported(request.out, tuple(sorted(request.out.iterdir())), result.checks, tuple(notes))
+
+
+def _own_dtype(config: RunConfig) -> str:
+    from sartor.model.load import resolve_model
+
+    settings = config.model
+    return own_dtype(resolve_model(settings.model_name_or_path, settings.model_revision), settings.model_revision)
 
 
 def _source(config: RunConfig, name: str, needs_float32: bool) -> Source:
@@ -66,7 +106,7 @@ def _source(config: RunConfig, name: str, needs_float32: bool) -> Source:
             "model_name_or_path": model,
             "device": "cpu",
             "quantization_bit": None,
-            "dtype": "bfloat16" if own_dtype(model) == "bfloat16" and not needs_float32 else "float32",
+            "dtype": "bfloat16" if _own_dtype(config) == "bfloat16" and not needs_float32 else "float32",
         }
     )
     config = config.model_copy(update={"model": loaded})

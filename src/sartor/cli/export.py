@@ -47,9 +47,12 @@ def export(
                 "folder": str(done.folder),
                 "files": [path.name for path in done.files],
                 "checks": [check.to_json() for check in done.checks],
+                "notes": [note.to_json() for note in done.notes],
             }
         )
         return
+    for note in done.notes:
+        console.line(f"  [yellow]·[/] {console.plain(note)}")
     for found in done.checks:
         console.line(f"  [green]✓[/] {found}")
     for path in done.files:

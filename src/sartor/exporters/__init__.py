@@ -25,6 +25,8 @@ from sartor.base.registry import Registry
 if TYPE_CHECKING:
     from sartor.inference.engine import Engine
 
+ANSWERS_DIFFER = "answers-differ"
+"""The code of the ExportError of a self-check that failed."""
 SelfCheck: TypeAlias = Literal["always", "optional", "never"]
 
 
@@ -134,6 +136,8 @@ class Exported:
     folder: Path
     files: tuple[Path, ...]
     checks: tuple[Check, ...]
+    notes: tuple[Text, ...] = ()
+    """What was decided otherwise than asked by default."""
 
 
 class Exporter(ABC):
@@ -148,7 +152,8 @@ class Exporter(ABC):
     quants: tuple[str, ...] = ()
     """The values of `--quant`, the default first; empty: the format has none."""
     dtypes: tuple[str, ...] = ()
-    """The values of `--dtype`, the recommended first (default: the model's own type); empty: the format has none."""
+    """The values of `--dtype`, coarse to precise; empty: the format has none. By default the model's own type, and the
+    next more precise one where that would change the answers."""
     needs_float32: bool = False
     """Whether the weights must be merged in float32, because the format stores other numbers than the model does."""
     self_check: SelfCheck = "never"
@@ -164,6 +169,12 @@ class Exporter(ABC):
         The folder takes its final place, with an export.json, only if nothing is raised. Raises: ExportError when the
         model does not fit the format or a check fails.
         """
+
+    def dtypes_to_try(self, own: str, chosen: str | None) -> tuple[str, ...]:
+        """The type that was chosen; else the model's own, and those more precise, in order."""
+        if chosen or not self.dtypes:
+            return (chosen or "",)
+        return self.dtypes[self.dtypes.index(own) if own in self.dtypes else -1 :]
 
     def options(self, quant: str | None = None, dtype: str | None = None, check: bool = True) -> ExportOptions:
         """The options for `export`, with the defaults filled in.

@@ -13,6 +13,7 @@ from sartor.base.errors import ExportError
 from sartor.base.files import atomic_write, disk_error, move_to_trash, sha256_file, usual_permissions
 from sartor.base.locks import file_lock
 from sartor.exporters import ExportResult, Source
+from sartor.model.safety import read_json_object
 
 RECORD = "export.json"
 """A file in every export; a folder that holds it may be replaced."""
@@ -109,9 +110,18 @@ def save_merged(source: Source, folder: Path, dtype: str) -> None:
     save_tokenizer(source, folder)
 
 
-def own_dtype(model: str) -> str:
+def own_dtype(model: str, revision: str = "main") -> str:
     """The type that a model's weights are stored in, as its config.json says; float32 where it does not."""
-    config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
-    inner = config.get("text_config", {})
+    file = Path(model) / "config.json"
+    if not file.exists():  # a hub's name: loading the model reports what is wrong with it
+        from transformers.utils import cached_file
+
+        try:
+            file = Path(str(cached_file(model, "config.json", revision=revision)))
+        except (OSError, ValueError):
+            return "float32"
+    config = read_json_object(file)
+    inner = config.get("text_config")
+    inner = inner if isinstance(inner, dict) else {}
     found = config.get("dtype") or config.get("torch_dtype") or inner.get("dtype") or inner.get("torch_dtype")
     return str(found or "float32")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sartor.base.errors import ExportError
 from sartor.base.i18n import Text, tr
-from sartor.exporters import Check, Source, Tolerance
+from sartor.exporters import ANSWERS_DIFFER, Check, Source, Tolerance
 from sartor.model.load import load_adapter, load_model
 
 PROMPTS = (
@@ -91,6 +91,7 @@ class ReferenceAnswers:
                 "The {format} export answers differently: {check}.",
                 where,
                 tr("Nothing was written. {advice}", advice=fix),
+                code=ANSWERS_DIFFER,
                 format=format,
                 check=check.text,
             )
