@@ -52,5 +52,6 @@ browser:
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || \
 		echo "chromium is not here: browser tests will say so"
 
-clean:           ## remove what make made
-	rm -rf $(VENV) runs data test-results
+clean:           ## remove what make made: its .venv and the caches of its tools, none of your data, runs or models
+	@if test -e $(STAMP); then rm -rf $(VENV); fi
+	rm -rf test-results .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

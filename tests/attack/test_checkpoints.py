@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from sartor import api
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import move_to_trash
 from sartor.base.rundir import MAX_LINE_BYTES, RunDir
+from sartor.training import checkpoint
 from sartor.web.run_monitor import RunMonitor
 from support.commands import run as command
 from support.process_runs import project_settings
@@ -265,3 +267,150 @@ def test_trash_is_not_listed(tmp_path: Path) -> None:
     move_to_trash(bad.path)
     assert [run.name for run in api.runs(tmp_path / "runs")] == ["good"]
     assert json.loads((good.events).read_bytes().splitlines()[0])["kind"] == "started"
+
+
+# --- checkpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A run with the checkpoints of steps 1, 2 and 3."""
+    place = tmp_path_factory.mktemp("trained")
+    api.train(**project_settings(place, tiny_model_dir, longest=1, val_size=4, max_steps=4, save_steps=1))
+    return place / "one"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> RunDir:
+    shutil.copytree(trained, tmp_path / "one")
+    return RunDir(tmp_path / "one")
+
+
+def no_manifest(folder: Path) -> None:
+    (folder / checkpoint.MANIFEST).unlink()
+
+
+def pipe(folder: Path) -> None:
+    no_manifest(folder)
+    os.mkfifo(folder / checkpoint.MANIFEST)
+
+
+def folder_instead(folder: Path) -> None:
+    no_manifest(folder)
+    (folder / checkpoint.MANIFEST).mkdir()
+
+
+def linked(folder: Path) -> None:
+    (folder / checkpoint.MANIFEST).rename(folder.parent / "elsewhere.json")
+    (folder / checkpoint.MANIFEST).symlink_to(folder.parent / "elsewhere.json")
+
+
+def linked_folder(folder: Path) -> None:
+    (folder / "sub").symlink_to(folder.parent)
+
+
+def manifest(content: object) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / checkpoint.MANIFEST).write_text(text, encoding="utf-8")
+
+    return write
+
+
+def listing(name: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        file = folder / checkpoint.MANIFEST
+        files = json.loads(file.read_text(encoding="utf-8"))["files"]
+        manifest({"files": {**files, name: {"bytes": 1, "sha256": ""}}})(folder)
+
+    return write
+
+
+def state(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """The state altered, with a manifest that fits it."""
+
+    def write(folder: Path) -> None:
+        file = folder / checkpoint.STATE
+        content = json.loads(file.read_text(encoding="utf-8"))
+        changed = change(content)
+        file.write_text(json.dumps(content if changed is None else changed), encoding="utf-8")
+        (folder / checkpoint.MANIFEST).unlink()
+        checkpoint._write_manifest(folder)
+
+    return write
+
+
+def without_state(folder: Path) -> None:
+    (folder / checkpoint.STATE).unlink()
+    (folder / checkpoint.MANIFEST).unlink()
+    checkpoint._write_manifest(folder)
+
+
+TAMPERED: dict[str, Callable[[Path], None]] = {
+    "no manifest": no_manifest,
+    "a pipe": pipe,
+    "a folder": folder_instead,
+    "a link": linked,
+    "a linked folder": linked_folder,
+    "empty": manifest(""),
+    "not JSON": manifest("{"),
+    "deep": manifest("[" * 200_000),
+    "a list": manifest([1]),
+    "a number": manifest("7"),
+    "no files": manifest({}),
+    "files of nothing": manifest({"files": {}}),
+    "files as a list": manifest({"files": []}),
+    "files without sizes": manifest({"files": {"config.json": None}}),
+    "outside": listing("../../secret"),
+    "absolute": listing("/etc/hostname"),
+    "through itself": listing("sub/../../../x"),
+    "no such file": listing("nothing"),
+    "a null in a name": listing("a\0b"),
+    "a long name": listing("a" * 5000),
+    "no state": without_state,
+    "state of a list": state(lambda content: [1]),
+    "no progress": state(lambda content: content.pop("progress") and None),
+    "progress of another kind": state(lambda content: content["progress"].update(speed=1)),
+    "a step of words": state(lambda content: content["progress"].update(step="three")),
+    "no schedule": state(lambda content: content.pop("scheduler") and None),
+    "no word on resuming": state(lambda content: {k: v for k, v in content.items() if k != "resumable"}),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED.values(), ids=list(TAMPERED))
+def test_a_tampered_checkpoint_is_passed_over_for_the_newest_whole_one(run: RunDir, how: Any) -> None:
+    newest, older = run.checkpoints()[:2]
+    how(newest)
+    found, notes = checkpoint.latest(run)
+    assert found == older
+    assert [newest.name in str(note) for note in notes] == [True]
+
+
+def test_any_damage_to_a_manifest_or_state_is_passed_over(run: RunDir, trials: int) -> None:
+    newest, older = run.checkpoints()[:2]
+    whole = {name: (newest / name).read_bytes() for name in (checkpoint.MANIFEST, checkpoint.STATE)}
+    chance = random.Random(7)
+    for _ in range(10 * trials):
+        name = chance.choice(list(whole))
+        content = bytearray(whole[name])
+        place = chance.randrange(len(content))
+        content[place : place + chance.choice((1, 3))] = chance.randbytes(chance.choice((0, 1, 4)))
+        (newest / name).write_bytes(content)
+        found, _ = checkpoint.latest(run)
+        assert found in (older, newest), bytes(content)
+        if name == checkpoint.STATE and bytes(content) != whole[name]:
+            assert found == older
+        (newest / name).write_bytes(whole[name])
+    assert checkpoint.latest(run)[0] == newest
+
+
+def test_resuming_takes_the_older_one_and_says_so(
+    run: RunDir, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.event("interrupted")
+    listing("../../secret")(run.checkpoints()[0])
+    settings = shutil.copy(run.config, tmp_path / "settings.yaml")
+    assert command("train", settings, f"output_dir={run.path}") == 0
+    said = capsys.readouterr().err
+    assert "not used: checkpoint-3" in said
+    assert "resuming after step 2 (checkpoint-2)" in said

@@ -10,6 +10,7 @@ from sartor import checks as linting
 from sartor.api.prepare_data import Progress, load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, DataError
+from sartor.base.files import system_errors
 from sartor.data.import_record import read_refused
 from sartor.data.read_rows import read_raw, read_values
 
@@ -28,6 +29,7 @@ class CheckReport:
 
 
 # The keywords are the public API, one for each option of the command.
+@system_errors()
 def check(
     name: str,
     config: RunConfig | None = None,

@@ -15,7 +15,7 @@ from sartor.api.resolve_target import config_for, run_of
 from sartor.base.api_keys import base_url_variable, bound_hosts, host_of, read_key
 from sartor.base.config import RunConfig, parse_override, read_yaml
 from sartor.base.errors import ConfigError, DataError, SartorError
-from sartor.base.files import atomic_write
+from sartor.base.files import atomic_write, system_errors
 from sartor.base.i18n import Text, ntr, tr
 from sartor.base.openai_client import Address, ChatClient, RequestOptions
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
@@ -38,6 +38,7 @@ def is_endpoint(target: str) -> bool:
     return target.startswith(("http://", "https://"))
 
 
+@system_errors()
 def compare_several(
     *targets: str | Path,
     overrides: Iterable[str] = (),

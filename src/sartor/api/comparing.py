@@ -18,6 +18,7 @@ from sartor.api.seed_sweep import with_spread
 from sartor.api.training import Run
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import DataError, RunError
+from sartor.base.files import system_errors
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Encoded, Example, Ledger, Prediction, Score, TokenSequence
@@ -36,6 +37,7 @@ PROBE_ROWS = 20
 """Training rows that are answered too, to tell memorization from skill."""
 
 
+@system_errors()
 def compare(
     run: str | Path | Run,
     overrides: Iterable[str] = (),
@@ -133,6 +135,7 @@ def _engines(config: RunConfig, training: RunConfig) -> Mapping[WeightSet, Engin
     return {"base": base, "tuned": tuned}
 
 
+@system_errors()
 def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
     """Write a self-contained HTML page about a run. Raises: RunError when its files are damaged.
 

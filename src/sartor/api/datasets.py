@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sartor.api.prepare_data import load_named, make_encoder
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
+from sartor.base.files import system_errors
 from sartor.base.types import Ledger
 from sartor.data.existing_dataset import Existing
 from sartor.data.import_file import ImportOptions, ImportResult
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 # The keywords are the public API, one for each option of the command.
+@system_errors()
 def import_file(
     path: str | Path,
     name: str,
@@ -55,6 +57,7 @@ def import_file(
     )
 
 
+@system_errors()
 def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
     """Load a registered dataset: its examples, and every skipped row with its reason.
 
@@ -72,6 +75,7 @@ def load(name: str, dataset_dir: str | Path = "data", **options: Any) -> Loaded:
     return load_dataset(name, Path(dataset_dir), **options)
 
 
+@system_errors()
 def show(
     name: str,
     config: RunConfig | None = None,

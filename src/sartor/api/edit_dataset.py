@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
+from sartor.base.files import system_errors
 from sartor.base.locks import REGISTRY_WAIT_S, file_lock
 from sartor.base.types import Origin, Skipped
 from sartor.data import import_record as import_records
@@ -37,6 +38,7 @@ FILE_KEYS = (
 """Entry keys that describe the old file, not its columns."""
 
 
+@system_errors()
 def read_rows(name: str, dataset_dir: str | Path = "data") -> list[tuple[Origin, Any]]:
     """Every row of a dataset as its file holds it, invalid ones included. Raises: DataError as `load` does.
 
@@ -61,6 +63,7 @@ def read_refused(name: str, dataset_dir: str | Path = "data") -> list[RefusedRow
 
 
 # The keywords are the kinds of changes.
+@system_errors()
 def save_version(
     name: str,
     dataset_dir: str | Path = "data",
@@ -143,6 +146,7 @@ def _stage_of(spec: DatasetSpec) -> str:
     return "pt" if spec.columns_given == {"prompt"} else "sft"
 
 
+@system_errors()
 def add_row(name: str, dataset_dir: str | Path, row: Any) -> None:
     """Append a row to a dataset in sharegpt format; the dataset is created if it does not exist.
 

@@ -10,6 +10,7 @@ from sartor.api.open_run import run_folder, scratch_run
 from sartor.api.prepare_data import make_encoder
 from sartor.api.training import plan_run, rows_to_train, training_job
 from sartor.base.config import RunConfig, read_config
+from sartor.base.files import system_errors
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sartor.training.preflight import Estimate
 
 
+@system_errors()
 def estimate(
     config: str | Path | RunConfig | None = None,
     overrides: Iterable[str] = (),

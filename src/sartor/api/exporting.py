@@ -11,12 +11,14 @@ from sartor.api.predicting import as_config
 from sartor.api.resolve_target import run_of
 from sartor.base.config import RunConfig
 from sartor.base.errors import ConfigError, ExportError
+from sartor.base.files import system_errors
 from sartor.base.i18n import Text, tr
 from sartor.base.permissions import Permissions
 from sartor.exporters import ANSWERS_DIFFER, EXPORTERS, Exported, Exporter, ExportOptions, Source
 from sartor.exporters._output import exported_folder, own_dtype, write_record
 
 
+@system_errors()
 def export(
     target: str | Path | RunConfig,
     to: str = "merged",

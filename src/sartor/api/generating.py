@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from sartor.base.api_keys import read_key
+from sartor.base.files import system_errors
 from sartor.base.locks import file_lock
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Completion, Message
@@ -45,6 +46,7 @@ class GenerationResult:
     """Money, by the given prices."""
 
 
+@system_errors()
 def estimate_generation(
     documents: Sequence[str | Path], name: str = "generated", **settings: Unpack[GenerationKeywords]
 ) -> Estimate:
@@ -59,6 +61,7 @@ def estimate_generation(
     return estimate_plan(plan, Journal.open(plan.settings.dataset_dir, name))
 
 
+@system_errors()
 def generate(
     documents: Sequence[str | Path],
     name: str,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sartor.api.training import Run, train
 from sartor.base.config import RunConfig, read_yaml
 from sartor.base.errors import RunError, SartorError
-from sartor.base.files import sha256_file
+from sartor.base.files import sha256_file, system_errors
 from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
@@ -41,6 +41,7 @@ class RunSummary:
         return {**asdict(replace(self, problem=None)), "problem": self.problem and self.problem.to_json()}
 
 
+@system_errors()
 def runs(folder: str | Path = "runs") -> list[RunSummary]:
     """Every run below a folder, newest first; damaged ones have the state `damaged`.
 
@@ -93,6 +94,7 @@ def _facts(run: RunDir, on_damage: Callable[[int], None]) -> dict[str, Any]:
     return facts
 
 
+@system_errors()
 def rerun(
     run: str | Path,
     *,

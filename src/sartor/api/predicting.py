@@ -11,6 +11,7 @@ from sartor.api.prepare_data import check_skipped_limit, load_named
 from sartor.api.resolve_target import config_for, run_of
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError
+from sartor.base.files import system_errors
 from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
@@ -92,6 +93,7 @@ def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[s
     return rows, frozenset(split["train"]), ledger
 
 
+@system_errors()
 def predict(
     target: str | Path | RunConfig,
     *,
@@ -155,6 +157,7 @@ def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[
     return score_texts(list(predictions), list(references))
 
 
+@system_errors()
 def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[str, Score]:
     """Score a JSONL file that has `predict` and `label` in each line, as LLaMA-Factory's predictions do.
 
@@ -168,6 +171,7 @@ def score_file(path: str | Path, metrics: tuple[str, ...] = ("all",)) -> dict[st
     return scoring.score_file(Path(path), metrics)
 
 
+@system_errors()
 def chat(
     target: str | Path | RunConfig, *, save_to: Path | None = None, permissions: Permissions | None = None
 ) -> None:

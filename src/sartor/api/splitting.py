@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sartor.base.errors import ConfigError, did_you_mean
+from sartor.base.files import system_errors
 from sartor.base.permissions import Permissions
 from sartor.checks.leaks import Leak, find_leaks
 from sartor.data import split as splitting
@@ -26,6 +27,7 @@ class SplitResult:
 
 
 # The keywords of the public API, one for each option of the command.
+@system_errors()
 def split(
     name: str,
     dataset_dir: str | Path = "data",

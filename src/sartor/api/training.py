@@ -18,7 +18,7 @@ from sartor.api.sampling import make_sampler
 from sartor.api.streaming import prepare_stream
 from sartor.base.config import RunConfig, read_config
 from sartor.base.errors import ConfigError, RunError
-from sartor.base.files import made_parents, sha256_file
+from sartor.base.files import made_parents, sha256_file, system_errors
 from sartor.base.i18n import tr
 from sartor.base.locks import file_lock
 from sartor.base.permissions import Permissions
@@ -55,6 +55,7 @@ class Run:
 
 
 # The keywords are the public API, one for each option of the command.
+@system_errors()
 def train(
     config: str | Path | RunConfig | None = None,
     overrides: Iterable[str] = (),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import getpass
 import hashlib
 import os
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from sartor.base.errors import RunError
+from sartor.base.i18n import Text, tr
 
 
 def fsync_folder(folder: Path) -> None:
@@ -31,8 +34,11 @@ def atomic_open(path: Path, mode: str = "wb") -> Iterator[IO[bytes]]:
 
     Raises: RunError when the disk is full or read-only; the old file is left as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, tmp = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    except OSError as error:
+        raise disk_error(error, path) from error
     try:
         with os.fdopen(descriptor, mode) as file:
             yield file
@@ -62,12 +68,39 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 def disk_error(error: OSError, path: Path) -> RunError:
     """The error to show for a failed write."""
-    return RunError(
-        "Could not write the file: {reason}.",
-        path,
-        "Free some space (or choose another folder) and run the same command again.",
-        reason=error.strerror or error,
-    )
+    return RunError("Could not write the file: {reason}.", path, _remedy(error), reason=error.strerror or error)
+
+
+def system_error(error: OSError) -> RunError:
+    """The error to show for anything else that the system refused."""
+    where = error.filename if error.filename is not None else ""
+    return RunError("The system refused: {reason}.", where, _remedy(error), reason=error.strerror or error)
+
+
+def _remedy(error: OSError) -> Text:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return tr("Choose another folder, or change its owner or permissions (you are {user}).", user=_user())
+    if error.errno == errno.EROFS:
+        return tr("This disk cannot be written to: choose a folder on another one.")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return tr("Check the path: a file or folder in it is missing, or one is in place of the other.")
+    return tr("Free some space (or choose another folder) and run the same command again.")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return str(os.getuid()) if hasattr(os, "getuid") else "?"
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """At a surface: what the system refuses inside is a SartorError that names the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise system_error(error) from error
 
 
 def fsync_file(path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from sartor import __version__
 from sartor.base.errors import SartorError
+from sartor.base.files import system_errors
 from sartor.base.process import limit_thread_spinning
 from sartor.cli.arguments import translate_help
 
@@ -49,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command = typer.main.get_command(app)
     translate_help(command)
     try:
-        command(args=words, prog_name="sartor")
+        with system_errors():
+            command(args=words, prog_name="sartor")
     except SartorError as error:
         if words[:1] == ["--debug"]:
             raise

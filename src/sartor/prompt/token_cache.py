@@ -97,8 +97,11 @@ def encode_cached(
             progress(len(examples), len(examples))
         return _read(target, examples), True
     shutil.rmtree(target, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tmp = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+    except OSError:  # a folder that cannot be written to: continue without a cache
+        return encoder.encode_all(examples, progress), False
     try:
         _write(tmp, encoder, examples, progress)
         os.replace(tmp, target)

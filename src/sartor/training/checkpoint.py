@@ -23,6 +23,7 @@ from sartor.model.lora_offset import TRAINED_MATRICES_FILE
 from sartor.training.distributed import processes, sharded_checkpoint
 
 MANIFEST = "sartor_manifest.json"
+MAX_JSON_BYTES = 64 << 20
 STATE, OPTIMIZER, RANDOM = "sartor_state.json", "optimizer.safetensors", "random.safetensors"
 
 
@@ -158,12 +159,17 @@ def _write_manifest(folder: Path, known: Mapping[str, Any] | None = None) -> Non
 
 
 def verify(folder: Path) -> Text | None:
-    """What is wrong with a checkpoint, or None when every file is present with its size and SHA-256."""
+    """What is wrong with a checkpoint, or None when every file is present with its size and SHA-256, and its state is
+    one of ours."""
+    manifest = folder / MANIFEST
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        if manifest.is_symlink() or (manifest.exists() and not manifest.is_file()):
+            return tr("its manifest is not a regular file")
+        files = _read_json(manifest)["files"]
         for name, expected in files.items():
             file = folder / name
-            if Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
+            outside = not file.resolve().is_relative_to(folder.resolve())
+            if outside or Path(name).is_absolute() or ".." in Path(name).parts or file.is_symlink():
                 return tr("{file} leads out of the folder", file=name)
             if not file.is_file():
                 return tr("{file} is missing", file=name)
@@ -171,10 +177,33 @@ def verify(folder: Path) -> Text | None:
                 return tr("{file} is damaged", file=name)
     except FileNotFoundError:
         return tr("it has no manifest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
         return tr("its manifest is damaged ({reason})", reason=error)
-    extra = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()} - set(files) - {MANIFEST}
-    return tr("it has unknown files ({files})", files=", ".join(sorted(extra))) if extra else None
+    held = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()}
+    if extra := held - set(files) - {MANIFEST}:
+        return tr("it has unknown files ({files})", files=", ".join(sorted(extra)))
+    return _state_problem(folder)
+
+
+def _state_problem(folder: Path) -> Text | None:
+    """What is wrong with the JSON part of a checkpoint whose files are as its manifest says."""
+    try:
+        state = _read_json(folder / STATE)
+        Progress(**state["progress"])
+        whole = all(isinstance(value, int | float | None) for value in state["progress"].values())
+        whole = whole and isinstance(state["progress"]["step"], int) and isinstance(state["resumable"], bool)
+        whole = whole and all(isinstance(state[name], dict) for name in ("scheduler", "fingerprint"))
+    except FileNotFoundError:
+        return tr("{file} is missing", file=STATE)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    return None if whole else tr("{file} is damaged", file=STATE)
+
+
+def _read_json(file: Path) -> Any:
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{file.name} is larger than {MAX_JSON_BYTES >> 20} MiB")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def latest(run: RunDir) -> tuple[Path | None, list[Text]]:
