@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
 from sartor.base.config import RunConfig
 from sartor.base.errors import ExportError
+from sartor.base.i18n import tr
 from sartor.base.types import Message
 from sartor.exporters import Source, _gguf_file
 from sartor.exporters._go_template import GoTemplate
@@ -21,6 +23,7 @@ from sartor.exporters._vocabulary import PRE_TOKENIZERS, Vocabulary
 from sartor.exporters.gguf import TOLERANCES
 from sartor.inference.engine import Engine
 from sartor.prompt.template import Template
+from sartor.prompt.template import named as named_template
 from support.tiny import CHATML, make_model, make_tokenizer
 
 CORPUS = [
@@ -114,6 +117,45 @@ def test_llama_cpp_tokenizes_as_the_tokenizer_does(kind: str, tmp_path: Path) ->
             if text:
                 assert file.tokens(text) == tokenizer.encode(text, add_special_tokens=False), text
     _gguf_file.verify(source, tmp_path / "tiny.gguf", "f16", TOLERANCES["f16"])
+
+
+def gemma3(folder: Path) -> Source:
+    """A tiny Gemma 3 whose tokenizer begins each text with <bos>, which its template writes too."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    made = _gemma()
+    made.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]})
+    backend, bos = made.backend_tokenizer, made.bos_token_id
+    backend.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", bos)])
+    named_tokens = {"bos_token": "<bos>", "eos_token": "<end_of_turn>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **named_tokens)
+    tokenizer.chat_template = named_template("gemma3").source
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "sliding_window": 64}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "query_pre_attn_scalar": 8}
+    size = max(tokenizer.get_vocab().values()) + 4
+    ids = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id, "pad_token_id": 0}
+    Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=size, **sizes, **heads, **ids)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = RunConfig.from_dict({"model_name_or_path": str(folder), "dtype": "float32", "device": "cpu"})
+    return Source(Engine.from_config(config), config, None, "tiny")
+
+
+def test_gemma3_is_the_same_in_llama_cpp_which_writes_bos_as_a_token(tmp_path: Path) -> None:
+    source = gemma3(tmp_path)
+    assert source.engine.tokenizer("a").input_ids[0] == source.engine.tokenizer.bos_token_id
+    prompt = source.engine.prompt([{"role": "user", "content": "Hi"}]).ids.tolist()
+    assert source.engine.tokenizer.convert_ids_to_tokens(prompt[:2]) == ["<bos>", "<start_of_turn>"]
+    _gguf_file.write(source, tmp_path / "tiny.gguf", "f16")
+    with LlamaCpp(tmp_path / "tiny.gguf", source.engine.model.config.vocab_size) as file:
+        assert file.render([{"role": "user", "content": "Hi"}]).startswith("<start_of_turn>user")
+    assert _gguf_file.verify(source, tmp_path / "tiny.gguf", "f16", TOLERANCES["f16"]).agreement == 1
+
+
+def test_a_difference_is_shown_with_whole_control_tokens() -> None:
+    with pytest.raises(ExportError) as caught:
+        _gguf_file._same(tr("the rendering"), "<bos><start_of_turn>user", "<start_of_turn>user")
+    assert "has '<start_of_turn>us' where the model's own tokenizer has '<bos><start_of_tu'" in str(caught.value)
 
 
 def test_a_wrong_pre_tokenizer_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,17 +49,18 @@ def export(
     out_folder = _folder(config, target, to, out)
 
     request = _Request(config, exporter, options, out_folder, _name(config, target))
-    types, notes = exporter.dtypes_to_try(_own_dtype(config), options.dtype), list[Text]()
-    for dtype, following in zip(types, (*types[1:], "")):
+    *coarser, last = exporter.dtypes_to_try(_own_dtype(config), options.dtype)
+    notes: list[Text] = []
+    for dtype, following in zip(coarser, (*coarser[1:], last)):
         try:
             return _write(request, dtype, notes)
         except ExportError as error:
-            if not following or error.code != ANSWERS_DIFFER:
+            if error.code != ANSWERS_DIFFER:
                 raise
             notes.append(
                 tr("Stored in {following}: {dtype} would change the answers.", following=following, dtype=dtype)
             )
-    raise AssertionError("the last type returns or raises")
+    return _write(request, last, notes)
 
 
 @dataclass(frozen=True, slots=True)

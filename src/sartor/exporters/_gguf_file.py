@@ -19,6 +19,9 @@ from sartor.exporters._llama_cpp import LlamaCpp
 from sartor.exporters._parity import PROMPTS, ReferenceAnswers
 from sartor.exporters._vocabulary import Vocabulary
 
+SHOWN_BEFORE, SHOWN_AFTER = 8, 16
+"""Tokens or characters around the first difference: enough to see a control token whole."""
+
 
 def write(source: Source, path: Path, quant: str) -> None:
     """Write the file; beside the model, one tensor at a time is in memory.
@@ -60,30 +63,39 @@ def verify(source: Source, path: Path, quant: str, tolerance: Tolerance) -> Chec
     """Compare llama.cpp's tokens, rendering and answers with ours. Raises: ExportError naming the first difference."""
     reference = ReferenceAnswers.of(source)
     engine = source.engine
-    with LlamaCpp(path, engine.model.config.get_text_config().vocab_size) as file:
+    bos = str(engine.tokenizer.bos_token) if Vocabulary.of(engine.tokenizer, _vocabulary_size(source)).adds_bos else ""
+    with LlamaCpp(path, _vocabulary_size(source)) as file:
         for number, prompt in enumerate(PROMPTS):
             messages = [{"role": "user", "content": prompt}]
             text = engine.template.render([Message("user", prompt)], generation=True)
             _same(
                 tr("the tokens of prompt {number}", number=number + 1),
-                list(reference.prompts[number]),
-                file.tokens(text),
+                engine.tokenizer.convert_ids_to_tokens(list(reference.prompts[number])),
+                engine.tokenizer.convert_ids_to_tokens(file.tokens(text)),
             )
             if "strftime_now" not in engine.template.source:
-                _same(tr("the rendering of prompt {number}", number=number + 1), text, file.render(messages))
+                rendered = file.render(messages)
+                # llama.cpp puts the token that begins a text before the ids, and takes its text out of the rendering
+                rendered = rendered if rendered.startswith(bos) else bos + rendered
+                _same(tr("the rendering of prompt {number}", number=number + 1), text, rendered)
         return reference.check(f"gguf {quant}", file.log_probabilities, tolerance)
+
+
+def _vocabulary_size(source: Source) -> int:
+    return int(source.engine.model.config.get_text_config().vocab_size)
 
 
 def _same(part: Text, ours: Sequence[object], theirs: Sequence[object]) -> None:
     if ours != theirs:
         start = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+        before = max(0, start - SHOWN_BEFORE)
         raise ExportError(
-            "llama.cpp reads {part} differently: {theirs!r}, not {ours!r}.",
+            "llama.cpp reads {part} differently: it has {theirs!r} where the model's own tokenizer has {ours!r}.",
             tr("position {position}", position=start),
             "Nothing was written. Use --to merged instead, and please report the model.",
             part=part,
-            theirs=theirs[start : start + 8],
-            ours=ours[start : start + 8],
+            theirs=theirs[before : start + SHOWN_AFTER],
+            ours=ours[before : start + SHOWN_AFTER],
         )
 
 
