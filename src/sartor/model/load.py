@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
@@ -86,9 +87,6 @@ def local_model(name: str) -> str | None:
         return None
     if Path(name).expanduser().is_dir():
         return name
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
     try:
         return str(snapshot_download(name, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError, OSError, ValueError):
@@ -261,8 +259,6 @@ def _config_without_wishes(path: str, settings: ModelSettings, **options: Any) -
 @contextlib.contextmanager
 def _offline_if_local(path: str) -> Iterator[None]:
     """Nothing that the files of a folder on this machine name is looked up on a hub."""
-    from huggingface_hub import constants
-
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or Path(path).is_dir()
     try:
