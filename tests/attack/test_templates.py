@@ -210,7 +210,7 @@ def random_program(random_: random.Random) -> str:
 
 def test_random_programs_stay_within_memory_and_time(trials: int) -> None:
     random_ = random.Random(11)
-    programs = [random_program(random_) for _ in range(15 * trials)]
+    programs = [random_program(random_) for _ in range(20 + trials)]
     ended = outcomes(programs, 10 * len(programs))
     assert len(ended) == len(programs)
     assert "OverBudget" in ended
