@@ -354,6 +354,15 @@ def test_any_mutation_of_a_text_file_is_rows_or_a_reason(name: str, tmp_path: Pa
         check_table(tmp_path / name, mutated(TEXT[name](), choose))
 
 
+def test_a_zip_whose_member_has_no_name_is_damaged(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("x")
+    info.filename = ""
+    with zipfile.ZipFile(tmp_path / "x.jsonl.zip", "w") as archive, archive.open(info, "w") as member:
+        member.write(jsonl())
+    with pytest.raises(DataError, match="Could not decompress"):
+        read(tmp_path / "x.jsonl.zip")
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", LIMITED)
 def test_any_mutation_of_a_table_is_rows_or_a_reason(name: str, tmp_path: Path, trials: int) -> None:

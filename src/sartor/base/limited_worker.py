@@ -67,7 +67,7 @@ def _flush(batch: list[str], out: IO[bytes]) -> None:
     out.flush()
 
 
-def limit_resources(memory_bytes: int, cpu_s: int) -> None:
+def limit_resources(memory_bytes: int, cpu_s: int | None) -> None:
     """Limit this process's further memory and processor time, where the system can (not on Windows)."""
     try:
         resource: Any = import_module("resource")
@@ -76,10 +76,12 @@ def limit_resources(memory_bytes: int, cpu_s: int) -> None:
     with suppress(OSError, ValueError):
         import psutil
 
-        used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory_bytes, used + memory_bytes))
+        limit, most = psutil.Process().memory_info().vms + memory_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]
+        limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
+        if cpu_s is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 5))
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -6,6 +6,7 @@ import bz2
 import errno
 import gzip
 import lzma
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -162,6 +163,9 @@ def _errors() -> tuple[type[Exception], ...]:
         EOFError,
         ValueError,
         RuntimeError,
+        LookupError,  # zipfile, for a member whose name is empty
+        ArithmeticError,
+        struct.error,
         zlib.error,
         lzma.LZMAError,
         zipfile.BadZipFile,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ MAX_UNPACKED_BYTES = 200_000_000
 
 PIECE = 1 << 20
 """Characters in which a text comes from the process that reads it."""
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError, LookupError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def _docx(file: OpenFile, where: str, encoding: str | None) -> str:
 def _open_zip(file: OpenFile, where: str) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(file.open("rb"))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGED_ZIP:
         raise DataError("The document is damaged.", where, "It should be a zip archive.") from None
     if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED_BYTES:
         archive.close()
@@ -216,7 +217,7 @@ def _epub(file: OpenFile, where: str, encoding: str | None) -> str:
                         "The document unpacks to more than 200 MB.", where, "Split it, if it is not a zip bomb."
                     )
                 parts.append(html_text(content, f"{where}, {name}", encoding))
-        except (KeyError, AttributeError, TypeError, etree.XMLSyntaxError, *DAMAGED_ZIP) as error:
+        except (AttributeError, TypeError, etree.XMLSyntaxError, *DAMAGED_ZIP) as error:
             raise DataError(
                 "Could not read the book: {error}.", where, "It may be damaged or copy-protected.", error=str(error)
             ) from None

@@ -10,33 +10,32 @@ from nicegui import ui
 
 from sartor.base.errors import SartorError
 from sartor.base.reasons import fix_of, reason_of
-from sartor.base.types import Example
-from sartor.data.load import Loaded
-from sartor.prompt.label_view import LabelView, Piece, RenderedText, label_view
+from sartor.prompt.label_view import LabelView, Piece, RenderedText
 from sartor.prompt.template import template_names
-from sartor.web.cache import Cache
 from sartor.web.components import button, card, empty, facts, line, note_text, run_in_thread, show_error, text
 from sartor.web.i18n import Translator
+from sartor.web.reader import Reader
+from sartor.web.shown import ShownDataset
 from sartor.web.workspace import visible
 
 
 class LabelsView:
     """One row, encoded exactly as in training."""
 
-    def __init__(self, cache: Cache, t: Translator, loaded: Loaded, row: int) -> None:
-        self.cache, self.t, self.loaded = cache, t, loaded
+    def __init__(self, reader: Reader, t: Translator, shown: ShownDataset, row: int) -> None:
+        self.reader, self.t, self.shown, self.row = reader, t, shown, row
         self.model, self.template = "smollm2-135m", None
-        self.at = next((i for i, e in enumerate(loaded.examples) if e.origin.row == row), 0)
+        self.at = 0
 
     async def draw(self) -> None:
         t = self.t
-        if not self.loaded.examples:
+        if not self.shown.usable:
             empty(t("No usable rows"), t("The reasons are listed above. Fix the rows or the entry."))
             return
         with card():
             with ui.element("div").classes("fields"):
                 ui.select(
-                    self.cache.workspace.models(),
+                    self.reader.workspace.models(),
                     value=self.model,
                     label=t("Model"),
                     with_input=True,
@@ -57,6 +56,8 @@ class LabelsView:
                 ui.element("span").classes("swatch").style("flex:none")
                 text(t("Colored tokens are trained on; the others are context only."), tag="span")
             self.drawn = ui.element("div")
+        place = await self._call("position", row=self.row) if self.row else 0
+        self.at = place if isinstance(place, int) else 0
         await self._redraw()
 
     async def _set(self, name: str, event: Any) -> None:
@@ -64,21 +65,24 @@ class LabelsView:
         await self._redraw()
 
     async def _step(self, by: int) -> None:
-        self.at = (self.at + by) % len(self.loaded.examples)
+        self.at = (self.at + by) % self.shown.usable
         await self._redraw()
 
+    async def _call(self, call: str, **arguments: Any) -> Any:
+        name = self.shown.name
+        return await run_in_thread(partial(self.reader.call, call, name, name=name, **arguments))
+
     async def _redraw(self) -> None:
-        example: Example = self.loaded.examples[self.at]
-        self.place.set_content(f"{self.at + 1:,} / {len(self.loaded.examples):,}")
-        shown = await run_in_thread(lambda: label_view(example, self.cache.encoder(self.model, self.template)))
+        self.place.set_content(f"{self.at + 1:,} / {self.shown.usable:,}")
+        shown = await self._call("labels", position=self.at, model=self.model, template=self.template)
         self.drawn.clear()
         with self.drawn:
             if isinstance(shown, SartorError):
                 show_error(self.t, shown)
             else:
-                self._shown(shown)
+                self._rendered(shown)
 
-    def _shown(self, shown: LabelView) -> None:
+    def _rendered(self, shown: LabelView) -> None:
         t = self.t
         for rendering in shown.renderings:
             share = f"{rendering.label_tokens / max(1, rendering.tokens):.0%}"

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 from nicegui import ui
 
-from sartor import api
-from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
 from sartor.base.i18n import tr
 from sartor.base.reasons import fix_of, reason_of
-from sartor.checks import CheckResult, Finding
-from sartor.checks.lint_input import length_of
-from sartor.data.load import Loaded
-from sartor.web.cache import Cache, turns
+from sartor.checks import Finding
 from sartor.web.components import button, card, line, link, run_in_thread, show_error, text
 from sartor.web.i18n import Translator
-from sartor.web.workspace import Workspace
+from sartor.web.reader import Reader
+from sartor.web.shown import Checked, ShownDataset
 
-MAX_PER_CODE = 20
 SEVERITIES = {"error": tr("error"), "warning": tr("warning"), "note": tr("note")}
 PILL = {"error": "no", "warning": "wait", "note": "run"}
 
@@ -30,8 +26,8 @@ PILL = {"error": "no", "warning": "wait", "note": "run"}
 class LintView:
     """A check of the dataset with a model's tokenizer, started by a button."""
 
-    def __init__(self, workspace: Workspace, cache: Cache, t: Translator, name: str, loaded: Loaded) -> None:
-        self.workspace, self.cache, self.t, self.name, self.loaded = workspace, cache, t, name, loaded
+    def __init__(self, reader: Reader, t: Translator, shown: ShownDataset) -> None:
+        self.reader, self.t, self.name = reader, t, shown.name
         self.model, self.cutoff = "smollm2-135m", 2048
 
     def draw(self) -> None:
@@ -46,7 +42,7 @@ class LintView:
             )
             with line():
                 ui.select(
-                    self.workspace.models(),
+                    self.reader.workspace.models(),
                     value=self.model,
                     label=t("Model"),
                     on_change=lambda e: setattr(self, "model", e.value),
@@ -65,53 +61,36 @@ class LintView:
         self.out.clear()
         with self.out:
             ui.spinner(size="1.6em")
-        outcome = await run_in_thread(self._work)
+        about = f"check {self.name}"  # a process of its own: the other views of the dataset stay quick
+        arguments = {"name": self.name, "model": self.model, "cutoff": self.cutoff}
+        outcome = await run_in_thread(partial(self.reader.call, "check", about, **arguments))
         self.out.clear()
         with self.out:
             if isinstance(outcome, SartorError):
                 show_error(self.t, outcome)
                 return
-            checked, lengths = outcome
-            self._findings(checked)
-            histogram(self.t, lengths, self.cutoff)
+            self._findings(outcome)
+            histogram(self.t, outcome.lengths, self.cutoff)
 
-    def _work(self) -> tuple[CheckResult, list[int]]:
-        config = RunConfig.from_dict(
-            {
-                "model_name_or_path": self.model,
-                "dataset": self.name,
-                "cutoff_len": self.cutoff,
-                "dataset_dir": str(self.workspace.data),
-            }
-        )
-        encoder = self.cache.encoder(self.model, None)  # first: it refuses a model outside the folder
-        checked = api.check(self.name, config).result
-        encoded = encoder.encode_all(self.loaded.examples)
-        longer = [int(str(s.params["tokens"])) for s in encoded.skipped if "tokens" in s.params]
-        return checked, [length_of(row) for row in encoded.encoded] + longer
-
-    def _findings(self, checked: CheckResult) -> None:
+    def _findings(self, checked: Checked) -> None:
         t = self.t
         if not checked.findings:
             clean = t.plural("No problems in {count} row.", "No problems in {count} rows.", count=checked.rows)
             text(clean, "notice good-n")
-        by_code: dict[str, list[Finding]] = {}
-        for finding in checked.findings:
-            by_code.setdefault(finding.code, []).append(finding)
-        for code, found in by_code.items():
-            first = found[0]
+        for group in checked.findings:
+            code, first = group.code, group.first[0]
             what = t(reason_of(code, first.params))
-            with ui.expansion().classes("w-full") as group:
-                with group.add_slot("header"), line("grow"):
+            with ui.expansion().classes("w-full") as folded:
+                with folded.add_slot("header"), line("grow"):
                     text(t.lookup(SEVERITIES, first.severity), f"pill {PILL[first.severity]}", tag="span")
-                    text(f"{len(found)} × {what}", tag="span")
+                    text(f"{group.count} × {what}", tag="span")
                 text(t(fix_of(code, first.params)), "small")
-                for finding in found[:MAX_PER_CODE]:
-                    self._finding(finding)
-                if len(found) > MAX_PER_CODE:
-                    text(t("and {count} more", count=len(found) - MAX_PER_CODE), "soft small")
+                for finding in group.first:
+                    self._finding(finding, checked)
+                if group.count > len(group.first):
+                    text(t("and {count} more", count=group.count - len(group.first)), "soft small")
 
-    def _finding(self, finding: Finding) -> None:
+    def _finding(self, finding: Finding, checked: Checked) -> None:
         if finding.origin is None:
             return
         with ui.element("div").classes("notice").style("margin:8px 0"):
@@ -121,13 +100,8 @@ class LintView:
                 link(str(finding.origin), address, "btn quiet")
             if finding.other is not None:
                 with ui.element("div").classes("pair"):
-                    self._row(finding.origin.id)
-                    self._row(finding.other.id)
-
-    def _row(self, row_id: str) -> None:
-        example = next((e for e in self.loaded.examples if e.origin.id == row_id), None)
-        content = "\n".join(words for _, words in turns(example)) if example else ""
-        text(f"{row_id}\n{content}", "clip small")
+                    for row_id in (finding.origin.id, finding.other.id):
+                        text(f"{row_id}\n{checked.texts.get(row_id, '')}", "clip small")
 
 
 def histogram(t: Translator, lengths: Sequence[int], cutoff: int) -> None:

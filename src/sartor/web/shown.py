@@ -1,0 +1,84 @@
+"""What the data pages show of files and datasets: small values, made by the process that reads for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sartor.base.types import Ledger, Origin, Skipped
+from sartor.checks.finding import Finding
+
+PER_CODE = 200
+"""Skipped rows of one reason that are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedGroup:
+    """The rows skipped for one reason: how many, and the first of them."""
+
+    code: str
+    count: int
+    first: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDataset:
+    """A dataset without its rows; `ledger` has no skipped rows, they are in `skipped`."""
+
+    name: str
+    ledger: Ledger
+    skipped: tuple[SkippedGroup, ...]
+    encodings: tuple[str, ...]
+    usable: int
+
+    @property
+    def skipped_count(self) -> int:
+        return sum(group.count for group in self.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A usable row: where it comes from, and (role, text) of each turn."""
+
+    origin: Origin
+    turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of an imported file's rows; `skipped` are the first of those that cannot be used."""
+
+    read: int
+    training: int
+    skipped_count: int
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindingGroup:
+    """The findings of one code: how many, and the first of them."""
+
+    code: str
+    count: int
+    first: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A check of a dataset: the findings, the texts of the rows they compare, and all lengths in tokens."""
+
+    rows: int
+    findings: tuple[FindingGroup, ...]
+    texts: Mapping[str, str]
+    lengths: tuple[int, ...]
+
+
+def by_code(skipped: tuple[Skipped, ...]) -> tuple[SkippedGroup, ...]:
+    """Skipped rows by their reason, in order of first appearance."""
+    groups: dict[str, list[Skipped]] = {}
+    counts: dict[str, int] = {}
+    for one in skipped:
+        counts[one.code] = counts.get(one.code, 0) + 1
+        if counts[one.code] <= PER_CODE:
+            groups.setdefault(one.code, []).append(one)
+    return tuple(SkippedGroup(code, counts[code], tuple(first)) for code, first in groups.items())
