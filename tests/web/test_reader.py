@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.i18n import tr
 from sartor.base.types import Ledger, Origin, Skipped
+from sartor.data.json_stream import LiteralNumber
 from sartor.web import wire
 from sartor.web.reader import Reader
 from sartor.web.reading_process import Readings, answer
-from sartor.web.shown import ShownDataset, by_code
+from sartor.web.shown import JsonText, ShownDataset, by_code
 from sartor.web.workspace import Workspace
 
 
@@ -49,6 +51,8 @@ VALUES = (
     {"@": "Text", "values": {"message": "x"}},
     {1: "a"},
     Path("a/b"),
+    LiteralNumber("1.10"),
+    JsonText("[1]"),
     Origin("d", "f", 1, 2),
     Skipped(Origin("d", "f", 1), "row-broken", None, {"reason": tr("invalid UTF-8: {error}", error="x")}),
     Ledger(3, 2, skipped=(Skipped(Origin("d", "f", 1), "x"),)),
@@ -89,7 +93,11 @@ def test_rows_are_asked_for_as_they_are_shown(workspace: Workspace) -> None:
     assert readings.position("d", 4) == 2
     assert readings.value("d", "d:3")["instruction"] == "question 3"
     assert readings.inspect("table.csv", None, None, {}).rows == 1
-    assert readings.raw_row("table.csv", None, None, 1) == {"question": "q", "answer": "a"}
+    assert readings.first_rows("table.csv", None, None) == [{"question": "q", "answer": "a"}]
+    done = readings.import_file("table.csv", "t", None, None, {}, "refuse")
+    assert (done.name, done.read, done.training, done.skipped_count) == ("t", 1, 1, 0)
+    assert readings.save_version("d", {"d:3": {"instruction": "question 3", "output": "now"}}) == "d-v2"
+    assert readings.dataset("d-v2").skipped_count == 0
 
 
 @pytest.mark.parametrize("file", ["../x.csv", "/etc/passwd", "data/../../x"])
@@ -104,6 +112,21 @@ def test_only_the_calls_are_calls(workspace: Workspace) -> None:
     for name in ("__init__", "workspace", "cache", "nothing"):
         found = answer(Readings(workspace), {"call": name, "arguments": {}})
         assert str(found.what) == "Unknown call."
+
+
+def test_no_page_reads_data_in_its_own_process() -> None:
+    """What parses files or rows is called in `reading_process` (and the cache that it holds) alone."""
+    reading = re.compile(
+        r"\b(inspect_file|raw_rows|open_data_file|load_spec|read_examples|read_document|label_view|encode_all|estimate)\("
+        r"|\bapi\.(load|check|show|read_rows|read_refused|import_file|save_version|add_row|generate)[(,]"
+    )
+    own = Path(wire.__file__).parent
+    found = {
+        file.relative_to(own).as_posix()
+        for file in own.rglob("*.py")
+        if reading.search(re.sub(r"def \w+", "", file.read_text(encoding="utf-8")))
+    }
+    assert found == {"reading_process.py", "cache.py", "worker.py"}  # the worker is the process of one job
 
 
 def test_many_skipped_rows_are_counted_and_some_shown() -> None:

@@ -19,6 +19,7 @@ from sartor.web.auth import PasswordAuth
 from sartor.web.i18n import COOKIE
 from sartor.web.jobs import Jobs
 from sartor.web.origin_check import LOOPBACK, App, OriginCheck
+from sartor.web.reader import Reader
 from sartor.web.run_monitor import RunMonitors
 from sartor.web.workspace import Workspace
 
@@ -55,7 +56,9 @@ def create_app(
     )
     jobs = Jobs(workspace.jobs, workspace.folder)
     nicegui.timer(1.0, jobs.advance)
-    given = {"workspace": workspace, "jobs": jobs, "monitors": RunMonitors()}
+    reader = Reader(workspace)
+    nicegui.on_shutdown(reader.close)
+    given = {"workspace": workspace, "jobs": jobs, "monitors": RunMonitors(), "reader": reader}
     for name in ("start", "dataset", "run", "generate", *components.PAGES):
         module = import_module(f"sartor.web.pages.{name}")
         wanted = inspect.signature(module.add_to).parameters

@@ -15,18 +15,22 @@ from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
 from sartor.base.limited_worker import limit_resources
 from sartor.checks.lint_input import length_of
+from sartor.data.existing_dataset import Existing
 from sartor.data.files import raw_rows
 from sartor.data.import_file import FileInspection, ImportOptions, inspect_file
+from sartor.data.import_record import RefusedRow
+from sartor.data.json_stream import parse_json
 from sartor.prompt.label_view import LabelView, label_view
 from sartor.web import wire
 from sartor.web.cache import Cache, find, turns
-from sartor.web.shown import Checked, FindingGroup, Imported, ShownDataset, ShownRow, by_code
+from sartor.web.generated_pairs import estimate
+from sartor.web.shown import Checked, FindingGroup, Imported, JsonText, ShownDataset, ShownRow, by_code
 from sartor.web.workspace import Workspace
 
 MAX_PER_CODE = 20
 MAX_TEXT = 400
 """Characters of a turn in the list of rows."""
-FIRST_ROWS, FIRST_SKIPPED = 50, 50
+FIRST_ROWS = 50
 
 
 class Readings:
@@ -52,14 +56,15 @@ class Readings:
             pass
         return found
 
-    def raw_row(self, file: str, encoding: str | None, delimiter: str | None, number: int) -> dict[str, Any]:
-        for raw in raw_rows(self.workspace.resolve_inside(file), encoding, delimiter):
-            if raw.row == number and isinstance(raw.value, dict):
-                return raw.value
-        return {}
-
+    # The choices of the import page.
     def import_file(
-        self, file: str, name: str, encoding: str | None, delimiter: str | None, columns: Mapping[str, str]
+        self,
+        file: str,
+        name: str,
+        encoding: str | None,
+        delimiter: str | None,
+        columns: Mapping[str, str],
+        existing: Existing,
     ) -> Imported:
         done = api.import_file(
             self.workspace.resolve_inside(file),
@@ -68,15 +73,21 @@ class Readings:
             encoding=encoding,
             columns=columns,
             delimiter=delimiter,
+            existing=existing,
         )
         ledger = done.loaded.ledger
-        return Imported(ledger.read, ledger.training, len(ledger.skipped), ledger.skipped[:FIRST_SKIPPED])
+        return Imported(done.name, ledger.read, ledger.training, len(ledger.skipped), done.loaded.imported)
+
+    def refused(self, name: str) -> list[RefusedRow]:
+        return api.read_refused(name, self.workspace.data)
 
     def dataset(self, name: str) -> ShownDataset:
         loaded = self.cache.dataset(name)
         encodings = tuple(dict.fromkeys(str(file.encoding or "–") for file in loaded.files))
         ledger = replace(loaded.ledger, skipped=())
-        return ShownDataset(name, ledger, by_code(loaded.ledger.skipped), encodings, len(loaded.examples))
+        return ShownDataset(
+            name, ledger, by_code(loaded.ledger.skipped), encodings, len(loaded.examples), loaded.imported
+        )
 
     def rows(self, name: str, positions: Sequence[int]) -> list[ShownRow]:
         examples = self.cache.dataset(name).examples
@@ -126,8 +137,18 @@ class Readings:
         }
         return Checked(checked.rows, shown, texts, (*(length_of(row) for row in encoded.encoded), *longer))
 
-    def save_version(self, name: str, changes: Mapping[str, Any], added: Sequence[Any]) -> str:
-        return api.save_version(name, self.workspace.data, changes=changes, added=added)
+    def save_version(self, name: str, changes: Mapping[str, Any], repaired: Mapping[int, Any] | None = None) -> str:
+        rows = {
+            place: parse_json(row.text, name) if isinstance(row, JsonText) else row
+            for place, row in (repaired or {}).items()
+        }
+        return api.save_version(name, self.workspace.data, changes=changes, repaired=rows)
+
+    def add_row(self, name: str, row: Any) -> None:
+        api.add_row(name, self.workspace.data, row)
+
+    def estimate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return estimate(arguments)
 
 
 CALLS = frozenset(name for name in vars(Readings) if not name.startswith("_"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sartor.base.types import Ledger, Origin, Skipped
 from sartor.checks.finding import Finding
+from sartor.data.import_record import ImportSummary
 
 PER_CODE = 200
 """Skipped rows of one reason that are shown."""
@@ -30,6 +31,7 @@ class ShownDataset:
     skipped: tuple[SkippedGroup, ...]
     encodings: tuple[str, ...]
     usable: int
+    imported: ImportSummary | None = None
 
     @property
     def skipped_count(self) -> int:
@@ -46,12 +48,20 @@ class ShownRow:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of an imported file's rows; `skipped` are the first of those that cannot be used."""
+    """What an import wrote, and what became of the file's rows."""
 
+    name: str
     read: int
     training: int
     skipped_count: int
-    skipped: tuple[Skipped, ...]
+    summary: ImportSummary | None
+
+
+@dataclass(frozen=True, slots=True)
+class JsonText:
+    """A row as JSON that a person typed; it is parsed where rows are read."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

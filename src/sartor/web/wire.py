@@ -14,8 +14,10 @@ from sartor.base.i18n import Text
 from sartor.base.types import Ledger, Note, Origin, Skipped
 from sartor.checks.finding import Finding
 from sartor.data.import_file import FileInspection
+from sartor.data.import_record import ImportSummary, RefusedRow
+from sartor.data.json_stream import LiteralNumber
 from sartor.prompt.label_view import LabelView, Piece, RenderedText
-from sartor.web.shown import Checked, FindingGroup, Imported, ShownDataset, ShownRow, SkippedGroup
+from sartor.web.shown import Checked, FindingGroup, Imported, JsonText, ShownDataset, ShownRow, SkippedGroup
 
 CLASSES: Mapping[str, type] = {
     made.__name__: made
@@ -27,6 +29,9 @@ CLASSES: Mapping[str, type] = {
         Skipped,
         Finding,
         FileInspection,
+        ImportSummary,
+        RefusedRow,
+        JsonText,
         LabelView,
         Piece,
         RenderedText,
@@ -54,6 +59,8 @@ def loads(line: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, LiteralNumber):
+        return {MARK: "number", "values": value.literal}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -87,6 +94,8 @@ def _value(value: Any) -> Any:
             return {_value(key): _value(part) for key, part in content or ()}
         case "tuple":
             return tuple(_value(part) for part in content or ())
+        case "number":
+            return LiteralNumber(str(content))
         case "path":
             return Path(str(content))
         case "error":

@@ -13,7 +13,6 @@ from typing import Any
 from fastapi import Request
 from nicegui import background_tasks, run, ui
 
-from sartor import api
 from sartor.base.errors import ConfigError, SartorError
 from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
@@ -23,6 +22,7 @@ from sartor.web.chat_models import ChatModels, Target
 from sartor.web.components import button, card, heading, line, page_frame, run_in_thread, show_error, text
 from sartor.web.endpoints import Remote
 from sartor.web.i18n import Translator
+from sartor.web.reader import Reader
 from sartor.web.reply import Reply
 from sartor.web.value_names import ENDPOINT_FIELDS, PARTS
 from sartor.web.workspace import Workspace, visible
@@ -39,7 +39,7 @@ STOP_REASONS = {
 PLACEHOLDERS = {"url": "https://…/v1", "model": "", "key_env": "…_API_KEY"}
 
 
-def add_to(workspace: Workspace) -> None:
+def add_to(workspace: Workspace, reader: Reader) -> None:
     models = ChatModels(workspace)
 
     @ui.page("/chat")
@@ -49,7 +49,7 @@ def add_to(workspace: Workspace) -> None:
                 t("Chat"),
                 t("All columns answer the same turn. Each shows the fingerprint of the weights that answered."),
             )
-            ChatView(workspace, models, t, run).draw()
+            ChatView(workspace, models, reader, t, run).draw()
 
 
 class Column:
@@ -205,19 +205,20 @@ class Column:
             else:
                 text(t("endpoint {host}: weights cannot be verified", host=self.remote.host), tag="span")
 
-    def _save(self) -> None:
-        try:
-            api.add_row(SAVED, self.chat.workspace.data, {"conversations": as_row(self.turns[-2:], self.chat.system)})
+    async def _save(self) -> None:
+        row = {"conversations": as_row(self.turns[-2:], self.chat.system)}
+        done = await run_in_thread(partial(self.chat.reader.call, "add_row", SAVED, name=SAVED, row=row))
+        if isinstance(done, SartorError):
+            ui.notify(self.chat.t(done.what), type="negative")
+        else:
             ui.notify(self.chat.t("Saved to the dataset {name}.", name=SAVED), position="bottom")
-        except SartorError as error:
-            ui.notify(self.chat.t(error.what), type="negative")
 
 
 class ChatView:
     """The columns, and the message box and settings that they share."""
 
-    def __init__(self, workspace: Workspace, models: ChatModels, t: Translator, run_name: str) -> None:
-        self.workspace, self.models, self.t = workspace, models, t
+    def __init__(self, workspace: Workspace, models: ChatModels, reader: Reader, t: Translator, run_name: str) -> None:
+        self.workspace, self.models, self.reader, self.t = workspace, models, reader, t
         self.targets = models.targets()
         first = [target for target in self.targets if target.path == f"runs/{run_name}"]
         first = first or [target for target in self.targets if target.path == self.targets[0].path]

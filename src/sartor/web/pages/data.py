@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +11,11 @@ from urllib.parse import quote
 from fastapi import Request
 from nicegui import ui
 
-from sartor import api
 from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
 from sartor.data.dataset_info import read_registry
 from sartor.data.existing_dataset import Existing
-from sartor.data.files import raw_rows
-from sartor.data.import_file import FileInspection, ImportOptions, ImportResult, inspect_file
+from sartor.data.import_file import FileInspection
 from sartor.data.read_rows import columns_of
 from sartor.data.sources import SOURCES
 from sartor.data.sources.csv import DELIMITERS as CSV_DELIMITERS
@@ -39,6 +35,7 @@ from sartor.web.components import (
 )
 from sartor.web.i18n import Translator
 from sartor.web.pages.refused_rows import RefusedRows
+from sartor.web.reader import Reader
 from sartor.web.value_names import FIELDS
 from sartor.web.workspace import Workspace, dataset_name, readable
 
@@ -46,7 +43,8 @@ ENCODINGS = ("utf-8", "gb18030", "gbk", "big5", "shift_jis", "euc_jp", "euc_kr",
 DELIMITERS = {sign: sign if sign.isprintable() else repr(sign)[1:-1] for sign in CSV_DELIMITERS}
 
 
-def add_to(workspace: Workspace) -> None:
+def add_to(workspace: Workspace, reader: Reader) -> None:
+
     @ui.page("/data")
     def page(request: Request) -> None:
         with page_frame(request, "data") as t:
@@ -57,7 +55,7 @@ def add_to(workspace: Workspace) -> None:
                     "is written, and every row that cannot be used is listed with the reason."
                 ),
             )
-            importing = ImportView(workspace, t)
+            importing = ImportView(workspace, reader, t)
             importing.draw()
             importing.list = ui.element("div")
             importing.list_datasets()
@@ -66,8 +64,8 @@ def add_to(workspace: Workspace) -> None:
 class ImportView:
     """The import of one file: the choices, and a preview that follows them."""
 
-    def __init__(self, workspace: Workspace, t: Translator) -> None:
-        self.workspace, self.t = workspace, t
+    def __init__(self, workspace: Workspace, reader: Reader, t: Translator) -> None:
+        self.workspace, self.reader, self.t = workspace, reader, t
         self.file: str | None = None
         self.encoding: str | None = None
         self.delimiter: str | None = None
@@ -132,12 +130,13 @@ class ImportView:
 
     async def redraw(self) -> None:
         """Read the file with the current choices, and show the result."""
-        outcome = await run_in_thread(self._inspect)
+        outcome = await self._call("inspect", columns=self.columns)
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
                 show_error(self.t, outcome)
-                rows = self._readable_rows()
+                found = await self._call("first_rows")
+                rows = [] if isinstance(found, SartorError) else found
                 names = columns_of(rows)
                 self._choices(None, names)
                 self._sample(names, {}, rows)
@@ -147,21 +146,10 @@ class ImportView:
                 self._sample(outcome.columns, outcome.mapping, outcome.sample)
                 self._finish()
 
-    def _inspect(self) -> FileInspection:
-        return inspect_file(
-            self.workspace.resolve_inside(self.file or ""),
-            ImportOptions(self.encoding, self.delimiter, self.columns),
-        )
-
-    def _readable_rows(self) -> list[Mapping[str, Any]]:
-        """The first rows of a file that cannot be imported as it is, as far as they can be read."""
-        found: list[Mapping[str, Any]] = []
-        with contextlib.suppress(SartorError):
-            path = self.workspace.resolve_inside(self.file or "")
-            for row in islice(raw_rows(path, self.encoding, self.delimiter), 50):
-                if isinstance(row.value, dict):
-                    found.append(row.value)
-        return found
+    async def _call(self, call: str, **arguments: Any) -> Any:
+        """What the process that reads makes of the chosen file."""
+        given = {"file": self.file or "", "encoding": self.encoding, "delimiter": self.delimiter, **arguments}
+        return await run_in_thread(partial(self.reader.call, call, **given))
 
     def _summary(self, found: FileInspection) -> None:
         t = self.t
@@ -249,33 +237,33 @@ class ImportView:
             button(self.t("Import"), lambda: self._import(), "main")
 
     async def _import(self, existing: Existing = "refuse") -> None:
-        outcome = await run_in_thread(partial(self._imported, existing))
+        outcome = await self._call("import_file", name=self.name, columns=self.columns, existing=existing)
         self.list_datasets()
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
                 self._refused(outcome)
                 return
-            self.name, ledger = outcome.name, outcome.loaded.ledger
+            self.name = outcome.name
             with ui.element("div").classes("notice good-n"):
                 ready = self.t(
                     "{name} is ready: {usable} of {read} rows are usable.",
                     name=self.name,
-                    usable=ledger.training,
-                    read=ledger.read,
+                    usable=outcome.training,
+                    read=outcome.read,
                 )
                 text(ready, tag="b")
-                if ledger.skipped:
+                if outcome.skipped_count:
                     text(
                         self.t.plural(
                             "{count} row cannot be used as it is. Edit it here or leave it out.",
                             "{count} rows cannot be used as they are. Edit them here or leave them out.",
-                            count=len(ledger.skipped),
+                            count=outcome.skipped_count,
                         )
                     )
-            summary = outcome.loaded.imported
+            summary = outcome.summary
             if summary and summary.refused:
-                await RefusedRows(self.workspace, self.t, self.name, summary).draw()
+                await RefusedRows(self.reader, self.t, self.name, summary).draw()
             with line():
                 link(self.t("View rows"), f"/dataset/{quote(self.name)}", "btn main")
                 link(self.t("Train on it"), f"/train?dataset={quote(self.name)}")
@@ -303,17 +291,6 @@ class ImportView:
             self.list.clear()
             with self.list:
                 datasets(self.workspace, self.t)
-
-    def _imported(self, existing: Existing) -> ImportResult:
-        return api.import_file(
-            self.workspace.resolve_inside(self.file or ""),
-            self.name,
-            dataset_dir=self.workspace.data,
-            encoding=self.encoding,
-            columns=self.columns,
-            delimiter=self.delimiter,
-            existing=existing,
-        )
 
 
 def pasted_suffix(words: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -9,14 +10,11 @@ from urllib.parse import quote
 from fastapi import Request
 from nicegui import ui
 
-from sartor import api
 from sartor.base.errors import DataError, SartorError
 from sartor.base.i18n import tr
 from sartor.base.reasons import fix_of, reason_of
 from sartor.base.types import Skipped
 from sartor.data.dataset_info import REGISTRY, read_registry
-from sartor.data.load import Loaded
-from sartor.web.cache import Cache, find, turns
 from sartor.web.components import (
     button,
     card,
@@ -37,13 +35,14 @@ from sartor.web.pages.labels import LabelsView
 from sartor.web.pages.lint import LintView
 from sartor.web.pages.refused_rows import RefusedRows
 from sartor.web.pages.registry_entry import EntryEditor
+from sartor.web.reader import Reader
 from sartor.web.row_texts import changed, leaves
+from sartor.web.shown import ShownDataset, ShownRow
 from sartor.web.value_names import FIELDS
 from sartor.web.virtual_list import VirtualList
 from sartor.web.workspace import Workspace
 
 VIEWS = {"rows": tr("Rows"), "labels": tr("Labels"), "check": tr("Check"), "entry": tr("Entry")}
-MAX_SKIPPED = 200
 FIELD_OF = {
     "human": "question",
     "user": "question",
@@ -57,8 +56,7 @@ FIELD_OF = {
 """The field that a role or column is shown as."""
 
 
-def add_to(workspace: Workspace) -> None:
-    cache = Cache(workspace)
+def add_to(workspace: Workspace, reader: Reader) -> None:
 
     @ui.page("/dataset/{name}", response_timeout=30)
     async def page(request: Request, name: str, view: str = "rows", row: int = 0) -> None:
@@ -78,7 +76,7 @@ def add_to(workspace: Workspace) -> None:
 
             async def fill() -> None:
                 """Runs after the page is shown: a large file takes a while to load."""
-                loaded = await run_in_thread(partial(cache.dataset, name))
+                loaded = await run_in_thread(partial(reader.call, "dataset", name, name=name))
                 place.clear()
                 with place:
                     if isinstance(loaded, SartorError):
@@ -86,7 +84,7 @@ def add_to(workspace: Workspace) -> None:
                         if isinstance(loaded, DataError):
                             EntryEditor(workspace, t, name).draw()
                         return
-                    await _view(workspace, cache, t, name, loaded, view, row)
+                    await _view(workspace, reader, t, loaded, view, row)
                 with title:
                     link(t("Train on it"), f"/train?dataset={quote(name)}", "btn main")
 
@@ -101,20 +99,16 @@ def known(workspace: Workspace, name: str) -> bool:
         return (workspace.data / REGISTRY).exists()
 
 
-async def _view(
-    workspace: Workspace, cache: Cache, t: Translator, name: str, loaded: Loaded, view: str, row: int
-) -> None:
+async def _view(workspace: Workspace, reader: Reader, t: Translator, shown: ShownDataset, view: str, row: int) -> None:
     match view:
         case "labels":
-            await LabelsView(cache, t, loaded, row).draw()
+            await LabelsView(reader, t, shown, row).draw()
         case "check":
-            LintView(workspace, cache, t, name, loaded).draw()
+            LintView(reader, t, shown).draw()
         case "entry":
-            EntryEditor(workspace, t, name).draw()
+            EntryEditor(workspace, t, shown.name).draw()
         case _:
-            view_of_rows = DatasetView(workspace, t, name, loaded)
-            view_of_rows.draw()
-            await view_of_rows.draw_refused()
+            await DatasetView(reader, t, shown).draw()
 
 
 def _tabs(t: Translator, name: str, current: str) -> None:
@@ -128,12 +122,14 @@ def _tabs(t: Translator, name: str, current: str) -> None:
 class DatasetView:
     """The ledger, and all rows to search, edit or delete; the changes are saved as a new version."""
 
-    def __init__(self, workspace: Workspace, t: Translator, name: str, loaded: Loaded) -> None:
-        self.workspace, self.t, self.name, self.loaded = workspace, t, name, loaded
-        self.found = find(loaded, "")
+    def __init__(self, reader: Reader, t: Translator, shown: ShownDataset) -> None:
+        self.reader, self.t, self.name, self.shown = reader, t, shown.name, shown
+        self.found: Sequence[int] = range(shown.usable)
+        self.fetched: dict[int, ShownRow] = {}
+        """The rows in sight, by their position in `found`."""
         self.changes: dict[str, Any] = {}
 
-    def draw(self) -> None:
+    async def draw(self) -> None:
         self._ledger()
         self.refused = ui.element("div").classes("w-full")
         self.pending = ui.element("div")
@@ -143,64 +139,69 @@ class DatasetView:
                     "outlined dense clearable debounce=300"
                 ).classes("grow")
                 self.count = text("", "soft num")
-            if not self.loaded.examples:
+            if not self.shown.usable:
                 empty(self.t("No usable rows"), self.t("The reasons are listed above. Fix the rows or the entry."))
-            self.rows = VirtualList(len(self.found), self._row)
+            self.rows = VirtualList(len(self.found), self._row, self._fetch)
         self._update_count()
-
-    async def draw_refused(self) -> None:
-        """The rows that the import refused, between the ledger and the rows."""
-        summary = self.loaded.imported
+        await self.rows.load(len(self.found))
+        summary = self.shown.imported
         if summary and summary.refused > summary.repaired:
             with self.refused, card():
-                await RefusedRows(self.workspace, self.t, self.name, summary).draw()
+                await RefusedRows(self.reader, self.t, self.name, summary).draw()
+
+    async def _fetch(self, positions: range) -> None:
+        wanted = [self.found[position] for position in positions]
+        rows = await self._call("rows", positions=wanted)
+        self.fetched = {} if isinstance(rows, SartorError) else dict(zip(positions, rows, strict=False))
+
+    async def _call(self, call: str, **arguments: Any) -> Any:
+        return await run_in_thread(partial(self.reader.call, call, self.name, name=self.name, **arguments))
 
     def _update_count(self) -> None:
         self.count.set_content(
-            self.t("{found} of {all} rows", found=f"{len(self.found):,}", all=f"{len(self.loaded.examples):,}")
+            self.t("{found} of {all} rows", found=f"{len(self.found):,}", all=f"{self.shown.usable:,}")
         )
 
     async def _search(self, event: Any) -> None:
-        found = await run_in_thread(partial(find, self.loaded, event.value or ""))
+        query = event.value or ""
+        found = await self._call("find", query=query) if query else range(self.shown.usable)
         if not isinstance(found, SartorError):
             self.found = found
-            self.rows.reset(len(found))
             self._update_count()
+            await self.rows.load(len(found))
 
     def _row(self, position: int) -> None:
         """One row of the list."""
-        index = self.found[position]
-        example = self.loaded.examples[index]
-        shown = turns(example)
-        state = self.changes.get(example.origin.id, self)
+        row = self.fetched.get(position)
+        if row is None:  # the list was read again meanwhile
+            return
+        origin, shown = row.origin, row.turns
+        state = self.changes.get(origin.id, self)
         made = ui.element("button").classes("list-row").props("type=button")
-        made.on("click", partial(self.open, example.origin.id, index))
+        made.on("click", partial(self.open, origin.id, origin.row))
         with made:
-            text(example.origin.row, "num soft", tag="span")
+            text(origin.row, "num soft", tag="span")
             questions = [words for role, words in shown if role == "user"] or [shown[0][1]]
             text(questions[-1][:400], "one-line" + (" dropped" if state is None else ""), tag="span")
             text(shown[-1][1][:400] if len(shown) > 1 else "", "one-line soft", tag="span")
 
     def _ledger(self) -> None:
-        ledger, t = self.loaded.ledger, self.t
+        ledger, t = self.shown.ledger, self.t
         with card():
             facts(
                 [
                     (t("rows read"), f"{ledger.read:,}"),
                     (t("usable"), f"{ledger.training:,}"),
-                    (t("skipped"), f"{len(ledger.skipped):,}"),
+                    (t("skipped"), f"{self.shown.skipped_count:,}"),
                     (t("left out on request"), f"{ledger.left_out:,}"),
-                    (t("Encoding"), ", ".join(dict.fromkeys(str(f.encoding or "–") for f in self.loaded.files))),
+                    (t("Encoding"), ", ".join(self.shown.encodings)),
                 ]
             )
-            by_code: dict[str, list[Skipped]] = {}
-            for skipped in ledger.skipped:
-                by_code.setdefault(skipped.code, []).append(skipped)
-            for code, rows in by_code.items():
-                reason = t(reason_of(code, rows[0].params))
-                with ui.expansion(f"{len(rows)} × {reason}").classes("w-full"):
-                    self._skipped(rows)
-            if summary := self.loaded.imported:
+            for group in self.shown.skipped:
+                reason = t(reason_of(group.code, group.first[0].params))
+                with ui.expansion(f"{group.count} × {reason}").classes("w-full"):
+                    self._skipped(group.first)
+            if summary := self.shown.imported:
                 facts(
                     [
                         (t("imported from"), summary.file),
@@ -213,7 +214,7 @@ class DatasetView:
             for note in ledger.notes:
                 text(note_text(t, note), "soft small")
 
-    def _skipped(self, rows: list[Skipped]) -> None:
+    def _skipped(self, rows: Sequence[Skipped]) -> None:
         t = self.t
         lines: list[list[Any]] = [
             [
@@ -222,29 +223,28 @@ class DatasetView:
                 t(fix_of(s.code, s.params)),
                 partial(button, t("Edit"), partial(self.open, s.origin.id, None), "quiet"),
             ]
-            for s in rows[:MAX_SKIPPED]
+            for s in rows
         ]
         table([(t("Line"), ""), (t("Problem"), "wide"), (t("Fix"), "wide"), ("", "")], lines)
 
-    async def open(self, row_id: str, index: int | None) -> None:
-        """A dialog to edit the texts of a row."""
-        current = await run_in_thread(partial(api.read_rows, self.name, self.workspace.data))
+    async def open(self, row_id: str, number: int | None) -> None:
+        """A dialog to edit the texts of a row; `number` is that of a usable one."""
+        current = await self._call("value", row_id=row_id)
         if isinstance(current, SartorError):
             show_error(self.t, current)
             return
-        raw = self.changes.get(row_id) or next((value for origin, value in current if origin.id == row_id), None)
+        raw = self.changes.get(row_id) or current
         with self.pending, ui.dialog() as dialog:
             dialog.on("hide", dialog.delete)
             with ui.element("div").classes("card").style("width:min(760px,94vw);max-width:94vw"):
-                self._window(dialog, row_id, index, raw)
+                self._window(dialog, row_id, number, raw)
         dialog.open()
 
-    def _window(self, dialog: ui.dialog, row_id: str, index: int | None, raw: Any) -> None:
+    def _window(self, dialog: ui.dialog, row_id: str, number: int | None, raw: Any) -> None:
         t = self.t
         with line("spread"):
             text(row_id, tag="b")
-            if index is not None:
-                number = self.loaded.examples[index].origin.row
+            if number is not None:
                 link(t("Show labels"), f"/dataset/{quote(self.name)}?view=labels&row={number}", "btn quiet")
         inputs: dict[tuple[Any, ...], ui.textarea] = {}
         for place, words in leaves(raw):
@@ -253,14 +253,14 @@ class DatasetView:
             label = self._label(raw, place)
             inputs[place] = ui.textarea(label, value=words).props("outlined autogrow dense").classes("w-full")
 
-        def keep(value: Any) -> None:
+        async def keep(value: Any) -> None:
             self.changes[row_id] = value
             dialog.close()
             self._pending()
-            self.rows.reset(len(self.found))
+            await self.rows.load(len(self.found))
 
-        def change() -> None:
-            keep(changed(raw, {place: box.value for place, box in inputs.items()}))
+        async def change() -> None:
+            await keep(changed(raw, {place: box.value for place, box in inputs.items()}))
 
         with line():
             button(t("Apply change"), change, "main")
@@ -289,7 +289,7 @@ class DatasetView:
             button(self.t("Save as new version"), self._save, "main")
 
     async def _save(self) -> None:
-        new = await run_in_thread(partial(api.save_version, self.name, self.workspace.data, changes=dict(self.changes)))
+        new = await self._call("save_version", changes=dict(self.changes))
         if isinstance(new, SartorError):
             with self.pending:
                 show_error(self.t, new)

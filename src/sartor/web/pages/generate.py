@@ -32,9 +32,10 @@ from sartor.web.components import (
     text,
 )
 from sartor.web.endpoints import key_of
-from sartor.web.generated_pairs import Pair, estimate, keep, read, save
+from sartor.web.generated_pairs import Pair, keep, read, save
 from sartor.web.i18n import Translator
 from sartor.web.jobs import Job, Jobs
+from sartor.web.reader import Reader
 from sartor.web.run_monitor import duration
 from sartor.web.value_names import ENDPOINT_FIELDS, FIELDS, STATES
 from sartor.web.workspace import Workspace, dataset_name, visible
@@ -62,7 +63,7 @@ STOPPED = {
 """Why a job ended early."""
 
 
-def add_to(workspace: Workspace, jobs: Jobs) -> None:
+def add_to(workspace: Workspace, jobs: Jobs, reader: Reader) -> None:
     @ui.page("/generate", response_timeout=30)
     async def page(request: Request, name: str = "") -> None:
         with page_frame(request, "data", "") as t:
@@ -73,7 +74,7 @@ def add_to(workspace: Workspace, jobs: Jobs) -> None:
                     "answer must quote its passage verbatim; you accept or reject every pair."
                 ),
             )
-            await GenerateView(workspace, jobs, t, name).draw()
+            await GenerateView(workspace, jobs, reader, t, name).draw()
 
 
 @dataclass(slots=True)
@@ -132,8 +133,8 @@ class GenerateForm:
 class GenerateView:
     """The form, and the progress and result of the newest job for the dataset name."""
 
-    def __init__(self, workspace: Workspace, jobs: Jobs, t: Translator, name: str) -> None:
-        self.workspace, self.jobs, self.t = workspace, jobs, t
+    def __init__(self, workspace: Workspace, jobs: Jobs, reader: Reader, t: Translator, name: str) -> None:
+        self.workspace, self.jobs, self.reader, self.t = workspace, jobs, reader, t
         last = next((job.run for job in reversed(jobs.all()) if job.kind == "generate"), "")
         self.form = GenerateForm(name=name or last)
         self.seen: Any = None
@@ -273,7 +274,9 @@ class GenerateView:
     async def _estimate(self) -> None:
         """Show the number of requests and the cost, without sending anything."""
         t = self.t
-        found = await run_in_thread(lambda: estimate(self.form.arguments(self.workspace)))
+        found = await run_in_thread(
+            lambda: self.reader.call("estimate", "documents", arguments=self.form.arguments(self.workspace))
+        )
         self._show_error(found if isinstance(found, SartorError) else None)
         if isinstance(found, SartorError):
             return

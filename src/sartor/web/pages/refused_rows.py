@@ -8,15 +8,14 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from sartor import api
 from sartor.base.errors import SartorError
 from sartor.data.import_record import ImportSummary, RefusedRow
-from sartor.data.json_stream import parse_json
 from sartor.web.components import button, line, run_in_thread, table, text
 from sartor.web.i18n import Translator
+from sartor.web.reader import Reader
 from sartor.web.row_texts import changed, leaves
+from sartor.web.shown import JsonText
 from sartor.web.value_names import FIELDS
-from sartor.web.workspace import Workspace
 
 MAX_SHOWN = 200
 
@@ -24,12 +23,12 @@ MAX_SHOWN = 200
 class RefusedRows:
     """A table of the refused rows that are not repaired yet."""
 
-    def __init__(self, workspace: Workspace, t: Translator, name: str, summary: ImportSummary) -> None:
-        self.workspace, self.t, self.name, self.summary = workspace, t, name, summary
+    def __init__(self, reader: Reader, t: Translator, name: str, summary: ImportSummary) -> None:
+        self.reader, self.t, self.name, self.summary = reader, t, name, summary
 
     async def draw(self) -> None:
         t = self.t
-        found = await run_in_thread(partial(api.read_refused, self.name, self.workspace.data))
+        found = await self._call("refused")
         if isinstance(found, SartorError):
             text(f"{t(found.what)} {t(found.fix)}", "notice warn-n")
             return
@@ -48,6 +47,9 @@ class RefusedRows:
         if len(open_rows) > MAX_SHOWN:
             text(t("and {count} more", count=len(open_rows) - MAX_SHOWN), "soft small")
 
+    async def _call(self, call: str, **arguments: Any) -> Any:
+        return await run_in_thread(partial(self.reader.call, call, self.name, name=self.name, **arguments))
+
     def _edit(self, place: int, row: RefusedRow) -> None:
         """A dialog with the row's texts, or with its text as a whole where it could not be read."""
         t = self.t
@@ -65,13 +67,12 @@ class RefusedRows:
             if not inputs:
                 whole = ui.textarea("JSON", value=row.text or "").props("outlined autogrow").classes("w-full mono")
 
-            def save() -> None:
+            async def save() -> None:
                 texts = {path: box.value or "" for path, box in inputs.items()}
-                try:
-                    repaired = parse_json(whole.value or "", self.name) if whole else changed(value, texts)
-                    new = api.save_version(self.name, self.workspace.data, changes={}, repaired={place: repaired})
-                except SartorError as error:
-                    ui.notify(t(error.what), type="negative")
+                repaired = JsonText(whole.value or "") if whole else changed(value, texts)
+                new = await self._call("save_version", changes={}, repaired={place: repaired})
+                if isinstance(new, SartorError):
+                    ui.notify(t(new.what), type="negative")
                     return
                 ui.navigate.to(f"/dataset/{quote(new)}")
 
