@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -27,6 +28,9 @@ from sartor.base.open_file import open_regular
 from sartor.data.dataset_info import parse_entry
 from sartor.data.load import Loaded, load_spec
 from sartor.qa_generation.documents import read_document
+from sartor.web.reader import Reader
+from sartor.web.reading_process import Readings
+from sartor.web.workspace import Workspace
 from support import bombs
 
 INSIDE, OUTSIDE = "inside", "outside"
@@ -153,6 +157,9 @@ try:
         load_spec(parse_entry("x", {"file_name": path.name}, path.parent / "dataset_info.json"))
     else:
         from sartor.qa_generation.documents import read_document
+from sartor.web.reader import Reader
+from sartor.web.reading_process import Readings
+from sartor.web.workspace import Workspace
         read_document(path)
     code = "read"
 except SartorError as error:
@@ -175,6 +182,44 @@ def test_a_small_file_does_not_take_gigabytes(name: str, tmp_path: Path) -> None
     assert code in ("file-budget", "data"), code
     assert own_mib < 600, own_mib
     assert child_mib < 1000, child_mib
+
+
+@pytest.mark.real
+@pytest.mark.skipif(sys.platform != "linux", reason="measures with /proc")
+def test_the_page_survives_every_bomb(tmp_path: Path) -> None:
+    """Previews as the page makes them: each is an error or a preview, and the page's own process stays small."""
+    reader = Reader(Workspace(tmp_path))
+    before = psutil.Process().memory_info().rss
+    try:
+        for name in ("far-cells.xlsx", "repeated-row.ods", "many-rows.parquet", "columns.csv.gz", "one-line.jsonl.gz"):
+            (tmp_path / name).write_bytes(bombs.TABLES[name]())
+            with pytest.raises(SartorError) as refused:
+                reader.call("inspect", file=name, encoding=None, delimiter=None, columns={})
+            assert refused.value.code == "file-budget"
+    finally:
+        reader.close()
+    assert psutil.Process().memory_info().rss - before < 600 << 20  # what it took to make the files
+
+
+@posix
+@pytest.mark.parametrize("file", ["link.csv", "links/x.csv"])
+def test_the_page_reads_no_file_that_a_link_leads_to_outside(file: str, tmp_path: Path, trials: int) -> None:
+    (tmp_path / "work" / "real").mkdir(parents=True)
+    (tmp_path / "away").mkdir()
+    for folder, text in ((tmp_path / "work" / "real", INSIDE), (tmp_path / "away", OUTSIDE)):
+        (folder / "x.csv").write_text(f"question,answer\nq,{text}\n", encoding="utf-8")
+    link = tmp_path / "work" / file.partition("/")[0]
+    end = "x.csv" if link.suffix else ""
+    readings, seen = Readings(Workspace(tmp_path / "work")), set()
+    with swapping(link, tmp_path / "work" / "real" / end, tmp_path / "away" / end):
+        for _ in range(trials * 50):
+            try:
+                sample = readings.inspect(file, "utf-8", None, {}).sample
+                seen.add(sample[0]["answer"])
+            except SartorError:
+                seen.add("refused")
+    assert OUTSIDE not in seen
+    assert "refused" in seen
 
 
 def test_an_honest_file_larger_than_the_free_budget_is_read(tmp_path: Path) -> None:

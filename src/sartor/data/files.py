@@ -75,19 +75,22 @@ def open_data_file(
     encoding: str | None = None,
     delimiter: str | None = None,
     sheet: str | None = None,
+    *,
     opened: OpenFile | None = None,
+    inside: Path | None = None,
 ) -> Iterator[DataFile]:
     """A data file; what had to be decompressed is removed afterwards.
 
     `encoding` and `delimiter` (one character) override what would be detected, `sheet` chooses one of a spreadsheet;
-    `opened` is the file where the caller has opened (and checked) it already. Raises: DataError for a suffix that no
-    source reads, a damaged archive, or an encoding that does not decode the file or cannot be determined.
+    `opened` is the file where the caller has opened (and checked) it already, `inside` a folder that it must be in.
+    Raises: DataError for a suffix that no source reads, a damaged archive, or an encoding that does not decode the file
+    or cannot be determined.
     """
     where = str(path)
     if path.suffix.lower() not in (*decompress.COMPRESSED_SUFFIXES, *suffixes()):
         raise _unsupported(path.name, where)
     with ExitStack() as stack:
-        file = opened or stack.enter_context(open_regular(path))
+        file = opened or stack.enter_context(open_regular(path, inside))
         budget = FileBudget.of(file.size)
         plain, name = stack.enter_context(decompress.decompressed(file, path.name, where))
         source = source_for(name, where)
@@ -110,10 +113,14 @@ def rows_as_json(file: OpenFile, source: str, where: str, sheet: str | None) -> 
 
 
 def raw_rows(
-    path: Path, encoding: str | None = None, delimiter: str | None = None, sheet: str | None = None
+    path: Path,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    sheet: str | None = None,
+    inside: Path | None = None,
 ) -> Iterator[RawRow]:
     """The rows of one file, one at a time. Raises: DataError as `open_data_file` does."""
-    with open_data_file(path, encoding, delimiter, sheet) as file:
+    with open_data_file(path, encoding, delimiter, sheet, inside=inside) as file:
         yield from file.rows()
 
 

@@ -59,6 +59,8 @@ class ImportOptions:
     """What to do when there is a dataset of this name."""
     sheet: str | None = None
     """The sheet of a spreadsheet; None: all."""
+    inside: Path | None = None
+    """A folder that the file must be in, after following links, when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class FileInspection:
     entry: Mapping[str, Any] | None = None
     """The keys of the registry entry for a file that is in a known format already; None: a table."""
     sheet: str | None = None
+    inside: Path | None = None
+    """The folder that the file must be in when it is opened again."""
 
     @property
     def stage(self) -> str:
@@ -117,7 +121,7 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
         near = close_matches(path.name, [p.name for p in folder.glob("*")] if folder.is_dir() else [], 1)
         hint = tr("Did you mean {name}?", name=near[0]) if near else tr("Check the path.")
         raise DataError("File not found.", path, hint)
-    with open_data_file(path, options.encoding, options.delimiter, options.sheet) as file:
+    with open_data_file(path, options.encoding, options.delimiter, options.sheet, inside=options.inside) as file:
         count, sample, found = _sample_rows(file.rows())
         names = file.header() or found
         delimiter, encoding, how = file.detect_delimiter(), file.encoding or "", file.how
@@ -127,7 +131,17 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
     entry = None if given else known_format(names, sample)
     mapping = {} if entry else choose_columns(names, options.columns, str(path), sample)
     return FileInspection(
-        path, encoding, how, delimiter, tuple(names), mapping, count, tuple(sample), entry, options.sheet
+        path,
+        encoding,
+        how,
+        delimiter,
+        tuple(names),
+        mapping,
+        count,
+        tuple(sample),
+        entry,
+        options.sheet,
+        options.inside,
     )
 
 
@@ -264,7 +278,8 @@ class _ReadRows:
 def _read_rows(inspection: FileInspection, name: str) -> _ReadRows:
     read = _ReadRows()
     generated = has_provenance(inspection.columns)
-    for raw in raw_rows(inspection.path, inspection.encoding or None, inspection.delimiter, inspection.sheet):
+    found = inspection
+    for raw in raw_rows(found.path, found.encoding or None, found.delimiter, found.sheet, found.inside):
         origin = Origin(name, inspection.path.name, raw.row, raw.line)
         try:
             if raw.fault is not None:

@@ -149,7 +149,7 @@ class Jobs:
     def _start(self, job: Job, device: str) -> None:
         with (job.path / "log.txt").open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "sartor.web.worker", str(job.path)],
+                [sys.executable, "-P", "-m", "sartor.web.worker", str(job.path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from sartor.base.limited_worker import limit_resources
 from sartor.checks.lint_input import length_of
 from sartor.data.existing_dataset import Existing
 from sartor.data.files import raw_rows
-from sartor.data.import_file import FileInspection, ImportOptions, inspect_file
+from sartor.data.import_file import FileInspection, ImportOptions, import_file, inspect_file
 from sartor.data.import_record import RefusedRow
 from sartor.data.json_stream import parse_json
 from sartor.prompt.label_view import LabelView, label_view
@@ -42,14 +43,15 @@ class Readings:
     def inspect(
         self, file: str, encoding: str | None, delimiter: str | None, columns: Mapping[str, str]
     ) -> FileInspection:
-        path = self.workspace.resolve_inside(file)
-        return inspect_file(path, ImportOptions(encoding, delimiter, columns))
+        path, root = self.workspace.resolve_inside(file), self.workspace.folder
+        return inspect_file(path, ImportOptions(encoding, delimiter, columns, inside=root))
 
     def first_rows(self, file: str, encoding: str | None, delimiter: str | None) -> list[Mapping[str, Any]]:
         """The first rows of a file that cannot be imported as it is, as far as they can be read."""
         found: list[Mapping[str, Any]] = []
         try:
-            for raw in islice(raw_rows(self.workspace.resolve_inside(file), encoding, delimiter), FIRST_ROWS):
+            path = self.workspace.resolve_inside(file)
+            for raw in islice(raw_rows(path, encoding, delimiter, inside=self.workspace.folder), FIRST_ROWS):
                 if isinstance(raw.value, dict):
                     found.append(raw.value)
         except SartorError:
@@ -66,15 +68,8 @@ class Readings:
         columns: Mapping[str, str],
         existing: Existing,
     ) -> Imported:
-        done = api.import_file(
-            self.workspace.resolve_inside(file),
-            name,
-            dataset_dir=self.workspace.data,
-            encoding=encoding,
-            columns=columns,
-            delimiter=delimiter,
-            existing=existing,
-        )
+        options = ImportOptions(encoding, delimiter, columns, existing=existing, inside=self.workspace.folder)
+        done = import_file(self.workspace.resolve_inside(file), name, self.workspace.data, options)
         ledger = done.loaded.ledger
         return Imported(done.name, ledger.read, ledger.training, len(ledger.skipped), done.loaded.imported)
 
@@ -176,9 +171,10 @@ def main(folder: str, memory_bytes: str, *model_dirs: str) -> None:
     os.dup2(2, 1)  # what a library prints is not an answer
     limit_resources(int(memory_bytes), None)
     readings = Readings(Workspace(Path(folder), tuple(map(Path, model_dirs))))
-    for line in sys.stdin.buffer:
-        out.write(wire.dumps(answer(readings, wire.loads(line))))
-        out.flush()
+    with suppress(BrokenPipeError):  # the page has ended
+        for line in sys.stdin.buffer:
+            out.write(wire.dumps(answer(readings, wire.loads(line))))
+            out.flush()
 
 
 if __name__ == "__main__":
