@@ -157,9 +157,6 @@ try:
         load_spec(parse_entry("x", {"file_name": path.name}, path.parent / "dataset_info.json"))
     else:
         from sartor.qa_generation.documents import read_document
-from sartor.web.reader import Reader
-from sartor.web.reading_process import Readings
-from sartor.web.workspace import Workspace
         read_document(path)
     code = "read"
 except SartorError as error:

@@ -159,6 +159,9 @@ TABLES: Mapping[str, Callable[[], bytes]] = {
     "one-line.jsonl.gz": lambda: gzip.compress(b'{"a":[' + b"[]," * 60_000_000 + b"[]]}\n", 1),
     "columns.csv.gz": lambda: gzip.compress(b"," * 100_000_000 + b"\nx\n", 1),
     "names.csv.gz": lambda: gzip.compress(b"a," * 5_000_000 + b"\nx\n", 9),
+    "one-cell.csv.zst": lambda: zstandard.compress(b'q,a\n"' + b"x\n" * (100 << 20) + b'",b\n'),
+    "cells.csv.zst": lambda: zstandard.compress(b"q,a\n" + b'"\n",' * (50 << 20) + b"b\n"),
+    "one-line.txt.zst": lambda: zstandard.compress(b"x" * (300 << 20)),
     "zeros.jsonl.zst": lambda: zstandard.compress(bytes(600_000_000)),
 }
 """File name → the bytes of a file that is far smaller than what it asks for."""

@@ -81,10 +81,33 @@ def row_too_long(where: str | Text) -> DataError:
     return over_budget(tr("A row is longer than {limit:,} million characters.", limit=limit), where)
 
 
+class BoundedLines:
+    """The lines of a text, with their ends; `begin_row` after each row. Raises: DataError for a row too long."""
+
+    def __init__(self, stream: TextIO, where: str) -> None:
+        self.stream, self.where = stream, where
+        self.limit = self.left = max_row_characters()
+
+    def __iter__(self) -> BoundedLines:
+        return self
+
+    def __next__(self) -> str:
+        line = self.stream.readline(self.left + 1)
+        self.left -= len(line)
+        if self.left < 0:
+            raise row_too_long(self.where)
+        if not line:
+            raise StopIteration
+        return line
+
+    def begin_row(self) -> None:
+        """The lines so far are one row: the next may be as long."""
+        self.left = self.limit
+
+
 def bounded_lines(stream: TextIO, where: str) -> Iterator[str]:
-    """The lines of a text, with their ends. Raises: DataError for one that is longer than a row may be."""
-    limit = max_row_characters()
-    while line := stream.readline(limit + 1):
-        if len(line) > limit:
-            raise row_too_long(where)
+    """The lines of a text, each of which is a row. Raises: DataError for one that is too long."""
+    lines = BoundedLines(stream, where)
+    for line in lines:
         yield line
+        lines.begin_row()

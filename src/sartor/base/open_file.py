@@ -19,6 +19,8 @@ _FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_BINARY", "O_CLOE
 _NOFOLLOW, _DIRECTORY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_DIRECTORY", 0)
 _CAN_WALK = bool(_NOFOLLOW and _DIRECTORY) and {os.open, os.stat} <= os.supports_dir_fd
 BLOCK = 1 << 18
+SMALL_BYTES = 64 << 20
+"""More than any registry, template or prompt has."""
 
 
 class OpenFile:
@@ -121,8 +123,10 @@ def open_regular(path: Path, inside: Path | None = None) -> Iterator[OpenFile]:
 
 
 def read_regular(path: Path) -> bytes:
-    """The content of a small regular file. Raises: DataError as `open_regular` does."""
+    """The content of a small regular file. Raises: DataError as `open_regular` does, or if it is not small."""
     with open_regular(path) as file:
+        if file.size > SMALL_BYTES:
+            raise DataError("The file is larger than {limit} MiB.", path, "Check the path.", limit=SMALL_BYTES >> 20)
         return file.read_bytes()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sartor.base.errors import DataError
-from sartor.base.file_budget import bounded_lines
+from sartor.base.file_budget import BoundedLines
 from sartor.base.i18n import Text, tr
 from sartor.base.open_file import OpenFile
 from sartor.base.types import RawRow
@@ -38,11 +38,13 @@ class CsvSource(Source):
         """`line` is where the record begins. Raises: DataError without a header, or for broken quotes."""
         with open_text(file, encoding) as stream:
             delimiter = self.detect_delimiter(file, encoding)
-            reader = csv.reader(bounded_lines(stream, where), delimiter=delimiter, strict=True)
+            lines = BoundedLines(stream, where)
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             names: list[str] = []
             begin, number = 1, 0
             try:
                 for cells in reader:
+                    lines.begin_row()
                     line, begin = begin, reader.line_num + 1
                     if not names:
                         names = column_names(cells, where)
@@ -63,7 +65,7 @@ class CsvSource(Source):
         """Raises: DataError for an empty file or a duplicate column."""
         with open_text(file, encoding) as stream:
             delimiter = self.detect_delimiter(file, encoding)
-            return column_names(next(csv.reader(bounded_lines(stream, where), delimiter=delimiter), []), where)
+            return column_names(next(csv.reader(BoundedLines(stream, where), delimiter=delimiter), []), where)
 
     def detect_delimiter(self, file: OpenFile, encoding: str) -> str:
         if self.delimiter:
