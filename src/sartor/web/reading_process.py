@@ -25,7 +25,7 @@ from sartor.prompt.label_view import LabelView, label_view
 from sartor.web import wire
 from sartor.web.cache import Cache, find, turns
 from sartor.web.generated_pairs import estimate
-from sartor.web.shown import Checked, FindingGroup, Imported, JsonText, ShownDataset, ShownRow, by_code
+from sartor.web.shown import Checked, FindingGroup, ImportOutcome, JsonText, ShownDataset, ShownRow, by_code
 from sartor.web.workspace import Workspace
 
 MAX_PER_CODE = 20
@@ -67,11 +67,11 @@ class Readings:
         delimiter: str | None,
         columns: Mapping[str, str],
         existing: Existing,
-    ) -> Imported:
+    ) -> ImportOutcome:
         options = ImportOptions(encoding, delimiter, columns, existing=existing, inside=self.workspace.folder)
         done = import_file(self.workspace.resolve_inside(file), name, self.workspace.data, options)
         ledger = done.loaded.ledger
-        return Imported(done.name, ledger.read, ledger.training, len(ledger.skipped), done.loaded.imported)
+        return ImportOutcome(done.name, ledger.read, ledger.training, len(ledger.skipped), done.loaded.imported)
 
     def refused(self, name: str) -> list[RefusedRow]:
         return api.read_refused(name, self.workspace.data)

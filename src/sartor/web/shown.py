@@ -47,7 +47,7 @@ class ShownRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportOutcome:
     """What an import wrote, and what became of the file's rows."""
 
     name: str

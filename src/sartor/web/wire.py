@@ -17,7 +17,7 @@ from sartor.data.import_file import FileInspection
 from sartor.data.import_record import ImportSummary, RefusedRow
 from sartor.data.json_stream import LiteralNumber
 from sartor.prompt.label_view import LabelView, Piece, RenderedText
-from sartor.web.shown import Checked, FindingGroup, Imported, JsonText, ShownDataset, ShownRow, SkippedGroup
+from sartor.web.shown import Checked, FindingGroup, ImportOutcome, JsonText, ShownDataset, ShownRow, SkippedGroup
 
 CLASSES: Mapping[str, type] = {
     made.__name__: made
@@ -37,7 +37,7 @@ CLASSES: Mapping[str, type] = {
         RenderedText,
         Checked,
         FindingGroup,
-        Imported,
+        ImportOutcome,
         ShownDataset,
         ShownRow,
         SkippedGroup,
