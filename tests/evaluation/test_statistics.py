@@ -177,6 +177,11 @@ def test_too_few_units_are_a_problem() -> None:
     assert found.units == pytest.approx(1.02, abs=0.01)
 
 
+def test_values_near_the_largest_float_have_no_interval() -> None:
+    found = interval_of_mean([1e200 * (1 + i / 10) for i in range(12)])
+    assert (found.low, found.p, found.problem) == (None, 1.0, "few")
+
+
 def test_a_tail_that_was_hardly_sampled_is_a_problem() -> None:
     assert interval_of_mean([0.1, 0.2, 0.15, 0.12, 0.18, 0.2, 0.1, 0.14, 0.16, 0.13, 0.17, -4.0]).problem == "lopsided"
 

@@ -80,7 +80,8 @@ def interval_of_mean(
     if units < 3:
         return Interval(mean, None, None, 1.0, None, None, "none", count, effective, problem="few")
     parts, freedom = _cr2(sums / sizes - mean, shares)
-    se = float(np.sqrt((parts**2).sum()))
+    with np.errstate(over="ignore", invalid="ignore"):  # values near the largest float have no finite variance
+        se = float(np.sqrt((parts**2).sum()))
     method = f"cr2+hall|{'rows' if clusters is None else 'sections'}|df {freedom:.4g}"
     if not math.isfinite(se) or se <= 0:
         return Interval(mean, None, None, 1.0, None, None, "none", count, effective, problem="few")
