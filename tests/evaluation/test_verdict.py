@@ -265,6 +265,10 @@ def test_terminal_and_remarks(monkeypatch: pytest.MonkeyPatch, lang: str) -> Non
     console.print(verdict_panel(full_verdict()))
     text = console.export_text()
     assert {"en": "Not proven", "zh": "尚未证明"}[lang] in text
+    console = Console(width=40, record=True, file=io.StringIO())
+    console.print(verdict_panel(full_verdict()))
+    shown = console.export_text().replace("│", "").replace(" ", "").replace("\n", "")
+    assert str(headline(full_verdict())).replace(" ", "") in shown  # whole in a narrow terminal too
     assert {"en": "2 lost, 1 gained of 60", "zh": "丢失 2，新增 1"}[lang] in text
     assert {"en": "3 training runs with different seeds", "zh": "用不同种子的 3 次训练"}[lang] in text
 

@@ -173,9 +173,10 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
     from rich.text import Text as RichText
 
     color = STYLES[verdict.outcome]
-    title = RichText(str(headline(verdict)), style=f"bold {color}")
+    title = RichText(str(OUTCOMES[verdict.outcome]), style=f"bold {color}")
     sentences = [verdict_sentence(verdict), answers_sentence(verdict.answers)]
-    body = RichText("\n".join(str(sentence) for sentence in sentences if sentence))
+    body = RichText(f"{headline(verdict)}\n", style=f"bold {color}")  # a title would be cut in a narrow terminal
+    body.append("\n".join(str(sentence) for sentence in sentences if sentence), style="not bold default")
     head = Panel(body, title=title, border_style=color)
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("")
@@ -255,6 +256,12 @@ def _memorization(found: Memorization) -> Text:
         return tr(
             "Training rows gained {gap} more than held-out rows in {metric} (95% interval {interval}): "
             "more than chance explains, so they are partly memorized.",
+            **params,
+        )
+    if found.low > 0:
+        return tr(
+            "Training rows gained {gap} more than held-out rows in {metric} (95% interval {interval}): "
+            "perhaps by less than matters.",
             **params,
         )
     return tr(
