@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import subprocess
 import sys
 import zipfile
@@ -292,7 +293,7 @@ def test_a_million_rows_need_little_memory(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
-def test_a_row_of_200_megabytes_is_read_or_refused(kind: str, tmp_path: Path) -> None:
+def test_a_row_of_200_megabytes_is_refused_and_read_on_request(kind: str, tmp_path: Path) -> None:
     path, size = tmp_path / f"x.{kind}", 200 << 20
     with path.open("wb") as file:
         begin, end = {"csv": (b'instruction,output\nq,"', b'"\n')}.get(
@@ -302,9 +303,12 @@ def test_a_row_of_200_megabytes_is_read_or_refused(kind: str, tmp_path: Path) ->
         for _ in range(size >> 20):
             file.write(b"long " * (1 << 18))
         file.write(end + (b"]" if kind == "json" else b""))
-    rows, peak_kib = subprocess.run(
-        [sys.executable, "-c", READ, str(path)], capture_output=True, text=True, check=True
-    ).stdout.split()
+    command, environment = [sys.executable, "-c", READ, str(path)], os.environ | {"SARTOR_FILE_BUDGET": "20"}
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode
+    assert "longer than 16 million characters" in refused.stderr
+    allowed = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    rows, peak_kib = allowed.stdout.split()
     assert int(rows) == 1
     assert int(peak_kib) < 4 << 20
 
