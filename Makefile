@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := web,docs,hub,test,gguf-check,quant
 
-.PHONY: install demo messages reference test test-quick test-real check trials browser clean help
+.PHONY: install demo shell messages reference test test-quick test-real check trials browser clean help
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install    ## from two CSVs to a tuned model, a verdict and report.html
 	$(BIN)/sartor demo
+
+shell: install   ## a shell in which `sartor` is found
+	@. $(BIN)/activate && exec "$${SHELL:-sh}"
 
 check: install   ## lint, format, types, layers, catalogs, reference pages; fixes nothing
 	$(BIN)/ruff check .

@@ -134,7 +134,7 @@ def test_a_text_learned_under_another_name_is_left_out(run: api.Run, project: Pa
     assert str(found.notes[0]) == "3 of 4 rows are left out: one was trained on the same texts."
 
 
-def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_compared_is_said(run: api.Run, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="at least two"):
         api.compare_several(run.path)
     with pytest.raises(ConfigError, match="names no model"):
@@ -146,7 +146,7 @@ def test_what_cannot_be_compared_is_said(run: api.Run, monkeypatch: pytest.Monke
     with pytest.raises(EndpointError, match="did not answer"):
         api.compare_several("http://127.0.0.1:9/v1#m", run.path, overrides=QUICK)
     with pytest.raises(ConfigError, match="needs a run"):
-        api.compare_several("base", "some/model")
+        api.compare_several("base", tiny_model_dir)
 
 
 def test_seeds_train_again_on_the_same_split_and_show_the_spread(run: api.Run) -> None:

@@ -13,7 +13,8 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from sartor.base.errors import PromptError
 from sartor.base.types import Message
 from sartor.prompt.messages import to_jinja
-from sartor.prompt.template import Template, template_names
+from sartor.prompt.named_templates import template_names
+from sartor.prompt.template import Template
 from sartor.prompt.template_budget import CHARACTERS, CURRENT, STEPS, Budget
 from sartor.prompt.template_environment import MAX_SOURCE, compiled, environment, render
 from support.byte_tokenizers import byte_tokenizer

@@ -22,8 +22,8 @@ from sartor.exporters._llama_cpp import LlamaCpp
 from sartor.exporters._vocabulary import PRE_TOKENIZERS, Vocabulary
 from sartor.exporters.gguf import TOLERANCES
 from sartor.inference.engine import Engine
+from sartor.prompt.named_templates import named as named_template
 from sartor.prompt.template import Template
-from sartor.prompt.template import named as named_template
 from support.tiny import CHATML, make_model, make_tokenizer
 
 CORPUS = [

@@ -30,7 +30,8 @@ def test_modelscope_is_asked_when_the_environment_says_so(monkeypatch: pytest.Mo
 
     module.snapshot_download = snapshot_download  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "modelscope", module)
-    assert resolve_model("Qwen/Qwen3-0.6B") == "Qwen/Qwen3-0.6B"
+    with pytest.raises(ModelError, match="hub cannot be reached"):
+        resolve_model("Qwen/Qwen3-0.6B")
     monkeypatch.setenv("USE_MODELSCOPE_HUB", "1")
     assert resolve_model("Qwen/Qwen3-0.6B") == str(tmp_path)
     assert asked == [("Qwen/Qwen3-0.6B", None)]

@@ -26,7 +26,8 @@ from sartor.base.types import (
     UnpairedSequence,
 )
 from sartor.prompt.encode import Encoder, encode
-from sartor.prompt.template import Template, named, template_names
+from sartor.prompt.named_templates import named, template_names
+from sartor.prompt.template import Template
 from support.byte_tokenizers import BASE, byte_ids, byte_tokenizer
 
 ORIGIN = Origin("made", "made.json", 1)

@@ -11,7 +11,8 @@ import pytest
 
 from sartor.base.errors import PromptError
 from sartor.base.types import Message, ToolCall
-from sartor.prompt.template import Template, named, template_names
+from sartor.prompt.named_templates import named, template_names
+from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
 
 QUESTION, ANSWER = Message("user", "Who wrote Emma?"), Message("assistant", "Jane Austen.")

@@ -10,7 +10,8 @@ import pytest
 
 from sartor.base.config import RunConfig, parse_override, section_of, to_yaml
 from sartor.base.errors import ConfigError
-from sartor.web.form import COMMON, DEFAULTS, HIDDEN, check_paths, command, fields, free_name, parse_yaml, shown, typed
+from sartor.base.settings import FIRST_TRAINING
+from sartor.web.form import COMMON, HIDDEN, check_paths, command, fields, free_name, parse_yaml, shown, typed
 from sartor.web.workspace import Workspace
 
 
@@ -31,7 +32,7 @@ def test_choices_are_those_of_the_schema() -> None:
 
 
 def test_the_form_opens_with_settings_that_hold() -> None:
-    assert RunConfig.from_dict({**DEFAULTS, "dataset": "x"}).method.lora_rank == 16
+    assert RunConfig.from_dict({**FIRST_TRAINING, "dataset": "x"}).method.lora_rank == 16
 
 
 @pytest.mark.parametrize("value", [1e-4, 5e-5, 3, True, "cosine", ["a", "b"], None, 1e-8])

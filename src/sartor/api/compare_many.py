@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sartor.api.comparing import with_margin, with_token_limit
-from sartor.api.predicting import load_engine
-from sartor.api.prepare_data import Progress, load_named, make_encoder, prepare_rows
-from sartor.api.resolve_target import config_for, run_of
+from sartor.api.predicting import demonstration_of, load_engine
+from sartor.api.prepare_data import Progress, load_named
+from sartor.api.resolve_target import config_for, given_settings, run_of, settings_of
+from sartor.api.run_rows import no_held_out_rows, refuse_other_rows, rows_of
 from sartor.base.api_keys import base_url_variable, bound_hosts, host_of, read_key
-from sartor.base.config import RunConfig, parse_override, read_yaml
+from sartor.base.config import RunConfig, parse_override
 from sartor.base.errors import ConfigError, DataError, SartorError
 from sartor.base.files import atomic_write, system_errors
 from sartor.base.i18n import Text, ntr, tr
@@ -25,6 +26,7 @@ from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
 from sartor.checks.leaks import find_leaks
 from sartor.evaluation.multi_model import Candidate, make_comparison
 from sartor.evaluation.score import Scorer
+from sartor.model.known_names import require_known
 from sartor.prompt.encode import Encoder
 
 if TYPE_CHECKING:
@@ -67,12 +69,15 @@ def compare_several(
     if len(names) < 2:
         raise ConfigError("Give at least two models to compare.", "compare", "Or one run, to compare it with its base.")
     keys = _keys([Address.parse(name) for name in names if is_endpoint(name)], key_env)
+    for name in names:
+        if name != BASE and not is_endpoint(name):
+            require_known(name)
     runs = [run for name in names if not is_endpoint(name) and (run := run_of(Path(name)))]
     if BASE in names and not runs:
         raise ConfigError("`base` needs a run next to it.", BASE, "Give the model itself, or add a run.")
     shared = _shared_settings(runs[0] if runs else None, names, overrides, permissions)
     own_rows = any(parse_override(item)[0] == "eval_dataset" for item in overrides)
-    rows, notes = _rows(shared, runs, own_rows)
+    rows, notes = _rows(shared, runs, names, own_rows)
     folder = Path(out) if out else (runs[0].path / "comparisons" if runs else Path("comparisons")) / _slug(names)
     candidates: list[Candidate] = []
     for place, name in enumerate(names):
@@ -99,10 +104,10 @@ def _shared_settings(
     run: RunDir | None, names: Sequence[str], overrides: Iterable[str], permissions: Permissions
 ) -> RunConfig:
     """The first run's data and decoding, with the overrides."""
-    given = dict(RunConfig.from_dict(read_yaml(run.config), str(run.config)).given) if run else {}
-    given = {key: value for key, value in given.items() if not key.startswith("do_")}
-    local = next((name for name in names if not is_endpoint(name) and name != BASE), None)
-    given.setdefault("model_name_or_path", local or "none")
+    if run:
+        given = given_settings(run)
+    else:
+        given = {"model_name_or_path": next((name for name in names if not is_endpoint(name)), "none")}
     settings = {**given, **dict(parse_override(item) for item in overrides)}
     return RunConfig.from_dict(settings, permissions=permissions)
 
@@ -115,19 +120,23 @@ def _config(name: str, shared: RunConfig, overrides: Iterable[str]) -> RunConfig
     return RunConfig.from_dict(given, permissions=shared.permissions)
 
 
-def _rows(shared: RunConfig, runs: Sequence[RunDir], own_rows: bool) -> tuple[list[Demonstration], list[Text]]:
+def _rows(
+    shared: RunConfig, runs: Sequence[RunDir], names: Sequence[str], own_rows: bool
+) -> tuple[list[Demonstration], list[Text]]:
     """The rows that all answer, and notes about those left out; `own_rows`: eval_dataset, not the run's held-out rows.
 
     Raises: ConfigError; DataError when none is left.
     """
     own_rows = own_rows or ("eval_dataset" in shared.given and not (runs and _held_out(runs[0])))
+    found: Sequence[Example]
     if runs and not own_rows:
-        wanted = set(_held_out(runs[0]))
-        held_out = prepare_rows(shared, make_encoder(shared)).held_out
-        found: list[Example] = [example for example in held_out if example.origin.id in wanted]
+        if not _held_out(runs[0]):
+            raise no_held_out_rows(runs[0], "sartor", "compare", *names)
+        refuse_other_rows(runs[0], shared, "data")
+        found = rows_of(runs[0], shared).held_out
     else:
-        found = list(load_named(shared, shared.data.eval_dataset).examples)
-    rows = [row for row in found if isinstance(row, Demonstration)]
+        found = load_named(shared, shared.data.eval_dataset).examples
+    rows = [row for example in found if (row := demonstration_of(example))]
     trained_on = {run.path.name: set(run.read_json("data.json")["split"]["train"]) for run in runs}
     seen = {row.origin.id for row in rows for ids in trained_on.values() if row.origin.id in ids}
     notes = [
@@ -158,7 +167,7 @@ def _rows(shared: RunConfig, runs: Sequence[RunDir], own_rows: bool) -> tuple[li
 def _same_texts(run: RunDir, rows: Sequence[Demonstration], permissions: Permissions) -> tuple[set[str], list[Text]]:
     """Ids of rows whose text the run was trained on, whatever their ids, and notes about them and near-duplicates."""
 
-    config = RunConfig.from_dict(read_yaml(run.config), str(run.config), permissions)
+    config = settings_of(run, permissions)
     trained_on, name = set(run.read_json("data.json")["split"]["train"]), run.path.name
     try:
         examples = load_named(config, config.data.dataset).examples

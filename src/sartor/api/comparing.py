@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sartor.api.compare_rewards import reward_findings
 from sartor.api.judging import check_judge, judge_run
-from sartor.api.predicting import load_engine
-from sartor.api.prepare_data import PreparedRows, Progress, prepare_rows
-from sartor.api.resolve_target import config_for
+from sartor.api.predicting import demonstration_of, load_engine
+from sartor.api.prepare_data import PreparedRows, Progress
+from sartor.api.resolve_target import config_for, existing_run, settings_of
+from sartor.api.run_rows import no_held_out_rows, refuse_other_rows, rows_of
 from sartor.api.seed_sweep import with_spread
 from sartor.api.training import Run
-from sartor.base.config import RunConfig, read_yaml
-from sartor.base.errors import DataError, RunError
+from sartor.base.config import RunConfig
+from sartor.base.errors import RunError
 from sartor.base.files import system_errors
+from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Encoded, Example, Ledger, Prediction, Score, TokenSequence
+from sartor.base.types import Document, Encoded, Example, Ledger, Prediction, Score, token_sequences
 from sartor.checks.leaks import find_leaks
 from sartor.evaluation.difference import Measure, compare_rows
+from sartor.evaluation.numbers import number
+from sartor.evaluation.preferences import is_per_token, likelihood_scores, margin_worth_having, perplexity
 from sartor.evaluation.verdict import AnswerCounts, Findings, make_verdict, memorization
 from sartor.evaluation.verdict_text import verdict_json
+from sartor.training.stages import STAGES
 
 if TYPE_CHECKING:
     from sartor.evaluation.difference import Difference
     from sartor.evaluation.verdict import Forgetting, Verdict
-    from sartor.inference.engine import Engine, RowLoss
+    from sartor.inference.engine import Engine
     from sartor.inference.weights import WeightSet
 
 PROBE_ROWS = 20
@@ -62,7 +67,7 @@ def compare(
         'loss'
     """
 
-    folder, overrides = RunDir(run.path if isinstance(run, Run) else Path(run)), with_margin(overrides, margin)
+    folder, overrides = existing_run(run.path if isinstance(run, Run) else run), with_margin(overrides, margin)
     config = config_for(folder.path, overrides, permissions)
     check_judge(config)
     verdict = _verdict(folder, config, progress, on_ledger)
@@ -86,30 +91,27 @@ def _verdict(
     run: RunDir, config: RunConfig, progress: Progress | None, on_ledger: Callable[[Ledger], None] | None
 ) -> Verdict:
     """Base and tuned over the held-out rows and a sample of the training rows, and what follows from them."""
-
-    held_out_ids = run.read_json("data.json")["split"]["held_out"]
-    if not held_out_ids:
-        raise RunError(
-            "The run has no held-out rows to compare on.",
-            run.path,
-            "Train again with val_size=0.1 (or a count), or set eval_dataset.",
-        )
-    training = _training_view(run, config)
-    engines = _engines(config, training)
-    rows = prepare_rows(training, engines["tuned"].encoder)
+    refuse_other_rows(run, config, "data", "prompt")
+    if not run.read_json("data.json")["split"]["held_out"]:
+        raise no_held_out_rows(run, "sartor", "compare", "base", str(run.path))
+    rows = rows_of(run, config)
     if on_ledger:
         on_ledger(rows.ledger)
-    if [e.origin.id for e in rows.held_out] != held_out_ids:
-        raise DataError(
-            "The data differs from what the run was trained on.",
-            run.data,
-            "Restore the files; data.json has their hashes.",
-        )
-    config = with_token_limit(config, rows.held_out_ids)
-    held_out = _measure(engines, run, _Part("held_out", rows.held_out, rows.held_out_ids), config, progress)
-    trained = _measure(engines, run, _training_sample(rows, config.train.seed), config, progress)
+    parts = (_Part("held_out", rows.held_out, rows.held_out_ids), _training_sample(rows, config.train.seed))
+    if STAGES.get(config.method.stage).head == "reward":
+        findings = reward_findings(run, config, *(part.encoded for part in parts))
+    else:
+        findings = _findings(run, config, parts, progress)
+    return make_verdict(replace(findings, leaks=tuple(find_leaks(rows.train, rows.held_out)), tuned_name=run.name))
+
+
+def _findings(run: RunDir, config: RunConfig, parts: tuple[_Part, _Part], progress: Progress | None) -> Findings:
+    """What both models make of the held-out rows and of some training rows."""
+    engines = _engines(run, config)
+    config = with_token_limit(config, parts[0].encoded)
+    held_out, trained = (_measure(engines, run, part, config, progress) for part in parts)
     primary, *others = held_out.differences
-    findings = Findings(
+    return Findings(
         primary,
         tuple(others),
         answers=held_out.answers,
@@ -120,18 +122,16 @@ def _verdict(
             verbatim_held_out=held_out.answers.exact_frac,
         ),
         forgetting=_forgetting(engines, progress) if config.evaluation.forgetting_probe else None,
-        leaks=tuple(find_leaks(rows.train, rows.held_out)),
         judge=judge_run(run, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None,
-        base_name=config.model.model_name_or_path,
-        tuned_name=run.name,
+        notes=held_out.notes,
+        base_name=settings_of(run).model.model_name_or_path,
     )
-    return make_verdict(findings)
 
 
-def _engines(config: RunConfig, training: RunConfig) -> Mapping[WeightSet, Engine]:
+def _engines(run: RunDir, config: RunConfig) -> Mapping[WeightSet, Engine]:
     """One engine for both where an adapter was trained, else also the model that training started from."""
     tuned = load_engine(config)
-    base = tuned if tuned.weights.has_both else load_engine(training)
+    base = tuned if tuned.weights.has_both else load_engine(settings_of(run, config.permissions))
     return {"base": base, "tuned": tuned}
 
 
@@ -145,9 +145,7 @@ def report(run: str | Path | Run, out: str | Path | None = None) -> Path:
     """
     from sartor.reporting.page import write_report
 
-    folder = RunDir(run.path if isinstance(run, Run) else Path(run))
-    if not folder.exists():
-        raise RunError("Not a run folder.", folder.path, "Give the folder that `sartor train` wrote.")
+    folder = existing_run(run.path if isinstance(run, Run) else run)
     return write_report(folder, Path(out) if out else None)
 
 
@@ -168,6 +166,7 @@ class _Measured:
 
     differences: list[Difference]
     answers: AnswerCounts
+    notes: tuple[Text, ...] = ()
 
 
 def _measure(
@@ -175,12 +174,13 @@ def _measure(
 ) -> _Measured:
     from sartor.evaluation.predict import PredictOptions, predict
 
-    rows = [example for example in part.examples if isinstance(example, Demonstration)]
-    tokens = [row for row in part.encoded if isinstance(row, TokenSequence)]
+    rows = [row for example in part.examples if (row := demonstration_of(example))]
     scores: dict[str, dict[str, Score]] = {}
     counts: list[tuple[int, int, int]] = []
+    perplexities: list[float] = []
     for which, engine in engines.items():  # base first
-        losses = engine.losses(tokens, weights=which)
+        scores[which], losses = likelihood_scores(engine, part.encoded, which, per_token=is_per_token(config.method))
+        perplexities.append(perplexity(losses))
         options = PredictOptions(
             config.generation,
             which,
@@ -189,18 +189,20 @@ def _measure(
             losses={loss.id: loss.per_token for loss in losses},
         )
         done = predict(engine, rows, run.predictions / f"{which}-{part.name}", options, progress=progress)
-        scores[which] = {"loss": _loss_score(losses)}
         scores[which] |= {name: score for name, score in done.scores.items() if score.per_row}
         counts.append(_counts(done.rows))
-    sections = [row.section for row in done.rows]
-    differences = _differences(scores, [row.id for row in done.rows], sections if any(sections) else None, config)
+    sections = {len(rows): [row.section for row in done.rows]}
+    ids = {len(rows): [row.id for row in done.rows], len(losses): [loss.id for loss in losses]}
+    notes: tuple[Text, ...] = ()
+    if not rows:  # documents, perhaps in several pieces, which are not independent
+        sections = {len(losses): [loss.id for loss in losses]}
+        before, after = map(number, perplexities)
+        notes = (
+            tr("Perplexity on held-out text: {before} before training, {after} after.", before=before, after=after),
+        )
     exact, cut, empty = zip(*counts, strict=True)
-    return _Measured(differences, AnswerCounts(len(rows), exact, cut, empty, config.generation.max_new_tokens))
-
-
-def _loss_score(losses: Sequence[RowLoss]) -> Score:
-    per_row = tuple(loss.per_token if math.isfinite(loss.per_token) else math.inf for loss in losses)
-    return Score("loss", float(np.mean(per_row or math.nan)), (0.0, math.inf), len(losses), "", False, per_row)
+    answers = AnswerCounts(len(rows), exact, cut, empty, config.generation.max_new_tokens)
+    return _Measured(_differences(scores, ids, sections, config), answers, notes)
 
 
 def _counts(rows: Sequence[Prediction]) -> tuple[int, int, int]:
@@ -211,13 +213,16 @@ def _counts(rows: Sequence[Prediction]) -> tuple[int, int, int]:
 
 def _differences(
     scores: Mapping[str, Mapping[str, Score]],
-    ids: Sequence[str],
-    clusters: Sequence[str | None] | None,
+    ids: Mapping[int, Sequence[str]],
+    sections: Mapping[int, Sequence[str | None]],
     config: RunConfig,
 ) -> list[Difference]:
-    """Tuned against base for each metric. Raises: RunError for a primary metric without a value for each row."""
+    """Tuned against base for each metric, the deciding one first: `primary_metric` if it was given, else the first.
 
-    primary = config.evaluation.primary_metric
+    `ids` and `sections` of the rows, by how many there are: not every row has an answer to be scored. Raises: RunError
+    for a primary metric without a value for each row.
+    """
+    primary = config.evaluation.primary_metric if "primary_metric" in config.given else next(iter(scores["tuned"]))
     if primary not in scores["tuned"]:
         raise RunError(
             "No metric {name!r} with a value for each row.",
@@ -229,11 +234,15 @@ def _differences(
     names = [primary, *(name for name in scores["tuned"] if name != primary)]
     found = []
     for name in names:
-        tuned = scores["tuned"][name]
+        base, tuned = scores["base"][name].per_row, scores["tuned"][name]
         margin, comparisons = (config.evaluation.margin, 1) if name == primary else (None, len(names) - 1)
-        measure = Measure(name, tuned.higher_is_better, tuned.range, margin)
-        base = scores["base"][name].per_row
-        found.append(compare_rows(base, tuned.per_row, measure, clusters=clusters, ids=ids, comparisons=comparisons))
+        worth = margin_worth_having(name, config.method) if margin is None else margin
+        measure = Measure(name, tuned.higher_is_better, tuned.range, worth)
+        clusters = sections.get(len(base))
+        used = clusters if clusters and any(clusters) else None
+        found.append(
+            compare_rows(base, tuned.per_row, measure, clusters=used, ids=ids.get(len(base)), comparisons=comparisons)
+        )
     return found
 
 
@@ -250,15 +259,8 @@ def with_token_limit(config: RunConfig, references: Sequence[Encoded]) -> RunCon
     """Set `max_new_tokens`, unless given, to twice the longest reference, for models that never stop."""
     if "max_new_tokens" in config.given:
         return config
-    longest = max(row.label_tokens for row in references if isinstance(row, TokenSequence))
+    longest = max((part.label_tokens for row in references for part in token_sequences(row)), default=0)
     return config.replace(max_new_tokens=min(config.generation.max_new_tokens, max(64, 2 * longest)))
-
-
-def _training_view(run: RunDir, config: RunConfig) -> RunConfig:
-    """The run's own settings: overrides of a comparison must not change the split."""
-    given = RunConfig.from_dict(read_yaml(run.config), str(run.config)).given
-    kept = {key: value for key, value in given.items() if not key.startswith("do_")}
-    return RunConfig.from_dict(kept, str(run.config), config.permissions)
 
 
 def _training_sample(rows: PreparedRows, seed: int) -> _Part:
@@ -267,6 +269,11 @@ def _training_sample(rows: PreparedRows, seed: int) -> _Part:
     count = min(PROBE_ROWS, len(distinct))
     chosen = np.random.default_rng((seed, 1)).choice(len(distinct), size=count, replace=False)
     examples = [distinct[int(i)] for i in sorted(chosen)]
-    by_id = {e.origin.id: tokens for e, tokens in zip(rows.train, rows.train_ids, strict=False)}
-    ids = [example.origin.id for example in examples]
-    return _Part("train", examples, [by_id[id] for id in ids], frozenset(ids))
+    chosen_ids = {example.origin.id for example in examples}
+    found: dict[tuple[str, int], Encoded] = {}
+    for place, tokens in enumerate(rows.train_ids):  # a document may be several rows, a repeated row is one
+        if tokens.origin and tokens.origin.id in chosen_ids:
+            found.setdefault((tokens.origin.id, place if isinstance(examples[0], Document) else 0), tokens)
+    order = {example.origin.id: place for place, example in enumerate(examples)}
+    encoded = [tokens for (id, _), tokens in sorted(found.items(), key=lambda item: order[item[0][0]])]
+    return _Part("train", examples, encoded, frozenset(chosen_ids))

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sartor.api.resolve_target import existing_run, recorded_settings, settings_of, started_in
 from sartor.api.training import Run, train
-from sartor.base.config import RunConfig, read_yaml
+from sartor.base.config import RunConfig
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import sha256_file, system_errors
 from sartor.base.i18n import Text, tr
@@ -60,7 +61,7 @@ def summary(run: RunDir) -> RunSummary:
     facts: dict[str, Any] = {}
     damaged: list[int] = []
     try:
-        config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
+        config = RunConfig.from_dict(recorded_settings(run), str(run.config))
         model, data = config.model.model_name_or_path, ",".join(config.data.dataset)
         facts = _facts(run, damaged.append)
         state: str = run.state()
@@ -111,10 +112,10 @@ def rerun(
         >>> again.path.name
         'first-rerun'
     """
-    before = RunDir(Path(run))
-    config = RunConfig.from_dict(read_yaml(before.config), str(before.config))
+    before = existing_run(run)
+    config = settings_of(before)
     for file in before.read_json("data.json")["datasets"]:
-        path = Path(file["path"])
+        path = started_in(before) / file["path"]
         if not path.exists() or sha256_file(path) != file["sha256"]:
             what = (
                 tr("A data file of the run has changed.") if path.exists() else tr("A data file of the run is missing.")

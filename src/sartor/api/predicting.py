@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sartor.api.prepare_data import check_skipped_limit, load_named
-from sartor.api.resolve_target import config_for, run_of
+from sartor.api.resolve_target import config_for, run_of, settings_of
+from sartor.api.run_rows import no_held_out_rows, refuse_other_rows, rows_of
 from sartor.base.config import RunConfig, read_config
-from sartor.base.errors import ConfigError
+from sartor.base.errors import ConfigError, DataError, RunError
 from sartor.base.files import system_errors
-from sartor.base.i18n import tr
+from sartor.base.i18n import Text, tr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Ledger, Score
+from sartor.base.types import Demonstration, Example, Feedback, Ledger, Preference, Score
 from sartor.evaluation import score as scoring
 from sartor.evaluation.score import score as score_texts
 from sartor.inference.backends import chosen_backend
+from sartor.training.stages import STAGES
 
 if TYPE_CHECKING:
     from sartor.evaluation.predict import Predictions
@@ -32,6 +34,7 @@ def load_engine(config: RunConfig) -> Engine:
     """
     from sartor.inference.engine import Engine
 
+    refuse_reward_model(config)
     if backend := chosen_backend(config.model.infer_backend):
         raise ConfigError(
             "The backend {backend} answers predictions only.",
@@ -40,6 +43,18 @@ def load_engine(config: RunConfig) -> Engine:
             backend=backend.name,
         )
     return Engine.from_config(config)
+
+
+def refuse_reward_model(config: RunConfig) -> None:
+    """Raises: ConfigError for the settings of a reward model, which scores answers and writes none."""
+    if STAGES.get(config.method.stage).head == "reward":
+        run = trained_run(config)
+        raise ConfigError(
+            "This is a reward model: it scores answers and writes none.",
+            run.path if run else tr("settings"),
+            "See how often it prefers the better answer: sartor compare {run}",
+            run=run.path if run else "RUN",
+        )
 
 
 def as_config(
@@ -67,30 +82,71 @@ def trained_run(config: RunConfig) -> RunDir | None:
     return run_of(Path(names[-1]))
 
 
+def predictions_folder(config: RunConfig) -> Path:
+    """`output_dir`, where the settings name one that is not the run itself; else a folder in the run's `predictions/`,
+    else `predictions`."""
+    run, given = trained_run(config), config.train.output_dir
+    if given and not (run and Path(given).resolve() == run.path.resolve()):
+        return Path(given)
+    if run is None:
+        return Path("predictions")
+    own = answers_own_rows(run, config)
+    return run.predictions / f"tuned-{'held_out' if own else '+'.join(config.data.eval_dataset)}"
+
+
 def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[str], Ledger]:
     """The rows of eval_dataset, else the run's held-out rows; the ids of the run's training rows; the ledger.
 
-    Raises: ConfigError when there are none; DataError when too many rows are skipped.
+    Raises: ConfigError, RunError when there are none; DataError when too many rows are skipped.
     """
     run = trained_run(config)
-    split = run.read_json("data.json")["split"] if run and run.data.exists() else {"train": [], "held_out": []}
-    names = config.data.eval_dataset or config.data.dataset
-    loaded = load_named(config, names)
+    if run and answers_own_rows(run, config):
+        return _held_out_rows(run, config)
+    loaded = load_named(config, config.data.eval_dataset or config.data.dataset)
     check_skipped_limit(loaded.ledger, config.data.max_skipped)
-    rows = [example for example in loaded.examples if isinstance(example, Demonstration)]
-    if run and not config.data.eval_dataset:
-        held_out = set(split["held_out"])
-        rows = [row for row in rows if row.origin.id in held_out]
+    rows = [row for example in loaded.examples if (row := demonstration_of(example))]
     if not rows:
-        raise ConfigError(
-            "No rows to predict.",
-            run.path if run else tr("settings"),
-            "Set eval_dataset=NAME, or train with val_size=0.1 to hold rows out.",
-        )
+        raise ConfigError("No rows to predict.", tr("settings"), "Set eval_dataset=NAME, a dataset with answers.")
+    trained_on = run.read_json("data.json")["split"]["train"] if run and run.data.exists() else []
     read = loaded.ledger
-    kept = {row.origin.id for row in rows}
-    ledger = replace(read, training=0, held_out=len(kept), left_out=read.left_out + read.training - len(kept))
-    return rows, frozenset(split["train"]), ledger
+    ledger = replace(read, training=0, held_out=len(rows), left_out=read.left_out + read.training - len(rows))
+    return rows, frozenset(trained_on), ledger
+
+
+def answers_own_rows(run: RunDir, config: RunConfig) -> bool:
+    """Whether the rows to answer are those that the run held out: the settings name no others."""
+    return run.data.exists() and config.data.eval_dataset in ((), settings_of(run).data.eval_dataset)
+
+
+def _held_out_rows(run: RunDir, config: RunConfig) -> tuple[list[Demonstration], frozenset[str], Ledger]:
+    """Raises: ConfigError for settings that would choose other rows; RunError when the run held none out."""
+    refuse_other_rows(run, config, "data", allowed=frozenset({"max_samples"}))
+    split = run.read_json("data.json")["split"]
+    if not split["held_out"]:
+        raise no_held_out_rows(run, "sartor", "predict", str(run.path))
+    prepared = rows_of(run, config)
+    rows = [row for example in prepared.held_out if (row := demonstration_of(example))]
+    if not rows:
+        raise RunError("The run's held-out rows have no answers to compare with.", run.path, _compare_it(run))
+    if config.data.max_samples != settings_of(run).data.max_samples:
+        rows = rows[: config.data.max_samples]
+    return rows, frozenset(split["train"]), prepared.ledger
+
+
+def demonstration_of(example: Example) -> Demonstration | None:
+    """A row as a prompt with its answer: of a pair the chosen one, of judged answers the good ones; else None."""
+    match example:
+        case Demonstration():
+            return example
+        case Preference(prompt=prompt, chosen=chosen):
+            return Demonstration((*prompt, chosen), example.origin, example.tools)
+        case Feedback(messages=messages, good=True):
+            return Demonstration(messages, example.origin, example.tools)
+    return None
+
+
+def _compare_it(run: RunDir) -> Text:
+    return tr("Compare the losses: sartor compare {run}", run=run.path)
 
 
 @system_errors()
@@ -109,8 +165,8 @@ def predict(
     Each answer is journaled, so the same call resumes after it was killed. `shard` ("2/4") answers one part and leaves
     its journal; a call without it writes the predictions of all rows (with `merge`, only if none is missing).
 
-    For a run folder: its held-out rows, into its `predictions/`. For a settings file: `eval_dataset`, into
-    `output_dir`.
+    For a run folder: its held-out rows, or `eval_dataset`, into its `predictions/`. For a settings file:
+    `eval_dataset`, into `output_dir`.
 
     Raises: ConfigError, DataError, ModelError, RunError.
 
@@ -127,12 +183,11 @@ def predict(
     config = as_config(target, settings, permissions)
     if config.evaluation.do_predict is False:
         raise ConfigError("do_predict is false.", tr("settings"), "Remove it, or set it to true.")
+    refuse_reward_model(config)
     rows, training_ids, ledger = rows_to_predict(config)
     if on_ledger:
         on_ledger(ledger)
-    run = trained_run(config)
-    own = run is not None and not config.data.eval_dataset
-    folder = run.predictions / "tuned-held_out" if own and run else Path(config.train.output_dir or "predictions")
+    folder = predictions_folder(config)
     engine = Engine.from_config(config)
     backend = chosen_backend(config.model.infer_backend)
     options = PredictOptions(
@@ -154,6 +209,14 @@ def score(predictions: Sequence[str], references: Sequence[str | None]) -> dict[
         100.0
     """
 
+    if len(predictions) != len(references):
+        raise DataError(
+            "{predictions} predictions, but {references} references.",
+            "score",
+            "Give one reference for each prediction; None where there is none.",
+            predictions=len(predictions),
+            references=len(references),
+        )
     return score_texts(list(predictions), list(references))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from sartor.base.errors import ConfigError, DataError
 from sartor.base.files import sha256_file
 from sartor.base.i18n import tr
 from sartor.base.process import gc_paused
+from sartor.base.rundir import RunDir
 from sartor.base.types import Encoded, Example, Ledger, Note, token_sequences
 from sartor.data.load import Loaded, SourceFile, load_many
 from sartor.data.split import Split, read_split, split_loaded
@@ -177,11 +179,15 @@ def first_reason(ledger: Ledger) -> str:
     return f"{ledger.skipped[0].origin}: {ledger.skipped[0].reason}" if ledger.skipped else ""
 
 
-def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[str, Any]:
-    """The content of data.json: files with hashes, the ids of the split, the ledger, the template."""
+def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder, run: RunDir) -> dict[str, Any]:
+    """The content of data.json: files with hashes, the ids of the split, the ledger, the template.
+
+    `started_in` is the folder that relative paths start from, seen from the run's folder; None on another drive.
+    """
     source, folder = encoder.template.source, Path(config.data.dataset_dir)
     trained = set(rows.train_names) or {example.origin.id for example in rows.train}
     return {
+        "started_in": _seen_from(run.path.resolve()),
         "datasets": [
             {"path": str(f.path), "sha256": f.sha256, "encoding": f.encoding, "rows": f.rows} for f in rows.files
         ],
@@ -195,6 +201,13 @@ def data_json(rows: PreparedRows, config: RunConfig, encoder: Encoder) -> dict[s
         "ledger": ledger_json(rows.ledger),
         "template": {"name": encoder.template.name, "sha256": hashlib.sha256(source.encode()).hexdigest()},
     }
+
+
+def _seen_from(folder: Path) -> str | None:
+    try:
+        return Path(os.path.relpath(Path.cwd(), folder)).as_posix()
+    except ValueError:
+        return None
 
 
 def ledger_json(ledger: Ledger) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sartor.api.resolve_target import settings_of
 from sartor.api.training import train
-from sartor.base.config import RunConfig, read_yaml
 from sartor.base.i18n import ntr
 from sartor.base.permissions import Permissions
 from sartor.base.rundir import RunDir
@@ -29,7 +29,7 @@ def with_spread(run: RunDir, verdict: Verdict, seeds: int, judge: Judge, permiss
     resumed. `judge` returns a run's own verdict. Raises: what `train` raises.
     """
 
-    config = RunConfig.from_dict(read_yaml(run.config), str(run.config))
+    config = settings_of(run)
     split_seed = config.train.seed if config.data.split_seed is None else config.data.split_seed
     differences = [verdict.primary.difference]
     for seed in range(config.train.seed + 1, config.train.seed + seeds):

@@ -180,7 +180,7 @@ def _train(request: _Request, group: _Group) -> Run:
         results = loop.train(job)
         if rows.streamed_ledger and group.first:
             taken = rows.streamed_ledger(results["steps"] * plan.global_batch)
-            run.write_json("data.json", data_json(taken, config, encoder))
+            run.write_json("data.json", data_json(taken, config, encoder, run))
     del job
     release_memory()
     return Run(run, results, estimate=found.to_json() if found else None)
@@ -199,7 +199,7 @@ def _create(request: _Request, rows: PreparedRows, encoder: Encoder, plan: Plan,
     run, config = request.run, request.config
     if not request.resume:
         create_run(run, config, request.source)
-    run.write_json("data.json", data_json(rows, config, encoder))
+    run.write_json("data.json", data_json(rows, config, encoder, run))
     run.write_json("env.json", environment())
     run.write_json("plan.json", plan.to_json())
     if found:

@@ -120,7 +120,11 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
-    """Read one flat mapping from a YAML file. Raises: ConfigError if it is anything else."""
+    """Read one flat mapping from a YAML file, or from the one in a run's folder. Raises: ConfigError for all else."""
+    if path.is_dir():
+        if not (path / "config.yaml").exists():
+            raise ConfigError("This is a folder, not a settings file.", path, "Give a YAML file, or a run's folder.")
+        path = path / "config.yaml"
     try:
         content = load_yaml(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
 from sartor.base.i18n import Text, ntr, tr
 from sartor.base.types import Ledger, Score
@@ -53,6 +54,13 @@ def print_error(error: SartorError) -> None:
         err.print(f"  [dim]{plain(tr('where'))}[/]  {plain(error.where)}", soft_wrap=True)
     if error.fix:
         err.print(f"  [dim]{plain(tr('fix'))}[/]  {plain(error.fix)}", soft_wrap=True)
+
+
+def print_without_effect(config: RunConfig) -> None:
+    """One line with the given settings that do nothing here."""
+    if keys := sorted(config.ignored_keys):
+        note = tr("No effect here: {keys} (plan.json says why).", keys=", ".join(keys))
+        err.print(f"  [yellow]·[/] {plain(note)}", soft_wrap=True)
 
 
 def ledger_printer(title: str | Text, quiet: bool = False) -> Callable[[Ledger], None] | None:

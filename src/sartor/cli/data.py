@@ -11,6 +11,7 @@ from rich.markup import escape
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import Permissions
+from sartor.cli import next_step
 from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ def print_imported(imported: Any, dataset_dir: Path) -> None:
     if (record := record_path(dataset_dir, name)).exists() and imported.loaded.skipped:
         kept = tr("Each row that was not imported is in {file}, with its reason and its text", file=record)
         console.line(f"  {escape(str(kept))}")
-    stage = "" if inspection.stage == "sft" else f" stage={inspection.stage}"
-    shown = escape(f"sartor show {name}{stage} --dataset-dir {dataset_dir}")
-    console.line(f"  {tr('Next')}: [bold]{shown}[/]")
+    stage = () if inspection.stage == "sft" else (f"stage={inspection.stage}",)
+    folder = () if dataset_dir == Path("data") else ("--dataset-dir", dataset_dir)
+    next_step.print_next(next_step.command("show", name, *stage, *folder))
 
 
 def _turns(example: Example) -> list[tuple[str, str]]:
@@ -150,6 +151,7 @@ def show(
         console.print_json(view.to_json())
         return
     console.out.print(view)
+    next_step.print_next(next_step.to_train(name, settings, dataset_dir, model))
 
 
 # A command's options are its signature.
@@ -204,6 +206,8 @@ def check(
                 console.line(f"    {escape(change)}")
     if found.result.errors:
         raise typer.Exit(1)
+    if not json:
+        next_step.print_next(next_step.to_train(name, settings, dataset_dir))
 
 
 # A command's options are its signature.

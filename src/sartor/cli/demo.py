@@ -13,25 +13,19 @@ from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError
 from sartor.base.i18n import Text, tr
-from sartor.cli import console
+from sartor.base.settings import FIRST_TRAINING
+from sartor.cli import console, next_step
 from sartor.cli.data import print_imported
 from sartor.cli.evaluate import print_verdict
 from sartor.cli.train import print_run
 
 SETTINGS: dict[str, Any] = {
-    "model_name_or_path": "smollm2-135m",
-    "stage": "sft",
-    "finetuning_type": "lora",
-    "lora_rank": 16,
+    **FIRST_TRAINING,
     "lora_target": "all",
     "dataset": "pride_en",
     "val_size": 20,
     "cutoff_len": 512,
-    "per_device_train_batch_size": 8,
-    "learning_rate": 5e-4,
     "num_train_epochs": 6.0,
-    "lr_scheduler_type": "cosine",
-    "warmup_ratio": 0.1,
     "bf16": True,
     "max_new_tokens": 96,
     "seed": 42,
@@ -70,12 +64,12 @@ def run_demo(folder: Path, max_steps: int | None = None) -> None:
     duration = tr("the demo took {minutes} min {seconds} s", minutes=minutes, seconds=seconds)
     console.line(f"\n{console.bold(tr('Report:'))} {escape(str(page))}   [dim]({duration})[/]")
     console.line(f"\n{tr('Try next:')}")
-    for command, comment in (
-        (f"sartor chat {run.path}", tr("ask both models; /base asks the base model")),
-        (f"sartor show pride_zh --dataset-dir {data}", tr("tokens and labels of a row")),
-        ("sartor import YOUR.csv --name mine", tr("your own data")),
+    for line, comment in (
+        (next_step.command("chat", run.path), tr("ask both models; /base asks the base model")),
+        (next_step.command("show", "pride_zh", "--dataset-dir", data), tr("tokens and labels of a row")),
+        (next_step.command("import", "--help"), tr("your own data: sartor import FILE --name NAME")),
     ):
-        console.line(f"  {escape(command):<50} [dim]# {console.plain(comment)}[/]")
+        console.line(f"  {escape(line):<50} [dim]# {console.plain(comment)}[/]")
 
 
 def pride_file(name: str) -> Path:

@@ -11,6 +11,8 @@ from rich.markup import escape
 from sartor.base.config import RunConfig
 from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
+from sartor.base.rundir import RunDir
+from sartor.cli import next_step
 from sartor.cli.arguments import Json, Settings, config_of, with_permissions
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def predict(
         console.line(f"[bold yellow]{console.plain(warning)}[/]")
     console.print_scores(predictions.scores, ntr("{count} answer", "{count} answers", count=len(predictions.rows)))
     console.line(f"  {console.plain(tr('Wrote {file}', file=predictions.folder))}")
+    if predictions.folder.parent.name == "predictions" and shard is None:
+        next_step.print_next(next_step.command("compare", predictions.folder.parent.parent))
 
 
 def score(
@@ -136,6 +140,7 @@ def compare(
     else:
         print_verdict(found)
         console.line(f"  {escape(str(tr('Report:')))} [bold]{escape(str(api.report(targets[0])))}[/]")
+        next_step.print_next(*next_step.after_comparing(RunDir(Path(targets[0]))))
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -9,8 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from sartor.base.config import read_config
 from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
+from sartor.cli import next_step
 from sartor.cli.arguments import Json, Settings, settings_file, with_permissions
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Move an unfinished run to the trash and start over.")]
@@ -32,6 +34,8 @@ def train(
     from sartor.cli import console
 
     file, words = settings_file(settings)
+    if not json:
+        console.print_without_effect(read_config(file, words))
     with console.TrainingProgress(quiet=json) as progress:
         run = api.train(
             file,
@@ -99,7 +103,7 @@ def print_run(run: Any) -> None:
             label = tr("predicted time") if unit == "s" else tr("predicted memory")
             console.line(f"  {label:<26} {numbers}")
     console.line(f"  {tr('run folder'):<26} {run.dir.path}")
-    console.line(f"  {tr('Next')}: [bold]sartor compare {run.dir.path}[/]")
+    next_step.print_next(*next_step.after_training(run.dir))
 
 
 def runs(

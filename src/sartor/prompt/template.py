@@ -6,24 +6,24 @@ import functools
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import resources
 from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import DataError, PromptError, did_you_mean
+from sartor.base.errors import DataError, PromptError
 from sartor.base.i18n import tr
 from sartor.base.open_file import read_regular
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.layout_cache import LayoutCache
 from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
+from sartor.prompt.named_templates import NamedTemplate, advice, named
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
+NO_TOOLS, NO_TOOL_CALLS = tr("it does not render tools"), tr("it does not render tool calls")
 TODAY = datetime(2024, 7, 26)
 """What `strftime_now` gives templates, so that a run does not depend on the day. Llama 3.1's own fallback date."""
 MAX_REASON = 500
@@ -41,19 +41,6 @@ class Rendered:
     @property
     def text(self) -> str:
         return self.layout.join(self.texts)
-
-
-@dataclass(frozen=True, slots=True)
-class NamedTemplate:
-    """One file of `templates/`: a TOML header in a comment, then the Jinja source."""
-
-    name: str
-    about: str
-    provenance: str
-    control: tuple[str, ...]
-    """Control tokens that the tokenizer must have; `eos_token` and `bos_token` stand for the tokenizer's own."""
-    example: str
-    source: str
 
 
 class Template:
@@ -93,10 +80,10 @@ class Template:
         lacks, or a template that cannot be split or never trains its stop token.
         """
         codec = Codec(tokenizer)
-        special = {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _is_list(value)}
+        special = special_tokens(tokenizer)
         source = template_source(tokenizer, name)
         if name is not None and not name.endswith(".jinja"):
-            _require_tokens(named(name), codec, special)
+            _require_tokens(named(name), codec, special, has_own=bool(tokenizer.chat_template))
         variables = {**special, **({} if enable_thinking is None else {"enable_thinking": enable_thinking})}
         if default_system is not None and codec.broken(default_system) != default_system:
             raise PromptError(
@@ -264,11 +251,11 @@ class Template:
         plain = neutral(messages)
         whole = self._render(plain, tools, generation)
         if tools and whole == self._render(plain, (), generation):
-            raise UnsupportedTemplate(tr("it does not render tools"))
+            raise UnsupportedTemplate(NO_TOOLS)
         if any(message.tool_calls for message in plain):
             without = [replace(message, tool_calls=()) for message in plain]
             if whole == self._render(without, tools, generation):
-                raise UnsupportedTemplate(tr("it does not render tool calls"))
+                raise UnsupportedTemplate(NO_TOOL_CALLS)
 
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
@@ -348,33 +335,17 @@ class Template:
         )
 
     def _refusal(self, reason: UnsupportedTemplate) -> PromptError:
+        special = {key: value for key, value in self._variables.items() if isinstance(value, str)}
+        needs_tools = reason.reason in (NO_TOOLS, NO_TOOL_CALLS)
+        names = advice(self.codec, special, tools=needs_tools, without=self.name)
+        fix = tr("Choose a template that works with this tokenizer: {names}.", names=names)
+        if needs_tools and names:
+            fix = tr("Choose a template that renders tools: {names}.", names=names)
+        elif needs_tools:
+            fix = tr("No template that renders tools fits this tokenizer: remove the tools, or take another model.")
         return PromptError(
-            "Unsupported template: {reason}.",
-            self.name,
-            "Choose a named template, for example template=chatml.",
-            code="unsupported-template",
-            reason=reason.reason,
+            "Unsupported template: {reason}.", self.name, fix, code="unsupported-template", reason=reason.reason
         )
-
-
-@functools.cache
-def named(name: str) -> NamedTemplate:
-    """Read a named template. Raises: PromptError with the closest name."""
-    file = resources.files("sartor.prompt.templates").joinpath(f"{name}.jinja")
-    if not re.fullmatch(r"\w+", name) or not file.is_file():
-        raise PromptError("Unknown template {name!r}.", "template", did_you_mean(name, template_names()), name=name)
-    head, _, source = file.read_text(encoding="utf-8").removeprefix("{#\n").partition("#}\n")
-    header = tomllib.loads(head)
-    return NamedTemplate(
-        name, header["about"], header["provenance"], tuple(header["control"]), header["example"], source.rstrip("\n")
-    )
-
-
-@functools.cache
-def template_names() -> tuple[str, ...]:
-    """The names of all templates in `templates/`, sorted."""
-    files = resources.files("sartor.prompt.templates").iterdir()
-    return tuple(sorted(file.name.removesuffix(".jinja") for file in files if file.name.endswith(".jinja")))
 
 
 def template_source(tokenizer: Tokenizer, name: str | None) -> str:
@@ -392,11 +363,16 @@ def _own_source(tokenizer: Tokenizer) -> str:
         raise PromptError(
             "The model has no chat template (it is a base model).",
             tokenizer.name_or_path,
-            "Choose one, for example template=chatml. Known: {names}.",
+            "Choose one whose control tokens it has: {names}.",
             code="no-template",
-            names=", ".join(template_names()),
+            names=advice(Codec(tokenizer), special_tokens(tokenizer)),
         )
     return str(source)
+
+
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """`eos_token` and its like → their strings."""
+    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _is_list(value)}
 
 
 def _file_source(path: Path) -> str:
@@ -408,17 +384,15 @@ def _file_source(path: Path) -> str:
         raise PromptError("Could not read the template file: {reason}.", path, reason=str(error)) from None
 
 
-def _require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str]) -> None:
-    missing = []
-    for token in template.control:
-        text = special.get(token) if token in ("eos_token", "bos_token") else token
-        if text is None or codec.token_id(text) is None:
-            missing.append(token)
-    if missing:
+def _require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str], *, has_own: bool) -> None:
+    if missing := template.missing(codec, special):
+        names = advice(codec, special, without=template.name)
         raise PromptError(
             "The tokenizer lacks control tokens of the template {name}: {tokens}.",
             "template",
-            "Remove `template` to use the model's own, or choose one whose tokens it has, such as default.",
+            tr("Remove `template` to use the model's own, or choose one whose tokens it has: {names}.", names=names)
+            if has_own
+            else tr("Choose one whose tokens it has: {names}.", names=names),
             name=template.name,
             tokens=" ".join(missing),
         )

@@ -103,6 +103,8 @@ class Plan:
     pack_tokens: int = PACK_TOKENS
     streaming: bool = False
     """Rows come from a stream, shuffled already: `rows` is how many positions the run takes, one epoch."""
+    model_name_or_path: str = ""
+    """The model that is trained: given, or the default."""
 
     def limits(self, *, divisor: int = 1, max_rows: int | None = None) -> BatchLimits:
         """How micro-batches are cut. `divisor` makes them smaller, after running out of memory; `max_rows` replaces the
@@ -182,6 +184,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
         head_chunk_bytes=memory.head_chunk_bytes,
         pack_tokens=min(memory.micro_tokens, max(PACK_TOKENS, inputs.longest)),
         streaming=config.data.streaming,
+        model_name_or_path=config.model.model_name_or_path,
     )
 
 

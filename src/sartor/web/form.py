@@ -46,21 +46,6 @@ HIDDEN = (
     "resume_from_checkpoint",
 )
 """Not shown. The first two cannot be set from the page at all."""
-DEFAULTS: Mapping[str, Any] = {
-    "model_name_or_path": "smollm2-135m",
-    "stage": "sft",
-    "finetuning_type": "lora",
-    "lora_rank": 16,
-    "val_size": 0.1,
-    "cutoff_len": 1024,
-    "learning_rate": 5e-4,
-    "num_train_epochs": 4.0,
-    "per_device_train_batch_size": 8,
-    "lr_scheduler_type": "cosine",
-    "warmup_ratio": 0.1,
-    "save_steps": 50,
-}
-"""The initial values of the form: LoRA on the embedded model."""
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 """A model's name on a hub; everything else is a path."""
 MAX_YAML_CHARACTERS = 200_000

@@ -11,7 +11,7 @@ from nicegui import ui
 from sartor.base.errors import SartorError
 from sartor.base.reasons import fix_of, reason_of
 from sartor.prompt.label_view import LabelView, Piece, RenderedText
-from sartor.prompt.template import template_names
+from sartor.prompt.named_templates import template_names
 from sartor.web.components import button, card, empty, facts, line, note_text, run_in_thread, show_error, text
 from sartor.web.i18n import Translator
 from sartor.web.reader import Reader

@@ -16,9 +16,9 @@ from sartor.base.errors import ConfigError, SartorError
 from sartor.base.files import atomic_write
 from sartor.base.i18n import Text, tr
 from sartor.base.rundir import RunDir
-from sartor.base.settings import SECTIONS
+from sartor.base.settings import FIRST_TRAINING, SECTIONS
 from sartor.data.dataset_info import read_registry
-from sartor.prompt.template import template_names
+from sartor.prompt.named_templates import template_names
 from sartor.web.components import (
     button,
     card,
@@ -33,7 +33,6 @@ from sartor.web.components import (
 )
 from sartor.web.form import (
     COMMON,
-    DEFAULTS,
     MAX_YAML_CHARACTERS,
     Field,
     check_paths,
@@ -97,8 +96,13 @@ def _beginning(workspace: Workspace, jobs: Jobs, dataset: str, run: str) -> dict
     chosen = dataset if dataset in names else (names[0] if names else "")
     place = {"dataset_dir": "."} if workspace.data == workspace.folder else {}
     if not chosen:
-        return dict(DEFAULTS)
-    return {**DEFAULTS, "dataset": chosen, **place, "output_dir": free_name(workspace, chosen, jobs.runs_to_come())}
+        return dict(FIRST_TRAINING)
+    return {
+        **FIRST_TRAINING,
+        "dataset": chosen,
+        **place,
+        "output_dir": free_name(workspace, chosen, jobs.runs_to_come()),
+    }
 
 
 def _datasets(workspace: Workspace) -> list[str]:
