@@ -148,6 +148,21 @@ def test_changed_data_is_named(trained: api.Run, more: Path) -> None:
         api.compare(trained)
 
 
+def test_edited_texts_under_unchanged_ids_are_refused(trained: api.Run, more: Path) -> None:
+    """Else the verdict would be about answers that nobody trained towards."""
+    file = next((more / "data").glob("chapters*"))
+    before = file.read_bytes()
+    rows = json.loads(before)
+    rows[0] = {name: f"{text} Edited." for name, text in rows[0].items()}
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    for command in (api.compare, api.predict):
+        with pytest.raises(DataError, match="differs from what the run was trained on") as error:
+            command(trained.path)
+        assert file.name in str(error.value.where)
+    file.write_bytes(before)
+    assert api.compare(trained, ["forgetting_probe=false"]).primary.metric == "loss"
+
+
 def test_predictions_on_other_rows_go_below_the_run(trained: api.Run, more: Path) -> None:
     before = set(trained.path.iterdir())
     predictions = api.predict(trained.path, eval_dataset="more", max_samples=2)

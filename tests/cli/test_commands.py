@@ -156,3 +156,26 @@ def test_check_names_faults_and_writes_rejects_and_a_mended_copy(
     assert "own file" in bad(capsys, *words, "--fix", "mine.json")
     assert run(*words) == 1
     assert "mine.json, row 3" in capsys.readouterr().out
+
+
+def test_settings_without_effect_are_named_once(
+    here: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("import", "qa.csv", "--name", "chapters") == 0
+    capsys.readouterr()
+    settings = [
+        f"model_name_or_path={tiny_model_dir}",
+        "dataset=chapters",
+        "max_steps=1",
+        "use_cpu=true",
+        "plot_loss=false",
+        "output_dir=runs/one",
+    ]
+    ignored = ["push_to_hub=true", "use_unsloth=true", "flash_attn=fa2"]
+    assert run("train", *settings, *ignored) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "No effect here" in line]
+    assert len(said) == 1
+    assert "No effect here: flash_attn, push_to_hub, use_unsloth" in said[0]
+    assert set(json.loads(Path("runs/one/plan.json").read_text())["ignored_keys"]) == {
+        setting.split("=")[0] for setting in ignored
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from rich.console import Console
 
 from sartor.base.errors import RunError
-from sartor.base.i18n import tr
+from sartor.base.i18n import shown_in, tr
 from sartor.checks.leaks import Leak
+from sartor.evaluation import metrics, preferences
 from sartor.evaluation.difference import LOSS, Measure, compare_rows
 from sartor.evaluation.verdict import (
     AnswerCounts,
@@ -24,9 +26,11 @@ from sartor.evaluation.verdict import (
     memorization,
     spread_of,
 )
+from sartor.evaluation.verdict_text import NAMES as METRIC_NAMES
 from sartor.evaluation.verdict_text import (
     answers_sentence,
     headline,
+    metric_name,
     remarks,
     verdict_json,
     verdict_panel,
@@ -278,3 +282,36 @@ def test_spread_of_seeds() -> None:
     assert (spread.low, spread.high, spread.same_sign) == (-0.5, 0.1, 2)
     assert spread.sd == pytest.approx(np.std([-0.5, -0.4, 0.1], ddof=1))
     assert spread_of([1.0]).sd == 0
+
+
+IDS = [
+    *METRIC_NAMES,
+    *(metric.name for metric in metrics.find(["all"])),
+    *preferences.LIMITS,
+    "reward-accuracy",
+    "reward-margin",
+]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_people_read_words_instead_of_metric_ids(lang: str) -> None:
+    for metric in IDS:
+        shown = metric_name(metric).render(lang)
+        assert not re.search(r"[a-z]-[a-z]|\.(char|word)$", shown), shown
+        assert metric not in METRIC_NAMES or lang == "en" or re.search(r"[\u4e00-\u9fff]", shown), shown
+    assert metric_name("covers-names").render(lang) == "covers-names"  # a metric that somebody else named
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_preference_verdict_is_told_in_words(lang: str) -> None:
+    base, tuned = losses(0.6)
+    found = [compare_rows(tuned, base, Measure(name, True)) for name in ("preference-margin", "preference-accuracy")]
+    verdict = make_verdict(Findings(found[0], (found[1],)))
+    console = Console(file=io.StringIO(), width=200)
+    with shown_in(lang):
+        console.print(verdict_panel(verdict))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "preference" not in shown
+    for name in ("preference-margin", "preference-accuracy"):
+        assert metric_name(name).render(lang) in shown
+    assert metric_name("preference-margin").render(lang) in headline(verdict).render(lang)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from sartor.base.errors import RunError
@@ -268,3 +269,23 @@ def test_rows_needed_to_prove_what_was_seen() -> None:
     step = recommend(made_figures(verdict=make_verdict(Findings(weak))))[0]
     assert step.figure == f"5 → {needed}"
     assert json.dumps(step.text.to_json())
+
+
+@pytest.mark.parametrize(
+    ("planned", "given", "shown"),
+    [
+        ("org/default", None, "org/default"),
+        ("/home/me/models/mine", "mine-too", "mine"),
+        (None, "org/given", "org/given"),
+    ],
+)
+def test_the_header_names_the_model_that_was_trained(
+    tmp_path: Path, planned: str | None, given: str | None, shown: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    settings = {"dataset": "pride_en"} | ({"model_name_or_path": given} if given else {})
+    run.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    run.write_json("plan.json", {"model_name_or_path": planned} if planned else {})
+    page = write_report(run, chart_files=False).read_text(encoding="utf-8")
+    header = Reader(page[page.index("<header>") : page.index("</header>")]).text
+    assert f"{shown} · pride_en" in header

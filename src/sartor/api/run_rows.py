@@ -34,9 +34,9 @@ def rows_of(run: RunDir, config: RunConfig, progress: Progress | None = None) ->
     same = [example.origin.id for example in rows.held_out] == wanted["held_out"]
     if not settings.data.streaming:
         same = same and [example.origin.id for example in rows.train] == wanted["train"]
-    if same:
-        return rows
     changed = _changed_files(recorded["datasets"], rows)
+    if same and not changed:  # an edited text keeps its row's id
+        return rows
     raise DataError(
         "The data differs from what the run was trained on.",
         changed or run.data,

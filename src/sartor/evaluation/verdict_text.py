@@ -28,6 +28,35 @@ CLOSENESS = ("token-f1", "rouge-l.word", "rouge-l.char")
 """Metrics of how close an answer is to its reference; the first that was measured is named in the headline."""
 
 
+NAMES: Mapping[str, Text] = {
+    "loss": tr("loss"),
+    "perplexity": tr("perplexity"),
+    "preference-margin": tr("margin of chosen over rejected"),
+    "preference-accuracy": tr("pairs whose chosen answer is preferred, in percent"),
+    "reward-margin": tr("reward of chosen over rejected"),
+    "reward-accuracy": tr("pairs whose chosen answer has the higher reward, in percent"),
+    "chosen-loss": tr("loss of the chosen answer"),
+    "exact-match": tr("exact matches"),
+    "token-f1": tr("shared words (F1)"),
+    "judge": tr("the judge's preference"),
+}
+"""What metrics are called where their ids say little. ROUGE, BLEU and chrF are names already."""
+UNITS: Mapping[str, Text] = {"char": tr("on characters"), "word": tr("on words")}
+
+
+def metric_name(metric: str) -> Text:
+    """What a metric is called in a sentence or a table; one that a package adds keeps its name."""
+    if metric in NAMES:
+        return NAMES[metric]
+    name, _, unit = metric.rpartition(".")
+    shown = name if unit in UNITS else metric
+    if shown.startswith(("bleu", "rouge")):
+        shown = shown.upper()
+    if unit in UNITS:
+        return tr("{metric} {unit}", metric=shown, unit=UNITS[unit])
+    return Text("{metric}", {"metric": shown})
+
+
 def headline(verdict: Verdict) -> Text:
     """The verdict in a few words: how large the difference is, and what is known of the answers themselves."""
     first, answers = effect_phrase(verdict), answers_phrase(verdict)
@@ -36,28 +65,28 @@ def headline(verdict: Verdict) -> Text:
 
 def effect_phrase(verdict: Verdict) -> Text:
     """The first half of the headline: how large the difference is in the metric that decides."""
-    d = verdict.primary
+    d, name = verdict.primary, metric_name(verdict.primary.metric)
     size = abs(d.difference) / d.margin if d.margin else HUGE
     place = 0 if size < LARGE else 1 if size < HUGE else 2
     if verdict.outcome == "better":
         return (
-            tr("Slightly better in {metric}", metric=d.metric),
-            tr("Better in {metric}", metric=d.metric),
-            tr("Much better in {metric}", metric=d.metric),
+            tr("Slightly better in {metric}", metric=name),
+            tr("Better in {metric}", metric=name),
+            tr("Much better in {metric}", metric=name),
         )[place]
     if verdict.outcome == "worse":
         return (
-            tr("Slightly worse in {metric}", metric=d.metric),
-            tr("Worse in {metric}", metric=d.metric),
-            tr("Much worse in {metric}", metric=d.metric),
+            tr("Slightly worse in {metric}", metric=name),
+            tr("Worse in {metric}", metric=name),
+            tr("Much worse in {metric}", metric=name),
         )[place]
     if verdict.outcome == "same":
-        return tr("No difference in {metric} that is worth having", metric=d.metric)
+        return tr("No difference in {metric} that is worth having", metric=name)
     low, high = d.gains
     if not d.refusal and low > 0:
-        return tr("Not proven: {metric} improved, but perhaps by less than is worth having", metric=d.metric)
+        return tr("Not proven: {metric} improved, but perhaps by less than is worth having", metric=name)
     if not d.refusal and high < 0:
-        return tr("Not proven: {metric} got worse, but perhaps by less than matters", metric=d.metric)
+        return tr("Not proven: {metric} got worse, but perhaps by less than matters", metric=name)
     return tr("Not proven")
 
 
@@ -98,7 +127,7 @@ def verdict_sentence(verdict: Verdict) -> Text:
     """Whether the tuned model is better, with the interval, the margin, and why nothing is claimed if so."""
     d = verdict.primary
     params: dict[str, Any] = {
-        "metric": tr("loss per reference token") if d.metric == "loss" else d.metric,
+        "metric": tr("loss per reference token") if d.metric == "loss" else metric_name(d.metric),
         "base": number(d.base),
         "tuned": number(d.tuned),
     }
@@ -188,7 +217,7 @@ def verdict_panel(verdict: Verdict) -> RenderableType:
         style = STYLES[d.outcome] if d.outcome != "not_proven" else ""
         difference = RichText(number(d.difference, True), style=style)
         table.add_row(
-            RichText(d.metric + decides),
+            RichText(f"{metric_name(d.metric)}{decides}"),
             number(d.base),
             number(d.tuned),
             difference,
@@ -223,7 +252,7 @@ def remarks(verdict: Verdict) -> list[Text]:
         lines.append(unseen)
     for other in verdict.others:
         if other.failed:
-            lines.append(tr("{metric}: {reason}", metric=other.metric, reason=other.refusal))
+            lines.append(tr("{metric}: {reason}", metric=metric_name(other.metric), reason=other.refusal))
     if len(verdict.others) > 1:
         lines.append(adjusted_note(verdict.others[0]))
     return [*lines, *verdict.notes]
@@ -247,7 +276,7 @@ def _unseen(d: Difference) -> Text | None:
 def _memorization(found: Memorization) -> Text:
     params = {
         "gap": number(found.gap, True),
-        "metric": found.train_rows.metric,
+        "metric": metric_name(found.train_rows.metric),
         "interval": interval(found.low, found.high),
     }
     if found.low is None:

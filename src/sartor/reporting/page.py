@@ -103,6 +103,7 @@ def write_report(run: RunDir, out: Path | None = None, *, chart_files: bool = Tr
         settings=_shown_settings(files.settings),
         data_files=_data_files(files.data),
         key_figures=key_figures(files),
+        model=_model_name(files),
     )
     atomic_write(target, page)
     if chart_files:
@@ -282,6 +283,12 @@ def key_figures(files: RunFiles) -> list[KeyFigure]:
     return found
 
 
+def _model_name(files: RunFiles) -> str:
+    """The model that was trained: the plan's, which names the default, too. Of a folder only the last part."""
+    name = str(files.plan.get("model_name_or_path") or files.settings.get("model_name_or_path") or "")
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def _data_files(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The files of the datasets, by name only: a report is passed on, the folders stay private."""
     files = []
@@ -323,4 +330,5 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["svg"] = Markup  # our own drawings and styles only; everything else is escaped
     environment.globals.update(t=_in_every_language, number=number, interval=interval, p_value=p_value)
+    environment.globals["metric_name"] = verdict_text.metric_name
     return environment.from_string(resources.files(__package__).joinpath("report.html.jinja").read_text("utf-8"))

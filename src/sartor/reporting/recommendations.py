@@ -9,6 +9,7 @@ from typing import Any
 from sartor.base.i18n import Text, ntr, tr
 from sartor.evaluation.numbers import number
 from sartor.evaluation.verdict import Verdict
+from sartor.evaluation.verdict_text import metric_name
 
 MAX_RECOMMENDATIONS = 3
 FEW_STEPS = 30
@@ -71,7 +72,7 @@ def _worse(run: RunFigures) -> Iterator[Recommendation]:
             tr(
                 "The base model is better ({metric} {change}). Lower the learning rate: learning_rate: {lower} instead "
                 "of {rate}, and check with `sartor show` which tokens are trained on.",
-                metric=run.verdict.primary.metric,
+                metric=metric_name(run.verdict.primary.metric),
                 change=change,
                 lower=f"{rate / 5:.0e}",
                 rate=f"{rate:.0e}",

@@ -15,6 +15,7 @@ from nicegui import ui
 from sartor.evaluation import metrics
 from sartor.evaluation.numbers import interval
 from sartor.evaluation.numbers import number as figure
+from sartor.evaluation.verdict_text import metric_name
 from sartor.reporting.charts import MARGINS_SHOWN
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Translator
@@ -129,7 +130,11 @@ class VerdictView:
         d = row.difference
 
         def name() -> None:
-            text(d.metric + (f" · {self.t('primary')}" if d.metric == self._primary(row) else ""), tag="b")
+            text(
+                metric_name(d.metric).render(self.t.lang)
+                + (f" · {self.t('primary')}" if d.metric == self._primary(row) else ""),
+                tag="b",
+            )
             text(row.meaning.render(self.t.lang), "soft small")
 
         kind = {"better": "good", "worse": "bad"}.get(d.outcome, "")
