@@ -176,6 +176,6 @@ def test_settings_without_effect_are_named_once(
     said = [line for line in capsys.readouterr().err.splitlines() if "No effect here" in line]
     assert len(said) == 1
     assert "No effect here: flash_attn, push_to_hub, use_unsloth" in said[0]
-    assert set(json.loads(Path("runs/one/plan.json").read_text())["ignored_keys"]) == {
+    assert set(json.loads(Path("runs/one/plan.json").read_text(encoding="utf-8"))["ignored_keys"]) == {
         setting.split("=")[0] for setting in ignored
     }

@@ -12,7 +12,7 @@ from sartor.base.types import Score
 from sartor.evaluation.difference import LOSS, Difference, Measure, compare_rows
 from sartor.evaluation.numbers import interval, number
 from sartor.evaluation.verdict import Findings, Verdict, make_verdict
-from sartor.evaluation.verdict_text import OUTCOMES, STYLES, verdict_json
+from sartor.evaluation.verdict_text import OUTCOMES, STYLES, metric_name, verdict_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,12 +85,12 @@ def comparison_table(comparison: Comparison) -> RenderableType:
         "{metric}, {count} row; differences from {first}",
         "{metric}, {count} rows; differences from {first}",
         count=len(comparison.row_ids),
-        metric=comparison.metric,
+        metric=metric_name(comparison.metric),
         first=first.name,
     )
     table = Table(title=RichText(str(title), style="bold"), title_justify="left", box=None, pad_edge=False)
     table.add_column(str(tr("model")), overflow="fold")
-    for column in (comparison.metric, tr("difference"), tr("95% interval"), tr("p")):
+    for column in (metric_name(comparison.metric), tr("difference"), tr("95% interval"), tr("p")):
         table.add_column(str(column), justify="right", overflow="fold")
     table.add_column(str(tr("verdict")), overflow="fold")
     table.add_row(first.name, number(comparison.verdicts[0].primary.base), "", "", "", "")
@@ -124,7 +124,7 @@ def make_comparison(
     texts = tuple(notes)
     if metric == "loss" and (why := _why_losses_differ(candidates)):
         metric, margin = TEXT_METRIC, None
-        texts = (*texts, tr("Compared by {metric}: {reason}.", metric=TEXT_METRIC, reason=why))
+        texts = (*texts, tr("Compared by {metric}: {reason}.", metric=metric_name(TEXT_METRIC), reason=why))
     names = [metric, *(n for n, score in first.scores.items() if score.per_row and n != metric)]
     rows = _Rows(tuple(row_ids), clusters)
     verdicts = []
