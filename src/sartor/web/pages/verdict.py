@@ -15,7 +15,6 @@ from nicegui import ui
 from sartor.evaluation import metrics
 from sartor.evaluation.numbers import interval
 from sartor.evaluation.numbers import number as figure
-from sartor.evaluation.verdict_text import metric_name
 from sartor.reporting.charts import MARGINS_SHOWN
 from sartor.web.components import button, card, line, link, pill, table, text
 from sartor.web.i18n import Translator
@@ -126,6 +125,7 @@ class VerdictView:
                     table(head, folded)
 
     def _score(self, row: ScoreRow) -> list[Any]:
+        from sartor.evaluation.verdict_text import metric_name
 
         d = row.difference
 
