@@ -12,7 +12,7 @@ import pytest
 
 from sartor import api
 from sartor.base.errors import Interrupted
-from sartor.cli.console import Clock
+from sartor.cli.console import BarProgress, Clock
 from support.commands import run as command
 from support.process_runs import project_settings
 
@@ -86,3 +86,21 @@ def test_left_is_not_elapsed() -> None:
     assert at(15, 22) == f"0:00:15 elapsed, {timedelta(seconds=90)} left"
     assert at(105, 40) == "0:01:45 elapsed, 0:00:00 left"
     assert at(106, 41, None) == "0:01:46 elapsed"
+
+
+def test_a_bar_shows_the_time_left_that_it_was_told() -> None:
+    moment, shown = [0.0], {}
+    bar = BarProgress(lambda **fields: shown.update(fields), Clock(lambda: moment[0]))
+    moment[0] = 10.0
+    bar.time_left(None)
+    bar(1, 100)
+    assert shown["times"] == "0:00:10 elapsed"
+    bar.time_left(75.4)
+    bar(2, 100)
+    assert shown["times"] == "0:00:10 elapsed, 0:01:15 left"
+    moment[0] = 20.0
+    bar(3, 100)  # nobody told: the clock's own, which begins now
+    assert shown["times"] == "0:00:20 elapsed"
+    moment[0] = 21.0
+    bar(4, 100)
+    assert shown["times"] == "0:00:21 elapsed, 0:01:36 left"

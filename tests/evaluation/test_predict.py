@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from sartor.base.errors import ConfigError, DataError, RunError
+from sartor.base.forecast import AnswersPart, BatchForecast
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Origin
 from sartor.evaluation import predict as predicting
 from sartor.evaluation.journal import Shard
 from sartor.evaluation.predict import PredictOptions, predict
-from sartor.inference.engine import Engine
+from sartor.inference.engine import BATCH_ROWS, Engine
 from support.questions import FEW, SAMPLED, example
 
 
@@ -191,3 +192,35 @@ def test_kill_nine_loses_no_row_and_doubles_none(
     done = predict(engine, rows, tmp_path / "killed", PredictOptions(generation=SAMPLED))
     assert 0 < done.results["resumed"] < len(rows)
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
+
+
+class HearsTimeLeft:
+    """A progress callback that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.left: list[float | None] = []
+
+    def __call__(self, done: int, total: int | None) -> None: ...
+
+    def time_left(self, seconds: float | None) -> None:
+        self.left.append(seconds)
+
+
+def test_the_time_left_is_told_with_each_answer(engine: Engine, tmp_path: Path) -> None:
+    """By an injected clock: four answers of two tokens each, a second a token."""
+    moment = [0.0]
+
+    def now() -> float:
+        moment[0] += 1.0
+        return moment[0]
+
+    heard, options = HearsTimeLeft(), PredictOptions(generation=GenerationSettings(max_new_tokens=2))
+    forecast = BatchForecast([AnswersPart(4, 2), AnswersPart(4, 2)], BATCH_ROWS, now)
+    rows = [example(i) for i in range(1, 5)]
+    predict(engine, rows, tmp_path / "a", replace(options, forecast=forecast), progress=heard)
+    assert len(heard.left) == 4
+    assert heard.left[0] is None
+    assert heard.left[-1]  # the second part
+    predict(engine, rows, tmp_path / "b", replace(options, forecast=forecast), progress=heard)
+    assert heard.left[-1] == 0
+    predict(engine, rows, tmp_path / "c", options, progress=lambda done, total: None)

@@ -20,10 +20,11 @@ from sartor.api.training import Run
 from sartor.base.config import RunConfig
 from sartor.base.errors import RunError
 from sartor.base.files import system_errors
+from sartor.base.forecast import AnswersPart, BatchForecast
 from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
-from sartor.base.types import Document, Encoded, Example, Ledger, Prediction, Score, token_sequences
+from sartor.base.types import Demonstration, Document, Encoded, Example, Ledger, Prediction, Score, token_sequences
 from sartor.checks.leaks import find_leaks
 from sartor.evaluation.difference import Measure, compare_rows
 from sartor.evaluation.numbers import number
@@ -109,7 +110,8 @@ def _findings(run: RunDir, config: RunConfig, parts: tuple[_Part, _Part], progre
     """What both models make of the held-out rows and of some training rows."""
     engines = _engines(run, config)
     config = with_token_limit(config, parts[0].encoded)
-    held_out, trained = (_measure(engines, run, part, config, progress) for part in parts)
+    forecast = _forecast(parts, config)
+    held_out, trained = (_measure(engines, run, part, config, progress, forecast) for part in parts)
     primary, *others = held_out.differences
     return Findings(
         primary,
@@ -121,7 +123,7 @@ def _findings(run: RunDir, config: RunConfig, parts: tuple[_Part, _Part], progre
             verbatim_train=trained.answers.exact_frac,
             verbatim_held_out=held_out.answers.exact_frac,
         ),
-        forgetting=_forgetting(engines, progress) if config.evaluation.forgetting_probe else None,
+        forgetting=_forgetting(engines, progress, forecast) if config.evaluation.forgetting_probe else None,
         judge=judge_run(run, config, progress=progress).to_json() if config.evaluation.judge_endpoint else None,
         notes=held_out.notes,
         base_name=settings_of(run).model.model_name_or_path,
@@ -159,6 +161,11 @@ class _Part:
     training_ids: frozenset[str] = frozenset()
     """Those of the rows that were trained on."""
 
+    @property
+    def rows(self) -> list[Demonstration]:
+        """The rows that have an answer to compare with."""
+        return [row for example in self.examples if (row := demonstration_of(example))]
+
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
@@ -169,12 +176,29 @@ class _Measured:
     notes: tuple[Text, ...] = ()
 
 
+def _forecast(parts: Sequence[_Part], config: RunConfig) -> BatchForecast:
+    """Of the time for all answers, in the order in which they are generated: base and tuned for each part."""
+    from sartor.evaluation.probes import ANSWER_TOKENS, questions
+    from sartor.inference.engine import BATCH_ROWS
+
+    limit = config.generation.max_new_tokens
+    answers = [AnswersPart(len(part.rows), limit) for part in parts for _ in ("base", "tuned")]
+    if config.evaluation.forgetting_probe:
+        answers += 2 * [AnswersPart(len(questions()), ANSWER_TOKENS)]
+    return BatchForecast(answers, BATCH_ROWS)
+
+
 def _measure(
-    engines: Mapping[WeightSet, Engine], run: RunDir, part: _Part, config: RunConfig, progress: Progress | None
+    engines: Mapping[WeightSet, Engine],
+    run: RunDir,
+    part: _Part,
+    config: RunConfig,
+    progress: Progress | None,
+    forecast: BatchForecast,
 ) -> _Measured:
     from sartor.evaluation.predict import PredictOptions, predict
 
-    rows = [row for example in part.examples if (row := demonstration_of(example))]
+    rows = part.rows
     scores: dict[str, dict[str, Score]] = {}
     counts: list[tuple[int, int, int]] = []
     perplexities: list[float] = []
@@ -187,6 +211,7 @@ def _measure(
             metrics=config.evaluation.metrics,
             training_ids=part.training_ids,
             losses={loss.id: loss.per_token for loss in losses},
+            forecast=forecast,
         )
         done = predict(engine, rows, run.predictions / f"{which}-{part.name}", options, progress=progress)
         scores[which] |= {name: score for name, score in done.scores.items() if score.per_row}
@@ -246,12 +271,12 @@ def _differences(
     return found
 
 
-def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None) -> Forgetting:
+def _forgetting(engines: Mapping[WeightSet, Engine], progress: Progress | None, forecast: BatchForecast) -> Forgetting:
     """Both models over sixty general questions."""
     from sartor.evaluation.probes import ask, forgetting, questions
 
     probe = questions()
-    replies = {which: ask(engine, probe, which, progress) for which, engine in engines.items()}
+    replies = {which: ask(engine, probe, which, progress, forecast) for which, engine in engines.items()}
     return forgetting(replies["base"], replies["tuned"])
 
 

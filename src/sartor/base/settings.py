@@ -1,7 +1,7 @@
 """Every setting, grouped in sections: its name, type, default and description.
 
-Names are those of Hugging Face and LLaMA-Factory. `--help`, the web form and the reference page are made from this
-schema.
+Names are those of Hugging Face and LLaMA-Factory. `sartor settings`, the web form and the reference page are made
+from this schema.
 """
 
 from __future__ import annotations

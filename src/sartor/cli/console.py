@@ -127,12 +127,23 @@ def progress_bar(description: str | Text, quiet: bool = False) -> Iterator[Any]:
     )
     with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
         task = bar.add_task(str(description), total=None, note="", times="")
-        clock = Clock()
+        yield BarProgress(lambda **shown: bar.update(task, **shown), Clock())
 
-        def progress(done: int, total: int | None, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note, times=str(clock.times(done, total)))
 
-        yield progress
+class BarProgress:
+    """A bar's callback `progress(done, total)`; the time left is the one told just before, else the clock's."""
+
+    def __init__(self, update: Callable[..., None], clock: Clock) -> None:
+        self._update, self._clock = update, clock
+        self._told: tuple[float | None] | None = None
+
+    def time_left(self, seconds: float | None) -> None:
+        self._told = (seconds,)
+
+    def __call__(self, done: int, total: int | None, note: str = "") -> None:
+        times = self._clock.times(done, total) if self._told is None else self._clock.with_left(*self._told)
+        self._told = None
+        self._update(completed=done, total=total, note=note, times=str(times))
 
 
 class Clock:
@@ -148,12 +159,17 @@ class Clock:
     def times(self, done: int, total: int | None) -> Text:
         moment = self.now()
         self.first = self.first or (moment, done)
-        elapsed = timedelta(seconds=round(moment - self.started))
         since, before = self.first
         if not total or done <= before:
+            return self.with_left(None)
+        return self.with_left((moment - since) / (done - before) * max(total - done, 0))
+
+    def with_left(self, seconds: float | None) -> Text:
+        """The time that has passed, and that so many seconds are left."""
+        elapsed = timedelta(seconds=round(self.now() - self.started))
+        if seconds is None:
             return tr("{elapsed} elapsed", elapsed=elapsed)
-        left = timedelta(seconds=round((moment - since) / (done - before) * max(total - done, 0)))
-        return tr("{elapsed} elapsed, {left} left", elapsed=elapsed, left=left)
+        return tr("{elapsed} elapsed, {left} left", elapsed=elapsed, left=timedelta(seconds=round(seconds)))
 
 
 def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:

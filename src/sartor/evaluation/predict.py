@@ -14,6 +14,7 @@ from typing import Any
 from sartor.base.config import RunConfig
 from sartor.base.errors import DataError, RunError
 from sartor.base.files import atomic_write
+from sartor.base.forecast import AnswersPart, BatchForecast, ShowsTimeLeft
 from sartor.base.i18n import tr
 from sartor.base.locks import file_lock
 from sartor.base.settings import GenerationSettings
@@ -66,7 +67,8 @@ class PredictOptions:
 
     `training_ids` are the rows that the model was trained on (they are marked), `losses` row id → nats per token.
     With a `shard`, only its rows are answered; `merge` joins the journals of all shards and refuses missing rows.
-    `backend` answers the prompts that still need an answer instead of the engine.
+    `backend` answers the prompts that still need an answer instead of the engine. `forecast` counts the answers of
+    several calls together, and has a part for this one.
     """
 
     generation: GenerationSettings = field(default_factory=GenerationSettings)
@@ -78,6 +80,7 @@ class PredictOptions:
     shard: Shard | None = None
     merge: bool = False
     backend: ChosenBackend | None = None
+    forecast: BatchForecast | None = None
 
 
 def predict(
@@ -167,8 +170,14 @@ def _answer_rows(
         )
     finished = itertools.count(len(mine) - len(missing) + 1)
 
+    forecast = options.forecast or BatchForecast([AnswersPart(len(mine), settings.max_new_tokens)], BATCH_ROWS)
+    forecast.begin(len(missing))
+
     def on_done(number: int, answer: Answer) -> None:
         journal.add(missing[number], answer)
+        forecast.answered(answer.tokens)
+        if isinstance(progress, ShowsTimeLeft):
+            progress.time_left(forecast.left_s())
         if progress:
             progress(next(finished), len(mine))
 

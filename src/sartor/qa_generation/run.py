@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from sartor.base.errors import EndpointError
+from sartor.base.forecast import Forecast
 from sartor.base.i18n import Text
 from sartor.base.types import Completion, Message
 from sartor.qa_generation.budget import BudgetExceeded
-from sartor.qa_generation.forecast import Forecast
 from sartor.qa_generation.journal import Journal, key_of
 from sartor.qa_generation.pairs import DuplicateFilter, GroundedPair, Passage, RejectedPair, Turn, joined, parse
 from sartor.qa_generation.requests_plan import ROUNDS, GenerationPlan, Task, tasks_of

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from sartor.base.forecast import BatchForecast, ShowsTimeLeft
 from sartor.base.settings import GenerationSettings
 from sartor.evaluation.difference import Measure, compare_rows
 from sartor.evaluation.verdict import Forgetting
-from sartor.inference.engine import Engine
+from sartor.inference.engine import Answer, Engine
 from sartor.inference.weights import WeightSet
 
 ANSWER_TOKENS = 32
@@ -57,13 +58,20 @@ def ask(
     probe: Sequence[Question],
     weights: WeightSet = "tuned",
     progress: Callable[[int, int | None], None] | None = None,
+    forecast: BatchForecast | None = None,
 ) -> list[Reply]:
     """Greedy answers, in order. Raises: PromptError when the template rejects a single question."""
     done = 0
+    if forecast:
+        forecast.begin(len(probe))
 
-    def on_done(number: int, answer: object) -> None:
+    def on_done(number: int, answer: Answer) -> None:
         nonlocal done
         done += 1
+        if forecast:
+            forecast.answered(answer.tokens)
+            if isinstance(progress, ShowsTimeLeft):
+                progress.time_left(forecast.left_s())
         if progress:
             progress(done, len(probe))
 
