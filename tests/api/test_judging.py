@@ -54,13 +54,18 @@ def test_answers_of_the_same_row_meet(run: RunDir, tmp_path: Path) -> None:
     assert any("评判模型" in line.render("zh") for line in remarks(verdict))
 
 
-def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path) -> None:
+def test_what_is_missing_or_malformed_is_named(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="address and a model"):
         judge_run(run, RunConfig.from_dict({"judge_endpoint": "http://localhost/v1"}))
     (tmp_path / "labels.jsonl").write_text('{"id": "d:1", "label": "tuned"}\n{"id": "d:2", "label": "best"}\n', "utf-8")
     asked = {"judge_endpoint": "https://judge/v1", "judge_model": "m", "judge_api_key": "${NO_SUCH_JUDGE_KEY}"}
     with pytest.raises(ConfigError, match="NO_SUCH_JUDGE_KEY is not set"):
         judge_run(run, RunConfig.from_dict(asked, permissions=Permissions(allow_upload=("judge",))))
+    monkeypatch.setenv("CLOUD_API_KEY", "of-another-service")
+    named_by_a_file = asked | {"judge_endpoint": "https://judge/v1", "judge_api_key": "${CLOUD_API_KEY}"}
+    with pytest.raises(ConfigError, match="bound to no host") as refused:
+        judge_run(run, RunConfig.from_dict(named_by_a_file, permissions=Permissions(allow_upload=("judge",))))
+    assert "export CLOUD_BASE_URL=https://judge/v1" in str(refused.value.fix)
     with pytest.raises(DataError, match="best") as caught:
         read_labels(tmp_path / "labels.jsonl")
     assert "line 2" in str(caught.value.where)

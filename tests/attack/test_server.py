@@ -122,6 +122,14 @@ def test_a_second_key_or_type_and_a_foreign_target_are_refused(app: Any) -> None
     assert ask(app, ours, JSON, (b"content-length", b"9" * 5000), path="/v1/chat/completions", body=b"{}")[0] == 413
 
 
+def test_pages_of_other_sites_are_refused(app: Any) -> None:
+    ours = (b"host", b"localhost:8000")
+    for origin in (b"http://evil.example", b"null", b"http://localhost:9000", b"http://localhost:8000.evil.example"):
+        assert ask(app, ours, (b"origin", origin))[0] == 403
+    assert ask(app, ours, (b"origin", b"http://localhost:8000"))[0] == 200
+    assert ask(app, ours)[0] == 200
+
+
 BROKEN = {
     b"": "line 1, column 1",
     b'{"model": "tiny",\n "messages": [}': "line 2, column 15",

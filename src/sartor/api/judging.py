@@ -62,7 +62,7 @@ def _judge_of(settings: EvaluationSettings) -> Ask:
     if not (settings.judge_endpoint and settings.judge_model):
         raise ConfigError("A judge needs an address and a model.", "judge_endpoint", "Set judge_model as well.")
     key_env = settings.judge_api_key[2:-1] if settings.judge_api_key else None  # ${NAME}: a literal key is refused
-    key = read_key(settings.judge_endpoint, key_env, trusted=True)  # a person has named the host
+    key = read_key(settings.judge_endpoint, key_env)  # a file may have named the variable: only hosts it is bound to
     return endpoint_judge(Address(settings.judge_endpoint, settings.judge_model), key)
 
 

@@ -17,7 +17,7 @@ from sartor.server.schemas import Limits
 
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
-_ONCE = ("host", "authorization", "content-type", "content-length")
+_ONCE = ("host", "origin", "authorization", "content-type", "content-length")
 """Headers of which a second one could be meant for another reader."""
 
 
@@ -69,6 +69,8 @@ class Admission:
         headers = dict(zip(names, (value.decode("latin-1") for _, value in scope["headers"])))
         if self.api_key is None and not is_loopback(host_name(scope["headers"]) or ""):
             return error_response(403, "This server answers on loopback only.", "invalid_request_error", code="host")
+        if self.api_key is None and headers.get("origin", "//" + headers["host"]).partition("//")[2] != headers["host"]:
+            return error_response(403, "Pages of other sites are refused.", "invalid_request_error", code="origin")
         if scope["path"] != "/health" and not self.admits(headers.get("authorization")):
             challenge = {"WWW-Authenticate": "Bearer"}
             what = "The API key is missing or wrong."
