@@ -172,6 +172,24 @@ def test_predictions_on_other_rows_go_below_the_run(trained: api.Run, more: Path
     assert elsewhere.folder == more / "out"
 
 
+def test_learned_rows_are_never_called_held_out(trained: api.Run, settings: dict[str, Any]) -> None:
+    """Not even where another adapter than the last one learned them."""
+    other = api.train(**{**settings, "dataset": "more", "val_size": 0, "max_steps": 1, "output_dir": "runs/other"})
+    learned = len(trained.dir.read_json("data.json")["split"]["train"])
+    shown: list[Ledger] = []
+    model = settings["model_name_or_path"]
+    predictions = api.predict(
+        RunConfig.from_dict({"model_name_or_path": model, "adapter_name_or_path": f"{trained.path},{other.path}"}),
+        eval_dataset=settings["dataset"],
+        dataset_dir=settings["dataset_dir"],
+        output_dir=str(other.path / "both"),
+        max_new_tokens=2,
+        on_ledger=shown.append,
+    )
+    assert sum(row.seen_in_training for row in predictions.rows) == shown[0].training == learned
+    assert shown[0].held_out == len(predictions.rows) - learned
+
+
 def test_fewer_of_the_held_out_rows_can_be_predicted(trained: api.Run) -> None:
     held_out = trained.dir.read_json("data.json")["split"]["held_out"]
     assert [row.id for row in api.predict(trained.path, max_samples=3).rows] == held_out[:3]

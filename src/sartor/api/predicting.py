@@ -107,10 +107,17 @@ def rows_to_predict(config: RunConfig) -> tuple[list[Demonstration], frozenset[s
     rows = [row for example in loaded.examples if (row := demonstration_of(example))]
     if not rows:
         raise ConfigError("No rows to predict.", tr("settings"), "Set eval_dataset=NAME, a dataset with answers.")
-    trained_on = run.read_json("data.json")["split"]["train"] if run and run.data.exists() else []
-    read = loaded.ledger
-    ledger = replace(read, training=0, held_out=len(rows), left_out=read.left_out + read.training - len(rows))
-    return rows, frozenset(trained_on), ledger
+    trained_on, read = _trained_on(config), loaded.ledger
+    learned = sum(row.origin.id in trained_on for row in rows)
+    left_out = read.left_out + read.training - len(rows)
+    return rows, trained_on, replace(read, training=learned, held_out=len(rows) - learned, left_out=left_out)
+
+
+def _trained_on(config: RunConfig) -> frozenset[str]:
+    """The ids of the rows that any of the adapters, or the model, learned from."""
+    names = config.model.adapter_name_or_path or (config.model.model_name_or_path,)
+    runs = [run for name in names if (run := run_of(Path(name))) and run.data.exists()]
+    return frozenset(id for run in runs for id in run.read_json("data.json")["split"]["train"])
 
 
 def answers_own_rows(run: RunDir, config: RunConfig) -> bool:
