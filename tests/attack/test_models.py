@@ -402,3 +402,80 @@ def test_an_adapter_fetches_no_base(adapter: Path, tiny_model_dir: Path, no_netw
     with pytest.raises(ModelError, match="names the base model 'evil/model'"):
         api.chat(str(adapter))
     assert no_network == []
+
+
+# --- values ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_that_are_no_numbers(folder: Path, value: float, dtype: torch.dtype) -> None:
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[UP][3, 2] = value
+        tensors[NORM][0] = value
+
+    change(folder / "model.safetensors", lambda tensors: tensors.update({n: t.to(dtype) for n, t in tensors.items()}))
+    load_model(settings_of(folder))
+    change(folder / "model.safetensors", poison)
+    for head in ("text", "reward"):
+        with pytest.raises(ModelError, match=rf"2 tensors contain NaN.*{UP}.*{NORM}"):
+            load_model(settings_of(folder), head=head)  # type: ignore[arg-type]
+
+
+def test_a_tied_weight_is_named_once_and_large_ones_are_numbers(folder: Path) -> None:
+    def large(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[UP][:] = 3e38
+
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.embed_tokens.weight"][0, 0] = float("nan")
+
+    change(folder / "model.safetensors", large)
+    load_model(settings_of(folder))
+    change(folder / "model.safetensors", poison)
+    with pytest.raises(ModelError, match="1 tensors contain NaN.*embed_tokens"):
+        load_model(settings_of(folder))
+
+
+def test_an_adapter_that_is_no_numbers(adapter: Path) -> None:
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[sorted(tensors)[0]][0, 0] = float("nan")
+
+    change(adapter / "adapter_model.safetensors", poison)
+    for trainable in (False, True):
+        with pytest.raises(ModelError, match="1 tensors contain NaN"):
+            load_adapter(make_model(), adapter, trainable=trainable)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_weights_that_are_no_numbers(folder: Path, bits: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    for value in (float("nan"), float("inf")):
+
+        def poison(tensors: dict[str, torch.Tensor], value: float = value) -> None:
+            tensors[UP][3, 2] = value
+
+        change(folder / "model.safetensors", poison)
+        with pytest.raises(ModelError, match=r"tensors contain NaN.*up_proj"):
+            load_model(settings_of(folder, quantization_bit=bits))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"hidden_size": 64, "intermediate_size": 80},
+        {"hidden_size": 64, "intermediate_size": 100},
+        {"hidden_size": 24, "intermediate_size": 33},
+    ],
+)
+def test_a_quantized_model_of_any_width_answers(tmp_path: Path, bits: int, shape: dict[str, int]) -> None:
+    pytest.importorskip("bitsandbytes")
+    make_model(**shape).save_pretrained(tmp_path)
+    ids = torch.arange(40).view(2, 20)
+    with torch.no_grad():
+        whole = load_model(settings_of(tmp_path))(input_ids=ids).logits
+        found = load_model(settings_of(tmp_path, quantization_bit=bits))(input_ids=ids).logits.float()
+    assert float((found - whole).std()) < 0.5 * float(whole.std())

@@ -366,3 +366,21 @@ def test_a_folder_names_its_files_or_its_datasets(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no file in it"):
         inspect_file(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("options", [ImportOptions(), ImportOptions(columns={"question": "q", "answer": "a"})])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[{"q": "Who?", "a": "I.", "q": "You?"}]', r"Row 1: The row cannot be read .duplicate key 'q'"),
+        ('{"q": "Who?", "a": "I.", "a": "You."}\n', r"Row 1: The row cannot be read .duplicate key 'a'"),
+        ('["Who?", "I."]', r"Row 1: The row is of type str"),
+    ],
+)
+def test_a_file_without_one_readable_row_says_what_is_wrong_with_it(
+    tmp_path: Path, text: str, fault: str, options: ImportOptions
+) -> None:
+    path = tmp_path / ("rows.jsonl" if text.endswith("\n") else "rows.json")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=fault):
+        import_file(path, "mine", tmp_path / "data", options)

@@ -16,7 +16,7 @@ from sartor.base.rundir import RunDir
 from sartor.model.load import adapt, save_weights
 from sartor.training import preflight
 from sartor.training.job import TrainingJob
-from sartor.training.peak_memory import PeakMemory
+from sartor.training.peak_memory import OutOfMemory, PeakMemory
 from sartor.training.preflight import advise
 from support.process_runs import project_settings
 from support.training_runs import config_of, plan_of, rows
@@ -159,3 +159,23 @@ def test_peak_memory_sees_what_is_freed_again() -> None:
         time.sleep(0.1)
         del big
     assert peak.bytes > quiet.bytes + (50 << 20)
+
+
+@pytest.mark.parametrize("fault", ["loss", "memory"])
+def test_an_error_before_training_names_neither_its_folder_nor_checkpoints(
+    tmp_path: Path, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    from sartor.training.stages import sft
+    from support.training_runs import Shortage
+
+    if fault == "loss":
+        with torch.no_grad():
+            tiny_model.model.norm.weight[0] = float("nan")
+    else:
+        monkeypatch.setattr(sft, "summed_loss", Shortage(0, torch.OutOfMemoryError))
+    config = config_of(per_device_train_batch_size=4, disable_gradient_checkpointing=True, max_steps=8)
+    with pytest.raises(RunError, match="NaN or infinite" if fault == "loss" else "Out of memory") as error:
+        fly(tmp_path, tiny_model, config, rows(32))
+    assert isinstance(error.value, OutOfMemory) == (fault == "memory")
+    for word in (".preflight", str(tmp_path), "Checkpoints", "events.jsonl"):
+        assert word not in str(error.value)

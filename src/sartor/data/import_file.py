@@ -12,6 +12,7 @@ from sartor.base.errors import DataError, close_matches, did_you_mean
 from sartor.base.files import atomic_write, sha256_file
 from sartor.base.i18n import Text, tr
 from sartor.base.locks import REGISTRY_WAIT_S, file_lock
+from sartor.base.reasons import reason_of
 from sartor.base.types import (
     Demonstration,
     Document,
@@ -122,11 +123,13 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
         hint = tr("Did you mean {name}?", name=near[0]) if near else tr("Check the path.")
         raise DataError("File not found.", path, hint)
     with open_data_file(path, options.encoding, options.delimiter, options.sheet, inside=options.inside) as file:
-        count, sample, found = _sample_rows(file.rows())
+        count, sample, found, fault = _sample_rows(file.rows())
         names = file.header() or found
         delimiter, encoding, how = file.detect_delimiter(), file.encoding or "", file.how
     if not count:
         raise DataError("The file has no rows.", path, "It needs at least one question and answer.")
+    if not names and fault:
+        raise DataError("No row can be used.", path, fault)
     given = bool(options.columns or options.delimiter)
     entry = None if given else known_format(names, sample)
     mapping = {} if entry else choose_columns(names, options.columns, str(path), sample)
@@ -145,18 +148,29 @@ def inspect_file(path: Path, options: ImportOptions | None = None) -> FileInspec
     )
 
 
-def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], list[str]]:
-    """The number of rows, the objects among the first three, and every column in order of first appearance."""
-    count = 0
+def _sample_rows(rows: Iterable[RawRow]) -> tuple[int, list[Mapping[str, Any]], list[str], Text | None]:
+    """The number of rows, the objects among the first three, every column in order of first appearance, and what is
+    wrong with the first row that is broken or no object.
+    """
+    count, fault = 0, None
     sample: list[Mapping[str, Any]] = []
     names: dict[str, None] = {}
     for raw in rows:
         count += 1
+        if fault is None and (raw.fault is not None or not isinstance(raw.value, dict)):
+            fault = tr("Row {row}: {reason}", row=raw.row, reason=_fault(raw))
         if isinstance(raw.value, dict):
             if count <= 3:
                 sample.append(raw.value)
             names |= dict.fromkeys(columns_of([raw.value]))
-    return count, sample, list(names)
+    return count, sample, list(names), fault
+
+
+def _fault(raw: RawRow) -> Text:
+    """Why the row has no columns."""
+    if raw.fault is not None:
+        return reason_of("row-broken", {"reason": raw.fault})
+    return reason_of("row-not-object", {"kind": kind_of(raw.value)})
 
 
 def known_format(names: list[str], sample: Sequence[Mapping[str, Any]] = ()) -> Mapping[str, Any] | None:

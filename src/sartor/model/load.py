@@ -30,12 +30,14 @@ from sartor.model.known_names import EMBEDDED, folders_near, require_known
 from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter, check_folder
 from sartor.model.shape import Shape
-from sartor.model.weights_fit import check_adapter_weights, check_model
+from sartor.model.weights_fit import check_adapter_weights, check_finite, check_model, file_tensors
 
 FIRST_USE_WAIT_S = 600.0
 """Seconds to wait for another process that makes the embedded model."""
 FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its full state dict while it is saved."""
+PACKED_ROWS = 32
+"""Output features that bitsandbytes packs together."""
 
 BAD_FILES = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError),
@@ -237,6 +239,10 @@ def load_model(
             tr("Could not load the model: {reason}", reason=_first_line(error)), settings.model_name_or_path, error
         ) from error
     check_model(found, settings.model_name_or_path, reward=head == "reward")
+    check_finite(model.state_dict().items(), settings.model_name_or_path)
+    if settings.quantization_bit and Path(path).is_dir():  # 4-bit kernels can round NaN to a number
+        check_finite(file_tensors(Path(path)), settings.model_name_or_path)
+    _pack_only_what_fits(model)
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(attention.register())
     if settings.quantization_bit:
@@ -305,6 +311,18 @@ def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
         bnb_4bit_use_double_quant=settings.double_quantization,
     )
     return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _pack_only_what_fits(model: Any) -> None:
+    """On CPUs with AVX-512, bitsandbytes packs 4-bit layers, and fails for shapes other than whole blocks.
+
+    Other layers are computed as on other CPUs.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            block = getattr(getattr(module.weight, "quant_state", None), "blocksize", 64)
+            fits = module.out_features % PACKED_ROWS == 0 and module.in_features % block == 0
+            module.support_avx512bf16_for_cpu = fits
 
 
 def device_of(settings: ModelSettings) -> str:

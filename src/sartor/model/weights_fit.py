@@ -1,11 +1,12 @@
-"""Checks that every tensor of a model or adapter came from its files: none missing, none left over."""
+"""Checks that every tensor of a model or adapter came from its files: none missing, none left over, all finite."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
 from sartor.base.errors import ModelError
@@ -53,6 +54,39 @@ def check_model(found: Mapping[str, Collection[Any]], where: str, *, reward: boo
         )
 
 
+def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], where: object) -> None:
+    """Raises: ModelError that names the tensors with a value that is NaN or infinite."""
+    found: dict[int, tuple[str, torch.Tensor]] = {}  # by address: a tied one once
+    for name, tensor in tensors:
+        if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.data_ptr() not in found and not _is_finite(tensor.detach()):
+            found[tensor.data_ptr()] = name, tensor  # held, so that no other gets its address
+    if found:
+        raise ModelError(
+            "{count} tensors contain NaN or infinite values: {names}.",
+            where,
+            "Copy or download the files again, or use an earlier checkpoint.",
+            count=len(found),
+            names=_names([name for name, _ in found.values()]),
+        )
+
+
+def file_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a model's files, one at a time."""
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (the file is no mapping)
+                yield name, file.get_tensor(name)
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    tensor = tensor.float() if tensor.element_size() == 1 else tensor  # 8-bit floats have no sum
+    if torch.isfinite(tensor.sum(dtype=torch.float32)):  # no copy of the tensor
+        return True
+    return bool(torch.isfinite(tensor).all())  # the sum can overflow
+
+
 def check_adapter_weights(tuned: Any, loaded: Any, folder: Path) -> None:
     """Check what peft reports of loading an adapter, and the modules that it holds in full.
 
@@ -60,6 +94,7 @@ def check_adapter_weights(tuned: Any, loaded: Any, folder: Path) -> None:
     """
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         held = set(file.keys())
+        check_finite(((name, file.get_tensor(name)) for name in sorted(held)), folder)
     missing = set(loaded.missing_keys) | _unsaved_modules(tuned, held)
     unexpected = set(loaded.unexpected_keys)
     for names, what in (

@@ -32,6 +32,8 @@ from sartor.training.setup import Training, set_up
 from sartor.training.stages import BatchLimits
 
 MAX_SKIPPED_STEPS = 3
+NOT_FINITE = "not-finite"
+"""The code of the error that ends a run after so many."""
 """This many steps with a NaN or infinite loss or gradient end the run."""
 EVAL_BATCHES_SORTED = 8
 """Evaluation sorts this many batches' rows by length at a time: little padding, without every row as a tensor."""
@@ -170,6 +172,7 @@ def step(training: Training, chosen: list[int]) -> None:
             "{count} steps had a NaN or infinite loss or gradient.",
             str(training.job.run.path),
             "Look at the rows named in events.jsonl (skipped_step); lower the learning rate. Checkpoints are kept.",
+            code=NOT_FINITE,
             count=MAX_SKIPPED_STEPS,
         )
 

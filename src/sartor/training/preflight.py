@@ -112,11 +112,30 @@ def _measure(job: TrainingJob) -> tuple[Estimate, Plan]:
             typical = [_timed(training, chosen) for chosen in _first_batches(job.config, job.plan)[:TYPICAL_BATCHES]]
             eval_seconds = _eval_seconds(training) if job.plan.eval_steps else 0.0
             saved = _saved(training)
+    except RunError as error:
+        if isinstance(error, OutOfMemory) or error.code == loop.NOT_FINITE:
+            raise _before_training(error, job) from error
+        raise
+    else:
         return _estimate(job, training, Measured(longest, typical, eval_seconds, saved, peak.bytes))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         training.optimizer.zero_grad(set_to_none=True)
         job.model.eval()
+
+
+def _before_training(error: RunError, job: TrainingJob) -> RunError:
+    """A step's error without the folder that is removed, and without checkpoints, of which there are none yet."""
+    model = job.config.model.model_name_or_path
+    if isinstance(error, OutOfMemory):
+        return OutOfMemory(
+            error.what, model, "Lower cutoff_len, or use LoRA, a smaller model, or a larger machine.", code=error.code
+        )
+    return RunError(
+        "The loss or its gradient is NaN or infinite before any training.",
+        model,
+        "Set dtype: float32, or use another model; --no-preflight trains and names the rows.",
+    )
 
 
 def _longest(rows: Sequence[Encoded], size: int) -> list[int]:
