@@ -432,7 +432,7 @@ def test_a_tied_weight_is_named_once_and_large_ones_are_numbers(folder: Path) ->
     change(folder / "model.safetensors", large)
     load_model(settings_of(folder))
     change(folder / "model.safetensors", poison)
-    with pytest.raises(ModelError, match="1 tensors contain NaN.*embed_tokens"):
+    with pytest.raises(ModelError, match=r"1 tensors contain NaN.*embed_tokens"):
         load_model(settings_of(folder))
 
 
