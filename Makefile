@@ -48,7 +48,7 @@ test-real: install browser ## the embedded model, browsers, several processes, k
 	$(BIN)/python -m pytest -m real --durations=10
 
 trials: install browser ## the repetitions in the numbers that the docs name; output goes to docs/benchmarks.md
-	SARTOR_TRIALS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m trials -n 2 --dist worksteal -rA --durations=30 --timeout=3600
+	SARTOR_TRIALS=200 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m trials -vv -n 2 --dist worksteal --durations=30 --timeout=3600
 
 browser:
 	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \

@@ -257,7 +257,7 @@ def stream_time(folder: Path, size: int) -> None:
 
 def beside(folder: Path, data: Path, times: int) -> None:
     """Both tools on the same rows, after the proof that they do equal work."""
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     model = str(resolve_model("smollm2-135m"))
     rows = make_rows(data, folder / "data", times)

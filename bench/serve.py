@@ -133,7 +133,7 @@ def own_server(target: str) -> Iterator[tuple[str, str]]:
 @contextlib.contextmanager
 def llama_factory_server() -> Iterator[tuple[str, str]]:
     """`llamafactory-cli api` on a free port, with the same model and type: (address, model name)."""
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     folder = rivals.llama_factory()
     if folder is None:

@@ -62,7 +62,7 @@ def prepare(folder: Path, rows: int, epochs: float) -> Work:
     """The pairs, split once; a registry that Sartor and LLaMA-Factory both read."""
     import csv
 
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     with PRIDE.open(encoding="utf-8", newline="") as file:
         pairs = [

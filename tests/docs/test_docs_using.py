@@ -18,7 +18,7 @@ from sartor import api
 from sartor.base.settings import GenerationSettings
 from sartor.cli import main
 from sartor.inference.engine import Engine
-from sartor.model import load as loading
+from sartor.model import locate
 from support.tiny import make_model
 from support.tiny_adapter import save_adapter
 
@@ -33,10 +33,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def home(tiny_model_dir: Path, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with runs/first, where the embedded model's name means the tiny one."""
-    resolve = loading.resolve_model
-    monkeypatch.setattr(
-        loading, "resolve_model", lambda name, *rest: str(tiny_model_dir) if name == "smollm2-135m" else resolve(name)
-    )
+    monkeypatch.setattr(locate, "_dequantized", lambda name: tiny_model_dir)
     save_adapter(make_model(), tmp_path / "runs" / "first", base=tiny_model_dir)
     tiny_tokenizer.save_pretrained(tmp_path / "runs" / "first")
     monkeypatch.chdir(tmp_path)

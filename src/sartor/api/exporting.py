@@ -87,7 +87,7 @@ def _write(request: _Request, dtype: str, notes: Sequence[Text]) -> Exported:
 
 
 def _own_dtype(config: RunConfig) -> str:
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     settings = config.model
     return own_dtype(resolve_model(settings.model_name_or_path, settings.model_revision), settings.model_revision)
@@ -96,7 +96,7 @@ def _own_dtype(config: RunConfig) -> str:
 def _source(config: RunConfig, name: str, needs_float32: bool) -> Source:
     """The model loaded on the CPU, with the tuned weights alone. Raises: ConfigError, ModelError, PromptError."""
     from sartor.inference.engine import Engine
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     model = resolve_model(config.model.model_name_or_path, config.model.model_revision)
     adapters = config.model.adapter_name_or_path

@@ -142,7 +142,7 @@ def _encode_train(
     config: RunConfig, encoder: Encoder, examples: Sequence[Example], loaded: Loaded, progress: Progress | None
 ) -> tuple[EncodedRows, bool]:
     """Encode, or read from the token cache, which is keyed by files, registry, settings and code."""
-    from sartor.model.load import cache_folder
+    from sartor.model.locate import cache_folder
 
     if not loaded.files:  # rows from a hub have no local file to key the cache by
         return encoder.encode_all(examples, progress), False

@@ -137,7 +137,7 @@ def _from(folder: Path, key: str, value: Any) -> Any:
 
 def _base_of(adapter: Path) -> str:
     """The base that the adapter names, if it is on this machine: what data names is not fetched."""
-    from sartor.model.load import local_model
+    from sartor.model.locate import local_model
 
     base = read_json_object(adapter / "adapter_config.json").get("base_model_name_or_path")
     if not isinstance(base, str) or not base:

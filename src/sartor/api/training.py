@@ -364,6 +364,6 @@ def fingerprint(rows: PreparedRows, encoder: Encoder, config: RunConfig) -> dict
 
 
 def _model_path(config: RunConfig) -> str:
-    from sartor.model.load import resolve_model
+    from sartor.model.locate import resolve_model
 
     return str(resolve_model(config.model.model_name_or_path))
