@@ -69,6 +69,17 @@ def test_the_whole_way(here: Path, tiny_model_dir: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["bleu-4"]["range"] == [0, 100]
 
 
+def test_an_import_shows_the_beginning_of_long_texts(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "\n".join(["a tailor fits a coat " * 400] * 20)
+    rows = [{"question": f"Who fits coat {i}? {long}", "answer": long} for i in range(4)]
+    (here / "long.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert run("import", "long.json", "--name", "long") == 0
+    shown = capsys.readouterr().out
+    assert "Who fits coat 0? a tailor fits" in shown
+    assert shown.count("…") == 6
+    assert len(shown) < 3_000
+
+
 def test_a_wrong_encoding_names_the_byte(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = bad(capsys, "import", "qa.csv", "--name", "x", "--encoding", "utf-8")
     assert "Byte 1 (0xce)" in shown
