@@ -11,9 +11,8 @@ import pytest
 
 from sartor.base.errors import ConfigError
 from sartor.web.auth import MAX_ATTEMPTS, MAX_ATTEMPTS_OF_ALL, WINDOW_S, Attempts, PasswordAuth
-from sartor.web.cache import Cache
 from sartor.web.origin_check import OriginCheck
-from sartor.web.pages.lint import LintView
+from sartor.web.reading_process import Readings
 from sartor.web.run import PASSWORD, require_password, serve
 from sartor.web.workspace import Workspace
 
@@ -228,11 +227,8 @@ def _verdict(kind: str, headers: list[tuple[bytes, bytes]], path: str = "/") -> 
 
 
 def test_a_check_with_a_model_outside_the_folder_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    workspace = Workspace(tmp_path)
-    view = object.__new__(LintView)
-    view.workspace, view.cache, view.name, view.cutoff = workspace, Cache(workspace), "data", 10
-    monkeypatch.setattr("sartor.web.pages.lint.api.check", lambda *given: pytest.fail("it was read"))
+    read = Readings(Workspace(tmp_path))
+    monkeypatch.setattr("sartor.web.reading_process.api.check", lambda *given: pytest.fail("it was read"))
     for model in ("/etc", "../other", "~/model"):
-        view.model = model
         with pytest.raises(ConfigError, match="outside"):
-            view._work()
+            read.check("data", model, 10)

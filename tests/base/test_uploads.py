@@ -35,10 +35,10 @@ def test_a_judge_in_a_file_is_asked_for_first(tmp_path: Path) -> None:
             check_judge(config.allowing(Permissions(allow_upload=(other,))))
 
 
-def test_who_types_the_address_has_named_the_host(tmp_path: Path) -> None:
+def test_who_types_the_address_has_named_the_host(tmp_path: Path, tiny_model_dir: Path) -> None:
     check_judge(of_file(tmp_path, "", ("judge_endpoint=https://judge.example/v1", "judge_model=m")))
     (tmp_path / "model.safetensors").touch()
-    check_judge(config_for("some-model", ["judge_endpoint=https://judge.example/v1", "judge_model=m"]))
+    check_judge(config_for(str(tiny_model_dir), ["judge_endpoint=https://judge.example/v1", "judge_model=m"]))
     half = of_file(tmp_path, "judge_endpoint: https://judge.example/v1\n", ("judge_model=m",))
     with pytest.raises(ConfigError, match="--allow-upload"):
         check_judge(half)

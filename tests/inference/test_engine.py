@@ -150,8 +150,10 @@ def test_adapters_that_do_not_fit_or_are_damaged_are_named(tiny_model_dir: Path,
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(ModelError, match="damaged"):
         Engine.load(str(tiny_model_dir), half, dtype="float32")
-    with pytest.raises(ModelError, match="contains no adapter"):
+    with pytest.raises(ModelError, match="no such folder"):
         Engine.load(str(tiny_model_dir), tmp_path / "nowhere", dtype="float32")
+    with pytest.raises(ModelError, match="contains no adapter"):
+        Engine.load(str(tiny_model_dir), other, dtype="float32")
 
 
 def test_a_tokenizer_that_does_not_match_is_refused(tiny_model_dir: Path, adapter: Path, tmp_path: Path) -> None:
