@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 from sartor import api
 from sartor.base.config import RunConfig
 from sartor.base.errors import SartorError
+from sartor.base.files import system_error
 from sartor.base.limited_worker import limit_resources
 from sartor.checks.lint_input import length_of
 from sartor.data.existing_dataset import Existing
@@ -159,7 +161,9 @@ def answer(readings: Readings, call: Any) -> Any:
         return work(**arguments)
     except SartorError as error:
         return error
-    except MemoryError:
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            return system_error(error)
         return SartorError("There is not enough memory to read this.", "", "Use the command line.", code="file-budget")
     except Exception as error:  # a page must outlive whatever a file does
         return SartorError(f"{type(error).__name__}: {error}"[:500])
