@@ -16,7 +16,7 @@ from sartor.base.errors import ConfigError, DataError, PromptError
 from sartor.base.permissions import Permissions
 from sartor.data.dataset_info import parse_entry
 from sartor.data.load import load_spec
-from sartor.prompt.template import template_source
+from sartor.prompt.template_source import template_source
 from sartor.web.form import check_paths
 from sartor.web.workspace import Workspace
 

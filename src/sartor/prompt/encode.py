@@ -34,7 +34,8 @@ from sartor.base.types import (
 )
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest, SpanEncoder
 from sartor.prompt.messages import message_of
-from sartor.prompt.template import Template, template_source
+from sartor.prompt.template import Template
+from sartor.prompt.template_source import template_source
 from sartor.prompt.tokenizer import Codec, Tokenizer, control_token_state
 
 Progress = Callable[[int, int | None], None]

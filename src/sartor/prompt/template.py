@@ -10,17 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise, takewhile
-from pathlib import Path
 from typing import Any
 
-from sartor.base.errors import DataError, PromptError
+from sartor.base.errors import PromptError
 from sartor.base.i18n import tr
-from sartor.base.open_file import read_regular
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.layout_cache import LayoutCache
 from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
-from sartor.prompt.named_templates import NamedTemplate, advice, named
+from sartor.prompt.named_templates import advice, named
+from sartor.prompt.template_source import preamble, require_tokens, special_tokens, template_source
 from sartor.prompt.tokenizer import Codec, Tokenizer
 
 NO_TOOLS, NO_TOOL_CALLS = tr("it does not render tools"), tr("it does not render tool calls")
@@ -83,14 +82,14 @@ class Template:
         special = special_tokens(tokenizer)
         source = template_source(tokenizer, name)
         if name is not None and not name.endswith(".jinja"):
-            _require_tokens(named(name), codec, special, has_own=bool(tokenizer.chat_template))
+            require_tokens(named(name), codec, special, has_own=bool(tokenizer.chat_template))
         variables = {**special, **({} if enable_thinking is None else {"enable_thinking": enable_thinking})}
         if default_system is not None and codec.broken(default_system) != default_system:
             raise PromptError(
                 "default_system contains the text of a control token.", "default_system", "Remove that text."
             )
         made = cls(
-            name or "model default", _preamble(source, default_system, enable_thinking) + source, codec, variables
+            name or "model default", preamble(source, default_system, enable_thinking) + source, codec, variables
         )
         made._check()
         return made
@@ -348,79 +347,9 @@ class Template:
         )
 
 
-def template_source(tokenizer: Tokenizer, name: str | None) -> str:
-    """The Jinja source of the model's own template, a named one, or a `.jinja` file. Raises: PromptError."""
-    if name is None:
-        return _own_source(tokenizer)
-    return _file_source(Path(name)) if name.endswith(".jinja") else named(name).source
-
-
-def _own_source(tokenizer: Tokenizer) -> str:
-    source = tokenizer.chat_template
-    if isinstance(source, Mapping):
-        source = source.get("default")
-    if not source:
-        raise PromptError(
-            "The model has no chat template (it is a base model).",
-            tokenizer.name_or_path,
-            "Choose one whose control tokens it has: {names}.",
-            code="no-template",
-            names=advice(Codec(tokenizer), special_tokens(tokenizer)),
-        )
-    return str(source)
-
-
-def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
-    """`eos_token` and its like → their strings."""
-    return {key: str(value) for key, value in tokenizer.special_tokens_map.items() if not _is_list(value)}
-
-
-def _file_source(path: Path) -> str:
-    try:
-        return read_regular(path).decode("utf-8-sig")
-    except DataError as error:
-        raise PromptError("Could not read the template file: {reason}.", path, reason=error.what) from None
-    except UnicodeDecodeError as error:
-        raise PromptError("Could not read the template file: {reason}.", path, reason=str(error)) from None
-
-
-def _require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, str], *, has_own: bool) -> None:
-    if missing := template.missing(codec, special):
-        names = advice(codec, special, without=template.name)
-        raise PromptError(
-            "The tokenizer lacks control tokens of the template {name}: {tokens}.",
-            "template",
-            tr("Remove `template` to use the model's own, or choose one whose tokens it has: {names}.", names=names)
-            if has_own
-            else tr("Choose one whose tokens it has: {names}.", names=names),
-            name=template.name,
-            tokens=" ".join(missing),
-        )
-
-
-def _preamble(source: str, default_system: str | None, enable_thinking: bool | None) -> str:
-    """Jinja code that sets the defaults, so that other programs with the saved template render the same."""
-    preamble = ""
-    if enable_thinking is not None:
-        value = "true" if enable_thinking else "false"
-        preamble += f"{{%- set enable_thinking = enable_thinking if enable_thinking is defined else {value} %}}"
-    if default_system is not None:
-        system = json.dumps({"role": "system", "content": default_system}, ensure_ascii=False)
-        preamble += (
-            "{%- set messages = messages if messages and messages[0]['role'] == 'system' "
-            f"else [{system}] + messages %}}"
-        )
-    # Jinja drops one line break after a block; add it back.
-    return preamble + ("\n" if preamble and source.startswith("\n") else "")
-
-
 def _hides_edits(source: str) -> bool:
     """Whether the template may change texts unseen by `TracingStr` (macros, block sets, `~`): then check each row."""
     return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
 
 
 def _fullness(text: str | None) -> bool | None:
