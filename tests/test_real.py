@@ -57,7 +57,14 @@ def pride(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SETTINGS = ["dataset=pride_zh", "val_size=20", "per_device_train_batch_size=4", "cutoff_len=512", "plot_loss=false"]
+SETTINGS = [
+    "dataset=pride_zh",
+    "val_size=20",
+    "per_device_train_batch_size=4",
+    "cutoff_len=512",
+    "lora_rank=8",
+    "plot_loss=false",
+]
 
 
 def test_each_signal_checkpoints_and_the_same_command_goes_on(pride: Path) -> None:

@@ -29,6 +29,11 @@ def test_estimate_then_train_with_and_without_it(
     ]
     assert run("estimate", *settings) == 0
     shown = capsys.readouterr().out
+    for words in ("pre-flight  3 steps", "11 rows are few", "val_size=0.1", "Sartor's defaults for a first training"):
+        assert words in shown
+    settings.append("val_size=0")
+    assert run("estimate", *settings) == 0
+    shown = capsys.readouterr().out
     for words in ("pre-flight  3 steps", "12 rows are few", "No rows are held out", "global_batch"):
         assert words in shown
     assert not (tmp_path / "runs").exists()
@@ -39,7 +44,7 @@ def test_estimate_then_train_with_and_without_it(
     told = capsys.readouterr()
     assert "pre-flight" in told.err
     assert "predicted memory" in told.out
-    assert run("train", *settings[:-1], "output_dir=runs/two", "--no-preflight") == 0
+    assert run("train", *settings, "output_dir=runs/two", "--no-preflight") == 0
     told = capsys.readouterr()
     assert "pre-flight" not in told.err
     assert "predicted" not in told.out

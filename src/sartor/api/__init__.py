@@ -17,6 +17,7 @@ from sartor.api.predicting import chat, predict, score, score_file
 from sartor.api.prepare_data import ledger_json
 from sartor.api.splitting import SplitResult, split
 from sartor.api.training import Run, train
+from sartor.api.training_settings import training_settings
 from sartor.base.permissions import Permissions
 from sartor.prompt.encode import encode
 
@@ -56,6 +57,7 @@ __all__ = [
     "show",
     "split",
     "train",
+    "training_settings",
 ]
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sartor.api.open_run import run_folder, scratch_run
 from sartor.api.prepare_data import make_encoder
 from sartor.api.training import plan_run, rows_to_train, training_job
-from sartor.base.config import RunConfig, read_config
+from sartor.api.training_settings import training_settings
+from sartor.base.config import RunConfig
 from sartor.base.files import system_errors
 from sartor.base.permissions import Permissions
 from sartor.base.process import release_memory
@@ -29,6 +30,8 @@ def estimate(
 ) -> tuple[Estimate, Plan]:
     """What `train` with these settings would take on this machine, and the plan with its reasons. Trains nothing.
 
+    Without a file or a RunConfig, what is not given is `FIRST_TRAINING`'s, as in `train`.
+
     Raises: ConfigError, DataError, ModelError; RunError when it does not fit in memory or on disk.
 
     Example:
@@ -38,10 +41,7 @@ def estimate(
         >>> found.seconds > 0
         True
     """
-    if not isinstance(config, RunConfig):
-        config = read_config(Path(config) if config is not None else None, overrides, **settings)
-    elif settings:
-        config = config.replace(**settings)
+    config = training_settings(config, overrides, **settings)
     if permissions is not None:
         config = config.allowing(permissions)
     encoder = make_encoder(config)

@@ -14,7 +14,7 @@ from sartor.base.config import RunConfig, read_yaml, to_yaml
 from sartor.base.errors import RunError
 from sartor.base.files import atomic_write, made_parents, move_to_trash
 from sartor.base.i18n import tr
-from sartor.base.rundir import RunDir
+from sartor.base.rundir import RunDir, State
 
 Opened = Literal["new", "resume", "finished"]
 NOT_COMPARED = frozenset(
@@ -56,7 +56,7 @@ def open_run(run: RunDir, config: RunConfig, *, fresh: bool, allow_changed: bool
             fix = tr("Choose another output_dir, or empty it.")
             raise RunError("The folder is not empty and is not a run.", run.path, fix)
         return "new"
-    if fresh or (state == "finished" and config.train.overwrite_output_dir):
+    if is_replaced(state, config, fresh):
         return "new"
     changed = differences(RunConfig.from_dict(read_yaml(run.config), str(run.config)), config)
     if changed and not _has_begun(run):
@@ -64,6 +64,11 @@ def open_run(run: RunDir, config: RunConfig, *, fresh: bool, allow_changed: bool
     if changed and not allow_changed:
         raise _changed_error(run, changed)
     return "finished" if state == "finished" else "resume"
+
+
+def is_replaced(state: State, config: RunConfig, fresh: bool) -> bool:
+    """Whether a run in this state makes way for a new one."""
+    return fresh or (state == "finished" and config.train.overwrite_output_dir)
 
 
 def create_run(run: RunDir, config: RunConfig, source: str | None) -> None:

@@ -16,7 +16,8 @@ from sartor.api.open_run import create_run, open_run, run_folder, scratch_run
 from sartor.api.prepare_data import PreparedRows, data_json, make_encoder, prepare_rows
 from sartor.api.sampling import make_sampler
 from sartor.api.streaming import prepare_stream
-from sartor.base.config import RunConfig, read_config
+from sartor.api.training_settings import training_settings
+from sartor.base.config import RunConfig, yaml_file
 from sartor.base.errors import ConfigError, RunError
 from sartor.base.files import made_parents, sha256_file, system_errors
 from sartor.base.i18n import tr
@@ -70,6 +71,9 @@ def train(
 ) -> Run:
     """Fine-tune with the settings of a YAML file, a RunConfig, or keywords. The same call again resumes the run.
 
+    As on the command line, keywords and overrides without a file stand on `FIRST_TRAINING`; a file and a RunConfig on
+    LLaMA-Factory's defaults.
+
     `plan_of` is a run whose plan is used instead of a new one (rerun). `preflight` first runs a new run's longest
     batch and one save, and reports to the callbacks (event `preflight`) what the training will take.
 
@@ -82,13 +86,9 @@ def train(
         >>> run.results["steps"]
         2
     """
-    source = None
-    if isinstance(config, RunConfig):
-        config = config.replace(**settings) if settings else config
-    else:
-        file = Path(config) if config is not None else None
-        config = read_config(file, overrides, **settings)
-        source = file.read_text(encoding="utf-8-sig") if file else None
+    file = Path(config) if isinstance(config, str | Path) else None
+    config = training_settings(config, overrides, fresh=fresh, **settings)
+    source = yaml_file(file).read_text(encoding="utf-8-sig") if file else None
     if permissions is not None:
         config = config.allowing(permissions)
     if config.train.do_train is False:

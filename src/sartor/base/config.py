@@ -42,6 +42,7 @@ class RunConfig(BaseModel):
     """All settings, by section.
 
     `given` holds only the settings that were written, flat; `ignored_keys` those without effect, and why.
+    `defaults` are those of `given` that nobody wrote, but that a first training is advised to use.
     `permissions` come from the command line or from code, never from a file.
     """
 
@@ -56,6 +57,7 @@ class RunConfig(BaseModel):
     generation: GenerationSettings = GenerationSettings()
     export: ExportSettings = ExportSettings()
     given: Mapping[str, Any] = Field(default_factory=dict)
+    defaults: Mapping[str, Any] = Field(default_factory=dict)
     ignored_keys: Mapping[str, Text] = Field(default_factory=dict)
     permissions: Permissions = NOTHING_ALLOWED
 
@@ -121,10 +123,7 @@ def read_config(path: Path | None, overrides: Iterable[str] = (), **settings: An
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """Read one flat mapping from a YAML file, or from the one in a run's folder. Raises: ConfigError for all else."""
-    if path.is_dir():
-        if not (path / "config.yaml").exists():
-            raise ConfigError("This is a folder, not a settings file.", path, "Give a YAML file, or a run's folder.")
-        path = path / "config.yaml"
+    path = yaml_file(path)
     try:
         content = load_yaml(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError:
@@ -143,6 +142,15 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError("The file contains no settings.", path, "Write one `key: value` per line.")
     return {str(key): value for key, value in content.items()}
+
+
+def yaml_file(path: Path) -> Path:
+    """The file itself, or the one in a run's folder. Raises: ConfigError for other folders."""
+    if not path.is_dir():
+        return path
+    if not (path / "config.yaml").exists():
+        raise ConfigError("This is a folder, not a settings file.", path, "Give a YAML file, or a run's folder.")
+    return path / "config.yaml"
 
 
 def parse_override(item: str) -> tuple[str, Any]:

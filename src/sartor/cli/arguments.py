@@ -25,6 +25,10 @@ Settings = Annotated[
     ),
 ]
 DatasetDir = Annotated[Path, typer.Option("--dataset-dir", help="The folder that holds dataset_info.json.")]
+DatasetDirSetting = Annotated[
+    Path | None,
+    typer.Option("--dataset-dir", help="The setting `dataset_dir`: the folder that holds dataset_info.json."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 PERMISSION_OPTIONS: dict[str, Any] = {

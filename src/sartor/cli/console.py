@@ -56,6 +56,23 @@ def print_error(error: SartorError) -> None:
         err.print(f"  [dim]{plain(tr('fix'))}[/]  {plain(error.fix)}", soft_wrap=True)
 
 
+def print_defaults(defaults: Mapping[str, Any]) -> None:
+    """One line with the settings that nobody gave and that are a first training's."""
+    if defaults:
+        note = tr(
+            "Sartor's defaults for a first training: {settings} (a settings file keeps LLaMA-Factory's).",
+            settings=settings_line(defaults),
+        )
+        err.print(f"  [dim]·[/] {plain(note)}", soft_wrap=True)
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """Settings as they are typed."""
+    return " ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in settings.items()
+    )
+
+
 def print_without_effect(config: RunConfig) -> None:
     """One line with the given settings that do nothing here."""
     if keys := sorted(config.ignored_keys):
@@ -206,8 +223,8 @@ def print_estimate(found: Mapping[str, Any], to: Console = out) -> None:
 class TrainingProgress:
     """Shows the training loop's events: a bar with loss and speed, a line for each evaluation and warning."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, defaults: Mapping[str, Any] | None = None) -> None:
+        self.quiet, self.defaults = quiet, defaults or {}
         self.total: int | None = None
         self.bar: Any = None
 
@@ -222,6 +239,7 @@ class TrainingProgress:
     def on_rows(self, rows: Any) -> None:
         if not self.quiet:
             print_ledger(rows.ledger, tr("data"), err)
+            print_defaults(self.defaults)
             if rows.from_cache:
                 err.print(f"  {plain(tr('tokens: read from the cache, not encoded again'))}")
 

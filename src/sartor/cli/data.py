@@ -12,9 +12,10 @@ from sartor.base.errors import ConfigError
 from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import Permissions
 from sartor.cli import next_step
-from sartor.cli.arguments import DatasetDir, Json, Settings, config_of, with_permissions
+from sartor.cli.arguments import DatasetDir, DatasetDirSetting, Json, Settings, settings_file, with_permissions
 
 if TYPE_CHECKING:
+    from sartor.base.config import RunConfig
     from sartor.base.types import Example
 
 MAX_SHOWN = 160
@@ -130,7 +131,7 @@ def show(
         str | None, typer.Option("--model", help="The model whose tokenizer and template are used.")
     ] = None,
     row: Annotated[int, typer.Option("--row", help="The row, from 1.")] = 1,
-    dataset_dir: DatasetDir = Path("data"),
+    dataset_dir: DatasetDirSetting = None,
     json: Json = False,
     *,
     permissions: Permissions,
@@ -140,7 +141,7 @@ def show(
     from sartor.cli import console
 
     given = {"model_name_or_path": model} if model else {}
-    config = config_of(settings, permissions, dataset_dir=str(dataset_dir), **given)
+    config = _as_trained(settings, permissions, dataset_dir, **given)
     view = api.show(
         name,
         config,
@@ -171,7 +172,7 @@ def check(
     mask_personal: Annotated[
         bool, typer.Option("--mask-personal", help="With --fix: mask e-mail addresses, phone and identity numbers.")
     ] = False,
-    dataset_dir: DatasetDir = Path("data"),
+    dataset_dir: DatasetDirSetting = None,
     json: Json = False,
     *,
     permissions: Permissions,
@@ -180,7 +181,7 @@ def check(
     from sartor import api
     from sartor.cli import console
 
-    config = config_of(settings, permissions, dataset_dir=str(dataset_dir))
+    config = _as_trained(settings, permissions, dataset_dir)
     with console.progress_bar("encoding", json) as progress:
         found = api.check(
             name,
@@ -260,6 +261,17 @@ def split(
     for leak in result.leaks[:10]:
         console.line(f"    {escape(leak.held_out)} ~ {escape(leak.train)}  {leak.similarity:.2f}")
     console.line(f"  {escape(str(tr('Wrote {file}; delete it to split by val_size again', file=result.path)))}")
+
+
+def _as_trained(
+    settings: list[str] | None, permissions: Permissions, dataset_dir: Path | None, **given: object
+) -> RunConfig:
+    """The settings that `train` would use with these words: a row that is too long for it is too long here."""
+    from sartor import api
+
+    file, words = settings_file(settings)
+    folder = {"dataset_dir": str(dataset_dir)} if dataset_dir else {}
+    return api.training_settings(file, words, **folder, **given).allowing(permissions)
 
 
 def _field_and_column(item: str) -> tuple[str, str]:

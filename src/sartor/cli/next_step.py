@@ -56,13 +56,15 @@ def after_comparing(run: RunDir) -> list[str]:
     return [] if STAGES.get(stage).head == "reward" else [command("chat", run.path)]
 
 
-def to_train(name: str, words: list[str] | None, dataset_dir: Path, model: str | None = None) -> str:
+def to_train(name: str, words: list[str] | None, dataset_dir: Path | None, model: str | None = None) -> str:
     """Train on a dataset with the settings that it was looked at with, so that it visibly learns; rows are held out."""
+    from sartor.api import training_settings
+
     file, settings = (words[:1], words[1:]) if words and "=" not in words[0] else ([], words or [])
     given = [f"dataset={name}", *([f"model_name_or_path={model}"] if model else []), *settings]
-    if dataset_dir != Path("data"):
-        given.append(f"dataset_dir={dataset_dir}")
-    if not file:
+    if dataset_dir:
+        given = [word for word in given if not word.startswith("dataset_dir=")] + [f"dataset_dir={dataset_dir}"]
+    if not file and not training_settings(None, given).defaults:
         said = {word.partition("=")[0] for word in given}
         advised = () if "max_steps" in said else ("num_train_epochs",)
         given += [

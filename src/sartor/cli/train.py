@@ -9,7 +9,6 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from sartor.base.config import read_config
 from sartor.base.i18n import tr
 from sartor.base.permissions import Permissions
 from sartor.cli import next_step
@@ -34,9 +33,10 @@ def train(
     from sartor.cli import console
 
     file, words = settings_file(settings)
+    given = api.training_settings(file, words, fresh=fresh)
     if not json:
-        console.print_without_effect(read_config(file, words))
-    with console.TrainingProgress(quiet=json) as progress:
+        console.print_without_effect(given)
+    with console.TrainingProgress(quiet=json, defaults=given.defaults) as progress:
         run = api.train(
             file,
             words,
@@ -74,7 +74,9 @@ def estimate(
         return
     console.print_estimate(found.to_json())
     for name, reason in plan.reasons.items():
-        console.line(f"  [dim]{name:<18} {escape(str(getattr(plan, name, '–')))}: {escape(str(reason))}[/]")
+        value = getattr(plan, name, "–")
+        shown = console.settings_line(value) if isinstance(value, dict) else str(value)
+        console.line(f"  [dim]{name:<18} {escape(shown)}: {escape(str(reason))}[/]")
 
 
 def print_run(run: Any) -> None:

@@ -27,13 +27,15 @@ class Split:
 def split(examples: Sequence[Example], val_size: float, seed: int) -> Split:
     """Hold out a fraction (below 1) or a count of the rows, drawn by `seed`; a repeated row stays on one side.
 
+    A fraction is at least one row, and leaves one for training.
+
     Raises: ConfigError when no training row would be left, or for a number that cannot be meant.
     """
     _check(val_size, seed)
     if not val_size:
         return Split(list(examples), [])
     ids = list(dict.fromkeys(example.origin.id for example in examples))
-    count = round(val_size) if val_size >= 1 else max(1, round(val_size * len(ids)))
+    count = round(val_size) if val_size >= 1 else min(max(1, round(val_size * len(ids))), len(ids) - 1)
     if count >= len(ids):
         raise ConfigError(
             "val_size {val_size:g} holds out all {count} rows.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 import psutil
@@ -33,6 +33,7 @@ USABLE_MEMORY_FRAC = {"cuda": 0.9, "mps": 0.7, "cpu": 0.7}
 CPU_HEAD_BYTES = 32 << 20
 """A block of logits; see `kernels.CHUNK_BYTES`."""
 MAX_HEAD_BYTES = 1 << 30
+FIRST_TRAINING_REASON = tr("Sartor's defaults for a first training; a settings file keeps LLaMA-Factory's.")
 MIN_STEPS_TO_COMPILE = 1000
 """Steps. Compiling a block takes one to two minutes on a GPU; a step would have to win back a tenth of a second."""
 
@@ -105,6 +106,8 @@ class Plan:
     """Rows come from a stream, shuffled already: `rows` is how many positions the run takes, one epoch."""
     model_name_or_path: str = ""
     """The model that is trained: given, or the default."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that nobody gave: those of a first training."""
 
     def limits(self, *, divisor: int = 1, max_rows: int | None = None) -> BatchLimits:
         """How micro-batches are cut. `divisor` makes them smaller, after running out of memory; `max_rows` replaces the
@@ -124,7 +127,8 @@ class Plan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
         """What `to_json` wrote; settings that an older file lacks take their defaults."""
-        known = {f.name: value[f.name] for f in fields(cls) if f.name in value or f.default is MISSING}
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        known = {f.name: value[f.name] for f in fields(cls) if f.name in value or f.name in needed}
         for name in ("reasons", "ignored_keys"):
             known[name] = {key: Text.from_json(text) for key, text in known[name].items()}
         return cls(**known)
@@ -162,6 +166,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
             "{size} MiB of logits at once on {device}", size=memory.head_chunk_bytes >> 20, device=inputs.device
         ),
         "compiled": compiled_reason,
+        **({"defaults": FIRST_TRAINING_REASON} if config.defaults else {}),
         **{f"{upload.setting} → {upload.host}": upload.what for upload in uploads},
     }
     return Plan(
@@ -185,6 +190,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
         pack_tokens=min(memory.micro_tokens, max(PACK_TOKENS, inputs.longest)),
         streaming=config.data.streaming,
         model_name_or_path=config.model.model_name_or_path,
+        defaults=config.defaults,
     )
 
 

@@ -13,6 +13,7 @@ from nicegui import ui
 from sartor.base.errors import SartorError
 from sartor.base.i18n import tr
 from sartor.base.reasons import fix_of, reason_of
+from sartor.base.settings import FIRST_TRAINING
 from sartor.checks import Finding
 from sartor.web.components import button, card, line, link, run_in_thread, show_error, text
 from sartor.web.i18n import Translator
@@ -28,7 +29,7 @@ class LintView:
 
     def __init__(self, reader: Reader, t: Translator, shown: ShownDataset) -> None:
         self.reader, self.t, self.name = reader, t, shown.name
-        self.model, self.cutoff = "smollm2-135m", 2048
+        self.model, self.cutoff = "smollm2-135m", int(FIRST_TRAINING["cutoff_len"])
 
     def draw(self) -> None:
         t = self.t
@@ -52,7 +53,7 @@ class LintView:
                     value=self.cutoff,
                     min=1,
                     step=64,
-                    on_change=lambda e: setattr(self, "cutoff", int(e.value or 2048)),
+                    on_change=lambda e: setattr(self, "cutoff", int(e.value or FIRST_TRAINING["cutoff_len"])),
                 ).props("outlined dense")
                 button(t("Check"), self._check, "main")
             self.out = ui.element("div").classes("flex flex-col gap-3 w-full")
