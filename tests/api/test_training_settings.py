@@ -1,4 +1,4 @@
-"""What is typed without a settings file trains with the values that the page begins with; files keep LLaMA-Factory's."""
+"""What is typed without a file trains with the values that the page begins with; files keep LLaMA-Factory's."""
 
 from __future__ import annotations
 

@@ -264,14 +264,15 @@ def split(
 
 
 def _as_trained(
-    settings: list[str] | None, permissions: Permissions, dataset_dir: Path | None, **given: object
+    settings: list[str] | None, permissions: Permissions, dataset_dir: Path | None, **given: Any
 ) -> RunConfig:
     """The settings that `train` would use with these words: a row that is too long for it is too long here."""
     from sartor import api
 
     file, words = settings_file(settings)
-    folder = {"dataset_dir": str(dataset_dir)} if dataset_dir else {}
-    return api.training_settings(file, words, **folder, **given).allowing(permissions)
+    if dataset_dir:
+        given["dataset_dir"] = str(dataset_dir)
+    return api.training_settings(file, words, **given).allowing(permissions)
 
 
 def _field_and_column(item: str) -> tuple[str, str]:
