@@ -71,6 +71,10 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
     train: bool = True
+    tool_call_id: str | None = None
+    """Of a tool's result: the id of the call that it answers."""
+    name: str | None = None
+    """Of a tool's result: the tool. Of any other turn: who speaks, where the data say so."""
 
 
 Tool: TypeAlias = Mapping[str, Any]

@@ -33,6 +33,8 @@ Place = tuple[int, int]
 Render = Callable[[Sequence[Message], bool], str]
 """Renders messages, with or without a generation prompt."""
 
+MAX_CONTEXT = 64
+"""Characters before a turn that are compared to find it."""
 PADDING = "\t \n\t "
 EDITS: dict[str, Callable[[str], str]] = {
     "raw": str,
@@ -192,6 +194,11 @@ def with_turns(
         else:
             prompt = whole[: whole.find(header, 0, min([start for start, _ in own], default=after)) + len(header)]
         common = _common_prefix(prompt, whole)
+        if common < before:  # the template writes an earlier message otherwise now that another follows it
+            history = render(messages[:index], False)
+            history = history if prompt.startswith(history) else prompt.removesuffix(header)
+            limit = min([start for start, _ in own], default=after)
+            common = _start_near(whole, before, limit, history, prompt.removeprefix(history))
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
         if start < before:
@@ -259,6 +266,25 @@ def _common_prefix(one: str, other: str) -> int:
     if other.startswith(one):
         return len(one)
     return next((n for n, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def _start_near(whole: str, before: int, limit: int, history: str, header: str) -> int:
+    """Where a turn between two positions starts, found by what surrounds it: its history, and what a prompt appends.
+
+    Returns the position behind as much of the header as is there; 0, where no turn starts, if nothing is found.
+    """
+    best, found = 0, 0
+    for place in range(before, limit + 1):
+        length = _common_prefix(header, whole[place:limit])
+        around = length + _common_suffix(history, whole[:place])
+        if around > best and (2 * length >= len(header)):
+            best, found = around, place + length
+    return found
+
+
+def _common_suffix(one: str, other: str) -> int:
+    limit = min(len(one), len(other), MAX_CONTEXT)
+    return next((n for n in range(limit) if one[-1 - n] != other[-1 - n]), limit)
 
 
 def _require_each_once(fields: list[tuple[int, Field]], slots: list[Slot]) -> None:

@@ -17,14 +17,16 @@ from sartor.base.i18n import tr
 from sartor.base.types import Message, Note, Segment, Tool, ToolCall
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.layout_cache import LayoutCache
-from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning, to_jinja
+from sartor.prompt.messages import MessageForm, calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.named_templates import advice, named
 from sartor.prompt.template_source import preamble, require_tokens, special_tokens, template_source
 from sartor.prompt.tokenizer import Codec, Tokenizer
+from sartor.prompt.tool_calls import CallStyle, find_style, mark_names
 
 NO_TOOLS, NO_TOOL_CALLS = tr("it does not render tools"), tr("it does not render tool calls")
 TODAY = datetime(2024, 7, 26)
 """What `strftime_now` gives templates, so that a run does not depend on the day. Llama 3.1's own fallback date."""
+MARK_OF_A_CALL = "sartorcall"
 MAX_REASON = 500
 """Characters of a template's own error message that are kept: it may quote the conversation."""
 
@@ -53,6 +55,7 @@ class Template:
         self._variables = {**variables, "strftime_now": TODAY.strftime}
         self._layouts = LayoutCache()
         self._hides_edits = _hides_edits(source)
+        self._form = MessageForm()
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
         self.end = ""
@@ -128,6 +131,8 @@ class Template:
 
     def prepare(self, messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Note, ...]]:
         """Messages with their reasoning where this template expects it, and notes on what was changed."""
+        if any(message.tool_calls or message.role == "tool" for message in messages):
+            messages = self.calls.complete(messages)
         for message in messages:
             if message.role == "assistant" and (message.reasoning is not None or "<think>" in message.text[:64]):
                 break
@@ -152,8 +157,8 @@ class Template:
         Raises: PromptError with the template and the reason.
         """
         messages, notes = self.prepare(messages)
-        has_calls = any(message.tool_calls for message in messages)
-        data = json.dumps(tools, ensure_ascii=False, default=str) + calls_key(messages) if tools or has_calls else ""
+        data = json.dumps(tools, ensure_ascii=False, default=str) if tools else ""
+        data += calls_key(messages)
         digest = hashlib.sha256(data.encode("utf-8", "surrogatepass")).digest() if data else b""
         key = (generation, digest, *((m.role, bool(m.text), _fullness(m.reasoning)) for m in messages))
         layout = self._layouts.get(key)
@@ -246,15 +251,28 @@ class Template:
             return UnsupportedTemplate(refusal.what)
 
     def _reject_dropped_tools(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
-        """Reject a template that drops tools or tool calls: answers would be trained on without their context."""
+        """Reject a template that drops tools or tool calls: answers would be trained on without their context.
+
+        A template that rejects a conversation without them does look at them.
+        """
         plain = neutral(messages)
         whole = self._render(plain, tools, generation)
-        if tools and whole == self._render(plain, (), generation):
+        if tools and whole == self._try_render(plain, (), generation):
             raise UnsupportedTemplate(NO_TOOLS)
-        if any(message.tool_calls for message in plain):
+        marked, marks = mark_names(plain, MARK_OF_A_CALL)
+        if not marks:
+            return
+        called = [m if m.tool_calls else before for m, before in zip(self.calls.complete(marked), plain)]
+        text = self._try_render(called, tools, generation)
+        if text is None:  # it accepts no other names
             without = [replace(message, tool_calls=()) for message in plain]
-            if whole == self._render(without, tools, generation):
-                raise UnsupportedTemplate(NO_TOOL_CALLS)
+            dropped = whole == self._try_render(without, tools, generation)
+        else:
+            dropped = not any(mark in text for mark in marks)
+            if not dropped and not all(mark in text for mark in marks):
+                raise UnsupportedTemplate(tr("it renders only some of the tool calls of a turn"))
+        if dropped:
+            raise UnsupportedTemplate(NO_TOOL_CALLS)
 
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
@@ -279,18 +297,39 @@ class Template:
         )
 
     def _safe_calls(self, message: Message) -> Message:
+        safe = self.codec.broken
+        if message.tool_call_id or message.name:
+            message = replace(message, tool_call_id=safe(message.tool_call_id), name=safe(message.name))
         if not message.tool_calls:
             return message
-        safe = self.codec.broken
-        calls = (replace(c, name=safe(c.name), arguments=safe(c.arguments)) for c in message.tool_calls)
+        calls = (replace(c, name=safe(c.name), arguments=safe(c.arguments), id=safe(c.id)) for c in message.tool_calls)
         return replace(message, tool_calls=tuple(calls))
 
-    def _render(self, messages: Iterable[Message], tools: Sequence[Tool], generation: bool) -> str:
+    @functools.cached_property
+    def calls(self) -> CallStyle:
+        """How this template wants tool calls."""
+        return find_style(lambda messages, tools, form: self._try_render(messages, tools, False, form), self._form)
+
+    def _try_render(
+        self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, form: MessageForm | None = None
+    ) -> str | None:
+        """The rendering, or None if the template rejects the conversation."""
+        try:
+            return self._render(messages, tools, generation, form)
+        except PromptError:
+            return None
+
+    def _render(
+        self, messages: Iterable[Message], tools: Sequence[Tool], generation: bool, form: MessageForm | None = None
+    ) -> str:
         from sartor.prompt.template_budget import OverBudget
         from sartor.prompt.template_environment import render
 
+        messages = list(messages)
+        if form is None:
+            form = self.calls.form if any(message.tool_calls for message in messages) else self._form
         values = {
-            "messages": [to_jinja(message) for message in messages],
+            "messages": [to_jinja(message, form) for message in messages],
             "tools": list(tools) or None,
             "documents": None,
             "add_generation_prompt": generation,

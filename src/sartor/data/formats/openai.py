@@ -61,7 +61,12 @@ def _message(turn: Any, number: int, spec: DatasetSpec, column: str, notes: Note
     if is_missing(reasoning) or role != "assistant":
         reasoning = None
     return Message(
-        role, text, parsed, text_of(reasoning, column, notes) if reasoning else None, _is_trained(turn, number, column)
+        role,
+        text,
+        parsed,
+        text_of(reasoning, column, notes) if reasoning else None,
+        _is_trained(turn, number, column),
+        *sharegpt.call_answered(turn, column, notes),
     )
 
 

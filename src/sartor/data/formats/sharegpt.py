@@ -144,7 +144,16 @@ def message_of(turn: Any, number: int, spec: DatasetSpec, column: str, notes: No
     if is_missing(content) and role != "system":
         raise RowRejected("turn-empty", column, turn=number, role=word)
     text = "" if is_missing(content) else text_of(content, column, notes)
-    return Message(role, text, train=trained)
+    return Message(role, text, (), None, trained, *call_answered(turn, column, notes))
+
+
+def call_answered(turn: Mapping[str, Any], column: str, notes: Notes) -> tuple[str | None, str | None]:
+    """OpenAI's `tool_call_id` and `name` of a turn."""
+    call_id, name = (turn.get(key) for key in ("tool_call_id", "name"))
+    return (
+        None if is_missing(call_id) else text_of(call_id, column, notes),
+        None if is_missing(name) else text_of(name, column, notes),
+    )
 
 
 def is_trained(turn: Mapping[str, Any], number: int, column: str) -> bool:
