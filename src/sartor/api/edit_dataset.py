@@ -98,8 +98,13 @@ def _save_version(
     unknown = set(changes) - {origin.id for origin, _ in rows}
     if unknown:
         raise DataError("Unknown row.", f"{name}: {sorted(unknown)[0]}", "Reload the page.")
-    kept = [changes.get(origin.id, raw.value) for origin, raw in rows if raw.fault is None or origin.id in changes]
-    kept = [row for row in (*kept, *added, *_repaired_rows(spec, repaired)) if row is not None]
+    kept = [
+        (changes.get(origin.id, raw.value), origin.imported_from)
+        for origin, raw in rows
+        if raw.fault is None or origin.id in changes
+    ]
+    kept = [(row, place) for row, place in (*kept, *((row, None) for row in added)) if row is not None]
+    mended = _repaired_rows(spec, repaired)
     unreadable = [
         RefusedRow.of(Skipped(origin, "row-broken", None, {"reason": raw.fault}), raw)
         for origin, raw in rows
@@ -110,9 +115,10 @@ def _save_version(
     entry = {"file_name": f"{new}.json", **entry}
     target = folder / f"{new}.json"
     written = parse_entry(new, entry, registry.path)
-    write_rows(target, kept)
+    write_rows(target, (*(row for row, _ in kept), *mended))
     try:
-        import_records.carry_over(folder, name, new, repaired, unreadable, len(rows))
+        places = [place for _, place in kept]
+        import_records.carry_over(folder, name, target, places, repaired, unreadable, len(rows))
         load_spec(written, stage=_stage_of(written))
     except DataError:
         target.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,7 @@ def ledger_json(ledger: Ledger) -> dict[str, Any]:
             "file": s.origin.file,
             "row": s.origin.row,
             "line": s.origin.line,
+            "imported_from": s.origin.imported_from and asdict(s.origin.imported_from),
             "code": s.code,
             "field": s.field,
             "reason": str(s.reason),

@@ -20,6 +20,19 @@ IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A row of a file, and its line if the file format has lines; both count from 1."""
+
+    file: str
+    row: int
+    line: int | None = None
+
+    def __str__(self) -> str:
+        line = f", line {self.line}" if self.line is not None else ""
+        return f"{self.file}, row {self.row}{line}"
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Where a row comes from. `row` counts from 1; `line` and `byte` are set if the file format has them."""
 
@@ -30,6 +43,8 @@ class Origin:
     byte: int | None = None
     section: str | None = None
     """The source section (chapter) of a generated row; the split and the verdict treat a section as one cluster."""
+    imported_from: Place | None = None
+    """The row of the person's own file that an import made this row from."""
 
     @property
     def id(self) -> str:
@@ -37,8 +52,7 @@ class Origin:
         return f"{self.dataset}:{self.row}" if "/" not in self.file else f"{self.dataset}/{self.file}:{self.row}"
 
     def __str__(self) -> str:
-        line = f", line {self.line}" if self.line is not None else ""
-        return f"{self.file}, row {self.row}{line}"
+        return f"{self.imported_from} ({self.id})" if self.imported_from else str(Place(self.file, self.row, self.line))
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ class Finding:
             "file": place and place.file,
             "row": place and place.row,
             "line": place and place.line,
+            "imported_from": place and place.imported_from and dataclasses.asdict(place.imported_from),
             "field": self.field,
             "message": str(self.message),
             "fix": str(self.fix),

@@ -86,7 +86,7 @@ def write_rejects(
 
 
 def _reject(skip: Skipped | RefusedRow, data: Any, text: str | None) -> dict[str, Any]:
-    place = skip.origin if isinstance(skip, Skipped) else skip
+    place = (skip.origin.imported_from or skip.origin) if isinstance(skip, Skipped) else skip
     record = {
         "id": skip.origin.id if isinstance(skip, Skipped) else None,
         "file": place.file,

@@ -16,6 +16,7 @@ from sartor.data.access import dataset_place, folder_of, require_inside
 from sartor.data.dataset_spec import DatasetSpec
 from sartor.data.decompress import COMPRESSED_SUFFIXES
 from sartor.data.files import open_data_file
+from sartor.data.import_record import ImportedPlaces, imported_places, record_path
 from sartor.data.sources import Source, suffixes
 
 MAX_LISTED = 8
@@ -36,12 +37,15 @@ class DatasetPart:
     file: OpenFile | None = None
     """The open file on this machine; None for a hub or a script."""
     encoding: str | None = None
+    imported: ImportedPlaces | None = None
+    """Where the rows are in the file that an import made this one from."""
 
     def origin(self, raw: RawRow) -> Origin:
         """Where one of the rows comes from."""
         section = raw.value.get("section") if isinstance(raw.value, dict) else None
         section = section if isinstance(section, str) else None
-        return Origin(self.spec.name, self.label, raw.row, raw.line, section=section)
+        place = self.imported.of(raw.row) if self.imported else None
+        return Origin(self.spec.name, self.label, raw.row, raw.line, section=section, imported_from=place)
 
 
 def open_parts(spec: DatasetSpec, permissions: Permissions, encoding: str | None) -> Iterator[DatasetPart]:
@@ -68,8 +72,17 @@ def _open_part(
     spec: DatasetSpec, file: OpenFile, label: str, encoding: str | None, shown: Path
 ) -> Iterator[DatasetPart]:
     _verify_hashes(spec, file)
+    imported = _imported(spec, file, label)
     with open_data_file(file.path, encoding or spec.encoding, opened=file) as data:
-        yield DatasetPart(shown, label, data.rows(), _with_text_column(spec, data.source), file, data.encoding)
+        reading = _with_text_column(spec, data.source)
+        yield DatasetPart(shown, label, data.rows(), reading, file, data.encoding, imported)
+
+
+def _imported(spec: DatasetSpec, file: OpenFile, label: str) -> ImportedPlaces | None:
+    """Where the rows were imported from, if this is the file that the import wrote, unchanged."""
+    if label != f"{spec.name}.json" or not record_path(spec.folder_path, spec.name).exists():
+        return None
+    return imported_places(spec.folder_path, spec.name, file.digest())
 
 
 def _with_text_column(spec: DatasetSpec, source: Source) -> DatasetSpec:

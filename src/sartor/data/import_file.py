@@ -21,6 +21,7 @@ from sartor.base.types import (
     Ledger,
     Message,
     Origin,
+    Place,
     Preference,
     RawRow,
     Skipped,
@@ -31,7 +32,7 @@ from sartor.data.dataset_info import REGISTRY, parse_entry, write_entry
 from sartor.data.existing_dataset import Existing, make_room
 from sartor.data.files import open_data_file, raw_rows
 from sartor.data.formats import FORMATS, WritableFormat
-from sartor.data.import_record import ImportSummary, RefusedRow, write_record
+from sartor.data.import_record import ImportSummary, RefusedRow, runs_of, write_record
 from sartor.data.json_rows import rows_text
 from sartor.data.load import Loaded, load_spec
 from sartor.data.read_rows import columns_of
@@ -226,7 +227,7 @@ def import_file(path: Path, name: str, dataset_dir: Path, options: ImportOptions
     rows, keys = _written_rows(read, inspection, written)
     locks = (dataset_dir / f"{name}.json", dataset_dir / f"{name}.versions")
     with file_lock(locks[0], REGISTRY_WAIT_S), file_lock(locks[1], REGISTRY_WAIT_S):
-        name, loaded, entry = _write(name, dataset_dir, inspection, (rows, keys, read.refused), options.existing)
+        name, loaded, entry = _write(name, dataset_dir, inspection, (rows, keys, read), options.existing)
     joined = max(len(read.rows) - len(rows), 0)
     ledger = Ledger(
         inspection.rows - joined,
@@ -241,21 +242,24 @@ def _write(
     name: str,
     dataset_dir: Path,
     inspection: FileInspection,
-    made: tuple[Sequence[Any], dict[str, Any], Sequence[RefusedRow]],
+    made: tuple[Sequence[Any], dict[str, Any], _ReadRows],
     existing: Existing,
 ) -> tuple[str, Loaded, dict[str, Any]]:
     """Write rows, record and entry, or nothing. Returns the name they have, the dataset as loaded, and its entry."""
-    rows, keys, refused = made
+    rows, keys, read = made
     text = rows_text(rows)
     name, retired = make_room(name, dataset_dir, {"file_name": f"{name}.json", **keys}, text, existing)
     target, entry = dataset_dir / f"{name}.json", {"file_name": f"{name}.json", **keys}
     spec = parse_entry(name, entry, dataset_dir / REGISTRY)
     path, mapping = inspection.path, dict(inspection.mapping)
-    digest = sha256_file(path)
-    summary = ImportSummary(path.name, digest, inspection.encoding, mapping, inspection.rows, len(refused))
+    summary = ImportSummary(
+        path.name, sha256_file(path), inspection.encoding, mapping, inspection.rows, len(read.refused)
+    )
     try:
         atomic_write(target, text)
-        write_record(dataset_dir, name, summary, refused)
+        if len(rows) == len(read.places):  # else turns were joined, and a row is several of the file
+            summary = replace(summary, dataset_sha256=sha256_file(target), places=runs_of(read.places))
+        write_record(dataset_dir, name, summary, read.refused)
         loaded = load_spec(spec, stage=inspection.stage)
     except BaseException:
         retired.restore()
@@ -284,6 +288,7 @@ class _ReadRows:
     rows: list[Mapping[str, Any]] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     """Empty for a file in a known format, whose rows are kept as they are."""
+    places: list[Place] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     refused: list[RefusedRow] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
@@ -304,6 +309,7 @@ def _read_rows(inspection: FileInspection, name: str) -> _ReadRows:
             if inspection.entry is None:
                 read.examples.append(example_of(value, inspection.mapping, origin, read.notes))
             read.rows.append(value)
+            read.places.append(Place(origin.file, raw.row, raw.line))
         except RowRejected as reason:
             skipped = Skipped(origin, reason.code, reason.column, reason.params)
             read.skipped.append(skipped)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from sartor.base.errors import DataError
-from sartor.base.files import atomic_open
+from sartor.base.files import atomic_open, sha256_file
 from sartor.base.i18n import Text
 from sartor.base.reasons import fix_of, reason_of
-from sartor.base.types import Note, Origin, RawRow, Skipped
+from sartor.base.types import Note, Origin, Place, RawRow, Skipped
 from sartor.data.dataset_info import beside
 from sartor.data.json_rows import encoded_row
 
@@ -33,6 +35,10 @@ class ImportSummary:
     refused: int
     repaired: int = 0
     """How many of the refused rows were repaired since, in this version of the dataset."""
+    dataset_sha256: str = ""
+    """Of the dataset's file as it was written: `places` are those of its rows and of no others."""
+    places: Sequence[Sequence[int | None]] = ()
+    """Where the dataset's rows are in the imported file, in order, as `ImportedPlaces.runs`."""
 
     @property
     def kept(self) -> int:
@@ -84,6 +90,55 @@ class RefusedRow:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedPlaces:
+    """Where the rows of a dataset are in the file that it was imported from."""
+
+    file: str
+    runs: Sequence[tuple[int, int | None, int]]
+    """(row, line, how many rows follow one another so); row 0 for rows that are not in it."""
+    ends: Sequence[int]
+    """The number of rows up to the end of each run."""
+
+    def of(self, row: int) -> Place | None:
+        """The place of a row of the dataset; None for one that is not in the file."""
+        run = bisect.bisect_left(self.ends, row)
+        if run == len(self.runs):
+            return None
+        first, line, count = self.runs[run]
+        further = row - (self.ends[run] - count) - 1
+        return Place(self.file, first + further, None if line is None else line + further) if first else None
+
+
+def runs_of(places: Iterable[Place | None]) -> list[tuple[int, int | None, int]]:
+    """Places in the order of a dataset's rows, as `ImportedPlaces.runs`."""
+    runs: list[tuple[int, int | None, int]] = []
+    for place in places:
+        row, line = (place.row, place.line) if place else (0, None)
+        first, first_line, count = runs[-1] if runs else (-1, None, 0)
+        next_line = None if first_line is None else first_line + count
+        if (row, line) == ((first + count, next_line) if first else (0, None)):
+            runs[-1] = (first, first_line, count + 1)
+        else:
+            runs.append((row, line, 1))
+    return runs
+
+
+def imported_places(dataset_dir: Path, dataset: str, sha256: str) -> ImportedPlaces | None:
+    """Where the rows of a dataset's file with this hash were imported from; None where that is not known.
+
+    Raises: DataError when the record is damaged.
+    """
+    summary = read_summary(dataset_dir, dataset)
+    if summary is None or not summary.places or summary.dataset_sha256 != sha256:
+        return None
+    try:
+        runs = [(int(row), None if line is None else int(line), int(n)) for row, line, n in summary.places]  # type: ignore[arg-type]
+    except (ValueError, TypeError) as error:
+        raise _damaged(record_path(dataset_dir, dataset), error) from None
+    return ImportedPlaces(summary.file, runs, list(accumulate(count for _, _, count in runs)))
+
+
 def record_path(dataset_dir: Path, dataset: str) -> Path:
     """The file of a dataset's import, beside its registry."""
     return beside(dataset_dir, dataset, SUFFIX)
@@ -123,25 +178,38 @@ def read_refused(dataset_dir: Path, dataset: str) -> list[RefusedRow]:
 
 
 def carry_over(
-    dataset_dir: Path, old: str, new: str, repaired: Iterable[int], unreadable: Iterable[RefusedRow], read: int
+    dataset_dir: Path,
+    old: str,
+    new: Path,
+    places: Iterable[Place | None],
+    repaired: Iterable[int],
+    unreadable: Iterable[RefusedRow],
+    read: int,
 ) -> None:
-    """Give a new version the record of the old one, with some of its refused rows repaired.
+    """Give the file of a new version the record of the old one, with some of its refused rows repaired.
 
+    `places` are those of the new file's rows in the imported one, without the repaired rows, which are its last.
     `unreadable` are rows of the old dataset itself that the new one cannot hold; `read` is how many rows it has, for a
     dataset that has no record yet. Raises: DataError when damaged.
     """
-    repaired, unreadable = set(repaired), list(unreadable)
+    repaired, unreadable = list(repaired), list(unreadable)
     summary = read_summary(dataset_dir, old)
     if summary is None:
         if not unreadable:
             return
         summary = ImportSummary(unreadable[0].file, "", "", {}, read, 0)
-    rows = [
-        replace(row, repaired=True) if number in repaired else row
-        for number, row in enumerate(read_refused(dataset_dir, old))
-    ] + unreadable
-    counted = replace(summary, refused=len(rows), repaired=sum(row.repaired for row in rows))
-    write_record(dataset_dir, new, counted, rows)
+    refused = read_refused(dataset_dir, old)
+    mended = [Place(row.file, row.row, row.line) for row in (refused[number] for number in repaired)]
+    rows = [replace(row, repaired=row.repaired or number in repaired) for number, row in enumerate(refused)]
+    rows += unreadable
+    counted = replace(
+        summary,
+        refused=len(rows),
+        repaired=sum(row.repaired for row in rows),
+        dataset_sha256=sha256_file(new),
+        places=runs_of((*places, *mended)),
+    )
+    write_record(dataset_dir, new.stem, counted, rows)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import itertools
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sartor.base.reasons import reason_of
-from sartor.base.types import Example, IntArray, Note, Preference, Skipped, TokenSequence
+from sartor.base.types import Example, IntArray, Note, Place, Preference, Skipped, TokenSequence
 from sartor.prompt.encode import Encoder
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest
 
@@ -62,11 +63,13 @@ class LabelView:
     skipped: Skipped | None = None
     """Why the example is skipped, if it is."""
     notes: tuple[Note, ...] = ()
+    imported_from: Place | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; pieces as [text, is label, number of tokens]."""
         return {
             "id": self.id,
+            "imported_from": self.imported_from and dataclasses.asdict(self.imported_from),
             "template": self.template,
             "skipped": self.skipped and {"code": self.skipped.code, "reason": str(self.skipped.reason)},
             "notes": [str(note) for note in self.notes],
@@ -110,7 +113,7 @@ class LabelView:
 
     def _headline(self, rendering: RenderedText) -> str:
         values = {
-            "id": self.id,
+            "id": f"{self.id} ({self.imported_from})" if self.imported_from else self.id,
             "template": self.template,
             "tokens": rendering.tokens,
             "learned": rendering.label_tokens,
@@ -133,7 +136,8 @@ def label_view(example: Example, encoder: Encoder) -> LabelView:
         for title, request in zip(titles, requests):
             if (rendering := _render(request, encoder, title)) is not None:
                 renderings.append(rendering)
-    return LabelView(example.origin.id, encoder.template.name, tuple(renderings), skipped, encoder.take_notes())
+    origin, notes = example.origin, encoder.take_notes()
+    return LabelView(origin.id, encoder.template.name, tuple(renderings), skipped, notes, origin.imported_from)
 
 
 def _render(request: EncodeRequest, encoder: Encoder, title: str) -> RenderedText | None:

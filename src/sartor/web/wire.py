@@ -11,7 +11,7 @@ from typing import Any
 from sartor.base import errors
 from sartor.base.errors import SartorError
 from sartor.base.i18n import Text
-from sartor.base.types import Ledger, Note, Origin, Skipped
+from sartor.base.types import Ledger, Note, Origin, Place, Skipped
 from sartor.checks.finding import Finding
 from sartor.data.import_file import FileInspection
 from sartor.data.import_record import ImportSummary, RefusedRow
@@ -26,6 +26,7 @@ CLASSES: Mapping[str, type] = {
         Ledger,
         Note,
         Origin,
+        Place,
         Skipped,
         Finding,
         FileInspection,

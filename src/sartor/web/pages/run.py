@@ -368,7 +368,7 @@ class RunView:
                 (t("skipped"), number(len(ledger["skipped"]))),
             ]
         )
-        rows: list[list[Any]] = [[str(s["id"]), *_skip_texts(t, s)] for s in ledger["skipped"][:100]]
+        rows: list[list[Any]] = [[_place(s), *_skip_texts(t, s)] for s in ledger["skipped"][:100]]
         if rows:
             table([(t("Line"), ""), (t("Problem"), "wide"), (t("Fix"), "wide")], rows)
 
@@ -386,6 +386,12 @@ class RunView:
             address = f"/runs/{quote(self.name)}/file/{quote(name)}"
             rows.append([partial(link, name, address, ""), size(path.stat().st_size)])
         table([(self.t("File"), "wide"), (self.t("Size"), "num")], rows)
+
+
+def _place(skipped: Mapping[str, Any]) -> str:
+    """Where a skipped row is in the person's own file, and its id."""
+    found = skipped.get("imported_from")
+    return f"{found['file']}, row {found['row']} ({skipped['id']})" if found else str(skipped["id"])
 
 
 def _skip_texts(t: Translator, skipped: Mapping[str, Any]) -> tuple[str, str]:
