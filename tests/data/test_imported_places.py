@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,10 +39,8 @@ def test_rows_that_were_kept_are_named_by_the_persons_own_file(tmp_path: Path) -
         "mine:5": "my table.csv, row 8, line 10 (mine:5)",
         "mine:6": "my table.csv, row 9, line 11 (mine:6)",
     }
-    loaded = api.load("mine", data)
-    assert [example.origin.imported_from.row for example in loaded.examples if example.origin.imported_from] == [
-        1, 4, 5, 6, 8, 9,
-    ]  # fmt: skip
+    known = [example.origin.imported_from for example in api.load("mine", data).examples]
+    assert [place and place.row for place in known] == [1, 4, 5, 6, 8, 9]
     summary = read_summary(data, "mine")
     assert summary is not None
     assert len(summary.places) == 4  # what follows one another is one entry
@@ -52,10 +49,9 @@ def test_rows_that_were_kept_are_named_by_the_persons_own_file(tmp_path: Path) -
 def test_a_version_keeps_the_places_of_its_rows(tmp_path: Path) -> None:
     data = imported(tmp_path)
     mended = {1: {"question": "question 3", "answer": "answer 3"}}
-    changes: dict[str, Any] = {"mine:1": None, "mine:3": {"conversations": [
-        {"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}}  # fmt: skip
-    added = [{"conversations": [{"from": "human", "value": "new"}, {"from": "gpt", "value": "row"}]}]
-    assert api.save_version("mine", data, changes=changes, added=added, repaired=mended) == "mine-v2"
+    turns = {"conversations": [{"from": "human", "value": "new"}, {"from": "gpt", "value": "row"}]}
+    changes = {"mine:1": None, "mine:3": turns}
+    assert api.save_version("mine", data, changes=changes, added=[turns], repaired=mended) == "mine-v2"
     assert list(places("mine-v2", data).values()) == [
         "my table.csv, row 4, line 5 (mine-v2:1)",
         "my table.csv, row 5, line 6 (mine-v2:2)",
