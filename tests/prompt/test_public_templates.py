@@ -10,19 +10,15 @@ import pytest
 from sartor.base.errors import PromptError
 from sartor.base.types import Demonstration, Message, Origin, TokenSequence
 from sartor.prompt.encode import Encoder
+from sartor.prompt.messages import to_jinja
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
 from support.public_templates import CALL, FILES, TOOL
 
 CONTROL = re.compile(r"<\|[^|<>{}' ]+\|>|<｜[^｜]+｜>|<[a-z]+_[a-z_]+>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z_]{3,}\]")
 ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|tool|>"}
-REFUSED = {
-    "glm4moe": "no control token ends",
-    "idefics3": "drops the text",
-    "smolvlm": "drops the text",
-    "llava_next": "text",
-}
-"""The first never ends an answer; the others read a list of parts."""
+REFUSED = {"glm4moe": "no control token ends"}
+"""It never ends an answer; which token does is declared beside the tokenizer (see test_turn_ends.py)."""
 
 QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")
 
@@ -43,7 +39,7 @@ def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> Non
         sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1)))
         assert isinstance(sequence, TokenSequence)
         if "strftime_now" not in template.source:
-            dicts = [{"role": m.role, "content": m.text} for m in messages]
+            dicts = [to_jinja(message, template.form) for message in messages]
             theirs = tokenizer.apply_chat_template(dicts, return_dict=False)
             assert sequence.ids.tolist() == theirs
         learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]

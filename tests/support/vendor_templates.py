@@ -5,7 +5,11 @@ Only what matters for tool calls is kept: which ids, names and forms of argument
 
 from __future__ import annotations
 
+import copy
+import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from support.byte_tokenizers import byte_tokenizer
@@ -104,6 +108,29 @@ FUNCTIONARY = """{% if tools %}<|start_header_id|>system<|end_header_id|>{{ '\n\
 {%- endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>{{ '\n\n' }}{% endif %}"""  # noqa: E501
 """Functionary v3.2: a result needs the name of its tool."""
 
+GLM = """[gMASK]<sop>{% if tools %}<|system|>{{ '\n<tools>\n' }}{% for t in tools %}{{ (t | tojson) + '\n' }}{% endfor %}</tools>{% endif %}
+{%- for m in messages %}
+{%- if m.role == 'assistant' %}<|assistant|>{{ '\n<think></think>' }}{% if m.content %}{{ '\n' + m.content }}{% endif %}
+{%- for call in m.tool_calls or [] %}{{ '\n<tool_call>' + call.function.name + '\n' }}
+{%- for key, value in call.function.arguments.items() %}<arg_key>{{ key }}</arg_key>{{ '\n<arg_value>' }}
+{{- value if value is string else value | tojson(ensure_ascii=False) }}</arg_value>{{ '\n' }}{% endfor %}</tool_call>{% endfor %}
+{%- elif m.role == 'tool' %}{% if messages[loop.index0 - 1].role != 'tool' %}<|observation|>{% endif %}
+{{- '\n<tool_response>\n' + m.content + '\n</tool_response>' }}
+{%- else %}<|{{ m.role }}|>{{ '\n' + m.content }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""  # noqa: E501
+"""GLM 4.5: nothing ends a turn but the beginning of the next."""
+
+HUNYUAN = """{{ bos_token }}{% for m in messages %}
+{%- if m.role == 'assistant' %}<｜hy_Assistant｜>{{ m.content }}
+{%- if not loop.last %}<｜hy_place▁holder▁no▁2｜>{% endif %}
+{%- else %}<｜hy_User｜>{{ m.content }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<｜hy_Assistant｜>{% endif %}"""
+"""Hunyuan dense: every answer but the last is ended."""
+
+OPEN = """{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %}"""
+"""No answer is ended, and the token that ends generation is not written anywhere."""
+
 VENDORS = {
     "mistral": MISTRAL,
     "ministral": MINISTRAL,
@@ -112,6 +139,7 @@ VENDORS = {
     "deepseek": DEEPSEEK,
     "command": COMMAND,
     "functionary": FUNCTIONARY,
+    "glm": GLM,
 }
 """Name → source."""
 
@@ -124,6 +152,19 @@ ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "
 """Control tokens that templates put together from a role."""
 
 
-def vendor_tokenizer(source: str) -> Any:
-    """A byte-level tokenizer with the control tokens that a template seems to need."""
-    return byte_tokenizer(tuple(sorted({*CONTROL.findall(source), *ROLES})), source)
+GLM_ENDS = ("<|endoftext|>", "<|user|>", "<|observation|>")
+
+
+def vendor_tokenizer(source: str, ends: Sequence[str] = (), folder: Path | None = None) -> Any:
+    """A byte-level tokenizer with the control tokens that a template seems to need.
+
+    With a folder it was loaded from there, and `ends` are declared in the folder's generation_config.json.
+    """
+    tokenizer = byte_tokenizer(tuple(sorted({*CONTROL.findall(source), *ROLES, *ends})), source)
+    if folder is None:
+        return tokenizer
+    tokenizer = copy.deepcopy(tokenizer)  # byte_tokenizer keeps what it made
+    ids = tokenizer.convert_tokens_to_ids(list(ends))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}), encoding="utf-8")
+    tokenizer.name_or_path = str(folder)
+    return tokenizer

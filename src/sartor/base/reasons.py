@@ -57,6 +57,9 @@ REASONS: dict[str, Reason] = {
         "The template ({template}) starts an answer differently in training than in its generation prompt.",
         "Only what both have in common counts as the prompt; if that is not intended, choose another template.",
     ),
+    "end-added": Reason(
+        "The template ({template}) ends no last answer; {end} is trained as its end, as the model's own files declare.",
+    ),
     "show-tokens": Reason(
         "{id} · template: {template} · {tokens} tokens, {learned} of them trained on ({share})",
     ),

@@ -296,7 +296,7 @@ class Engine:
     def take(self, row: Row, token: int, settings: GenerationSettings) -> None:
         """Append a token; a stop token or a stop string ends the row."""
         row.ids.append(token)
-        if token in self.encoder.stop_ids:
+        if self.encoder.ends_turn(row.ids):
             row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1])
         elif settings.stop:
             text = self.text_of(row.ids)

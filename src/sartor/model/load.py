@@ -41,6 +41,13 @@ BAD_FILES = (
 """What transformers and peft raise for files that are damaged or not theirs."""
 
 
+_MAY_BE_MISSING = {
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
+
+
 def shape_of(settings: ModelSettings) -> Shape | None:
     """The model's sizes from its config alone; None if transformers cannot read it without the model's own code."""
     from transformers import AutoConfig
@@ -57,10 +64,14 @@ def shape_of(settings: ModelSettings) -> Shape | None:
 def load_tokenizer(name_or_path: str, *, revision: str = "main", trust_remote_code: bool = False) -> Any:
     """Load the model's fast tokenizer. Raises: ModelError if it cannot be loaded."""
     from transformers import AutoTokenizer
+    from transformers.utils import cached_file
 
     path = resolve_model(name_or_path, revision)
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        if not Path(path).is_dir():  # what ends an answer may be declared there; a template that needs it looks
+            cached_file(path, "generation_config.json", revision=revision, **_MAY_BE_MISSING)
+        return tokenizer
     except (OSError, ValueError, KeyError) as error:
         raise _load_error(
             tr("Could not load the tokenizer: {reason}", reason=_first_line(error)), name_or_path, error

@@ -90,12 +90,28 @@ class Encoder:
         plain = self.codec.ids("a")
         return list(with_special[: with_special.index(plain[0])])
 
-    @property
+    @cached_property
     def stop_ids(self) -> tuple[int, ...]:
-        """The ids that stop generation: the end of a turn (first), of a tool call, the tokenizer's eos token."""
-        ids = [self.codec.scan(end)[-1].id for end in self.template.ends]
+        """The ids that stop generation: the end of a turn (first), of a tool call, what the model's files declare."""
+        ids = [self.codec.scan(end)[-1].id for end in (*self.template.ends, *self.template.declared_ends)]
         eos = self.tokenizer.eos_token_id
         return tuple(dict.fromkeys(ids if eos is None else [*ids, eos]))
+
+    @cached_property
+    def _message_end(self) -> tuple[int, list[int]] | None:
+        found = self.template.message_end
+        return None if found is None else (self.codec.scan(found.end)[-1].id, self.codec.ids(found.header))
+
+    def ends_turn(self, ids: Sequence[int]) -> bool:
+        """Whether generation stops behind the last of the ids generated so far."""
+        if ids[-1] in self.stop_ids:
+            return True
+        if self._message_end is None or ids[-1] != self._message_end[0]:
+            return False
+        end, header = self._message_end
+        start = next((n + 1 for n in range(len(ids) - 2, -1, -1) if ids[n] == end), 0)
+        message = list(ids[start:-1])
+        return any(message[n : n + len(header)] == header for n in range(len(message) - len(header) + 1))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> TokenSequence:
         """The ids after which the model generates its next turn; no labels. Raises: PromptError."""

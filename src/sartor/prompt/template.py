@@ -14,7 +14,7 @@ from typing import Any
 
 from sartor.base.errors import PromptError
 from sartor.base.i18n import tr
-from sartor.base.types import Message, Note, Segment, Tool, ToolCall
+from sartor.base.types import Message, Note, Segment, Tool
 from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
 from sartor.prompt.layout_cache import LayoutCache
 from sartor.prompt.messages import MessageForm, calls_key, join_reasoning, split_reasoning, to_jinja
@@ -22,6 +22,7 @@ from sartor.prompt.named_templates import advice, named
 from sartor.prompt.template_source import preamble, require_tokens, special_tokens, template_source
 from sartor.prompt.tokenizer import Codec, Tokenizer
 from sartor.prompt.tool_calls import CallStyle, find_style, mark_names
+from sartor.prompt.turn_ends import ANSWER, CALL, LOOK, QUESTION, AddedEnds, MessageEnd, declared_ends, find_added_ends
 
 NO_TOOLS, NO_TOOL_CALLS = tr("it does not render tools"), tr("it does not render tool calls")
 TODAY = datetime(2024, 7, 26)
@@ -55,13 +56,19 @@ class Template:
         self._variables = {**variables, "strftime_now": TODAY.strftime}
         self._layouts = LayoutCache()
         self._hides_edits = _hides_edits(source)
-        self._form = MessageForm()
+        self.form = MessageForm()
+        """How this template reads messages without tool calls."""
+        self._added = AddedEnds()
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
         self.end = ""
         """The control text that ends an assistant turn."""
         self.ends: tuple[str, ...] = ()
         """`end`, and what ends a turn with tool calls if it differs; generation stops at each of them."""
+        self.declared_ends: tuple[str, ...] = ()
+        """What the model's own files say ends generation."""
+        self.message_end: MessageEnd | None = None
+        """What ends earlier answers, where a token does that which also stands inside an answer."""
         self.header = ""
         """What the generation prompt appends to a conversation."""
         self.notes: tuple[Note, ...] = ()
@@ -94,7 +101,7 @@ class Template:
         made = cls(
             name or "model default", preamble(source, default_system, enable_thinking) + source, codec, variables
         )
-        made._check()
+        made._check(tokenizer)
         return made
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, generation: bool = False) -> str:
@@ -190,34 +197,77 @@ class Template:
             return (found[-1].stop if found else 0) if bounded else next(ends, 0)
         if (stop := next(ends, 0)) or not found or text[: found[0].start].strip():
             return stop
+        if self._added.answer and found[0].content not in (self._added.answer, self._added.call, *self.declared_ends):
+            return 0
         run = takewhile(lambda pair: pair[0].stop == pair[1].start, pairwise(found if bounded else found[:1]))
         return found[sum(1 for _ in run)].stop
 
-    def _check(self) -> None:
+    def _check(self, tokenizer: Tokenizer) -> None:
         """Reject an unusable template, and find out how turns end, from one question and answer."""
-        question, answer = Message("user", "Is it true?"), Message("assistant", "It is.")
-        history, prompt = self.render([question]), self.render([question], generation=True)
+        self.declared_ends = declared_ends(tokenizer, self.codec)
+        try:
+            self._check_turns(tokenizer.eos_token)
+        except PromptError as refusal:
+            if refusal.code != "unsupported-template" and "text" not in self.source:
+                raise
+            self.form, self._layouts, self._added = MessageForm(content_parts=True), LayoutCache(), AddedEnds()
+            try:
+                self._check_turns(tokenizer.eos_token)
+            except PromptError:
+                raise refusal from None
+
+    def _check_turns(self, eos: str | None) -> None:
+        history, prompt = self.render([QUESTION]), self.render([QUESTION], generation=True)
         self.header = prompt.removeprefix(history) if prompt.startswith(history) else ""
-        layout = self.lay_out([question, answer]).layout
+        notes = []
+        try:
+            layout = self.lay_out([QUESTION, ANSWER]).layout
+        except PromptError:
+            self._added = find_added_ends(
+                self.declared_ends, eos, self.codec, lambda messages, tools: self._try_render(messages, tools, False)
+            )
+            if not self._added.answer:
+                raise
+            self._layouts = LayoutCache()
+            layout = self.lay_out([QUESTION, ANSWER]).layout
+            notes.append(Note("end-added", {"template": self.name, "end": self._added.answer}))
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
             raise self._refusal(UnsupportedTemplate(tr("the answer is not rendered last")))
         self.end = layout.pieces[-1][: turn.stop[1]]
-        self.ends = (self.end, *self._end_of_a_call(question))
-        self._check_reasoning(question, answer)
+        self.ends = tuple(dict.fromkeys((self.end, *self._end_of_a_call())))
+        self._check_reasoning(QUESTION, ANSWER)
+        self._check_earlier_end(layout)
         if not layout.exact_prompt:
-            self.notes = (Note("prompt-differs", {"template": self.name}),)
+            notes.append(Note("prompt-differs", {"template": self.name}))
+        self.notes = tuple(notes)
 
-    def _end_of_a_call(self, question: Message) -> tuple[str, ...]:
+    def _end_of_a_call(self) -> tuple[str, ...]:
         """What ends a turn with tool calls, if it differs from `end`."""
-        tool = {"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": {}}}
-        call = Message("assistant", "", (ToolCall("look", {}, "call00001"),))
         try:
-            layout = self.lay_out([question, call], [tool]).layout
+            layout = self.lay_out([QUESTION, CALL], [LOOK]).layout
         except PromptError:
             return ()
         last = self.codec.scan(layout.pieces[layout.turns[0].stop[0]][: layout.turns[0].stop[1]])[-1].content
         return () if self.end.endswith(last) else (last,)
+
+    def _check_earlier_end(self, layout: Layout) -> None:
+        """Find out whether another token ends an answer that a question follows, and how it is told from others."""
+        try:
+            two = self.lay_out([QUESTION, ANSWER, QUESTION, ANSWER]).layout
+            thought = self.lay_out([QUESTION, replace(ANSWER, reasoning="Is it?")]).layout
+        except PromptError:
+            return
+        turn, last = two.turns[0], layout.turns[0]
+        end = self.codec.scan(two.pieces[turn.stop[0]][: turn.stop[1]])[-1].content
+        if self.end.endswith(end) or any(text.endswith(end) for text in self.ends):
+            return
+        inside = "".join(thought.pieces[thought.turns[0].start[0] + 1 : thought.turns[0].stop[0]])
+        header = layout.pieces[last.start[0]][last.start[1] :]
+        if end in inside and header.strip():
+            self.message_end = MessageEnd(end, header)
+        elif end not in inside:
+            self.ends = (*self.ends, end)
 
     def _check_reasoning(self, question: Message, answer: Message) -> None:
         """Find out whether the template renders reasoning, and whether it keeps `<think>` blocks in the text."""
@@ -308,7 +358,7 @@ class Template:
     @functools.cached_property
     def calls(self) -> CallStyle:
         """How this template wants tool calls."""
-        return find_style(lambda messages, tools, form: self._try_render(messages, tools, False, form), self._form)
+        return find_style(lambda messages, tools, form: self._try_render(messages, tools, False, form), self.form)
 
     def _try_render(
         self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, form: MessageForm | None = None
@@ -327,7 +377,7 @@ class Template:
 
         messages = list(messages)
         if form is None:
-            form = self.calls.form if any(message.tool_calls for message in messages) else self._form
+            form = self.calls.form if any(message.tool_calls for message in messages) else self.form
         values = {
             "messages": [to_jinja(message, form) for message in messages],
             "tools": list(tools) or None,
@@ -337,7 +387,8 @@ class Template:
         }
         template = self._compiled
         try:
-            return render(template, values)
+            text = render(template, values)
+            return text if generation else text + self._added.of(messages)
         except OverBudget as error:
             raise self._too_costly(error) from None
         except Exception as error:  # a template is a program from elsewhere: whatever it raises is its refusal
