@@ -30,6 +30,7 @@ from sartor.data.load import Loaded, load_spec
 from sartor.qa_generation.documents import read_document
 from sartor.web.reader import Reader
 from sartor.web.reading_process import Readings
+from sartor.web.shown import ReadingChoices
 from sartor.web.workspace import Workspace
 from support import bombs
 
@@ -191,7 +192,7 @@ def test_the_page_survives_every_bomb(tmp_path: Path) -> None:
         for name in ("far-cells.xlsx", "repeated-row.ods", "many-rows.parquet", "columns.csv.gz", "one-line.jsonl.gz"):
             (tmp_path / name).write_bytes(bombs.TABLES[name]())
             with pytest.raises(SartorError) as refused:
-                reader.call("inspect", file=name, encoding=None, delimiter=None, columns={})
+                reader.call("inspect", file=name, reading=ReadingChoices())
             assert refused.value.code == "file-budget"
     finally:
         reader.close()
@@ -211,7 +212,7 @@ def test_the_page_reads_no_file_that_a_link_leads_to_outside(file: str, tmp_path
     with swapping(link, tmp_path / "work" / "real" / end, tmp_path / "away" / end):
         for _ in range(trials * 50):
             try:
-                sample = readings.inspect(file, "utf-8", None, {}).sample
+                sample = readings.inspect(file, ReadingChoices("utf-8")).sample
                 seen.add(sample[0]["answer"])
             except SartorError:
                 seen.add("refused")

@@ -190,3 +190,20 @@ def test_settings_without_effect_are_named_once(
     assert set(json.loads(Path("runs/one/plan.json").read_text(encoding="utf-8"))["ignored_keys"]) == {
         setting.split("=")[0] for setting in ignored
     }
+
+
+def test_an_import_says_what_kind_of_rows_it_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "README.md").write_text("# Title\n\nOne.\n\nTwo.\n", encoding="utf-8")
+    (here / "pairs.json").write_text('[{"question": "q", "chosen": "a", "rejected": "b"}]', encoding="utf-8")
+    (here / "rated.json").write_text('[{"question": "q", "answer": "a", "label": true}]', encoding="utf-8")
+    for file, kind in (
+        ("qa.csv", "Questions with their answers, or conversations (stage sft)."),
+        ("pairs.json", "Questions with a chosen and a rejected answer each (stage dpo)."),
+        ("README.md", "Documents without questions and answers: the model learns to continue them (stage pt)."),
+    ):
+        assert run("import", file, "--name", file.partition(".")[0]) == 0
+        shown = capsys.readouterr().out
+        assert f"kind: {kind}" in shown
+        assert ("sartor generate FILE" in shown) == (file == "README.md")
+    assert run("import", "README.md", "--name", "again", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stage"] == "pt"

@@ -28,12 +28,13 @@ from sartor.base.i18n import tr
 from sartor.base.types import Document
 from sartor.data import decompress, json_stream
 from sartor.data.dataset_info import parse_entry
-from sartor.data.files import raw_rows
+from sartor.data.files import raw_rows, sheet_names
 from sartor.data.import_file import ImportOptions, import_file, inspect_file
 from sartor.data.import_record import read_refused
 from sartor.data.load import load, load_spec
 from sartor.data.read_rows import read_raw
 from sartor.data.sources import SOURCES
+from support.spreadsheets import as_xlsx
 
 ROWS = [{"instruction": "《傲慢与偏见》?", "output": "007"}, {"instruction": "two\nlines", "output": "NA"}]
 
@@ -73,42 +74,6 @@ def as_arrow(rows: list[Any], new: Callable[..., Any] = pa.ipc.new_file) -> byte
 def as_csv(rows: list[Any], between: str = ",") -> bytes:
     lines = [rows[0].keys(), *(row.values() for row in rows)]
     return "".join(between.join(f'"{cell}"' for cell in line) + "\r\n" for line in lines).encode()
-
-
-def cell(value: Any) -> str:
-    if isinstance(value, str):
-        return f'<c t="inlineStr"><is><t>{value}</t></is></c>'
-    if isinstance(value, date):
-        return f'<c s="1"><v>{(value - date(1899, 12, 30)).days}</v></c>'
-    return f'<c t="b"><v>{int(value)}</v></c>' if isinstance(value, bool) else f"<c><v>{value}</v></c>"
-
-
-def as_xlsx(*sheets: list[list[Any]]) -> bytes:
-    """A spreadsheet as small as the format allows."""
-    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    numbers = range(1, len(sheets) + 1)
-    listed = "".join(f'<sheet name="S{n}" sheetId="{n}" r:id="r{n}"/>' for n in numbers)
-    links = "".join(f'<Relationship Id="r{n}" Type="{office}/worksheet" Target="s{n}.xml"/>' for n in numbers)
-    root = f'<Relationship Id="r" Type="{office}/officeDocument" Target="xl/workbook.xml"/>'
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as book:
-        book.writestr("[Content_Types].xml", "<Types/>")
-        book.writestr("_rels/.rels", f'<Relationships xmlns="{package}">{root}</Relationships>')
-        book.writestr(
-            "xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets></workbook>'
-        )
-        styles = f'<Relationship Id="st" Type="{office}/styles" Target="styles.xml"/>'
-        book.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}">{links}{styles}</Relationships>')
-        book.writestr(
-            "xl/styles.xml",
-            f'<styleSheet xmlns="{main}"><cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>',
-        )
-        for n, rows in zip(numbers, sheets):
-            body = "".join(f"<row>{''.join(cell(value) for value in row)}</row>" for row in rows)
-            book.writestr(f"xl/s{n}.xml", f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>')
-    return out.getvalue()
 
 
 KINDS: dict[str, bytes] = {
@@ -328,3 +293,17 @@ def test_one_sheet_of_a_spreadsheet_can_be_imported(tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("question,answer\nQ,A\n", encoding="utf-8")
     with pytest.raises(DataError, match="no sheets"):
         inspect_file(tmp_path / "q.csv", ImportOptions(sheet="x"))
+
+
+def test_the_sheets_of_a_file_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "book.xlsx"
+    path.write_bytes(as_xlsx([["about"], ["x"]], [["问题", "答案"], ["Q1", "A1"]]))
+    assert sheet_names(path) == ("S1", "S2")
+    packed = tmp_path / "book.xlsx.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    assert sheet_names(packed) == ("S1", "S2")
+    (tmp_path / "q.csv").write_text("question,answer\nQ,A\n", encoding="utf-8")
+    assert sheet_names(tmp_path / "q.csv") == ()
+    path.write_bytes(b"no spreadsheet")
+    with pytest.raises(DataError, match="Could not read"):
+        sheet_names(path)

@@ -19,8 +19,9 @@ from sartor.data.json_stream import LiteralNumber
 from sartor.web import wire
 from sartor.web.reader import Reader
 from sartor.web.reading_process import Readings, answer
-from sartor.web.shown import JsonText, ShownDataset, by_code
+from sartor.web.shown import JsonText, ReadingChoices, ShownDataset, by_code
 from sartor.web.workspace import Workspace
+from support.spreadsheets import as_xlsx
 
 
 @pytest.fixture
@@ -92,9 +93,9 @@ def test_rows_are_asked_for_as_they_are_shown(workspace: Workspace) -> None:
     assert readings.find("d", "QUESTION 4") == [2]
     assert readings.position("d", 4) == 2
     assert readings.value("d", "d:3")["instruction"] == "question 3"
-    assert readings.inspect("table.csv", None, None, {}).rows == 1
-    assert readings.first_rows("table.csv", None, None) == [{"question": "q", "answer": "a"}]
-    done = readings.import_file("table.csv", "t", None, None, {}, "refuse")
+    assert readings.inspect("table.csv", ReadingChoices()).rows == 1
+    assert readings.first_rows("table.csv", ReadingChoices()) == [{"question": "q", "answer": "a"}]
+    done = readings.import_file("table.csv", "t", ReadingChoices(), "refuse")
     assert (done.name, done.read, done.training, done.skipped_count) == ("t", 1, 1, 0)
     assert readings.save_version("d", {"d:3": {"instruction": "question 3", "output": "now"}}) == "d-v2"
     assert readings.dataset("d-v2").skipped_count == 0
@@ -102,10 +103,11 @@ def test_rows_are_asked_for_as_they_are_shown(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("file", ["../x.csv", "/etc/passwd", "data/../../x"])
 def test_paths_outside_are_refused(file: str, workspace: Workspace) -> None:
-    found = answer(Readings(workspace), {"call": "first_rows", "arguments": {"file": file, "encoding": None}})
-    assert isinstance(found, SartorError)
+    found = answer(Readings(workspace), {"call": "sheets", "arguments": {"file": file}})
+    assert isinstance(found, DataError)
+    assert Readings(workspace).first_rows(file, ReadingChoices()) == []
     with pytest.raises(DataError, match="outside the folder of this page"):
-        Readings(workspace).inspect(file, None, None, {})
+        Readings(workspace).inspect(file, ReadingChoices())
 
 
 def test_only_the_calls_are_calls(workspace: Workspace) -> None:
@@ -151,7 +153,7 @@ def test_a_process_answers_and_one_that_is_killed_is_started_again(reader: Reade
     child.wait()
     assert reader.call("dataset", "d", name="d") == first
     for name in ("1", "2", "3", "4"):
-        reader.call("inspect", name, file="table.csv", encoding=None, delimiter=None, columns={})
+        reader.call("inspect", name, file="table.csv", reading=ReadingChoices())
     assert len(reader.processes) == 3
 
 
@@ -167,4 +169,18 @@ def test_a_process_that_dies_while_it_reads_is_an_error_and_not_the_end(
     assert refused.value.code in ("file-budget", "error"), "what fails first without memory is chance"
     monkeypatch.setattr("sartor.web.reader.MEMORY_FRACTION", 0.5)
     reader.processes["d"].end()
-    assert reader.call("inspect", "d", file="table.csv", encoding=None, delimiter=None, columns={}).rows == 1
+    assert reader.call("inspect", "d", file="table.csv", reading=ReadingChoices()).rows == 1
+
+
+def test_one_sheet_is_read_where_it_is_chosen(workspace: Workspace) -> None:
+    content = as_xlsx([["text"], ["nothing"]], [["question", "answer"], ["q", "a"]])
+    (workspace.folder / "book.xlsx").write_bytes(content)
+    readings = Readings(workspace)
+    assert readings.sheets("book.xlsx") == ("S1", "S2")
+    assert readings.sheets("table.csv") == ()
+    with pytest.raises(DataError, match="different columns"):
+        readings.inspect("book.xlsx", ReadingChoices())
+    chosen = ReadingChoices(sheet="S2")
+    assert readings.first_rows("book.xlsx", chosen) == [{"question": "q", "answer": "a"}]
+    assert readings.inspect("book.xlsx", wire.loads(wire.dumps(chosen))).stage == "sft"
+    assert readings.import_file("book.xlsx", "pairs", chosen, "refuse").training == 1

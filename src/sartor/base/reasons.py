@@ -125,6 +125,14 @@ REASONS: dict[str, Reason] = {
     "number-as-text": Reason(
         "{field} contains numbers; they are read as text.",
     ),
+    "rows-sft": Reason("Questions with their answers, or conversations (stage sft)."),
+    "rows-dpo": Reason("Questions with a chosen and a rejected answer each (stage dpo)."),
+    "rows-kto": Reason("Questions with an answer that is rated good or bad (stage kto)."),
+    "rows-pt": Reason(
+        "Documents without questions and answers: the model learns to continue them (stage pt).",
+        "For questions and answers about a document, generate them: `sartor generate FILE`, or *Questions from "
+        "documents* on the page.",
+    ),
     "refused-at-import": Reason(
         "Of {read} rows of {file}, {kept} were kept at import and {refused} refused ({repaired} repaired since).",
         "Each refused row is in {record}, with its reason and its text.",

@@ -11,6 +11,7 @@ from rich.markup import escape
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import ntr, tr
 from sartor.base.permissions import Permissions
+from sartor.base.reasons import fix_of, reason_of
 from sartor.cli import next_step
 from sartor.cli.arguments import DatasetDir, DatasetDirSetting, Json, Settings, settings_file, with_permissions
 
@@ -65,7 +66,7 @@ def import_(
     if json:
         facts = {"name": imported.name, "file": str(imported.dataset_file), "entry": imported.entry}
         encoding, ledger = imported.inspection.encoding, api.ledger_json(imported.loaded.ledger)
-        console.print_json({**facts, "encoding": encoding, "ledger": ledger})
+        console.print_json({**facts, "encoding": encoding, "stage": imported.inspection.stage, "ledger": ledger})
         return
     print_imported(imported, dataset_dir)
 
@@ -86,6 +87,10 @@ def print_imported(imported: Any, dataset_dir: Path) -> None:
     }
     mapping = ", ".join(f"{field} = {column!r}" for field, column in read_as.items())
     console.line(f"  {tr('read as')}: {escape(mapping)}")
+    kind = f"rows-{inspection.stage}"
+    console.line(f"  {tr('kind')}: {console.plain(reason_of(kind, {}))}")
+    if fix := fix_of(kind, {}):
+        console.line(f"    → {console.plain(fix)}")
     for example in imported.loaded.examples[:3]:
         for sign, words in _turns(example):
             console.line(f"  {sign} {escape(_shortened(words))}")

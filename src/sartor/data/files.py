@@ -112,6 +112,21 @@ def rows_as_json(file: OpenFile, source: str, where: str, sheet: str | None) -> 
         yield [raw.row, raw.line, raw.value, raw.fault.to_json() if raw.fault else None, raw.text]
 
 
+def sheet_names(path: Path, inside: Path | None = None) -> tuple[str, ...]:
+    """The sheets of a spreadsheet; empty for other files. Raises: DataError as `open_data_file` does."""
+    with_sheets = {suffix for source in SOURCES.all() if source.has_sheets for suffix in source.suffixes}
+    if not with_sheets & {suffix.lower() for suffix in path.suffixes}:
+        return ()
+    with open_data_file(path, inside=inside) as file:
+        arguments = {"source": file.source.name, "where": file.where}
+        return tuple(read_limited(f"{__name__}:sheets_as_json", file.file, arguments, file.budget, file.where))
+
+
+def sheets_as_json(file: OpenFile, source: str, where: str) -> Iterator[str]:
+    """In the process with limits: the names of the sheets."""
+    yield from SOURCES.get(source).sheets(file, where)
+
+
 def raw_rows(
     path: Path,
     encoding: str | None = None,

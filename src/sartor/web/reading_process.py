@@ -19,7 +19,7 @@ from sartor.base.files import system_error
 from sartor.base.limited_worker import limit_resources
 from sartor.checks.lint_input import length_of
 from sartor.data.existing_dataset import Existing
-from sartor.data.files import raw_rows
+from sartor.data.files import raw_rows, sheet_names
 from sartor.data.import_file import FileInspection, ImportOptions, import_file, inspect_file
 from sartor.data.import_record import RefusedRow
 from sartor.data.json_stream import parse_json
@@ -27,7 +27,16 @@ from sartor.prompt.label_view import LabelView, label_view
 from sartor.web import wire
 from sartor.web.cache import Cache, find, turns
 from sartor.web.generated_pairs import estimate
-from sartor.web.shown import Checked, FindingGroup, ImportOutcome, JsonText, ShownDataset, ShownRow, by_code
+from sartor.web.shown import (
+    Checked,
+    FindingGroup,
+    ImportOutcome,
+    JsonText,
+    ReadingChoices,
+    ShownDataset,
+    ShownRow,
+    by_code,
+)
 from sartor.web.workspace import Workspace
 
 MAX_PER_CODE = 20
@@ -42,38 +51,30 @@ class Readings:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace, self.cache = workspace, Cache(workspace)
 
-    def inspect(
-        self, file: str, encoding: str | None, delimiter: str | None, columns: Mapping[str, str]
-    ) -> FileInspection:
-        path, root = self.workspace.resolve_inside(file), self.workspace.folder
-        return inspect_file(path, ImportOptions(encoding, delimiter, columns, inside=root))
+    def sheets(self, file: str) -> tuple[str, ...]:
+        return sheet_names(self.workspace.resolve_inside(file), self.workspace.folder)
 
-    def first_rows(self, file: str, encoding: str | None, delimiter: str | None) -> list[Mapping[str, Any]]:
-        """The first rows of a file that cannot be imported as it is, as far as they can be read."""
+    def inspect(self, file: str, reading: ReadingChoices) -> FileInspection:
+        return inspect_file(self.workspace.resolve_inside(file), self._options(reading))
+
+    def first_rows(self, file: str, reading: ReadingChoices) -> list[Mapping[str, Any]]:
+        """The first rows of a file that cannot be imported as it is, as far as they can be read; the page shows why."""
         found: list[Mapping[str, Any]] = []
-        try:
-            path = self.workspace.resolve_inside(file)
-            for raw in islice(raw_rows(path, encoding, delimiter, inside=self.workspace.folder), FIRST_ROWS):
-                if isinstance(raw.value, dict):
-                    found.append(raw.value)
-        except SartorError:
-            pass
+        with suppress(SartorError):
+            path, root = self.workspace.resolve_inside(file), self.workspace.folder
+            rows = raw_rows(path, reading.encoding, reading.delimiter, reading.sheet, root)
+            found.extend(raw.value for raw in islice(rows, FIRST_ROWS) if isinstance(raw.value, dict))
         return found
 
-    # The choices of the import page.
-    def import_file(
-        self,
-        file: str,
-        name: str,
-        encoding: str | None,
-        delimiter: str | None,
-        columns: Mapping[str, str],
-        existing: Existing,
-    ) -> ImportOutcome:
-        options = ImportOptions(encoding, delimiter, columns, existing=existing, inside=self.workspace.folder)
+    def import_file(self, file: str, name: str, reading: ReadingChoices, existing: Existing) -> ImportOutcome:
+        options = replace(self._options(reading), existing=existing)
         done = import_file(self.workspace.resolve_inside(file), name, self.workspace.data, options)
         ledger = done.loaded.ledger
         return ImportOutcome(done.name, ledger.read, ledger.training, len(ledger.skipped), done.loaded.imported)
+
+    def _options(self, reading: ReadingChoices) -> ImportOptions:
+        columns, root = reading.columns, self.workspace.folder
+        return ImportOptions(reading.encoding, reading.delimiter, columns, sheet=reading.sheet, inside=root)
 
     def refused(self, name: str) -> list[RefusedRow]:
         return api.read_refused(name, self.workspace.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sartor.base.types import Ledger, Origin, Skipped
 from sartor.checks.finding import Finding
@@ -44,6 +44,16 @@ class ShownRow:
 
     origin: Origin
     turns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingChoices:
+    """How the import page reads a file; what is None is detected, and every sheet is read."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    sheet: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,16 @@ from sartor.data.import_file import FileInspection
 from sartor.data.import_record import ImportSummary, RefusedRow
 from sartor.data.json_stream import LiteralNumber
 from sartor.prompt.label_view import LabelView, Piece, RenderedText
-from sartor.web.shown import Checked, FindingGroup, ImportOutcome, JsonText, ShownDataset, ShownRow, SkippedGroup
+from sartor.web.shown import (
+    Checked,
+    FindingGroup,
+    ImportOutcome,
+    JsonText,
+    ReadingChoices,
+    ShownDataset,
+    ShownRow,
+    SkippedGroup,
+)
 
 CLASSES: Mapping[str, type] = {
     made.__name__: made
@@ -39,6 +48,7 @@ CLASSES: Mapping[str, type] = {
         Checked,
         FindingGroup,
         ImportOutcome,
+        ReadingChoices,
         ShownDataset,
         ShownRow,
         SkippedGroup,

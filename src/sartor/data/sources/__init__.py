@@ -31,6 +31,8 @@ class Source(ABC):
     """Whether the file is text, whose encoding is then found and given to the methods."""
     reads_foreign_layout: ClassVar[bool] = False
     """Whether its library allocates what the file tells it to: such files are read in a process with limits."""
+    has_sheets: ClassVar[bool] = False
+    """Whether such a file can have several tables; `sheets` names them."""
     text_column: ClassVar[str | None] = None
     """The only column of a file of plain text; read as the prompt unless the entry maps one."""
 
@@ -61,6 +63,10 @@ class Source(ABC):
     def with_sheet(self, sheet: str, where: str) -> Source:
         """The same source for one sheet instead of all. Raises: DataError when this kind of file has no sheets."""
         raise DataError("Files of this kind have no sheets.", where, "Omit the sheet.")
+
+    def sheets(self, file: OpenFile, where: str) -> tuple[str, ...]:
+        """The names that `with_sheet` takes; empty for kinds of files without sheets. Raises: DataError as `rows`."""
+        return ()
 
 
 SOURCES: Registry[Source] = Registry("source", "sartor.data.sources", Source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Any, ClassVar
@@ -24,11 +25,16 @@ class SpreadsheetSource(Source):
     suffixes: ClassVar[tuple[str, ...]] = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
     is_text: ClassVar[bool] = False
     reads_foreign_layout: ClassVar[bool] = True
+    has_sheets: ClassVar[bool] = True
     sheet: str | None = None
     """None: all that are not hidden."""
 
     def with_sheet(self, sheet: str, where: str) -> SpreadsheetSource:
         return replace(self, sheet=sheet)
+
+    def sheets(self, file: OpenFile, where: str) -> tuple[str, ...]:
+        with _open(file, where) as book:
+            return tuple(about.name for about in book.sheets_metadata if _is_shown(about))
 
     def rows(self, file: OpenFile, where: str, encoding: str) -> Iterator[RawRow]:
         """Each row that is not blank; `line` is the row number in its sheet.
@@ -50,7 +56,7 @@ class SpreadsheetSource(Source):
                         raise DataError(
                             "Sheets {sheet!r} and {first!r} have different columns.",
                             where,
-                            "Import one of them: --sheet NAME.",
+                            "Choose one of them; on the command line: --sheet NAME.",
                             sheet=sheet,
                             first=first,
                         )
@@ -63,30 +69,41 @@ class SpreadsheetSource(Source):
 
 
 def _sheets(file: OpenFile, where: str, wanted: str | None) -> Iterator[tuple[str, Iterator[tuple[int, list[Any]]]]]:
+    with _open(file, where) as book:
+        names = [about.name for about in book.sheets_metadata]
+        if wanted is not None and wanted not in names:
+            raise DataError("No sheet {sheet!r}.", where, did_you_mean(wanted, names), sheet=wanted)
+        for about in book.sheets_metadata:
+            if _is_worksheet(about) and (_is_shown(about) if wanted is None else about.name == wanted):
+                sheet = book.get_sheet_by_name(about.name)
+                start = sheet.start[0] if sheet.start else 0
+                yield about.name, enumerate(sheet.to_python(skip_empty_area=True), start + 1)
+
+
+@contextmanager
+def _open(file: OpenFile, where: str) -> Iterator[Any]:
+    """The workbook. Raises: DataError without the package, or for a damaged file."""
     try:
         import python_calamine
     except ImportError:
         raise DataError("Spreadsheets need the package python-calamine.", where, "pip install 'sartor[docs]'") from None
     check_zip(file, where)
     try:
-        with (
-            file.open("rb") as stream,
-            python_calamine.CalamineWorkbook.from_filelike(stream) as book,
-        ):
-            names = [about.name for about in book.sheets_metadata]
-            if wanted is not None and wanted not in names:
-                raise DataError("No sheet {sheet!r}.", where, did_you_mean(wanted, names), sheet=wanted)
-            for about in book.sheets_metadata:
-                visible = about.visible == python_calamine.SheetVisibleEnum.Visible
-                chosen = visible if wanted is None else about.name == wanted
-                if about.typ == python_calamine.SheetTypeEnum.WorkSheet and chosen:
-                    sheet = book.get_sheet_by_name(about.name)
-                    start = sheet.start[0] if sheet.start else 0
-                    yield about.name, enumerate(sheet.to_python(skip_empty_area=True), start + 1)
+        with file.open("rb") as stream, python_calamine.CalamineWorkbook.from_filelike(stream) as book:
+            yield book
     except (python_calamine.CalamineError, OSError, ValueError) as error:
         raise DataError(
             "Could not read the spreadsheet: {error}.", where, "Save it again as .xlsx.", error=str(error)
         ) from None
+
+
+def _is_worksheet(about: Any) -> bool:
+    """Whether a sheet has cells; charts and macros are sheets too."""
+    return bool(about.typ == type(about.typ).WorkSheet)
+
+
+def _is_shown(about: Any) -> bool:
+    return _is_worksheet(about) and bool(about.visible == type(about.visible).Visible)
 
 
 def _without_empty_end(texts: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -13,6 +14,7 @@ from nicegui import ui
 
 from sartor.base.errors import DataError, SartorError
 from sartor.base.files import atomic_write
+from sartor.base.reasons import fix_of, reason_of
 from sartor.data.dataset_info import read_registry
 from sartor.data.existing_dataset import Existing
 from sartor.data.import_file import FileInspection
@@ -36,6 +38,7 @@ from sartor.web.components import (
 from sartor.web.i18n import Translator
 from sartor.web.pages.refused_rows import RefusedRows
 from sartor.web.reader import Reader
+from sartor.web.shown import ReadingChoices
 from sartor.web.value_names import FIELDS
 from sartor.web.workspace import Workspace, dataset_name, readable
 
@@ -66,10 +69,9 @@ class ImportView:
 
     def __init__(self, workspace: Workspace, reader: Reader, t: Translator) -> None:
         self.workspace, self.reader, self.t = workspace, reader, t
-        self.file: str | None = None
-        self.encoding: str | None = None
-        self.delimiter: str | None = None
-        self.columns: dict[str, str] = {}
+        self.file = ""
+        self.sheets: tuple[str, ...] = ()
+        self.reading = ReadingChoices()
         self.name = ""
         self.list: ui.element | None = None
 
@@ -124,18 +126,19 @@ class ImportView:
         await self._take(str(event.value))
 
     async def _take(self, file: str) -> None:
-        self.file, self.columns, self.name = file, {}, dataset_name(file)
-        self.encoding = self.delimiter = None
+        self.file, self.reading, self.name = file, ReadingChoices(), dataset_name(file)
+        found = await self._read("sheets")
+        self.sheets = () if isinstance(found, SartorError) else found  # what is wrong is shown when it is read
         await self.redraw()
 
     async def redraw(self) -> None:
         """Read the file with the current choices, and show the result."""
-        outcome = await self._call("inspect", columns=self.columns)
+        outcome = await self._read("inspect", reading=self.reading)
         self.preview.clear()
         with self.preview:
             if isinstance(outcome, SartorError):
                 show_error(self.t, outcome)
-                found = await self._call("first_rows")
+                found = await self._read("first_rows", reading=self.reading)
                 rows = [] if isinstance(found, SartorError) else found
                 names = columns_of(rows)
                 self._choices(None, names)
@@ -146,10 +149,9 @@ class ImportView:
                 self._sample(outcome.columns, outcome.mapping, outcome.sample)
                 self._finish()
 
-    async def _call(self, call: str, **arguments: Any) -> Any:
+    async def _read(self, call: str, **arguments: Any) -> Any:
         """What the process that reads makes of the chosen file."""
-        given = {"file": self.file or "", "encoding": self.encoding, "delimiter": self.delimiter, **arguments}
-        return await run_in_thread(partial(self.reader.call, call, **given))
+        return await run_in_thread(partial(self.reader.call, call, file=self.file, **arguments))
 
     def _summary(self, found: FileInspection) -> None:
         t = self.t
@@ -161,6 +163,9 @@ class ImportView:
             parts.append(t("already in {format} format", format=str(found.entry["formatting"])))
         with ui.element("div").classes("notice good-n"):
             text(" · ".join(parts))
+        kind = f"rows-{found.stage}"
+        with ui.element("div").classes("notice" + (" warn-n" if fix_of(kind, {}).message else "")):
+            text(f"{t('Kind')}: {t(reason_of(kind, {}))} {t(fix_of(kind, {}))}")
 
     def _choices(self, found: FileInspection | None, names: list[str]) -> None:
         t = self.t
@@ -169,18 +174,23 @@ class ImportView:
             if found:
                 known[None] = (
                     f"{t('Auto-detect')} ({found.encoding})"
-                    if found.encoding and not self.encoding
+                    if found.encoding and not self.reading.encoding
                     else t("Auto-detect")
                 )
-            ui.select(known, value=self.encoding, label=t("Encoding"), on_change=self._set_encoding).props(
+            ui.select(known, value=self.reading.encoding, label=t("Encoding"), on_change=self._set_encoding).props(
                 "outlined dense"
             )
+            if len(self.sheets) > 1:
+                every = {None: t("all sheets")} | {name: name for name in self.sheets}
+                ui.select(every, value=self.reading.sheet, label=t("Sheet"), on_change=self._set_sheet).props(
+                    "outlined dense"
+                )
             if found.delimiter if found else self._has_cells():
                 self._delimiter_choice(found)
             if names and not (found and found.entry):
                 shown = {name: name if name.strip() else repr(name) for name in names}
                 for field in FIELDS:
-                    value = self.columns.get(field) or (found.mapping.get(field) if found else None)
+                    value = self.reading.columns.get(field) or (found.mapping.get(field) if found else None)
                     ui.select(
                         {None: "–", **shown},
                         value=value if value in shown else None,
@@ -196,10 +206,10 @@ class ImportView:
     def _delimiter_choice(self, found: FileInspection | None) -> None:
         t = self.t
         known: dict[str | None, str] = {None: t("Auto-detect")}
-        if found and found.delimiter and not self.delimiter:
+        if found and found.delimiter and not self.reading.delimiter:
             known[None] += f" ({self._delimiter_name(found.delimiter)})"
         known |= {sign: self._delimiter_name(sign) for sign in DELIMITERS}
-        ui.select(known, value=self.delimiter, label=t("Delimiter"), on_change=self._set_delimiter).props(
+        ui.select(known, value=self.reading.delimiter, label=t("Delimiter"), on_change=self._set_delimiter).props(
             "outlined dense"
         )
 
@@ -207,17 +217,20 @@ class ImportView:
         return self.t("tab") if sign == "\t" else DELIMITERS.get(sign, repr(sign))
 
     async def _set_delimiter(self, event: Any) -> None:
-        self.delimiter, self.columns = event.value, {}
-        await self.redraw()
+        await self._choose(delimiter=event.value, columns={})
 
     async def _set_encoding(self, event: Any) -> None:
-        self.encoding, self.columns = event.value, {}
-        await self.redraw()
+        await self._choose(encoding=event.value, columns={})
+
+    async def _set_sheet(self, event: Any) -> None:
+        await self._choose(sheet=event.value, columns={})
 
     async def _set_column(self, field: str, column: str | None) -> None:
-        self.columns.pop(field, None)
-        if column:
-            self.columns[field] = column
+        others = {name: known for name, known in self.reading.columns.items() if name != field}
+        await self._choose(columns={**others, field: column} if column else others)
+
+    async def _choose(self, **choices: Any) -> None:
+        self.reading = replace(self.reading, **choices)
         await self.redraw()
 
     def _sample(self, columns: Sequence[str], mapping: Mapping[str, str], sample: Sequence[Mapping[str, Any]]) -> None:
@@ -237,7 +250,7 @@ class ImportView:
             button(self.t("Import"), lambda: self._import(), "main")
 
     async def _import(self, existing: Existing = "refuse") -> None:
-        outcome = await self._call("import_file", name=self.name, columns=self.columns, existing=existing)
+        outcome = await self._read("import_file", name=self.name, reading=self.reading, existing=existing)
         self.list_datasets()
         self.preview.clear()
         with self.preview:
