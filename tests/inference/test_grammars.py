@@ -228,9 +228,35 @@ def test_a_grammar_that_fails_ends_its_own_answer_alone(engine: Engine, grammars
     first, second = answered(
         engine, [request(engine, Grammar(Broken()), 0), request(engine, grammars.json(SCHEMAS[0]), 0)]
     )
-    assert first == "The grammar became too complex: too complex"
+    assert first == "The grammar cannot be followed: too complex"
     assert isinstance(second, Answer)
     json.loads(second.text)
+
+
+def test_where_no_token_may_come_next_the_answer_fails_and_is_not_made_up(engine: Engine) -> None:
+    class DeadEnd:
+        """A matcher that goes on, but with none of the tokens."""
+
+        def deep_copy(self) -> DeadEnd:
+            return self
+
+        def get_error(self) -> str:
+            return ""
+
+        def is_stopped(self) -> bool:
+            return False
+
+        def is_error(self) -> bool:
+            return False
+
+        def compute_bitmask(self) -> bytes:
+            return bytes(40)
+
+        def consume_token(self, token: int) -> None:
+            pass
+
+    (answer,) = answered(engine, [request(engine, Grammar(DeadEnd()), 0)])
+    assert answer == "The grammar cannot be followed: none of this model's tokens may come next"
 
 
 @pytest.mark.real

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from sartor.inference.engine import Engine
+from sartor.inference.grammars import Guide
 from sartor.server.answer_grammar import grammar_of
 from sartor.server.app import Server
 from sartor.server.schemas import ChatRequest
@@ -190,3 +191,15 @@ def test_each_templates_syntax_is_followed_and_read_again(served: Served, engine
     found = read_calls(text, frozenset(("weather",)))
     assert found == ("", [("weather", '{"days": 3, "unit": "F"}')])
     assert not grammar.start().allowed(300)[engine.tokenizer.encode("I")[0]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_grammar_that_leads_nowhere_is_the_requests_fault(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(Guide, "failed", property(lambda self: "too complex"))
+    asked: dict[str, Any] = {**ANY, "response_format": {"type": "json_object"}, "stream": stream}
+    with pytest.raises(openai.APIError, match="The grammar cannot be followed: too complex") as error:
+        list(client.chat.completions.create(**asked))
+    assert error.value.type == "invalid_request_error"
+    assert isinstance(error.value, openai.BadRequestError) != stream

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from sartor.base.config import RunConfig, read_yaml, to_yaml
 from sartor.base.errors import RunError
 from sartor.base.files import atomic_write, made_parents, move_to_trash
 from sartor.base.i18n import tr
+from sartor.base.locks import file_lock, is_locked, lock_file
 from sartor.base.rundir import RunDir, State
 
 Opened = Literal["new", "resume", "finished"]
@@ -52,7 +53,7 @@ def open_run(run: RunDir, config: RunConfig, *, fresh: bool, allow_changed: bool
     if state == "running":
         raise RunError("This run is in progress.", run.path, "Wait for it to finish, or stop it.")
     if not run.is_planned():
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())) and not (fresh and run.exists()):
+        if not (_is_free(run.path) or run.starting.exists() or (fresh and run.exists())):
             fix = tr("Choose another output_dir, or empty it.")
             raise RunError("The folder is not empty and is not a run.", run.path, fix)
         return "new"
@@ -72,13 +73,15 @@ def is_replaced(state: State, config: RunConfig, fresh: bool) -> bool:
 
 
 def create_run(run: RunDir, config: RunConfig, source: str | None) -> None:
-    """Make the folder of a new run, with its settings; a run that is there already goes to the trash.
+    """Make the folder of a new run, with its settings; a run that is there already goes to the trash, also one that was
+    killed while its folder was made.
 
     Raises: RunError when it cannot be written.
     """
-    if run.exists():
+    if run.exists() or run.starting.exists():
         move_to_trash(run.path)
     run.make()
+    run.starting.touch()
     atomic_write(run.config, to_yaml(config.given))
     if source is not None:
         atomic_write(run.source, mask_secrets(source))
@@ -86,13 +89,23 @@ def create_run(run: RunDir, config: RunConfig, source: str | None) -> None:
 
 @contextlib.contextmanager
 def scratch_run(run: RunDir) -> Iterator[RunDir]:
-    """An empty folder on the disk that the run will use, removed afterwards."""
+    """An empty folder on the disk that the run will use, removed afterwards, as are those of killed processes."""
     with made_parents(run.path):
-        scratch = RunDir(Path(tempfile.mkdtemp(prefix=".trial-", dir=run.path.parent)))
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch.path, ignore_errors=True)
+        for left in run.path.parent.glob(".trial-*"):
+            if left.is_dir() and not is_locked(left):
+                shutil.rmtree(left, ignore_errors=True)
+                lock_file(left).unlink(missing_ok=True)
+        scratch = RunDir(run.path.parent / f".trial-{uuid.uuid4().hex[:8]}")
+        with file_lock(scratch.path):
+            try:
+                scratch.make()
+                yield scratch
+            finally:
+                shutil.rmtree(scratch.path, ignore_errors=True)
+
+
+def _is_free(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def _has_begun(run: RunDir) -> bool:

@@ -170,7 +170,9 @@ def _train(request: _Request, group: _Group) -> Run:
             job,
             plan=plan,
             rows=rows.train_ids,
-            create=None if planned else partial(_create, request, rows, encoder, plan, found),
+            create=partial(run.starting.unlink, missing_ok=True)
+            if planned
+            else partial(_create, request, rows, encoder, plan, found),
             fingerprint=fingerprint(rows, encoder, config),
             allow_changed=request.allow_changed,
             resume=group.broadcast(_resume_from(run, config, request.resume, callbacks) if group.first else None),
@@ -202,6 +204,7 @@ def _create(request: _Request, rows: PreparedRows, encoder: Encoder, plan: Plan,
     run.write_json("data.json", data_json(rows, config, encoder, run))
     run.write_json("env.json", environment())
     run.write_json("plan.json", plan.to_json())
+    run.starting.unlink(missing_ok=True)
     if found:
         run.event("preflight", **found.to_json())
 

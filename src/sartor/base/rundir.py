@@ -58,6 +58,11 @@ class RunDir:
         return self.path / "data.json"
 
     @property
+    def starting(self) -> Path:
+        """An empty file, there from the folder's creation until it has the run's plan."""
+        return self.path / ".starting"
+
+    @property
     def env(self) -> Path:
         return self.path / "env.json"
 

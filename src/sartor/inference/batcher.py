@@ -66,6 +66,8 @@ class Progress:
     token: TokenLogprobs | None = None
     answer: Answer | None = None
     error: str | None = None
+    refused: bool = False
+    """Whether the error is in the request (its grammar) and not in the batch."""
 
 
 @dataclass(slots=True, eq=False)
@@ -310,7 +312,7 @@ class Batcher:
         if ticket.guide.done:
             ticket.row.stop_reason, ticket.row.text = "stop", self.engine.text_of(ticket.row.ids)
         elif ticket.guide.failed and not ticket.cancelled:
-            _notify(ticket, Progress("", error=f"The grammar became too complex: {ticket.guide.failed}"))
+            _notify(ticket, Progress("", error=f"The grammar cannot be followed: {ticket.guide.failed}", refused=True))
             ticket.cancel()
 
     def _remove(self, leaving: list[Ticket], reason: str = "") -> None:

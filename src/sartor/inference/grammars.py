@@ -41,10 +41,13 @@ class Guide:
 
     def __init__(self, matcher: Any) -> None:
         self._matcher = matcher
+        self._dead_end = False
 
     @property
     def failed(self) -> str:
         """Why the grammar cannot be followed any further; empty while it can."""
+        if self._dead_end:
+            return "none of this model's tokens may come next"
         error: str = self._matcher.get_error()
         return error.partition("\n")[0]
 
@@ -60,7 +63,10 @@ class Guide:
         known = np.unpackbits(bits, bitorder="little")[:vocabulary].astype(bool)
         mask = torch.zeros(vocabulary, dtype=torch.bool)
         mask[: len(known)] = torch.from_numpy(known)
-        return mask if not self.failed else torch.zeros(vocabulary, dtype=torch.bool)
+        if self.failed:
+            return torch.zeros(vocabulary, dtype=torch.bool)
+        self._dead_end = not bool(mask.any())
+        return mask
 
     def take(self, token: int) -> None:
         """Go on with the chosen token, which must be allowed."""

@@ -133,7 +133,11 @@ class ClientGone(Exception):
 
 
 class GenerationFailed(Exception):
-    """The batch with this request failed."""
+    """The batch with this request failed, or its grammar cannot be followed to the end (then `refused`)."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(progress.error)
+        self.status, self.kind = (400, "invalid_request_error") if progress.refused else (500, "server_error")
 
 
 def create_app(engine: Engine, settings: ServerSettings) -> FastAPI:
@@ -209,7 +213,7 @@ async def _steps(
             except TimeoutError:
                 continue
             if progress.error is not None:
-                raise GenerationFailed(progress.error)
+                raise GenerationFailed(progress)
             if first:
                 server.metrics.first.observe(time.perf_counter() - began)
                 first = False
@@ -244,7 +248,7 @@ async def _events(
             yield _event(reply.usage_chunk())
         yield b"data: [DONE]\n\n"
     except GenerationFailed as failed:
-        yield _event(error(str(failed), "server_error"))
+        yield _event(error(str(failed), failed.kind))
     finally:
         server.log(request, reply)
         with suppress(RuntimeError):
@@ -283,4 +287,4 @@ def _add_errors(app: FastAPI, limits: Limits) -> None:
 
     @app.exception_handler(GenerationFailed)
     async def failed(request: Request, failed: GenerationFailed) -> JSONResponse:
-        return error_response(500, str(failed), "server_error")
+        return error_response(failed.status, str(failed), failed.kind)
