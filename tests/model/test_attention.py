@@ -135,14 +135,14 @@ def test_a_model_that_keeps_the_rows_to_itself_is_given_padding(tiny_model: Any)
     batch = collate(sequences, range(3), 0)
     for _ in range(2):
         torch.testing.assert_close(loss_and_gradient(tiny_model, batch)[1], expected[1], rtol=1e-4, atol=1e-5)
-    assert tiny_model in head._PADS
+    assert tiny_model in head.PADDED
 
 
 def test_other_kinds_of_layers_keep_their_padding(tiny_model: Any) -> None:
     tiny_model.set_attn_implementation(attention.register())
-    assert attention.passes_rows_through(tiny_model)
+    assert attention.takes_rows(tiny_model)
     tiny_model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert not attention.passes_rows_through(tiny_model)
+    assert not attention.takes_rows(tiny_model)
 
 
 def test_bfloat16_rows_are_as_exact_as_padded_ones(tiny_model: Any) -> None:

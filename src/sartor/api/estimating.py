@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,12 @@ def estimate(
     encoder = make_encoder(config)
     rows = rows_to_train(config, encoder)
     plan = plan_run(config, rows)
+    from sartor.training.loss_check import checked_plan
     from sartor.training.preflight import preflight
 
     try:
         with scratch_run(run_folder(config)) as run:
-            return preflight(training_job(run, config, plan, encoder, rows))
+            job = training_job(run, config, plan, encoder, rows)
+            return preflight(replace(job, plan=checked_plan(job)))
     finally:
         release_memory()

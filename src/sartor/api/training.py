@@ -152,10 +152,14 @@ def _train(request: _Request, group: _Group) -> Run:
             callback.on_rows(rows)
 
     from sartor.training import loop
+    from sartor.training.loss_check import checked_plan
 
     planned = group.broadcast(request.resume and run.plan.exists())
     plan = _plan(request, rows, planned)
     job = training_job(run, config, plan, encoder, rows)
+    if not planned and not request.plan_of:
+        plan = group.broadcast(checked_plan(job))
+        job = replace(job, plan=plan)
     callbacks = [*request.callbacks, *_trackers(run, config)] if group.first else []
     job = replace(job, callbacks=callbacks)
     found = None

@@ -72,7 +72,7 @@ def reward_margins(model: Any, pairs: Sequence[Pair], pad_id: int) -> list[float
     import torch
 
     from sartor.model.batch import collate_pairs
-    from sartor.training.stages.rm import rewards
+    from sartor.model.head import rewards
 
     margins: list[float] = []
     with torch.inference_mode():

@@ -13,7 +13,7 @@ from sartor.base.settings import GenerationSettings
 from sartor.base.types import TokenSequence
 from sartor.inference.engine import Engine
 from sartor.inference.weights import WeightSet
-from sartor.model.head import logits
+from sartor.model.head import backbone, logits
 
 AGREE_ROWS, AGREE_TOKENS = 8, 32
 NEAR_TIE = 0.25
@@ -83,5 +83,5 @@ class AgreementGate:
 def _log_chances(engine: Engine, prompt: TokenSequence, ids: Sequence[int]) -> Tensor:
     """Log-probabilities_TV (float32, on the CPU) with which the engine chose each of its tokens."""
     both = torch.tensor([[*prompt.ids.tolist(), *ids]], device=engine.device)
-    hidden_TD = engine.model.base_model(input_ids=both).last_hidden_state[0, len(prompt) - 1 : -1]
+    hidden_TD = backbone(engine.model)(input_ids=both).last_hidden_state[0, len(prompt) - 1 : -1]
     return logits(engine.model, hidden_TD).float().log_softmax(-1).cpu()

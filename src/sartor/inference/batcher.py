@@ -20,7 +20,7 @@ from sartor.inference.kv_cache import PreallocatedLayer
 from sartor.inference.prefill import Prefill
 from sartor.inference.sampling import next_tokens
 from sartor.inference.weights import WeightSet
-from sartor.model.head import logits
+from sartor.model.head import backbone, logits
 
 TRIM_TOKENS = 64
 """Leading padding positions from which trimming a batch pays."""
@@ -275,7 +275,7 @@ class Batcher:
         self._remove([ticket for ticket in live.tickets if _finished(ticket)])
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Any:
-        return self.engine.model.base_model(
+        return backbone(self.engine.model)(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
 

@@ -19,7 +19,7 @@ from sartor.inference.sampling import next_tokens
 from sartor.inference.weight_prepack import prepack
 from sartor.inference.weights import Weights, WeightSet
 from sartor.model.batch import collate, micro_batches
-from sartor.model.head import logits, token_losses
+from sartor.model.head import backbone, logits, token_losses
 from sartor.model.load import load_model, load_tokenizer
 from sartor.model.tokenizer_match import check_tokenizer
 from sartor.prompt.encode import Encoder
@@ -268,7 +268,7 @@ class Engine:
         ids_BT, mask_BT = left_padded([row.prompt for row in live], self.pad_id, self.device)
         positions_BT = (mask_BT.cumsum(-1) - 1).clamp_min(0)
         while live:
-            output = self.model.base_model(
+            output = backbone(self.model)(
                 input_ids=ids_BT,
                 attention_mask=mask_BT,
                 position_ids=positions_BT,

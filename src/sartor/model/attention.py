@@ -134,7 +134,9 @@ def short_attention(
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     causal = getattr(module, "is_causal", True) and kwargs.get("is_causal") is not False
-    plain = causal and not dropout and query.device.type == "cpu"
+    plain = causal and not dropout and query.device.type == "cpu" and value.shape[-1] == query.shape[-1]
+    plain = plain and kwargs.get("position_bias") is None and kwargs.get("softcap") is None
+    plain = plain and (attention_mask is None or attention_mask.shape[1] == 1)
     if torch.is_autocast_enabled(query.device.type):  # the dtype that autocast would compute in
         query, key, value = (x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value))
     if rows is not None:
@@ -201,8 +203,19 @@ def register() -> str:
     return NAME
 
 
-def passes_rows_through(model: Any) -> bool:
-    """Whether rows without padding can be tried: our attention, with full causal context, in every layer."""
+def use(model: Any, name: str) -> None:
+    """Have the parts of the model that compute attention by sdpa or by `short_attention` use `name` instead; parts
+    that support neither (audio towers) keep their own."""
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    for config in (*configs, *(config.get_text_config() for config in configs)):
+        if getattr(config, "_attn_implementation", None) in (NAME, "sdpa"):
+            config._attn_implementation_internal = name
+
+
+def takes_rows(model: Any, longest: int = 0) -> bool:
+    """Whether rows of so many tokens can be tried without padding: our attention, with full causal context, in every
+    layer. Some families tell attention of a sliding window by the mask alone, so none may be shorter than a row."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return config._attn_implementation == NAME and kinds == {"full_attention"}
+    window = getattr(config, "sliding_window", None) or longest
+    return config._attn_implementation == NAME and kinds == {"full_attention"} and longest <= window

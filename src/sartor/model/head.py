@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from sartor.base.types import IGNORE_INDEX
 from sartor.model import attention
@@ -20,8 +23,12 @@ def causal_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-_PADS: WeakSet[nn.Module] = WeakSet()
-"""Models whose code does not pass keyword arguments on to attention: their batches stay padded."""
+PADDED: WeakSet[nn.Module] = WeakSet()
+"""Models whose batches stay padded: their code would mix examples without padding, or does not pass them on."""
+WHOLE: WeakSet[nn.Module] = WeakSet()
+"""Models whose loss is computed from the logits of their whole forward pass, because nothing less reproduces them."""
+_PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Model → whether its logits are the product with its head's weight and nothing else."""
 MIN_PADDING_FRAC = 1 / 32
 """A batch with a smaller fraction of padding than this stays padded."""
 TOKEN_MULTIPLE = 32
@@ -37,23 +44,40 @@ def label_hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     causal = causal_model(model)
     target_BT = batch.labels_BT[:, 1:]
     wanted_BT = target_BT != IGNORE_INDEX
-    if attention.passes_rows_through(causal) and causal not in _PADS and (rows := _ragged_rows(batch)):
+    longest = batch.ids_BT.shape[1]
+    if causal not in PADDED and attention.takes_rows(causal, longest) and (rows := _ragged_rows(batch)):
         real_BT = _is_real_token(batch, rows)
-        hidden_1ND = causal.base_model(
-            input_ids=batch.ids_BT[real_BT][None],
-            position_ids=batch.positions_BT[real_BT][None],
-            attention_mask=None,
-            use_cache=False,
-            rows=rows,
+        hidden_1ND = _backbone(
+            causal, batch.ids_BT[real_BT][None], batch.positions_BT[real_BT][None], rows=rows
         ).last_hidden_state
         if rows.layers:
             place_BT = (real_BT.flatten().cumsum(0) - 1).view_as(real_BT)
             return hidden_1ND[0, place_BT[:, :-1][wanted_BT]], target_BT[wanted_BT]
-        _PADS.add(causal)
-    output = causal.base_model(
-        input_ids=batch.ids_BT, position_ids=batch.positions_BT, attention_mask=None, use_cache=False
-    )
+        PADDED.add(causal)
+    output = _backbone(causal, batch.ids_BT, batch.positions_BT)
     return output.last_hidden_state[:, :-1][wanted_BT], target_BT[wanted_BT]
+
+
+def backbone(model: Any) -> Any:
+    """The model without its head; some families name it otherwise than transformers' own `base_model` expects."""
+    causal = causal_model(model)
+    base = causal.base_model
+    return getattr(causal, "model", base) if base is causal else base
+
+
+def _backbone(causal: Any, ids_BT: Tensor, positions_BT: Tensor, **options: Any) -> Any:
+    """The output of the model without its head."""
+    base = backbone(causal)
+    if _takes_positions(type(base)):
+        options["position_ids"] = positions_BT
+    return base(input_ids=ids_BT, attention_mask=None, use_cache=False, **options)
+
+
+@functools.lru_cache(maxsize=64)
+def _takes_positions(kind: type[nn.Module]) -> bool:
+    """Whether the forward pass accepts `position_ids`: models with ALiBi or recurrence have no use for them."""
+    parameters = inspect.signature(kind.forward).parameters
+    return "position_ids" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def _is_real_token(batch: Batch, rows: attention.RaggedRows) -> Tensor:
@@ -81,21 +105,17 @@ def _ragged_rows(batch: Batch) -> attention.RaggedRows | None:
 
 def summed_loss(model: Any, batch: Batch) -> Tensor:
     """Sum over label tokens of −ln p (nats, float32, a scalar)."""
-    hidden_ND, target_N = label_hidden_states(model, batch)
-    head = causal_model(model).get_output_embeddings()
-    if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
-        return fused_linear_cross_entropy(hidden_ND, head.weight, target_N)
-    return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="sum")
+    if causal_model(model) not in WHOLE:
+        hidden_ND, target_N = label_hidden_states(model, batch)
+        if _fuses(model, hidden_ND):
+            return fused_linear_cross_entropy(hidden_ND, causal_model(model).get_output_embeddings().weight, target_N)
+        return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="sum")
+    return token_losses(model, batch).sum()
 
 
 def sequence_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """(logp_B, count_B): the sum of ln p over each row's label tokens, and how many there are (float32)."""
-    hidden_ND, target_N = label_hidden_states(model, batch)
-    head = causal_model(model).get_output_embeddings()
-    if _is_plain(model, head) and not torch.is_autocast_enabled(hidden_ND.device.type):
-        loss_N = fused_linear_cross_entropy_per_token(hidden_ND, head.weight, target_N)
-    else:
-        loss_N = F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="none")
+    loss_N = token_losses(model, batch)
     wanted_BT = batch.labels_BT[:, 1:] != IGNORE_INDEX
     row_N = torch.arange(len(batch.ids_BT), device=loss_N.device).repeat_interleave(wanted_BT.sum(1))
     logp_B = loss_N.new_zeros(len(batch.ids_BT)).index_add(0, row_N, -loss_N)
@@ -104,26 +124,93 @@ def sequence_logps(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def token_losses(model: Any, batch: Batch) -> Tensor:
     """−ln p of each label token, loss_N in the order of rows and positions (float32)."""
-    hidden_ND, target_N = label_hidden_states(model, batch)
-    return F.cross_entropy(logits(model, hidden_ND).float(), target_N, reduction="none")
+    if causal_model(model) in WHOLE:
+        logits_NV, target_N = _whole_logits(model, batch)
+    else:
+        hidden_ND, target_N = label_hidden_states(model, batch)
+        if _fuses(model, hidden_ND):
+            weight_VD = causal_model(model).get_output_embeddings().weight
+            return fused_linear_cross_entropy_per_token(hidden_ND, weight_VD, target_N)
+        logits_NV = logits(model, hidden_ND)
+    return F.cross_entropy(logits_NV.float(), target_N, reduction="none")
+
+
+def rewards(model: Any, batch: Batch) -> Tensor:
+    """reward_B: the score of each row's last token that is not padding, as transformers' `…ForSequenceClassification`
+    gives it; a last token that is the padding token, too, is passed over there."""
+    whole = causal_model(model)
+    hidden_BTD = _backbone(whole, batch.ids_BT, batch.positions_BT).last_hidden_state
+    place_T = torch.arange(batch.ids_BT.shape[1], device=batch.ids_BT.device)
+    last_B = (place_T * (batch.ids_BT != whole.config.pad_token_id)).argmax(-1)
+    hidden_BD = hidden_BTD[torch.arange(len(batch.ids_BT), device=batch.ids_BT.device), last_B]
+    dtype = next(whole.score.parameters()).dtype
+    reward_B: Tensor = whole.score(hidden_BD.to(dtype))[:, 0].float()
+    return reward_B
+
+
+def _whole_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(logits_NV, target_N) from the model's whole forward pass."""
+    target_BT = batch.labels_BT[:, 1:]
+    wanted_BT = target_BT != IGNORE_INDEX
+    positions = {} if batch.lengths_B is not None else {"position_ids": batch.positions_BT}
+    logits_BTV = causal_model(model)(input_ids=batch.ids_BT, use_cache=False, **positions).logits
+    return logits_BTV[:, :-1][wanted_BT], target_BT[wanted_BT]
 
 
 def logits(model: Any, hidden_ND: Tensor) -> Tensor:
     """logits_NV as the model's own forward computes them: the head, then scaling or soft-capping if it has any."""
     causal = causal_model(model)
-    config = causal.config.get_text_config()
-    logits_NV: Tensor = causal.get_output_embeddings()(hidden_ND)
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        logits_NV = logits_NV * scale
-    if divisor := getattr(config, "logits_scaling", None):  # Granite
-        logits_NV = logits_NV / divisor
-    if cap := getattr(config, "final_logit_softcapping", None):  # Gemma 2
-        logits_NV = torch.tanh(logits_NV / cap) * cap
+    made = None if is_plain(causal) else _logits_of(causal, hidden_ND)
+    logits_NV: Tensor = causal.get_output_embeddings()(hidden_ND) if made is None else made
     return logits_NV
 
 
-def _is_plain(model: Any, head: Any) -> bool:
-    config = causal_model(model).config.get_text_config()
-    names = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-    changed = any(getattr(config, name, None) not in (None, 1, 1.0) for name in names)
-    return type(head) is nn.Linear and head.bias is None and not changed
+def _fuses(model: Any, hidden_ND: Tensor) -> bool:
+    """Whether the fused cross-entropy computes this model's loss."""
+    head = causal_model(model).get_output_embeddings()
+    fused = type(head) is nn.Linear and head.bias is None and not torch.is_autocast_enabled(hidden_ND.device.type)
+    return fused and is_plain(causal_model(model))
+
+
+class _Given(BaseModelOutputWithPast):
+    """Hidden states as a backbone returns them; whatever else a head asks for is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+def _logits_of(causal: Any, hidden_ND: Tensor) -> Tensor | None:
+    """The model's own code after its backbone, run on given hidden states; None if it does not call its backbone."""
+    base, called = backbone(causal), False
+    if base is causal:
+        return None
+
+    def given(*args: Any, **kwargs: Any) -> Any:
+        nonlocal called
+        called = True
+        return _Given(last_hidden_state=hidden_ND[None])
+
+    before = base.__dict__.get("forward")
+    base.forward = given
+    try:
+        ids_1N = torch.zeros(1, len(hidden_ND), dtype=torch.int64, device=hidden_ND.device)
+        logits_1NV = causal(input_ids=ids_1N, use_cache=False).logits
+    finally:
+        del base.forward
+        if before is not None:
+            base.forward = before
+    return logits_1NV[0] if called else None
+
+
+@torch.no_grad()
+def is_plain(causal: Any) -> bool:
+    """Whether the logits are the head's alone: families multiply, divide, cap or mask them under many names."""
+    if causal not in _PLAIN:
+        head = causal.get_output_embeddings()
+        weight = next(head.parameters())
+        probe_ND = torch.linspace(-3, 5, 2 * weight.shape[-1], device=weight.device).view(2, -1).to(weight.dtype)
+        with torch.autocast(weight.device.type, enabled=False):
+            made = _logits_of(causal, probe_ND)
+            _PLAIN[causal] = made is None or torch.equal(made.float(), head(probe_ND[None])[0].float())
+    return _PLAIN[causal]

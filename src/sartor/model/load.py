@@ -34,6 +34,9 @@ FULL_STATE_ATTR = "sartor_full_state"
 PACKED_ROWS = 32
 """Output features that bitsandbytes packs together."""
 
+WITHOUT_OUT_PROJ = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Families whose fused kernels read the weight of `out_proj` past any adapter; PEFT refuses LoRA there."""
+
 BAD_FILES = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError),
     *(AssertionError, SafetensorError, StrictDataclassError),
@@ -127,7 +130,7 @@ def load_model(
         check_finite(file_tensors(Path(path)), settings.model_name_or_path)
     _pack_only_what_fits(model)
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(attention.register())
+        attention.use(model, attention.register())
     if settings.quantization_bit:
         from peft import prepare_model_for_kbit_training
 
@@ -240,6 +243,8 @@ def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
+    if model.config.model_type in WITHOUT_OUT_PROJ:
+        linear.discard("out_proj")
     if wanted == ("all",):
         return sorted(linear)
     for name in wanted:

@@ -108,6 +108,10 @@ class Plan:
     """The model that is trained: given, or the default."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Settings that nobody gave: those of a first training."""
+    shortcuts_off: tuple[str, ...] = ()
+    """What of ours is not used, because it differs from the model's own forward pass (`model.shortcuts`)."""
+    never_pack: bool = False
+    """The model would mix the examples of a packed row."""
 
     def limits(self, *, divisor: int = 1, max_rows: int | None = None) -> BatchLimits:
         """How micro-batches are cut. `divisor` makes them smaller, after running out of memory; `max_rows` replaces the
@@ -117,6 +121,7 @@ class Plan:
             max_tokens=max(1, self.micro_tokens // divisor),
             packing=self.packing,
             pack_tokens=self.pack_tokens,
+            never_pack=self.never_pack,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -131,6 +136,7 @@ class Plan:
         known = {f.name: value[f.name] for f in fields(cls) if f.name in value or f.name in needed}
         for name in ("reasons", "ignored_keys"):
             known[name] = {key: Text.from_json(text) for key, text in known[name].items()}
+        known["shortcuts_off"] = tuple(known.get("shortcuts_off", ()))
         return cls(**known)
 
 

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from sartor.base.config import RunConfig
 from sartor.base.errors import RunError
 from sartor.base.i18n import Text
-from sartor.model import kernels
+from sartor.model import kernels, shortcuts
 from sartor.model.compile import compile_blocks
 from sartor.training import checkpoint
 from sartor.training.checkpoint import Progress
@@ -93,6 +93,9 @@ def set_up(job: TrainingJob) -> Training:
     if plan.gradient_checkpointing:
         _enable_gradient_checkpointing(model)
     kernels.CHUNK_BYTES = plan.head_chunk_bytes
+    for used in (model, job.reference):
+        if used is not None:
+            shortcuts.prepare(used, plan.shortcuts_off)  # before sharding, which hides the head's weight
     # The objective comes before the checkpoint's weights: its reference is the model as the run began.
     objective: nn.Module = stage.objective(model, config.method, job.reference)
     if job.resume is not None:

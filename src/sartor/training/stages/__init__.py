@@ -18,7 +18,7 @@ from sartor.base.settings import MethodSettings
 from sartor.base.types import Encoded, Pair, TokenSequence, UnpairedSequence
 
 if TYPE_CHECKING:  # torch stays out until a stage is used: its name alone is checked without it
-    from torch import nn
+    from torch import Tensor, nn
 
     from sartor.model.batch import Batch
     from sartor.training.objective import Objective
@@ -38,6 +38,8 @@ class BatchLimits:
     """Several examples in one row, for the stages that can."""
     pack_tokens: int
     """The longest packed row."""
+    never_pack: bool = False
+    """The model would mix the examples of a packed row."""
 
 
 class Stage(ABC, Generic[Row]):
@@ -61,6 +63,8 @@ class Stage(ABC, Generic[Row]):
     """What to change in dataset_info.json then."""
     head: Literal["text", "reward"] = "text"
     """The model's head: next tokens, or one score (transformers' sequence classifier with one label)."""
+    packs: bool = False
+    """Whether rows are packed without being asked to."""
     deepspeed: bool = False
     """Whether it has been tested with DeepSpeed; refused otherwise."""
     options: tuple[str, ...] = ()
@@ -87,6 +91,14 @@ class Stage(ABC, Generic[Row]):
     @abstractmethod
     def batches(self, rows: Sequence[Row], chosen: Sequence[int], limits: BatchLimits, pad_id: int) -> list[Batch]:
         """The micro-batches of `rows[i] for i in chosen`, on the CPU; every chosen row is in exactly one."""
+
+    def score(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the loss is made of, summed over the batch (a scalar), which is compared with the model's own forward
+        pass before training. Default: −ln p of the label tokens.
+        """
+        from sartor.model.head import sequence_logps
+
+        return -sequence_logps(model, batch)[0].sum()
 
     def kl_batches(
         self, rows: Sequence[Row], chosen: Sequence[int], limits: BatchLimits, pad_id: int, share: slice

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sartor.base.i18n import tr
 from sartor.base.settings import MethodSettings
 from sartor.model.batch import Batch
-from sartor.model.head import causal_model
+from sartor.model.head import rewards
 from sartor.training.objective import Objective
 from sartor.training.stages._pairs import PairStage
-
-
-def rewards(model: nn.Module, batch: Batch) -> Tensor:
-    """reward_B: the score of each row's last real token, as transformers' `…ForSequenceClassification` gives it."""
-    whole = causal_model(model)
-    output = whole.base_model(
-        input_ids=batch.ids_BT, position_ids=batch.positions_BT, attention_mask=None, use_cache=False
-    )
-    assert batch.lengths_B is not None
-    row_B = torch.arange(len(batch.ids_BT), device=batch.ids_BT.device)
-    hidden_BD = output.last_hidden_state[row_B, batch.lengths_B - 1]
-    dtype = next(whole.score.parameters()).dtype
-    reward_B: Tensor = whole.score(hidden_BD.to(dtype))[:, 0].float()
-    return reward_B
 
 
 def pair_losses(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
@@ -52,6 +37,9 @@ class RmStage(PairStage):
 
     def objective(self, model: nn.Module, method: MethodSettings, other: nn.Module | None = None) -> Objective:
         return RewardLoss(model)
+
+    def score(self, model: nn.Module, batch: Batch) -> Tensor:
+        return rewards(model, batch).sum()
 
 
 PLUGIN = RmStage()

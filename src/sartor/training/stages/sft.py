@@ -40,6 +40,9 @@ class SftStage(Stage[TokenSequence]):
     def weight(self, row: TokenSequence) -> int:
         return row.label_tokens
 
+    def score(self, model: nn.Module, batch: Batch) -> Tensor:
+        return summed_loss(model, batch)
+
     def batches(
         self, rows: Sequence[TokenSequence], chosen: Sequence[int], limits: BatchLimits, pad_id: int
     ) -> list[Batch]:
