@@ -68,13 +68,13 @@ def backbone(model: Any) -> Any:
 def _backbone(causal: Any, ids_BT: Tensor, positions_BT: Tensor, **options: Any) -> Any:
     """The output of the model without its head."""
     base = backbone(causal)
-    if _takes_positions(type(base)):
+    if _takes_positions(base.__class__):
         options["position_ids"] = positions_BT
     return base(input_ids=ids_BT, attention_mask=None, use_cache=False, **options)
 
 
 @functools.lru_cache(maxsize=64)
-def _takes_positions(kind: type[nn.Module]) -> bool:
+def _takes_positions(kind: Any) -> bool:
     """Whether the forward pass accepts `position_ids`: models with ALiBi or recurrence have no use for them."""
     parameters = inspect.signature(kind.forward).parameters
     return "position_ids" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -172,7 +172,7 @@ def _fuses(model: Any, hidden_ND: Tensor) -> bool:
     return fused and is_plain(causal_model(model))
 
 
-class _Given(BaseModelOutputWithPast):
+class _Given(BaseModelOutputWithPast):  # type: ignore[misc]
     """Hidden states as a backbone returns them; whatever else a head asks for is None."""
 
     def __getattr__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Our own ways through a model (LM head, fused operations, attention, rows without padding), and how each is turned off.
+"""Our own ways through a model (head, fused operations, attention, rows without padding), and how each is turned off.
 
 A shortcut may only replace what it reproduces; `loss_check` compares.
 """
