@@ -20,6 +20,8 @@ from sartor.evaluation.verdict_text import verdict_sentence
 from sartor.inference.chat import Chat
 from sartor.inference.engine import Engine
 from support.llamafactory_files import LORA_SFT
+from support.tiny import make_model
+from support.tiny_adapter import save_adapter
 
 PREDICT = """
 model_name_or_path: Qwen/Qwen3-4B-Instruct-2507
@@ -55,6 +57,20 @@ def run(settings: dict[str, Any]) -> api.Run:
 def lines(folder: Path) -> list[dict[str, Any]]:
     text = (folder / "generated_predictions.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def test_what_nobody_gave_is_no_other_setting_than_the_runs(
+    run: api.Run, settings: dict[str, Any], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A model with several adapters, a run's among them, answers that run's held-out rows."""
+    other = save_adapter(make_model(), tmp_path / "other", base=tiny_model_dir)
+    given = {"dataset_dir": settings["dataset_dir"], "max_new_tokens": 4, "use_cpu": True}
+    several = [str(other), str(run.path)]
+    predictions = api.predict(str(tiny_model_dir), adapter_name_or_path=several, **given)
+    held_out = run.dir.read_json("data.json")["split"]["held_out"]
+    assert [row["id"] for row in lines(predictions.folder)] == held_out
+    with pytest.raises(ConfigError, match="val_size was decided when the run was trained"):
+        api.predict(str(tiny_model_dir), adapter_name_or_path=several, val_size=1, **given)
 
 
 def test_predict_answers_the_rows_held_out(run: api.Run) -> None:

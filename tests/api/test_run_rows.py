@@ -172,9 +172,10 @@ def test_predictions_on_other_rows_go_below_the_run(trained: api.Run, more: Path
     assert elsewhere.folder == more / "out"
 
 
-def test_learned_rows_are_never_called_held_out(trained: api.Run, settings: dict[str, Any]) -> None:
+def test_learned_rows_are_never_called_held_out(trained: api.Run, settings: dict[str, Any], tmp_path: Path) -> None:
     """Not even where another adapter than the last one learned them."""
-    other = api.train(**{**settings, "dataset": "more", "val_size": 0, "max_steps": 1, "output_dir": "runs/other"})
+    folder = str(tmp_path / "runs" / "other")
+    other = api.train(**{**settings, "dataset": "more", "val_size": 0, "max_steps": 1, "output_dir": folder})
     learned = len(trained.dir.read_json("data.json")["split"]["train"])
     shown: list[Ledger] = []
     model = settings["model_name_or_path"]

@@ -81,7 +81,7 @@ WRONG = [
     (lacking, r"lack 2 of its tensors.*layers.0.mlp.up_proj.weight, .*input_layernorm.weight"),
     (lacking_tied, r"lack .*embed_tokens"),
     (left_over, r"no place for 1 tensors.*layers.2"),
-    (misshapen, r"up_proj|shape|size"),
+    (misshapen, r"needs other shapes for 1 of its tensors.*layers.0.mlp.up_proj.weight"),
     (renamed, r"lack 1 of its tensors.*up_proj.weight"),
 ]
 
@@ -199,7 +199,7 @@ ADAPTERS = [
     (half, "lacks 7 of its tensors.*layers.1"),
     (extra, "no place for 1 tensors.*layers.7"),
     (empty, "lacks"),
-    (ranked, "does not match"),
+    (ranked, r"does not match.*size mismatch for .*layers.0.*lora_A"),
 ]
 
 

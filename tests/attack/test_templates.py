@@ -298,6 +298,15 @@ def test_what_is_refused_is_told_at_once_with_its_name() -> None:
             Template.from_tokenizer(byte_tokenizer(("<|im_start|>", "<|im_end|>"), attack + body))
 
 
+def test_a_refusal_inside_a_refusal_is_one_sentence() -> None:
+    body = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+    attack = "{% if messages | length > 4 %}{{ 'a' * 10**10 }}{% endif %}"
+    tokenizer = byte_tokenizer(("<|im_start|>", "<|im_end|>"), body + attack)
+    turns = [Message("user", "Who?"), Message("assistant", "Me.")] * 3
+    with pytest.raises(PromptError, match=r"Unsupported template: .* too much text\.\n"):
+        Template.from_tokenizer(tokenizer).segments(turns)
+
+
 def test_a_budget_belongs_to_one_rendering_in_one_thread() -> None:
     source = compiled("{% for m in messages %}{{ m.content }}{% endfor %}")
     values = {"messages": [{"content": "x" * 1000}]}

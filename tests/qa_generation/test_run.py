@@ -260,3 +260,13 @@ def test_a_cap_without_prices_and_a_key_that_is_not_set_are_refused(tmp_path: Pa
             make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, **option)
     with pytest.raises(ConfigError, match="SARTOR_NO_SUCH_KEY"):
         make([tmp_path / "d.txt"], "made", dataset_dir=tmp_path, key_env="SARTOR_NO_SUCH_KEY")
+
+
+def test_advice_is_given_only_where_it_has_an_effect(tmp_path: Path) -> None:
+    """The small model's conversations have a fixed length; any other request asks for `per_chunk` questions."""
+    assert asked(tmp_path / "one", pairs=50).per_passage_counts
+    made = plan(read_prompt("en", small=True), multi_turn=True, per_chunk=1, pairs=50)
+    again = plan(read_prompt("en", small=True), multi_turn=True, per_chunk=5, pairs=50)
+    assert made.pairs_per_passage == again.pairs_per_passage
+    found = generate(made, answering, Journal(tmp_path / "j.jsonl"), Hooks())
+    assert not found.per_passage_counts

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, get_args
 
 import pytest
 
-from sartor.base.errors import SartorError
+from sartor.base.errors import RunError, SartorError
 from sartor.base.locks import file_lock
 from sartor.base.process import ProcessIdentity
 from sartor.web import jobs as queue
 from sartor.web import worker
 from sartor.web.form import free_name
 from sartor.web.jobs import Job, Jobs
+from sartor.web.pages.train import TrainForm, _beginning
 from sartor.web.queue_view import page_of
 from sartor.web.workspace import Workspace
 
@@ -58,7 +61,8 @@ def test_each_gpu_has_a_line_of_its_own_and_a_run_never_two_processes(
 ) -> None:
     monkeypatch.setenv(queue.VISIBLE, "2,5")
     assert queue.devices() == ("2", "5")
-    first, again, second, third = (jobs.add("train", name, settings="s.yaml") for name in ("a", "a", "b", "c"))
+    kinds: tuple[tuple[queue.Kind, str], ...] = (("train", "a"), ("compare", "a"), ("train", "b"), ("train", "c"))
+    first, again, second, third = (jobs.add(kind, name, settings="s.yaml") for kind, name in kinds)
     assert [job.state() for job in (first, again, second, third)] == ["running", "waiting", "running", "waiting"]
     assert [(job.read("started.json") or {})["device"] for job in (first, second)] == ["2", "5"]
     assert [options["env"][queue.VISIBLE] for options in Child.options[-2:]] == ["2", "5"]
@@ -140,3 +144,77 @@ def test_the_worker_writes_how_it_ended(tmp_path: Path) -> None:
     ended = json.loads((job.path / "ended.json").read_text(encoding="utf-8"))
     assert "not found" in ended["what"]["text"]
     assert job.state() == "failed"
+
+
+def test_a_second_click_starts_nothing(jobs: Jobs, tmp_path: Path) -> None:
+    """One training a run: neither another job, nor other settings for the one that waits."""
+    settings = tmp_path / "a.yaml"
+    first = jobs.add("train", "a", prepare=lambda: settings.touch(), settings="a.yaml")
+    waiting = jobs.add("train", "b", settings="b.yaml")
+    for run in ("a", "b"):
+        with pytest.raises(RunError, match="The queue has this job already") as error:
+            jobs.add("train", run, prepare=lambda: settings.write_text("other"), settings="c.yaml")
+        assert error.value.code == "queued"
+    assert settings.read_text(encoding="utf-8") == ""
+    assert [job.id for job in jobs.all()] == [first.id, waiting.id]
+    waiting.stop()
+    assert jobs.add("train", "b", settings="b.yaml").state() == "waiting"
+
+
+def test_the_same_job_is_queued_once_and_others_of_a_run_follow_it(jobs: Jobs) -> None:
+    jobs.add("train", "a", settings="a.yaml")
+    jobs.add("export", "a", to="gguf")
+    jobs.add("export", "a", to="merged")
+    jobs.add("estimate", "a", settings="a.yaml")
+    jobs.add("estimate", "a", settings="a.yaml")  # it may have other settings by now
+    with pytest.raises(RunError, match="already"):
+        jobs.add("export", "a", to="merged")
+    assert len(jobs.all()) == 5
+
+
+def test_of_clicks_at_once_one_counts(jobs: Jobs) -> None:
+    refused = []
+
+    def click() -> None:
+        try:
+            jobs.add("train", "a", settings="a.yaml")
+        except RunError as error:
+            refused.append(error.code)
+
+    threads = [threading.Thread(target=click) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert refused == ["queued"] * 7
+    assert len(jobs.all()) == 1
+
+
+@pytest.mark.parametrize("given", [{}, {"output_dir": "runs/mine"}])
+def test_a_double_click_on_the_train_page_starts_one_run(jobs: Jobs, tmp_path: Path, given: dict[str, Any]) -> None:
+    """Also where the page chooses the run's name, and whatever was changed in between."""
+    shown: list[SartorError | None] = []
+    form = TrainForm(Workspace(tmp_path), jobs, str, {"dataset": "d", **given})  # type: ignore[arg-type]
+    form.yaml, form.show_error = SimpleNamespace(value=""), shown.append  # type: ignore[assignment, method-assign]
+    first = form._add("train")
+    assert first is not None
+    form.settings["lora_rank"] = 4
+    assert form._add("train") is None
+    assert shown[-1] is not None
+    assert shown[-1].code == "queued"
+    assert "lora_rank" not in Path(first.arguments["settings"]).read_text(encoding="utf-8")
+    estimate = form._add("estimate")
+    assert estimate is not None
+    assert estimate.arguments["settings"] != first.arguments["settings"]
+
+
+def test_the_train_page_says_why_it_does_not_show_the_settings_of_a_run(jobs: Jobs, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    settings, problem = _beginning(workspace, jobs, "", "gone")
+    assert settings["lora_rank"] == 16
+    assert problem is not None
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "config.yaml").write_bytes(b"dataset: \xff\n")
+    assert "UTF-8" in str(_beginning(workspace, jobs, "", "a")[1])
+    (tmp_path / "runs" / "a" / "config.yaml").write_text("dataset: d\n", encoding="utf-8")
+    assert _beginning(workspace, jobs, "", "a") == ({"dataset": "d", "output_dir": "runs/a-2"}, None)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from sartor.base.errors import DataError
+from sartor.base.errors import DataError, SartorError
 from sartor.web.pages.data import pasted_suffix
 from sartor.web.uploads import keep
 from sartor.web.workspace import Workspace, clean_name, dataset_name, visible
@@ -34,6 +36,32 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
     assert (first.name, first.read_bytes()) == ("a.csv", b"1")
     assert (second.name, second.read_bytes()) == ("a-2.csv", b"23")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [(errno.ENOSPC, "Free some space"), (errno.EACCES, "permissions"), (errno.EROFS, "on another one")],
+)
+def test_a_file_that_cannot_be_kept_says_why_and_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int, remedy: str
+) -> None:
+    def refused(*args: object, **options: object) -> None:
+        raise OSError(reason, os.strerror(reason), "a.csv")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(SartorError, match=os.strerror(reason)) as error:
+        asyncio.run(keep(blocks(b"1"), "a.csv", tmp_path, 100))
+    assert remedy in str(error.value.fix)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_hard_links_keeps_uploads_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **options: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    names = [asyncio.run(keep(blocks(b"1"), "a.csv", tmp_path, 100)).name for _ in range(2)]
+    assert names == ["a.csv", "a-2.csv"]
 
 
 @pytest.mark.parametrize(

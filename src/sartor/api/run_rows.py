@@ -54,11 +54,11 @@ def _without(rows: PreparedRows, known: frozenset[str]) -> PreparedRows:
 
 
 def refuse_other_rows(run: RunDir, config: RunConfig, *sections: str, allowed: frozenset[str] = frozenset()) -> None:
-    """Raises: ConfigError for a setting of these sections that differs from the run's: its rows were decided then."""
+    """Raises: ConfigError for a given setting of these sections that is not the run's: its rows were decided then."""
     before, now = settings_of(run).flat(), config.flat()
     for section in sections:
         for key in SECTIONS[section].model_fields:
-            if key not in MAY_DIFFER | allowed and before[key] != now[key]:
+            if key in config.given and key not in MAY_DIFFER | allowed and before[key] != now[key]:
                 raise ConfigError(
                     "{setting} was decided when the run was trained: it is {value!r} there.",
                     run.path,

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,21 +66,14 @@ def generate(
     json: Json = False,
 ) -> None:
     """Generate questions and answers from documents, each with a supporting quote; exit 1 if passages failed."""
-    from sartor.api.generating import estimate_generation
-    from sartor.api.generating import generate as make
-    from sartor.cli import console
-
     if show_prompt:
-        from sartor.qa_generation.prompt_files import prompt_file
-
-        file = prompt_file(language or "en", multi_turn=multi_turn, small=endpoint is None and model == "smollm2-135m")
-        typer.echo(file.read_text(encoding="utf-8"), nl=False)
+        small = endpoint is None and model == "smollm2-135m"
+        typer.echo(_prompt_text(language or "en", multi_turn, small), nl=False)
         return
     if not documents:
         raise ConfigError(
             "No documents given.", "sartor generate DOC...", "Give txt, md, html, pdf, docx or epub files."
         )
-    name = name or documents[0].stem
     settings: GenerationKeywords = {
         "dataset_dir": dataset_dir,
         "encoding": encoding,
@@ -97,20 +91,44 @@ def generate(
         "max_cost": max_cost,
         "workers": workers,
     }
+    _run(documents, name or documents[0].stem, settings, _Surface(dry_run, yes, json))
+
+
+@dataclass(frozen=True, slots=True)
+class _Surface:
+    """What the options say about this call, not about what is generated."""
+
+    dry_run: bool
+    yes: bool
+    json: bool
+
+
+def _prompt_text(language: str, multi_turn: bool, small: bool) -> str:
+    from sartor.qa_generation.prompt_files import prompt_file
+
+    return prompt_file(language, multi_turn=multi_turn, small=small).read_text(encoding="utf-8")
+
+
+def _run(documents: list[Path], name: str, settings: GenerationKeywords, surface: _Surface) -> None:
+    """Say what it will need, generate, and report. Raises: typer.Exit when passages failed or nothing was made."""
+    from sartor.api.generating import estimate_generation
+    from sartor.api.generating import generate as make
+    from sartor.cli import console
+
     expected = estimate_generation(documents, name, **settings)
-    if dry_run and json:
+    if surface.dry_run and surface.json:
         console.print_json(expected.to_json())
         return
-    _print_estimate(expected, endpoint is None, bool(price_in or price_out))
-    if dry_run:
+    priced = bool(settings["price_in"] or settings["price_out"])
+    _print_estimate(expected, settings["endpoint"] is None, priced)
+    if surface.dry_run:
         return
-    if expected.cost and not yes and sys.stdin.isatty():
+    if expected.cost and not surface.yes and sys.stdin.isatty():
         typer.confirm(str(tr("Continue?")), default=True, abort=True, err=True)
-
-    with _stop_on_interrupt() as stop, console.progress_bar(str(tr("generating")), json) as progress:
-        on_estimate = None if json else _forecast_printer()
+    with _stop_on_interrupt() as stop, console.progress_bar(str(tr("generating")), surface.json) as progress:
+        on_estimate = None if surface.json else _forecast_printer()
         result = make(documents, name, **settings, stop=stop, on_estimate=on_estimate, progress=progress)
-    _report(result, json, pairs)
+    _report(result, surface.json, settings["pairs"])
     found = result.generated
     if found.failed or not found.pairs or found.stopped in STOPPED:
         raise typer.Exit(1)
@@ -224,7 +242,8 @@ def _remarks(result: GenerationResult, wanted: int | None) -> Iterator[Text]:
         yield STOPPED[found.stopped]
         yield ntr("{count} request was not sent.", "{count} requests were not sent.", count=found.left)
     elif wanted is not None and len(found.pairs) < wanted:
-        yield tr("{wanted} pairs were wanted; the documents yielded no more. Try a higher --per-chunk.", wanted=wanted)
+        yield tr("{wanted} pairs were wanted; the documents yielded no more.", wanted=wanted)
+        yield tr("Try a higher --per-chunk.") if found.per_passage_counts else tr("Add documents, or use --endpoint.")
 
 
 def _time(seconds: float) -> Text:

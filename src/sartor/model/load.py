@@ -117,6 +117,7 @@ def load_model(
                 dtype=dtype_of(settings, device),
                 use_safetensors=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # check_model refuses and names them
                 **trusted,
                 **_quantization(settings, device),
             )
@@ -396,7 +397,7 @@ def load_adapter(model: Any, path: str | Path, *, trainable: bool = False) -> An
             "The adapter does not match this model: {reason}",
             folder,
             "Use the base model that the adapter was trained on.",
-            reason=_first_line(error),
+            reason=_first_tensor(error),
         ) from error
     check_adapter_weights(tuned, loaded, folder)
     kernels.fuse_lora(tuned)
@@ -413,6 +414,12 @@ def _load_error(what: Text, name: str, error: Exception) -> ModelError:
             code="remote-code",
         )
     return ModelError(what, name, folders_near(name))
+
+
+def _first_tensor(error: Exception) -> str:
+    """What does not fit first: torch names the tensors from the second line on."""
+    first, *tensors = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return tensors[0] if tensors and first.startswith("Error(s) in loading state_dict") else first
 
 
 def _first_line(error: Exception) -> str:

@@ -46,7 +46,7 @@ def check_model(found: Mapping[str, Collection[Any]], where: str, *, reward: boo
     misshapen = [str(item[0] if isinstance(item, tuple) else item) for item in found.get("mismatched_keys", ())]
     if misshapen:
         raise ModelError(
-            "The shapes of {count} tensors are not the model's: {names}.",
+            "The model needs other shapes for {count} of its tensors: {names}.",
             where,
             "Copy or download the model again; config.json must be that of these files.",
             count=len(misshapen),

@@ -432,9 +432,10 @@ class Template:
             fix = tr("Choose a template that renders tools: {names}.", names=names)
         elif needs_tools:
             fix = tr("No template that renders tools fits this tokenizer: remove the tools, or take another model.")
-        return PromptError(
-            "Unsupported template: {reason}.", self.name, fix, code="unsupported-template", reason=reason.reason
-        )
+        what = tr("Unsupported template: {reason}.", reason=reason.reason)
+        if str(reason.reason).endswith((".", "。")):  # a sentence of its own
+            what = tr("Unsupported template: {reason}", reason=reason.reason)
+        return PromptError(what, self.name, fix, code="unsupported-template")
 
 
 def _hides_edits(source: str) -> bool:

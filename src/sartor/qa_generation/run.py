@@ -46,6 +46,8 @@ class GenerationOutcome:
     left: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
+    per_passage_counts: bool = True
+    """Whether another `per_chunk` would ask for other pairs: the small model's conversations have a fixed length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,7 @@ class _Run:
             self.left,
             self.tokens_in,
             self.tokens_out,
+            not self.plan.joins_questions,
         )
 
 

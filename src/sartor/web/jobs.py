@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sartor.base.errors import RunError, SartorError
 from sartor.base.files import atomic_write
-from sartor.base.locks import file_lock, is_locked
+from sartor.base.locks import REGISTRY_WAIT_S, file_lock, is_locked
 from sartor.base.process import ProcessIdentity
 
 Kind = Literal["train", "estimate", "compare", "export", "generate", "compare_many"]
@@ -105,14 +105,33 @@ class Jobs:
         self.folder, self.work_in = folder, work_in
         self.children: list[subprocess.Popen[bytes]] = []
 
-    def add(self, kind: Kind, run: str, /, **arguments: Any) -> Job:
-        """Add a job at the end of the queue."""
-        path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
-        path.mkdir(parents=True)
-        job = Job(path, kind, run, arguments)
-        job.write("job.json", {"kind": kind, "run": run, "arguments": arguments})
+    def add(self, kind: Kind, run: str, /, *, prepare: Callable[[], None] = lambda: None, **arguments: Any) -> Job:
+        """Add a job at the end of the queue; `prepare` writes what it will read, once it is sure that it is added.
+
+        Raises: RunError (code `queued`) when the run has such a job already: a second click, or another window.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with file_lock(self.folder, REGISTRY_WAIT_S):
+            self._require_new(kind, run, arguments)
+            prepare()
+            path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
+            path.mkdir()
+            job = Job(path, kind, run, arguments)
+            job.write("job.json", {"kind": kind, "run": run, "arguments": arguments})
         self.advance()
         return job
+
+    def _require_new(self, kind: Kind, run: str, arguments: Mapping[str, Any]) -> None:
+        """A run is trained by one job; other jobs may follow one another, but not the same one twice."""
+        for job in self.all():
+            same = (job.kind, job.run) == (kind, run) and (kind == "train" or job.arguments == arguments)
+            if same and kind != "estimate" and job.state() in ("waiting", "running"):
+                raise RunError(
+                    "The queue has this job already.",
+                    run,
+                    "Wait for it, or stop it; for another training, choose another output_dir.",
+                    code="queued",
+                )
 
     def all(self) -> list[Job]:
         """All jobs, oldest first."""

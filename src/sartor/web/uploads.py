@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from sartor.base.errors import DataError, SartorError
+from sartor.base.files import system_error
 from sartor.web.i18n import translator_for
 from sartor.web.workspace import Workspace, clean_name
 
@@ -53,18 +54,21 @@ async def keep(body: AsyncIterator[bytes], name: str, folder: Path, max_bytes: i
             raise DataError("The file is empty.", name, "Choose another file.")
         return _named(partial, folder, name)
     except OSError as error:
-        raise DataError(
-            "Could not save the file: {reason}.", name, "Free some disk space.", reason=error.strerror
-        ) from error
+        raise system_error(error) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _named(partial: Path, folder: Path, name: str) -> Path:
+    """Give the written file its name, or the next one that is free."""
     stem, suffix = Path(name).stem, Path(name).suffix
     for number in range(1, 10_000):
         target = folder / (name if number == 1 else f"{stem}-{number}{suffix}")
         with contextlib.suppress(FileExistsError):
-            os.link(partial, target)  # fails where the name is taken, in one step
-            return target
+            target.touch(exist_ok=False)  # takes the name in one step, also on disks without hard links
+            try:
+                return partial.replace(target)
+            except OSError:
+                target.unlink()
+                raise
     raise DataError("Too many files with this name.", name, "Rename it.")

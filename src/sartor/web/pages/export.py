@@ -154,7 +154,7 @@ class ExportView:
             self.exports.mkdir(exist_ok=True)
             exporter = EXPORTERS.get(self.format)
             setting = "quant" if exporter.quants else "dtype"
-            precision = {setting: self.precision} if precisions(exporter) else {}
+            precision: dict[str, Any] = {setting: self.precision} if precisions(exporter) else {}
             out = str(self.exports / self._folder())
             self.jobs.add("export", self.run, run=f"runs/{self.run}", to=self.format, out=out, **precision)
         self._redraw()

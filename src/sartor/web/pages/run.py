@@ -17,7 +17,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, Response
 from nicegui import app, ui
 
 from sartor.base.config import to_yaml
-from sartor.base.errors import SartorError
+from sartor.base.errors import RunError, SartorError
 from sartor.base.files import move_to_trash
 from sartor.base.i18n import tr
 from sartor.base.process import ProcessIdentity
@@ -220,7 +220,8 @@ class RunView:
 
     def _resume(self) -> None:
         settings = self.run.config if self.run.exists() else self.workspace.jobs / f"{self.name}.yaml"
-        self.jobs.add("train", self.name, settings=str(settings))
+        with contextlib.suppress(RunError):  # it is in the queue already, which is what the page then shows
+            self.jobs.add("train", self.name, settings=str(settings))
         self.seen = None
         self._redraw()
 

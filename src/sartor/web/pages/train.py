@@ -13,12 +13,13 @@ from nicegui import ui
 
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError, SartorError
-from sartor.base.files import atomic_write
+from sartor.base.files import atomic_write, system_errors
 from sartor.base.i18n import Text, tr
 from sartor.base.rundir import RunDir
 from sartor.base.settings import FIRST_TRAINING, SECTIONS
 from sartor.data.dataset_info import read_registry
 from sartor.prompt.named_templates import template_names
+from sartor.web import components
 from sartor.web.components import (
     button,
     card,
@@ -28,7 +29,6 @@ from sartor.web.components import (
     number,
     page_frame,
     set_text,
-    show_error,
     text,
 )
 from sartor.web.form import (
@@ -44,7 +44,7 @@ from sartor.web.form import (
     typed,
 )
 from sartor.web.i18n import Translator
-from sartor.web.jobs import Job, Jobs
+from sartor.web.jobs import Job, Jobs, Kind
 from sartor.web.queue_view import QueueView
 from sartor.web.run_monitor import clock, duration
 from sartor.web.workspace import Workspace
@@ -74,35 +74,48 @@ def add_to(workspace: Workspace, jobs: Jobs) -> None:
             )
             waiting = ui.element("div")
             QueueView(jobs, t, waiting).draw()
-            TrainForm(workspace, jobs, t, _beginning(workspace, jobs, dataset, run)).draw()
+            settings, problem = _beginning(workspace, jobs, dataset, run)
+            form = TrainForm(workspace, jobs, t, settings)
+            form.draw()
+            if problem:
+                form.show_error(problem)
 
 
-def _queued(workspace: Workspace, run: str) -> Path:
-    """The settings of a job, which a run's folder will hold once it has a plan."""
-    return workspace.resolve_inside(f"{run}.yaml", workspace.jobs)
+def _queued(workspace: Workspace, run: str, kind: Kind = "train") -> Path:
+    """The settings of a job, which a run's folder will hold once it has a plan; an estimate has its own."""
+    return workspace.resolve_inside(f"{run}.yaml" if kind == "train" else f"{run}.{kind}.yaml", workspace.jobs)
 
 
-def _beginning(workspace: Workspace, jobs: Jobs, dataset: str, run: str) -> dict[str, Any]:
-    """The initial settings: those of a run, or the defaults with a dataset."""
+def _beginning(workspace: Workspace, jobs: Jobs, dataset: str, run: str) -> tuple[dict[str, Any], SartorError | None]:
+    """The initial settings, those of a run or the defaults with a dataset; and why they are not the run's."""
+    problem = None
     if run:
         try:
-            begun = RunDir(workspace.resolve_inside(run, workspace.runs))
-            file = begun.config if begun.exists() else _queued(workspace, run)
-            settings = parse_yaml(file.read_text(encoding="utf-8"))
-            return {**settings, "output_dir": free_name(workspace, run, jobs.runs_to_come())}
-        except (SartorError, OSError, ValueError):
-            pass  # neither a run nor a job that was to be one: use the defaults
+            with system_errors():
+                settings = _settings_of(workspace, run)
+            return {**settings, "output_dir": free_name(workspace, run, jobs.runs_to_come())}, None
+        except SartorError as error:
+            problem = error
     names = _datasets(workspace)
     chosen = dataset if dataset in names else (names[0] if names else "")
-    place = {"dataset_dir": "."} if workspace.data == workspace.folder else {}
     if not chosen:
-        return dict(FIRST_TRAINING)
-    return {
-        **FIRST_TRAINING,
-        "dataset": chosen,
-        **place,
-        "output_dir": free_name(workspace, chosen, jobs.runs_to_come()),
-    }
+        return dict(FIRST_TRAINING), problem
+    place = {"dataset_dir": "."} if workspace.data == workspace.folder else {}
+    folder = free_name(workspace, chosen, jobs.runs_to_come())
+    return {**FIRST_TRAINING, "dataset": chosen, **place, "output_dir": folder}, problem
+
+
+def _settings_of(workspace: Workspace, run: str) -> dict[str, Any]:
+    """The settings of a run, or of a job that is to become one. Raises: SartorError, OSError."""
+    begun = RunDir(workspace.resolve_inside(run, workspace.runs))
+    places = (begun.config, _queued(workspace, run), _queued(workspace, run, "estimate"))
+    file = next((place for place in places if place.exists()), places[0])
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            "The file is not valid UTF-8 (byte {byte}).", file, "Save it as UTF-8.", byte=error.start
+        ) from None
 
 
 def _datasets(workspace: Workspace) -> list[str]:
@@ -177,7 +190,7 @@ class TrainForm:
             self._load(str(answer["file"]))
         else:
             where, fix = str(answer.get("where", "")), str(answer.get("fix", ""))
-            self._show_error(ConfigError(str(answer.get("error", "")), where, fix))
+            self.show_error(ConfigError(str(answer.get("error", "")), where, fix))
 
     def _load(self, file: str) -> None:
         """Load settings from a file; they are checked like typed ones before anything starts."""
@@ -187,7 +200,7 @@ class TrainForm:
                 raise ConfigError("The text is too long for settings.", file, "Choose a settings file.")
             self.yaml.value = path.read_text(encoding="utf-8-sig")
         except (SartorError, OSError, UnicodeDecodeError) as error:
-            self._show_error(error)
+            self.show_error(error)
 
     def _field(self, field: Field) -> None:
         value, hint = self.settings.get(field.key), self.t(field.description).replace("`", "")
@@ -244,7 +257,7 @@ class TrainForm:
         try:
             self.settings = parse_yaml(event.value or "")
         except SartorError as error:
-            self._show_error(error)
+            self.show_error(error)
             return
         self.quiet = True
         for key, box in self.boxes.items():
@@ -268,21 +281,21 @@ class TrainForm:
         set_text(self.command, command(self.settings))
         try:
             check_paths(self.workspace, self._config())
-            self._show_error(None)
+            self.show_error(None)
         except SartorError as error:
-            self._show_error(error)
+            self.show_error(error)
 
     def _config(self) -> RunConfig:
         return RunConfig.from_dict(self.settings, "")
 
-    def _show_error(self, error: BaseException | None) -> None:
+    def show_error(self, error: BaseException | None) -> None:
         self.message.clear()
         if error:
             with self.message:
-                show_error(self.t, error)
+                components.show_error(self.t, error)
 
-    def _save_settings(self) -> tuple[str, str] | None:
-        """Save the settings for a job. Returns the run's name and the file; None after showing what is wrong."""
+    def _settings(self) -> RunConfig | None:
+        """The settings to start, with a folder for the run; None after showing what is wrong."""
         try:
             config = self._config()
             check_paths(self.workspace, config)
@@ -290,27 +303,39 @@ class TrainForm:
                 raise ConfigError(
                     "No dataset is chosen.", "dataset", "Choose one in the form, or import a file on the Data page."
                 )
-            if not config.train.output_dir:
-                name = free_name(self.workspace, "+".join(config.data.dataset), self.jobs.runs_to_come())
-                config = config.replace(output_dir=name)
+            if not config.train.output_dir:  # the form keeps it: a second click means the same run
+                self.settings["output_dir"] = free_name(
+                    self.workspace, "+".join(config.data.dataset), self.jobs.runs_to_come()
+                )
+                self.yaml.value = to_yaml(self.settings)
+                config = self._config()
         except SartorError as error:
-            self._show_error(error)
+            self.show_error(error)
+            return None
+        return config
+
+    def _add(self, kind: Kind) -> Job | None:
+        """Queue a job with the settings of the form; None after showing what is wrong."""
+        config = self._settings()
+        if config is None:
             return None
         run = str(config.train.output_dir).rstrip("/").rpartition("/")[2]
-        settings = _queued(self.workspace, run)
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(settings, to_yaml(config.given))
-        return run, str(settings)
+        file = _queued(self.workspace, run, kind)
+        try:
+            write = partial(atomic_write, file, to_yaml(config.given))
+            with system_errors():
+                return self.jobs.add(kind, run, prepare=write, settings=str(file))
+        except SartorError as error:
+            self.show_error(error)
+            return None
 
     def _start(self) -> None:
-        if saved := self._save_settings():
-            self.jobs.add("train", saved[0], settings=saved[1])
-            ui.navigate.to(f"/runs/{quote(saved[0])}")
+        if job := self._add("train"):
+            ui.navigate.to(f"/runs/{quote(job.run)}")
 
     def _estimate(self) -> None:
         """Try the longest batch in a separate process, and show the result."""
-        if saved := self._save_settings():
-            job = self.jobs.add("estimate", saved[0], settings=saved[1])
+        if job := self._add("estimate"):
             self.preflight.clear()
             with self.preflight, line():
                 ui.spinner(size="1.3em")
@@ -328,7 +353,7 @@ class TrainForm:
         self.preflight.clear()
         with self.preflight:
             if job.state() != "done":
-                show_error(t, job.error() or SartorError(job.log(2000)))
+                components.show_error(t, job.error() or SartorError(job.log(2000)))
                 return
             found = ended["result"]["estimate"]
             memory, disk = f"{found['peak_memory_bytes'] / 2**30:.1f}", f"{found['disk_bytes'] / 1e9:.2f} GB"
