@@ -11,8 +11,9 @@ import pytest
 
 from sartor.base.errors import ModelError
 from sartor.base.settings import MethodSettings, ModelSettings
-from sartor.model.load import adapt, load_model, lora_targets
+from sartor.model.load import adapt, load_model
 from sartor.model.locate import resolve_model
+from sartor.model.lora_targets import lora_targets
 
 
 def test_a_folder_is_itself_and_one_without_a_model_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 from binascii import crc32
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from sartor.base.types import TokenSequence
 from sartor.model import attention, head, loss_check, shortcuts
 from sartor.model.batch import collate, collate_packs
 from sartor.model.load import BAD_FILES, adapt
-from support.families import make_family
+from support.families import make_family, random_rows
 
 FAMILIES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 SAMPLED = 5
@@ -62,11 +61,6 @@ rwkv xglm xlstm xmod zamba zamba2 zaya
 MIXES_PACKED_ROWS = frozenset(MIXED.split())
 
 
-def rows_of(*lengths: int, seed: int = 0) -> list[TokenSequence]:
-    rng = np.random.default_rng(seed)
-    return [TokenSequence(rng.integers(10, 200, n), ((n // 3, n),)) for n in lengths]
-
-
 def own_loss(model: Any, rows: list[TokenSequence]) -> float:
     """The sum of the losses that the model's untouched forward pass returns for single rows."""
     total = 0.0
@@ -84,7 +78,7 @@ def with_ours(model: Any) -> Any:
 
 
 def check(model: Any, pack: bool = True) -> loss_check.Checked:
-    return loss_check.check_loss(model, rows_of(60, 50, 40), head.summed_loss, 0, pack=pack)
+    return loss_check.check_loss(model, random_rows(60, 50, 40), head.summed_loss, 0, pack=pack)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -104,7 +98,7 @@ def test_a_family_trains_on_its_own_loss_or_is_refused(family: str, trials: int)
     found = check(model)
     assert found.packs == (family not in MIXES_PACKED_ROWS), found.reasons
     shortcuts.turn_off(model, found.off)
-    rows = rows_of(33, 47, 21, 38, seed=1)
+    rows = random_rows(33, 47, 21, 38, seed=1)
     own = own_loss(model, rows)
     padded = collate(rows, range(4), 0)
     assert float(head.summed_loss(model, padded).detach()) == pytest.approx(own, rel=2e-5)
@@ -127,7 +121,7 @@ def test_with_lora_the_gradient_is_that_of_the_untouched_model(family: str) -> N
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.05)
     assert check(model).off == ()
-    rows = rows_of(33, 47, 21, seed=1)
+    rows = random_rows(33, 47, 21, seed=1)
     head.summed_loss(model, collate(rows, range(3), 0)).backward()
     ours = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
@@ -175,7 +169,7 @@ def test_a_piece_that_differs_is_turned_off_with_the_reason(
     assert found.off == (off,)
     assert re.search(r"loss [\d.]+ against [\d.]+, gradient norm", str(found.reasons["loss"]))
     shortcuts.turn_off(model, found.off)
-    rows = rows_of(33, 47, 21, seed=1)
+    rows = random_rows(33, 47, 21, seed=1)
     padded = collate(rows, range(3), 0)
     assert float(head.summed_loss(model, padded).detach()) == pytest.approx(own_loss(model, rows), rel=2e-5)
 

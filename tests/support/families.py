@@ -6,6 +6,10 @@ import inspect
 import re
 from typing import Any
 
+import numpy as np
+
+from sartor.base.types import TokenSequence
+
 SIZES: tuple[tuple[str, int], ...] = (
     (r".*vocab_size|vocab_size_per_layer_input|encoder_hash_byte_group_vocab|ngram_vocab_size_base", 264),
     (r"hidden_size_per_layer_input|.*_rank|d_rel|hc_lowrank|router_hidden_size|dim_model_base", 16),
@@ -29,6 +33,7 @@ SIZES: tuple[tuple[str, int], ...] = (
 )
 """The sizes of a tiny model, by patterns of field names; sliding windows are shorter than the rows of the tests."""
 
+MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 HYBRID = ["linear_attention", "full_attention"] * 2
 FIELDS: dict[str, dict[str, Any]] = {
     "axk2": {"num_key_value_heads": 4, "qk_rope_head_dim": 16},
@@ -37,6 +42,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "dots3_note": {"text_config": {"num_key_value_heads": 4}},
     "dots3_note_text": {"num_key_value_heads": 4},
     "glm_moe_dsa": {"num_key_value_heads": 4, "qk_rope_head_dim": 16},
+    "glm4v": {"text_config": {"rope_parameters": MROPE}},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "kimi_linear": {"layer_types": HYBRID},
@@ -48,6 +54,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2, "n_mamba_heads": 4},
     "zamba": {"num_hidden_layers": 8, "attention_hidden_size": 128},
     "zaya": {"num_experts_per_tok": 1},
+    "qwen2_5_vl": {"text_config": {"rope_parameters": MROPE}},
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 32], "axial_pos_embds_dim": [32, 32]},
     "xmod": {"default_language": "en_XX", "is_decoder": True},
     "gemma3n_text": {"num_kv_shared_layers": 0},
@@ -101,21 +108,28 @@ def _default_part(kind: Any, name: str) -> Any:
     return None if part is None else type(part)
 
 
-def make_family(family: str, seed: int = 0, **fields: Any) -> Any:
+def make_family(family: str, seed: int = 0, *, vision: bool = False, **fields: Any) -> Any:
     """A random model of the family, float32, in evaluation mode, its weights large enough for every part to matter."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    kind = AutoModelForImageTextToText if vision else AutoModelForCausalLM
     config = config_of(family)
     for name, value in fields.items():
         setattr(config.get_text_config(), name, value)
     with torch.device("meta"):
-        size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
-    if size > 12e6:
+        size = sum(p.numel() for p in kind.from_config(config).parameters())
+    if size > 20e6:
         raise ValueError(f"{size / 1e6:.0f} million parameters")
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config).float()
+    model = kind.from_config(config).float()
     for name, weight in model.named_parameters():
         if weight.ndim >= 2 and weight.std() > 0 and "A_log" not in name:
             weight.data.mul_(0.7 / weight.shape[-1] ** 0.5 / weight.std())
     return model.eval()
+
+
+def random_rows(*lengths: int, seed: int = 0) -> list[TokenSequence]:
+    """Rows of random tokens that any of the models knows, two thirds of them labels."""
+    rng = np.random.default_rng(seed)
+    return [TokenSequence(rng.integers(10, 200, n), ((n // 3, n),)) for n in lengths]

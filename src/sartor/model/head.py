@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from sartor.base.types import IGNORE_INDEX
-from sartor.model import attention
+from sartor.model import attention, text_part
 from sartor.model.batch import Batch
 from sartor.model.kernels import fused_linear_cross_entropy, fused_linear_cross_entropy_per_token
+from sartor.model.text_part import text_decoder
 
 
 def causal_model(model: Any) -> Any:
@@ -59,15 +60,13 @@ def label_hidden_states(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def backbone(model: Any) -> Any:
-    """The model without its head; some families name it otherwise than transformers' own `base_model` expects."""
-    causal = causal_model(model)
-    base = causal.base_model
-    return getattr(causal, "model", base) if base is causal else base
+    """What turns text into hidden states."""
+    return text_decoder(causal_model(model))
 
 
 def _backbone(causal: Any, ids_BT: Tensor, positions_BT: Tensor, **options: Any) -> Any:
     """The output of the model without its head."""
-    base = backbone(causal)
+    base = text_decoder(causal)
     if _takes_positions(base.__class__):
         options["position_ids"] = positions_BT
     return base(input_ids=ids_BT, attention_mask=None, use_cache=False, **options)
@@ -182,7 +181,9 @@ class _Given(BaseModelOutputWithPast):  # type: ignore[misc]
 
 def _logits_of(causal: Any, hidden_ND: Tensor) -> Tensor | None:
     """The model's own code after its backbone, run on given hidden states; None if it does not call its backbone."""
-    base, called = backbone(causal), False
+    base, called = text_part.backbone(causal), False
+    if base is causal:
+        base = text_decoder(causal)
     if base is causal:
         return None
 

@@ -156,7 +156,8 @@ class _LoraLinear(torch.autograd.Function):
         y_NO.addmm_(t_NR, b_OR.t(), alpha=s)
         ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, t_NR)
         ctx.s, ctx.shape = s, x.shape
-        return y_NO.view(*x.shape[:-1], w_OI.shape[0])
+        # no view, which must not be changed in place afterwards (Llama 4 rotates it so)
+        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], w_OI.shape[0]))
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:

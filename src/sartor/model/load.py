@@ -20,10 +20,11 @@ from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.i18n import Text, tr
 from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
-from sartor.model import attention, kernels, lora_offset
+from sartor.model import attention, kernels, lora_offset, text_part
 from sartor.model.adapter_config import read_adapter_config
 from sartor.model.known_names import folders_near
 from sartor.model.locate import quiet_transformers, resolve_model
+from sartor.model.lora_targets import lora_targets
 from sartor.model.neftune import add_noise
 from sartor.model.safety import check_adapter
 from sartor.model.shape import Shape
@@ -33,9 +34,6 @@ FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its full state dict while it is saved."""
 PACKED_ROWS = 32
 """Output features that bitsandbytes packs together."""
-
-WITHOUT_OUT_PROJ = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
-"""Families whose fused kernels read the weight of `out_proj` past any adapter; PEFT refuses LoRA there."""
 
 BAD_FILES = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError),
@@ -94,11 +92,10 @@ def load_model(
 
     Raises: ModelError if it is not found, needs remote code, or needs hardware that this machine lacks.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     quiet_transformers()
     tune_allocator()
-    kind = AutoModelForCausalLM if head == "text" else AutoModelForSequenceClassification
     options = {} if head == "text" else {"num_labels": 1}
     device = device or device_of(settings)
     path = resolve_model(settings.model_name_or_path, settings.model_revision)
@@ -111,9 +108,11 @@ def load_model(
     trusted = {"revision": settings.model_revision, "trust_remote_code": trust_remote_code}
     try:
         with _offline_if_local(path), _new_head_expected() if head == "reward" else contextlib.nullcontext():
+            config = _config_without_wishes(path, settings, **trusted, **options)
+            kind = text_part.text_class(config) if head == "text" else AutoModelForSequenceClassification
             model, found = kind.from_pretrained(
                 path,
-                config=_config_without_wishes(path, settings, **trusted, **options),
+                config=config,
                 dtype=dtype_of(settings, device),
                 use_safetensors=True,
                 output_loading_info=True,
@@ -126,7 +125,7 @@ def load_model(
             tr("Could not load the model: {reason}", reason=_first_line(error)), settings.model_name_or_path, error
         ) from error
     check_model(found, settings.model_name_or_path, reward=head == "reward")
-    check_finite(model.state_dict().items(), settings.model_name_or_path)
+    check_finite(model.named_parameters(), settings.model_name_or_path)
     if settings.quantization_bit and Path(path).is_dir():  # 4-bit kernels can round NaN to a number
         check_finite(file_tensors(Path(path)), settings.model_name_or_path)
     _pack_only_what_fits(model)
@@ -233,33 +232,6 @@ def dtype_of(settings: ModelSettings, device: str) -> torch.dtype:
     return torch.bfloat16
 
 
-def lora_targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    """Names of the linear layers that get LoRA: those in `wanted`, or all except the head.
-
-    Raises: ModelError for a name that no linear layer has (naming those that exist).
-    """
-    head = model.score if hasattr(model, "score") else model.get_output_embeddings()
-    linear = {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-    if model.config.model_type in WITHOUT_OUT_PROJ:
-        linear.discard("out_proj")
-    if wanted == ("all",):
-        return sorted(linear)
-    for name in wanted:
-        if name not in linear:
-            raise ModelError(
-                "The model has no linear layer {name!r}.",
-                "lora_target",
-                "Known: {names}.",
-                name=name,
-                names=", ".join(sorted(linear)),
-            )
-    return list(wanted)
-
-
 def adapt(
     model: Any, method: MethodSettings, *, pure_bf16: bool = False, seed: int = 42, adapters: tuple[str, ...] = ()
 ) -> Any:
@@ -327,9 +299,11 @@ def _new_lora(model: Any, method: MethodSettings, pure_bf16: bool, seed: int) ->
 def _unfreeze(model: Any, method: MethodSettings, pure_bf16: bool) -> Any:
     """full: train every weight. freeze: the last n layers (negative: the first n), a reward head, named modules."""
     model.requires_grad_(method.finetuning_type == "full")
+    text_part.freeze_outside(model)
     if method.finetuning_type == "freeze":
         count = model.config.get_text_config().num_hidden_layers
-        stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+        parts = text_part.text_decoder(model).modules()
+        stacks = [m for m in parts if isinstance(m, nn.ModuleList) and len(m) == count]
         wanted = method.freeze_trainable_layers
         if not stacks or not 0 < abs(wanted) <= count:
             raise ModelError(

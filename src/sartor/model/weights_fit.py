@@ -77,7 +77,9 @@ def file_tensors(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (the file is no mapping)
-                yield name, file.get_tensor(name)
+                tensor = file.get_tensor(name)
+                if tensor.numel() > 1:  # a single one may be the open end of a range (Gemma 4's audio tower)
+                    yield name, tensor
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from sartor.base.i18n import tr
 from sartor.base.types import token_sequences
+from sartor.model.lora_targets import describe_lora
 from sartor.model.loss_check import ROW_TOKENS, check_loss
 from sartor.training.job import TrainingJob
 from sartor.training.plan import Plan
@@ -21,6 +22,8 @@ def checked_plan(job: TrainingJob) -> Plan:
     found = check_loss(job.model, rows, stage.score, job.pad_id, pack=packs)
     reasons = dict(plan.reasons)
     reasons["loss"] = tr("compared with the model's own forward pass on a few rows: the same")
+    if job.config.method.finetuning_type == "lora":
+        reasons["lora_target"] = describe_lora(job.model)
     if found.off:
         reasons["loss"] = tr(
             "the model's own code instead of ours ({shortcuts}), which would differ: {difference}",
