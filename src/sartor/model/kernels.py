@@ -157,7 +157,8 @@ class _LoraLinear(torch.autograd.Function):
         ctx.save_for_backward(x_NI, w_OI, a_RI, b_OR, t_NR)
         ctx.s, ctx.shape = s, x.shape
         # no view, which must not be changed in place afterwards (Llama 4 rotates it so)
-        return torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], w_OI.shape[0]))
+        y: Tensor = torch.ops.aten._unsafe_view(y_NO, (*x.shape[:-1], w_OI.shape[0]))
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
