@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ NOT_YET: set[str] = set()
 """Settings whose reader is being written."""
 
 
+@cache
 def reads() -> dict[str, set[str]]:
     """Section → the settings read from it: `config.train.seed`, `train.seed`, `settings.seed`."""
     found: dict[str, set[str]] = {section: set() for section in SECTIONS}
