@@ -13,7 +13,8 @@ import time
 from sartor.base.settings import PromptSettings
 from sartor.base.types import Demonstration, Message, Origin
 from sartor.model.load import load_tokenizer
-from sartor.prompt.encode import Encoder, encode
+from sartor.prompt.encode import Encoder
+from sartor.prompt.encode_messages import encode
 from sartor.prompt.template import Template
 
 

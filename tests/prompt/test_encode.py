@@ -25,7 +25,8 @@ from sartor.base.types import (
     TokenSequence,
     UnpairedSequence,
 )
-from sartor.prompt.encode import Encoder, encode
+from sartor.prompt.encode import Encoder
+from sartor.prompt.encode_messages import encode
 from sartor.prompt.named_templates import named, template_names
 from sartor.prompt.template import Template
 from support.byte_tokenizers import BASE, byte_ids, byte_tokenizer

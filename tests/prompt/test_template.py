@@ -66,7 +66,7 @@ def test_generation_prompt_is_a_prefix_of_the_training_rendering(name: str, thin
         assert rendered.text.startswith(prompt)
         assert rendered.text == template.render(messages)
         assert len(rendered.layout.turns) == sum(m.role == "assistant" for m in messages)
-        assert rendered.layout.exact_prompt or thinking is False
+        assert all(turn.exact for turn in rendered.layout.turns) or thinking is False
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -156,7 +156,7 @@ def test_a_turn_that_begins_otherwise_than_the_prompt_is_told() -> None:
         "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
     )
     template = own(source)
-    assert not template.lay_out((QUESTION, ANSWER)).layout.exact_prompt
+    assert not template.lay_out((QUESTION, ANSWER)).layout.turns[0].exact
     assert [note.code for note in template.notes] == ["prompt-differs"]
     assert of("chatml").notes == ()
 

@@ -19,7 +19,7 @@ from sartor.api.splitting import SplitResult, split
 from sartor.api.training import Run, train
 from sartor.api.training_settings import training_settings
 from sartor.base.permissions import Permissions
-from sartor.prompt.encode import encode
+from sartor.prompt.encode_messages import encode, encode_sequences
 
 if TYPE_CHECKING:
     from sartor.inference.engine import Engine
@@ -37,6 +37,7 @@ __all__ = [
     "compare",
     "compare_several",
     "encode",
+    "encode_sequences",
     "estimate",
     "estimate_generation",
     "export",

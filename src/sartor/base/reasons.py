@@ -42,12 +42,33 @@ REASONS: dict[str, Reason] = {
         "Remove the control token's text from the row, or use a model with another tokenizer.",
     ),
     "reasoning-dropped": Reason(
-        "Reasoning in the answers is dropped: enable_thinking is false, or the template ({template}) removes it.",
-        "To train on the reasoning, leave enable_thinking unset and choose a template that renders it (qwen3).",
+        "Reasoning in the answers is dropped: enable_thinking is false, or the template ({template}) turns reasoning "
+        "off unless enable_thinking is true.",
+        "To train on the reasoning, set enable_thinking: true.",
     ),
     "reasoning-as-text": Reason(
         "The template ({template}) does not render reasoning: `<think>` blocks stay in the answers as ordinary text.",
         "To train on it as reasoning, choose a template that renders it (qwen3).",
+    ),
+    "reasoning-left-out": Reason(
+        "The template ({template}) leaves the reasoning of some answers out where they are trained on.",
+        "With history: split, the reasoning of earlier answers is trained on wherever the template renders it at all.",
+    ),
+    "reasoning-empty": Reason(
+        "The generation prompt of the template ({template}) opens a reasoning block; answers without reasoning close "
+        "it at once.",
+        "Add reasoning to the answers, or set enable_thinking: false if the template knows it.",
+    ),
+    "history-split": Reason(
+        "{rows} conversations become {sequences} sequences: the template ({template}) renders earlier answers "
+        "otherwise once another question follows, so each is trained on after the prompt that inference sees. "
+        "{repeated} tokens ({share}) are prompts that occur again in a later sequence.",
+        "history: last trains on the last answers only, history: as_rendered on whole conversations as rendered.",
+    ),
+    "overlong-part": Reason(
+        "{sequences} sequences of {rows} conversations are longer than cutoff_len and not trained on; the other "
+        "answers of these rows are ({names}).",
+        "Raise cutoff_len, or set overlong: truncate.",
     ),
     "not-text": Reason(
         "The row contains {character}, half of a surrogate pair, which is not valid Unicode text.",

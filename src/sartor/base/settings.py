@@ -153,6 +153,12 @@ class PromptSettings(Section):
         description="What to do with longer examples: skip, with a reason; truncate; or split (stage pt only).",
     )
     mask_history: bool = Field(False, description="Train on the last answer of a conversation only.")
+    history: Literal["split", "last", "as_rendered"] = Field(
+        "split",
+        description="Where the template renders earlier answers otherwise than when they were the last (without "
+        "their reasoning): split the conversation into a sequence for each; train on the last only; or train on all as "
+        "rendered.",
+    )
     train_on_prompt: bool = Field(False, description="Also train on the prompts.")
 
 

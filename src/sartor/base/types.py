@@ -224,6 +224,8 @@ class TokenSequence:
     ids: IntArray
     label_spans: tuple[tuple[int, int], ...]
     origin: Origin | None = None
+    part: int = 0
+    """Its number among the sequences of its row, from 0: a conversation or a document may become several."""
 
     @property
     def labels(self) -> IntArray:

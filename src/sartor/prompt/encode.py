@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,11 +31,11 @@ from sartor.base.types import (
     Tool,
     UnpairedSequence,
 )
+from sartor.prompt.history import AnswerGroup, History
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest, SpanEncoder
-from sartor.prompt.messages import message_of
+from sartor.prompt.row_notes import RowNotes
 from sartor.prompt.template import Template
-from sartor.prompt.template_source import template_source
-from sartor.prompt.tokenizer import Codec, Tokenizer, control_token_state
+from sartor.prompt.tokenizer import Codec, Tokenizer
 
 Progress = Callable[[int, int | None], None]
 MAX_TOKENIZER_CHUNKS = 2
@@ -61,7 +60,7 @@ _Chunk: TypeAlias = list[tuple[Example, list[EncodeRequest] | EncodeFailure]]
 class Encoder:
     """Encodes examples with one tokenizer, template and prompt settings; shared by train, predict and chat.
 
-    `spans` may be given to reuse what it already knows about the template's layouts.
+    `spans` and `history` may be given to reuse what they already know about the template's layouts.
     """
 
     def __init__(
@@ -70,6 +69,7 @@ class Encoder:
         template: Template,
         settings: PromptSettings | None = None,
         spans: SpanEncoder | None = None,
+        history: History | None = None,
     ) -> None:
         settings = settings or PromptSettings()
         if settings.mask_history and settings.train_on_prompt:
@@ -81,7 +81,8 @@ class Encoder:
         self.settings = settings
         self.codec: Codec = template.codec
         self.spans = spans or SpanEncoder(template)
-        self._notes: Counter[str] = Counter()
+        self.history = history or History(template)
+        self._notes = RowNotes(template.name)
 
     @cached_property
     def _document_start(self) -> list[int]:
@@ -126,9 +127,25 @@ class Encoder:
         return done
 
     def encode(self, example: Example) -> Encoded | Skipped:
-        """Encode one example, or say why it is skipped. A document is not split here, even with `overlong: split`."""
+        """Encode an example that becomes one sequence (see `sequences`), or say why it is skipped.
+
+        Raises: PromptError for a conversation that becomes several.
+        """
+        first, *others = self.sequences(example)
+        if others:
+            raise PromptError(
+                "The template renders earlier answers otherwise: the conversation becomes {count} sequences.",
+                self.template.name,
+                "Call `sartor.encode_sequences`, which returns them all, or set history to last or as_rendered.",
+                code="several-sequences",
+                count=len(others) + 1,
+            )
+        return first
+
+    def sequences(self, example: Example) -> list[Encoded | Skipped]:
+        """All that an example becomes. A document is not split here, even with `overlong: split`."""
         chunk = [(example, self.requests(example))]
-        return next(self._finish(chunk, self.spans.encode(_all_requests(chunk)), split=False))
+        return list(self._finish(chunk, self.spans.encode(_all_requests(chunk)), split=False))
 
     def stream(self, examples: Iterable[Example]) -> Iterator[Encoded | Skipped]:
         """Encode examples lazily and in order, in chunks that take one call of the Rust tokenizer each."""
@@ -157,17 +174,7 @@ class Encoder:
 
     def take_notes(self) -> tuple[Note, ...]:
         """Notes on rows encoded since the last call (such as reasoning kept as text), each with a count."""
-        notes = (Note(code, {"template": self.template.name}, count) for code, count in self._notes.items())
-        taken = (*self.template.notes, *notes)
-        self._notes.clear()
-        return taken
-
-    def _count_notes(
-        self, request: EncodeRequest, done: TokenSequence | EncodeFailure
-    ) -> TokenSequence | EncodeFailure:
-        if request.rendered is not None and request.rendered.notes:
-            self._notes.update(note.code for note in request.rendered.notes)
-        return done
+        return (*self.template.notes, *self._notes.take())
 
     def _chunks(self, examples: Iterable[Example]) -> Iterator[_Chunk]:
         """The examples with their encode requests, a bounded amount at a time; the first chunks are small."""
@@ -184,7 +191,7 @@ class Encoder:
             yield chunk
 
     def requests(self, example: Example) -> list[EncodeRequest] | EncodeFailure:
-        """The texts to encode for an example: one, or two for a preference."""
+        """The texts to encode for an example: two for a preference, one or several for a conversation, else one."""
         try:
             if isinstance(example, Document):
                 return [EncodeRequest.document(example.text)]
@@ -193,22 +200,40 @@ class Encoder:
                 return [self._last_turn((*example.prompt, turn), example.tools) for turn in turns]
             if isinstance(example, Feedback):
                 return [self._last_turn(example.messages, example.tools)]
-            return [self._request(example.messages, example.tools)]
+            return self._conversation(example.messages, example.tools)
         except PromptError as refusal:
             return EncodeFailure("not-renderable", {"template": self.template.name, "reason": refusal.what})
         except UnicodeEncodeError as error:
             return _surrogate_failure(error)
 
-    def _request(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
+    def _conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[EncodeRequest]:
         answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
-        wanted = answers[-1:] if self.settings.mask_history else answers
-        trained = frozenset(number for number in wanted if messages[number].train)
-        return EncodeRequest(self.template.lay_out(messages, tools), trained, self.settings.train_on_prompt)
+        wanted = answers[-1:] if self.settings.mask_history or self.settings.history == "last" else answers
+        wanted = [number for number in wanted if messages[number].train]
+        if self.settings.history == "as_rendered" or not wanted:
+            parts = [AnswerGroup(self.template.lay_out(messages, tools), frozenset(wanted))]
+        else:
+            parts = self.history.groups(messages, tools, wanted)
+        learned_before = 0
+        requests = []
+        for part in parts:
+            requests.append(self._request(part, messages, learned_before))
+            learned_before = max(part.answers, default=-1) + 1
+        return requests
+
+    def _request(self, part: AnswerGroup, messages: Sequence[Message], learned_before: int = 0) -> EncodeRequest:
+        """The request of a group. Raises: PromptError for an answer that cannot be learned there."""
+        for turn in part.rendered.layout.turns:
+            if turn.message in part.answers:
+                self.template.require_turn(turn)
+        return EncodeRequest(part.rendered, part.answers, self.settings.train_on_prompt, learned_before=learned_before)
 
     def _last_turn(self, messages: Sequence[Message], tools: Sequence[Tool]) -> EncodeRequest:
         if not messages or messages[-1].role != "assistant":
             raise PromptError("the last message is not from the assistant")
-        return EncodeRequest(self.template.lay_out(messages, tools), frozenset({len(messages) - 1}), False)
+        rendered = self.template.lay_out_answer(messages, tools)
+        self.template.require_turn(rendered.layout.turns[-1])
+        return EncodeRequest(rendered, frozenset({len(messages) - 1}), False)
 
     def _finish(
         self, chunk: _Chunk, tokens: list[TokenSequence | EncodeFailure], *, split: bool
@@ -216,20 +241,39 @@ class Encoder:
         """Match the token sequences of an encoded chunk with its examples."""
         remaining = iter(tokens)
         for example, requests in chunk:
-            done = (
-                requests
-                if isinstance(requests, EncodeFailure)
-                else [self._count_notes(request, next(remaining)) for request in requests]
-            )
-            if isinstance(example, Document) and not isinstance(done, EncodeFailure):
+            if isinstance(requests, EncodeFailure):
+                yield Skipped(example.origin, requests.code, None, requests.params)
+                continue
+            done = [next(remaining) for _ in requests]
+            if isinstance(example, Document):
                 yield from self._of_document(done[0], example.origin, split)
+                continue
+            self._notes.rendered(requests)
+            fitted = [self._fit(sequence) for sequence in done]
+            if isinstance(example, Demonstration):
+                yield from self._of_conversation(fitted, example.origin)
             else:
-                yield self._of_example(example, done)
+                yield self._of_example(example, fitted)
+
+    def _of_conversation(
+        self, fitted: list[TokenSequence | EncodeFailure], origin: Origin
+    ) -> Iterator[TokenSequence | Skipped]:
+        """Its sequences, without those that are longer than `cutoff_len`, as long as one is left."""
+        usable = [sequence for sequence in fitted if isinstance(sequence, TokenSequence)]
+        failed = [outcome for outcome in fitted if isinstance(outcome, EncodeFailure)]
+        other = next((failure for failure in failed if "cutoff" not in failure.params), None)
+        if other or not usable:
+            failure = other or max(failed, key=lambda failure: int(str(failure.params["tokens"])))
+            yield Skipped(origin, failure.code, None, failure.params)
+            return
+        if len(fitted) > 1:
+            self._notes.split(usable, failed, origin)
+        for part, sequence in enumerate(usable):
+            yield TokenSequence(sequence.ids, sequence.label_spans, origin, part)
 
     def _of_example(
-        self, example: Example, done: list[TokenSequence | EncodeFailure] | EncodeFailure
+        self, example: Preference | Feedback, fitted: list[TokenSequence | EncodeFailure]
     ) -> Encoded | Skipped:
-        fitted = [done] if isinstance(done, EncodeFailure) else [self._fit(sequence) for sequence in done]
         sequences: list[TokenSequence] = []
         for outcome in fitted:
             if isinstance(outcome, EncodeFailure):
@@ -237,9 +281,7 @@ class Encoder:
             sequences.append(TokenSequence(outcome.ids, outcome.label_spans, example.origin))
         if isinstance(example, Preference):
             return Pair(sequences[0], sequences[1], example.origin)
-        if isinstance(example, Feedback):
-            return UnpairedSequence(sequences[0], example.good, example.origin)
-        return sequences[0]
+        return UnpairedSequence(sequences[0], example.good, example.origin)
 
     def _fit(self, sequence: TokenSequence | EncodeFailure) -> TokenSequence | EncodeFailure:
         """The sequence, truncated to `cutoff_len` if the settings say so, or why it is unusable."""
@@ -267,9 +309,9 @@ class Encoder:
             limit = self.settings.cutoff_len
             if split and self.settings.overlong == "split" and len(done) > limit:
                 # A last piece of one token would predict nothing, so the piece before it is the last.
-                for start in range(0, len(ids) - 1, limit):
+                for part, start in enumerate(range(0, len(ids) - 1, limit)):
                     piece = ids[start : start + limit]
-                    yield TokenSequence(piece, ((0, len(piece)),), origin)
+                    yield TokenSequence(piece, ((0, len(piece)),), origin, part)
                 return
         whole = self.settings.overlong == "split" and not split
         outcome = done if whole else self._fit(done)
@@ -277,71 +319,6 @@ class Encoder:
             yield Skipped(origin, outcome.code, None, outcome.params)
         else:
             yield replace(outcome, origin=origin)
-
-
-def encode(
-    messages: Iterable[Message | Mapping[str, Any]],
-    tokenizer: Tokenizer,
-    tools: Sequence[Tool] | None = None,
-    template: str | Template | None = None,
-    *,
-    enable_thinking: bool | None = None,
-    mask_history: bool = False,
-    train_on_prompt: bool = False,
-) -> TokenSequence:
-    """Encode messages (or OpenAI-style dicts) as token ids and label spans, exactly as the trainer does.
-
-    `template` is a name, a Template, or None for the model's own. Nothing is truncated. The template is analyzed on the
-    first call and then kept with the tokenizer (bench/encode.py measures both).
-    Raises: PromptError if there is nothing to train on, or the template cannot render the messages.
-
-    Example:
-        >>> from transformers import AutoTokenizer
-        >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-        >>> encoded = sartor.encode(turns, AutoTokenizer.from_pretrained(model))
-        >>> 0 < encoded.label_tokens < len(encoded)
-        True
-    """
-    if isinstance(template, Template):
-        spans = SpanEncoder(template)
-    else:
-        spans = _analyzed_template(tokenizer, template, enable_thinking)
-    settings = PromptSettings(mask_history=mask_history, train_on_prompt=train_on_prompt, cutoff_len=1 << 40)
-    parsed = tuple(message_of(message) for message in messages)
-    outcome = Encoder(tokenizer, spans.template, settings, spans).encode(
-        Demonstration(parsed, Origin("messages", "messages", 1), tuple(tools or ()))
-    )
-    if isinstance(outcome, Skipped):
-        raise PromptError(outcome.reason, tr("messages"), outcome.fix, code=outcome.code)
-    assert isinstance(outcome, TokenSequence)
-    return replace(outcome, origin=None)
-
-
-@dataclass(slots=True)
-class _AnalyzedTemplates:
-    """The templates analyzed for one tokenizer, as long as its control tokens do not change."""
-
-    control_tokens: object
-    by_settings: dict[tuple[str | None, str, bool | None], SpanEncoder]
-
-
-_ANALYZED: WeakKeyDictionary[Tokenizer, _AnalyzedTemplates] = WeakKeyDictionary()
-"""Values must not reference their tokenizer (a SpanEncoder does not), or it would never be freed."""
-MAX_ANALYZED_TEMPLATES = 16
-"""Per tokenizer; for programs that try many templates."""
-
-
-def _analyzed_template(tokenizer: Tokenizer, name: str | None, enable_thinking: bool | None) -> SpanEncoder:
-    """The span encoder of a template, kept with the tokenizer until its control tokens or the template change."""
-    control_tokens = control_token_state(tokenizer)
-    kept = _ANALYZED.get(tokenizer)
-    if kept is None or kept.control_tokens != control_tokens or len(kept.by_settings) >= MAX_ANALYZED_TEMPLATES:
-        kept = _ANALYZED[tokenizer] = _AnalyzedTemplates(control_tokens, {})
-    key = (name, template_source(tokenizer, name), enable_thinking)
-    if key not in kept.by_settings:
-        template = Template.from_tokenizer(tokenizer, name, enable_thinking=enable_thinking)
-        kept.by_settings[key] = SpanEncoder(template)
-    return kept.by_settings[key]
 
 
 def _surrogate_failure(error: UnicodeEncodeError) -> EncodeFailure:

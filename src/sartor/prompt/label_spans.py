@@ -51,6 +51,8 @@ class EncodeRequest:
     trained: frozenset[int]
     train_on_prompt: bool
     text: str = field(default="")
+    learned_before: int = 0
+    """With `train_on_prompt`: what stands before this message was learned in an earlier sequence of the row."""
 
     def __post_init__(self) -> None:
         """Raises: UnicodeEncodeError for a lone surrogate, which the tokenizer cannot encode."""
@@ -75,6 +77,10 @@ class LayoutTokens:
     """All of them in order, as int32."""
     turns: Mapping[int, TurnTokens] | None
     """Message → its turn; None if a turn is not between control tokens and its borders need offsets."""
+
+    def quick(self, request: EncodeRequest) -> bool:
+        """Whether counting control tokens is enough for a request."""
+        return self.turns is not None and not (request.train_on_prompt and any(t.fault for t in self.layout.turns))
 
 
 class TurnTokens(NamedTuple):
@@ -101,7 +107,7 @@ class SpanEncoder:
     def encode(self, requests: Sequence[EncodeRequest]) -> list[TokenSequence | EncodeFailure]:
         """The ids and label spans of each request, in order."""
         layouts = [self._layout_of(request) for request in requests]
-        quick = [n for n, layout in enumerate(layouts) if layout is None or layout.turns is not None]
+        quick = [n for n, layout in enumerate(layouts) if layout is None or layout.quick(requests[n])]
         done: list[TokenSequence | EncodeFailure | None] = [None] * len(requests)
         encoded = self.codec.backend.encode_batch_fast([requests[n].text for n in quick], add_special_tokens=False)
         rows = [encoding.ids for encoding in encoded]
@@ -196,7 +202,7 @@ class SpanEncoder:
         before = list(accumulate((len(found) for found in control), initial=0))
         flat = [token.id for found in control for token in found]
         turns: dict[int, TurnTokens] = {}
-        for turn in layout.turns:
+        for turn in (turn for turn in layout.turns if turn.fault is None):
             (piece, offset), (last_piece, last_offset) = turn.start, turn.stop
             earlier = [n for n, token in enumerate(control[piece]) if token.stop <= offset]
             ending = [n for n, token in enumerate(control[last_piece]) if token.start < last_offset <= token.stop]
@@ -225,14 +231,17 @@ def _scan_broken(template: Template, piece: str, broken: str) -> tuple[ControlTo
 
 
 def _chosen(spans: Mapping[int, tuple[int, int]], request: EncodeRequest) -> LabelSpans:
-    """The spans of the trained turns; with `train_on_prompt` everything up to the last one but the other turns."""
+    """The spans of the trained turns; with `train_on_prompt` everything up to the last one but the other turns, and but
+    what an earlier sequence of the row has learned."""
     trained = [span for message, span in spans.items() if message in request.trained]
     if not request.train_on_prompt or not trained:
         return tuple(trained)
     others = [span for message, span in spans.items() if message not in request.trained and span[0] < trained[-1][1]]
-    starts = [0, *(stop for _, stop in others)]
+    new = max((stop for message, (_, stop) in spans.items() if message < request.learned_before), default=0)
+    starts = [new, *(max(new, stop) for _, stop in others)]
     stops = [*(start for start, _ in others), trained[-1][1]]
-    return tuple((start, stop) for start, stop in zip(starts, stops) if start < stop)
+    earlier = (span for span in trained if span[1] <= new)
+    return (*earlier, *((start, stop) for start, stop in zip(starts, stops) if start < stop))
 
 
 def _secret_text(request: EncodeRequest, layout: LayoutTokens | None) -> tuple[str, IntArray]:

@@ -71,6 +71,10 @@ class Turn:
     message: int
     start: Place
     stop: Place
+    exact: bool = True
+    """Whether it starts with the complete generation prompt before it."""
+    fault: Text | None = None
+    """Why it cannot be learned where it stands; its borders are a guess then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,6 @@ class Layout:
     turns: tuple[Turn, ...] = ()
     traced: tuple[str, ...] = ()
     """The string methods that the template called on texts; empty if it only inserts them (at most trimmed)."""
-    exact_prompt: bool = True
-    """False if a turn does not start with the complete generation prompt."""
     broken: tuple[str, ...] = ()
     """The pieces with control-token strings in tools and calls broken by `BREAK`; empty if there are none."""
 
@@ -178,22 +180,24 @@ def with_turns(
     `texts` has one text of `messages` per slot. `end(control text after a message, whether it stops with the turn,
     whether there are tool calls)` returns how many of its characters belong to the turn, 0 if nothing ends it.
     `header` is what a generation prompt appends; it marks the start of a turn that comes first in the conversation,
-    where most templates cannot render the empty history. Raises: UnsupportedTemplate.
+    where most templates cannot render the empty history.
     """
     whole = layout.join(texts)
     starts, stops = _slot_spans(layout, texts)
-    turns, exact = [], True
+    turns = []
     for index, message in enumerate(messages):
         if message.role != "assistant":
             continue
         before = max((stop for slot, stop in zip(layout.slots, stops) if slot.message < index), default=0)
         own = [(start, stop) for slot, start, stop in zip(layout.slots, starts, stops) if slot.message == index]
         after = min((start for slot, start in zip(layout.slots, starts) if slot.message > index), default=len(whole))
+        fault: Text | None = None
         if index:
             prompt = render(messages[:index], True)
         else:
             prompt = whole[: whole.find(header, 0, min([start for start, _ in own], default=after)) + len(header)]
         common = _common_prefix(prompt, whole)
+        exact = common == len(prompt) and common >= before
         if common < before:  # the template writes an earlier message otherwise now that another follows it
             history = render(messages[:index], False)
             history = history if prompt.startswith(history) else prompt.removesuffix(header)
@@ -202,17 +206,17 @@ def with_turns(
         start = min([common, *(start for start, _ in own), after])
         exact = exact and start == len(prompt)
         if start < before:
-            raise UnsupportedTemplate(
-                tr("message {number} does not start with the generation prompt", number=index + 1)
-            )
+            fault = tr("message {number} does not start with the generation prompt", number=index + 1)
+            start = before
         last = max([start, *(stop for _, stop in own)])
         so_far = render(messages[: index + 1], False)
         bounded = whole.startswith(so_far) and last <= len(so_far) <= after
         length = end(whole[last : len(so_far) if bounded else after], bounded, bool(message.tool_calls))
         if not length:
-            raise UnsupportedTemplate(tr("no control token ends message {number}", number=index + 1))
-        turns.append(Turn(index, _place(start, starts, stops), _place(last + length, starts, stops)))
-    return replace(layout, turns=tuple(turns), exact_prompt=exact)
+            fault = tr("no control token ends message {number}", number=index + 1)
+        borders = _place(start, starts, stops), _place(last + length, starts, stops)
+        turns.append(Turn(index, *borders, exact, fault))
+    return replace(layout, turns=tuple(turns))
 
 
 def neutral(messages: Sequence[Message]) -> list[Message]:

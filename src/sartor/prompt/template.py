@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,8 +16,19 @@ from typing import Any
 from sartor.base.errors import PromptError
 from sartor.base.i18n import tr
 from sartor.base.types import Message, Note, Segment, Tool
-from sartor.prompt.layout import Layout, Render, UnsupportedTemplate, locate, neutral, probe, with_turns, without_breaks
-from sartor.prompt.layout_cache import LayoutCache
+from sartor.prompt.answer_layout import Joined, ReasoningBlock, joined, reasoning_block
+from sartor.prompt.layout import (
+    Layout,
+    Render,
+    Turn,
+    UnsupportedTemplate,
+    locate,
+    neutral,
+    probe,
+    with_turns,
+    without_breaks,
+)
+from sartor.prompt.layout_cache import MAX_LAYOUTS, LayoutCache
 from sartor.prompt.messages import MessageForm, calls_key, join_reasoning, split_reasoning, to_jinja
 from sartor.prompt.named_templates import advice, named
 from sartor.prompt.template_source import preamble, require_tokens, special_tokens, template_source
@@ -39,6 +51,8 @@ class Rendered:
     layout: Layout
     texts: list[str]
     notes: tuple[Note, ...] = ()
+    left_out: frozenset[int] = frozenset()
+    """The messages whose reasoning is not rendered."""
 
     @property
     def text(self) -> str:
@@ -55,12 +69,16 @@ class Template:
         self.codec = codec
         self._variables = {**variables, "strftime_now": TODAY.strftime}
         self._layouts = LayoutCache()
+        self._answers: OrderedDict[tuple[int, int], tuple[Layout, Layout, Joined | None]] = OrderedDict()
         self._hides_edits = _hides_edits(source)
         self.form = MessageForm()
         """How this template reads messages without tool calls."""
         self._added = AddedEnds()
+        self._block: ReasoningBlock | None = None
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
+        self.adds_reasoning = False
+        """Whether the reasoning of an answer goes between the generation prompt and the template's own rendering."""
         self.end = ""
         """The control text that ends an assistant turn."""
         self.ends: tuple[str, ...] = ()
@@ -123,6 +141,7 @@ class Template:
         borders: dict[int, list[tuple[int, bool]]] = {}
         for turn in rendered.layout.turns:
             if messages[turn.message].train and not open_turn:
+                self.require_turn(turn)
                 borders.setdefault(turn.start[0], []).append((turn.start[1], True))
                 borders.setdefault(turn.stop[0], []).append((turn.stop[1], False))
         segments, train = [], False
@@ -151,7 +170,7 @@ class Template:
         if self.drops_reasoning:
             dropped = [replace(message, reasoning=None) for message in split]
             return dropped, (Note("reasoning-dropped", {"template": self.name}),)
-        if self.renders_reasoning:
+        if self.renders_reasoning or self.adds_reasoning:
             return split, ()
         joined = [
             before if before.reasoning is None else join_reasoning(after) for before, after in zip(messages, split)
@@ -163,6 +182,7 @@ class Template:
 
         Raises: PromptError with the template and the reason.
         """
+        given = messages
         messages, notes = self.prepare(messages)
         data = json.dumps(tools, ensure_ascii=False, default=str) if tools else ""
         data += calls_key(messages)
@@ -182,7 +202,39 @@ class Template:
                 texts = layout.texts(messages)
                 if layout.join(texts) != whole:
                     raise self._refusal(UnsupportedTemplate(tr("its parts do not add up to the rendered text")))
-        return Rendered(layout, texts, notes)
+        return Rendered(layout, texts, notes, frozenset() if messages is given else _left_out(messages, layout))
+
+    def lay_out_answer(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Rendered:
+        """A conversation that ends with an answer, as inference has it: the complete prompt, then that answer.
+
+        It is the template's own rendering wherever that begins with the prompt and keeps the answer's reasoning.
+        Raises: PromptError with the template and the reason.
+        """
+        rendered = self.lay_out(messages, tools)
+        turn, layout = rendered.layout.turns[-1], rendered.layout
+        adds = self.adds_reasoning and bool(split_reasoning(messages[-1]).reasoning)
+        if len(messages) == 1 or (turn.exact and turn.fault is None and not adds):
+            return rendered
+        prompt = self.lay_out(messages[:-1], tools, generation=True)
+        key = id(layout), id(prompt.layout)
+        kept = self._answers.get(key)
+        if kept is None:
+            history = replace(prompt.layout, turns=self._history_turns(layout, prompt.layout, messages[:-1], tools))
+            kept = self._answers[key] = layout, prompt.layout, joined(history, layout, self._block, adds)
+            if len(self._answers) > MAX_LAYOUTS:
+                self._answers.popitem(last=False)
+        if (done := kept[2]) is None:
+            return rendered
+        prepared = self.prepare(messages)[0]
+        empty = (Note("reasoning-empty", {"template": self.name}),) if done.empty_block else ()
+        return Rendered(
+            done.layout, done.layout.texts(prepared), (*rendered.notes, *empty), _left_out(prepared, done.layout)
+        )
+
+    def require_turn(self, turn: Turn) -> None:
+        """Raises: PromptError if the turn cannot be learned where it stands."""
+        if turn.fault is not None:
+            raise self._refusal(UnsupportedTemplate(turn.fault))
 
     def ending(self, text: str, bounded: bool, called: bool) -> int:
         """How many characters of the control text after a message belong to its turn; 0 if nothing ends the turn.
@@ -221,7 +273,7 @@ class Template:
         self.header = prompt.removeprefix(history) if prompt.startswith(history) else ""
         notes = []
         try:
-            layout = self.lay_out([QUESTION, ANSWER]).layout
+            layout = self._learnable([QUESTION, ANSWER])
         except PromptError:
             self._added = find_added_ends(
                 self.declared_ends, eos, self.codec, lambda messages, tools: self._try_render(messages, tools, False)
@@ -229,23 +281,30 @@ class Template:
             if not self._added.answer:
                 raise
             self._layouts = LayoutCache()
-            layout = self.lay_out([QUESTION, ANSWER]).layout
+            layout = self._learnable([QUESTION, ANSWER])
             notes.append(Note("end-added", {"template": self.name, "end": self._added.answer}))
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
             raise self._refusal(UnsupportedTemplate(tr("the answer is not rendered last")))
         self.end = layout.pieces[-1][: turn.stop[1]]
         self.ends = tuple(dict.fromkeys((self.end, *self._end_of_a_call())))
-        self._check_reasoning(QUESTION, ANSWER)
+        self._check_reasoning(QUESTION, ANSWER, prompt)
         self._check_earlier_end(layout)
-        if not layout.exact_prompt:
+        if not self.lay_out_answer([QUESTION, ANSWER]).layout.turns[-1].exact:
             notes.append(Note("prompt-differs", {"template": self.name}))
         self.notes = tuple(notes)
+
+    def _learnable(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Layout:
+        """The layout of a conversation. Raises: PromptError if an answer of it cannot be learned."""
+        layout = self.lay_out(messages, tools).layout
+        for turn in layout.turns:
+            self.require_turn(turn)
+        return layout
 
     def _end_of_a_call(self) -> tuple[str, ...]:
         """What ends a turn with tool calls, if it differs from `end`."""
         try:
-            layout = self.lay_out([QUESTION, CALL], [LOOK]).layout
+            layout = self._learnable([QUESTION, CALL], [LOOK])
         except PromptError:
             return ()
         last = self.codec.scan(layout.pieces[layout.turns[0].stop[0]][: layout.turns[0].stop[1]])[-1].content
@@ -254,8 +313,8 @@ class Template:
     def _check_earlier_end(self, layout: Layout) -> None:
         """Find out whether another token ends an answer that a question follows, and how it is told from others."""
         try:
-            two = self.lay_out([QUESTION, ANSWER, QUESTION, ANSWER]).layout
-            thought = self.lay_out([QUESTION, replace(ANSWER, reasoning="Is it?")]).layout
+            two = self._learnable([QUESTION, ANSWER, QUESTION, ANSWER])
+            thought = self._learnable([QUESTION, replace(ANSWER, reasoning="Is it?")])
         except PromptError:
             return
         turn, last = two.turns[0], layout.turns[0]
@@ -269,21 +328,30 @@ class Template:
         elif end not in inside:
             self.ends = (*self.ends, end)
 
-    def _check_reasoning(self, question: Message, answer: Message) -> None:
+    def _check_reasoning(self, question: Message, answer: Message, prompt: str) -> None:
         """Find out whether the template renders reasoning, and whether it keeps `<think>` blocks in the text."""
         if self.drops_reasoning:
+            self._block = reasoning_block(prompt)
             return
+        closing = ""
         try:
             layout = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
-            self.renders_reasoning = any(slot.field == "reasoning" for slot in layout.slots)
+            places = [number for number, slot in enumerate(layout.slots) if slot.field == "reasoning"]
+            self.renders_reasoning = bool(places)
+            closing = layout.pieces[places[0] + 1] if places else ""
         except (UnsupportedTemplate, PromptError):
             self.renders_reasoning = False
-        if not self.renders_reasoning:
-            joined = join_reasoning(replace(answer, reasoning="Is it?"))
+        self._block = reasoning_block(prompt, closing)
+        if self.renders_reasoning and self._block is None:  # the prompt has ended the reasoning: none will come
+            self.renders_reasoning, self.drops_reasoning = False, True
+        elif not self.renders_reasoning:
+            text = join_reasoning(replace(answer, reasoning="Is it?"))
             try:
-                self.drops_reasoning = joined.text not in self._render([question, joined], (), False)
+                dropped = text.text not in self._render([question, text], (), False)
             except PromptError:
-                self.drops_reasoning = True
+                dropped = True
+            self.adds_reasoning = dropped and self._block is not None
+            self.drops_reasoning = dropped and self._block is None
 
     def _probe(
         self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
@@ -338,6 +406,16 @@ class Template:
             texts, render = layout.texts(messages), self._renderer(tools, False)
             layout = with_turns(layout, messages, texts, render, self.ending, self.header)
         return without_breaks(layout)
+
+    def _history_turns(
+        self, whole: Layout, prompt: Layout, history: Sequence[Message], tools: Sequence[Tool]
+    ) -> tuple[Turn, ...]:
+        """The turns before a generation prompt: those of the whole conversation where both render them alike."""
+        size = len(prompt.slots)
+        if whole.slots[:size] == prompt.slots and whole.pieces[:size] == prompt.pieces[:-1]:
+            return whole.turns[:-1]
+        as_rendered = replace(prompt, pieces=prompt.broken or prompt.pieces, broken=())
+        return self._with_turns(as_rendered, self.prepare(history)[0], tools, False).turns
 
     def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:
         """A renderer that breaks control-token strings in tools and calls, so that they stay plain text."""
@@ -441,6 +519,11 @@ class Template:
 def _hides_edits(source: str) -> bool:
     """Whether the template may change texts unseen by `TracingStr` (macros, block sets, `~`): then check each row."""
     return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
+
+
+def _left_out(messages: Sequence[Message], layout: Layout) -> frozenset[int]:
+    rendered = {slot.message for slot in layout.slots if slot.field == "reasoning"}
+    return frozenset(n for n, message in enumerate(messages) if message.reasoning and n not in rendered)
 
 
 def _fullness(text: str | None) -> bool | None:
