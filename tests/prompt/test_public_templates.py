@@ -20,6 +20,17 @@ ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "
 REFUSED = {"glm4moe": "no control token ends"}
 """It never ends an answer; which token does is declared beside the tokenizer (see test_turn_ends.py)."""
 
+CLOSED = {
+    "deepseek_r1_distill": "\n</think>\n\n",
+    "deepseekv3": "\n</think>\n\n",
+    "nemotron_3_5_lightning": "</think>",
+    "nemotron_3_nano": "\n</think>\n",
+    "nemotron_3_super": "\n</think>\n",
+    "nemotron_3_ultra": "</think>",
+}
+"""Their prompt opens a reasoning block that their rendering of an answer (without any) does not go on with: how the
+models write its end."""
+
 QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")
 
 pytestmark = pytest.mark.skipif(not FILES, reason="TRL is not installed")
@@ -36,18 +47,18 @@ def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> Non
     tokenizer, template = template_of(name)
     encoder = Encoder(tokenizer, template)
     for messages in ((QUESTION, ANSWER), (QUESTION, ANSWER, QUESTION, ANSWER)):
-        sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1)))
+        *_, sequence = encoder.sequences(Demonstration(messages, Origin("a", "a", 1)))
         assert isinstance(sequence, TokenSequence)
-        if "strftime_now" not in template.source:
+        if "strftime_now" not in template.source and name not in CLOSED:
             dicts = [to_jinja(message, template.form) for message in messages]
             theirs = tokenizer.apply_chat_template(dicts, return_dict=False)
             assert sequence.ids.tolist() == theirs
         learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]
-        assert len(learned) == len(messages) // 2
+        assert len(learned) in (1, len(messages) // 2)
         assert all("Jane Austen.\nShe did." in text and "Emma" not in text for text in learned)
         assert learned[-1].endswith(template.end)
         assert sequence.ids[sequence.label_spans[-1][1] - 1] in encoder.stop_ids
-        if not template.notes:
+        if name not in CLOSED:
             assert template.render(messages).startswith(template.render(messages[:-1], generation=True))
 
 
@@ -55,7 +66,7 @@ def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> Non
 def test_calls_are_learned_to_their_end(name: str) -> None:
     tokenizer, template = template_of(name)
     messages = (QUESTION, CALL, Message("tool", "1815"), ANSWER)
-    sequence = Encoder(tokenizer, template).encode(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
+    sequence, *_ = Encoder(tokenizer, template).sequences(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
     assert isinstance(sequence, TokenSequence)
     call = tokenizer.decode(sequence.ids[slice(*sequence.label_spans[0])].tolist())
     assert "find" in call

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from sartor.prompt.layout import Layout, Slot, Turn
 
 _OPENED = re.compile(r"(<(?!/)[^<>\s]*think[^<>\s]*>|\[THINK\])(\s*)\Z")
-_EMPTY = re.compile(r"\s*((<(?!/)[^<>\s]*think[^<>\s]*>|\[THINK\])\s*)?(</[^<>\s]*think[^<>\s]*>|\[/THINK\])\s*")
+_EMPTY = re.compile(r"\s*((<(?!/)[^<>\s]*think[^<>\s]*>|\[THINK\])\s*)?(</[^<>\s]*think[^<>\s]*>|\[/THINK\])")
 _CLOSED = re.compile(r"(</[^<>\s]*think[^<>\s]*>|\[/THINK\])\s*\Z")
 
 
@@ -102,6 +102,9 @@ def _join_pieces(
     closing = block.closing
     if written := _EMPTY.match(rest):  # an empty block, or its end, that the template has written
         rest = rest[written.end() :]
+        between = rest[: len(rest) - len(rest.lstrip())]  # the template's own white space after its block, or ours
+        closing = closing.rstrip() + max(closing[len(closing.rstrip()) :], between, key=len)
+        rest = rest[len(between) :]
     if reasoning:
         return (*prompt[:-1], header + block.opening, closing + rest, *whole[own + 1 :])
     return (*prompt[:-1], header + (block.opening + closing) + rest, *whole[own + 1 :])

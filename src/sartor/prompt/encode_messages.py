@@ -15,7 +15,8 @@ from sartor.prompt.encode import Encoder
 from sartor.prompt.history import History
 from sartor.prompt.label_spans import SpanEncoder
 from sartor.prompt.messages import message_of
-from sartor.prompt.template import Template, template_source
+from sartor.prompt.template import Template
+from sartor.prompt.template_source import template_source
 from sartor.prompt.tokenizer import Tokenizer, control_token_state
 
 HistoryMode = Literal["split", "last", "as_rendered"]
