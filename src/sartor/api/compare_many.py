@@ -25,6 +25,7 @@ from sartor.base.rundir import RunDir
 from sartor.base.types import Demonstration, Example, Prediction, TokenSequence
 from sartor.checks.leaks import find_leaks
 from sartor.evaluation.multi_model import Candidate, make_comparison
+from sartor.evaluation.preferences import losses_by_row
 from sartor.evaluation.score import Scorer
 from sartor.model.known_names import require_known
 from sartor.prompt.encode import Encoder
@@ -210,7 +211,7 @@ def _ask_engine(
 
     engine = load_engine(config)
     encoded = _encoded(engine.encoder, rows)
-    losses = engine.losses(encoded)
+    losses = losses_by_row(engine.losses(encoded))
     options = PredictOptions(
         with_token_limit(shared, encoded).generation,
         metrics=shared.evaluation.metrics,

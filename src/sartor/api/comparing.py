@@ -24,7 +24,16 @@ from sartor.base.forecast import AnswersPart, BatchForecast
 from sartor.base.i18n import Text, tr
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.rundir import RunDir
-from sartor.base.types import Demonstration, Document, Encoded, Example, Ledger, Prediction, Score, token_sequences
+from sartor.base.types import (
+    Demonstration,
+    Encoded,
+    Example,
+    Ledger,
+    Prediction,
+    Score,
+    TokenSequence,
+    token_sequences,
+)
 from sartor.checks.leaks import find_leaks
 from sartor.evaluation.difference import Measure, compare_rows
 from sartor.evaluation.numbers import number
@@ -296,9 +305,9 @@ def _training_sample(rows: PreparedRows, seed: int) -> _Part:
     examples = [distinct[int(i)] for i in sorted(chosen)]
     chosen_ids = {example.origin.id for example in examples}
     found: dict[tuple[str, int], Encoded] = {}
-    for place, tokens in enumerate(rows.train_ids):  # a document may be several rows, a repeated row is one
+    for tokens in rows.train_ids:  # a row may be several sequences; a repeated row is one
         if tokens.origin and tokens.origin.id in chosen_ids:
-            found.setdefault((tokens.origin.id, place if isinstance(examples[0], Document) else 0), tokens)
+            found.setdefault((tokens.origin.id, tokens.part if isinstance(tokens, TokenSequence) else 0), tokens)
     order = {example.origin.id: place for place, example in enumerate(examples)}
     encoded = [tokens for (id, _), tokens in sorted(found.items(), key=lambda item: order[item[0][0]])]
     return _Part("train", examples, encoded, frozenset(chosen_ids))

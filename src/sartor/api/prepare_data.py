@@ -109,6 +109,7 @@ def prepare_rows(config: RunConfig, encoder: Encoder, progress: Progress | None 
     twice = {example.origin.id for example in parts.train} & {example.origin.id for example in held_out}
     train_rows, from_cache = _encode_train(config, encoder, parts.train, sources[0], progress)
     held_out_rows = encoder.encode_all(held_out)
+    encoding_notes = (*train_rows.notes, *(note for note in held_out_rows.notes if note.code == "overlong-part"))
     skipped_ids = {skipped.origin.id: skipped for skipped in (*train_rows.skipped, *held_out_rows.skipped)}
     train = [example for example in parts.train if example.origin.id not in skipped_ids]
     held_out = [example for example in held_out if example.origin.id not in skipped_ids]
@@ -121,7 +122,7 @@ def prepare_rows(config: RunConfig, encoder: Encoder, progress: Progress | None 
         training=len(trained),
         held_out=len({example.origin.id for example in held_out} - trained),
         skipped=(*loaded.skipped, *skipped_ids.values()),
-        notes=(*loaded.notes, *((Note("eval-trained", {"rows": len(both)}),) if both else ())),
+        notes=(*loaded.notes, *encoding_notes, *((Note("eval-trained", {"rows": len(both)}),) if both else ())),
     )
     check_skipped_limit(ledger, config.data.max_skipped)
     if not train_rows.encoded:

@@ -143,6 +143,7 @@ def _known_by(files: Sequence[SourceFile], config: RunConfig) -> str:
     decided = [
         [file.sha256 for file in files],
         config.data.model_dump(include=names, mode="json"),
-        [config.train.seed, config.train.data_seed, config.prompt.cutoff_len, config.prompt.overlong],
+        [config.train.seed, config.train.data_seed],
+        config.prompt.model_dump(include={"cutoff_len", "overlong", "history", "mask_history"}),
     ]
     return hashlib.sha256(json.dumps(decided).encode()).hexdigest()

@@ -240,6 +240,11 @@ class TokenSequence:
         """How many tokens are predicted in training; never the first of a sequence, which has no context."""
         return sum(stop - max(start, 1) for start, stop in self.label_spans)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """How many tokens are context only."""
+        return len(self.ids) - sum(stop - start for start, stop in self.label_spans)
+
     def __len__(self) -> int:
         return len(self.ids)
 

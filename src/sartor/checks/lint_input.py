@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,9 +43,11 @@ class LintInput:
     control: tuple[str, ...] = ()
     """The strings of the tokenizer's control tokens."""
     lengths: dict[str, int] = field(default_factory=dict)
-    """Row id → tokens, for rows that fit into cutoff_len."""
+    """Row id → tokens of its longest sequence, for rows that fit into cutoff_len."""
     overlong: dict[str, int] = field(default_factory=dict)
     """Row id → tokens, for rows longer than cutoff_len."""
+    sequences: Mapping[str, int] = field(default_factory=dict)
+    """Row id → into how many sequences it is encoded; 1 where it is not listed."""
 
     @cached_property
     def training_rows(self) -> list[LintRow]:

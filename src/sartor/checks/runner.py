@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,12 @@ def check(
     )
     training, holding_out = list(parts.train), [*parts.held_out, *held_out]
     encoded = encoder.encode_all([*training, *holding_out], progress)
-    lengths = {row.origin.id: length_of(row) for row in encoded.encoded if row.origin is not None}
+    lengths: dict[str, int] = {}
+    sequences: Counter[str] = Counter()
+    for row in encoded.encoded:
+        if row.origin is not None:
+            lengths[row.origin.id] = max(length_of(row), lengths.get(row.origin.id, 0))
+            sequences[row.origin.id] += 1
     overlong = {
         skipped.origin.id: int(str(skipped.params["tokens"]))
         for skipped in encoded.skipped
@@ -51,6 +57,7 @@ def check(
         tuple(encoder.codec.control.values()),
         lengths,
         overlong,
+        sequences,
     )
     findings = [Finding.from_skipped(skipped) for skipped in (*loaded.ledger.skipped, *encoded.skipped)]
     findings += [Finding(note.code, "note", params=note.params) for note in (*loaded.ledger.notes, *encoded.notes)]

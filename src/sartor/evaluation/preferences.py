@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sartor.base.settings import MethodSettings
@@ -52,8 +53,26 @@ def likelihood_scores(
         losses = engine.losses([row.sequence for row in judged], weights=which)
         good = [row.good for row in judged]
         return _score(MARGIN, balanced([_logp(loss, per_token) for loss in losses], good)), losses
-    losses = engine.losses([row for row in rows if isinstance(row, TokenSequence)], weights=which)
+    sequences = [row for row in rows if isinstance(row, TokenSequence)]
+    losses = engine.losses(sequences, weights=which)
+    if any(sequence.prompt_tokens for sequence in sequences):  # conversations; pieces of a document stay apart
+        losses = losses_by_row(losses)
     return _score("loss", [loss.per_token for loss in losses]), losses
+
+
+def losses_by_row(losses: Sequence[RowLoss]) -> list[RowLoss]:
+    """One loss for each row: that of all its sequences together, where a conversation became several."""
+    found: dict[str, RowLoss] = {}
+    for loss in losses:
+        before = found.get(loss.id)
+        found[loss.id] = (
+            loss
+            if before is None
+            else replace(
+                before, nll_sum=before.nll_sum + loss.nll_sum, label_tokens=before.label_tokens + loss.label_tokens
+            )
+        )
+    return list(found.values())
 
 
 def margin_scores(margins: Sequence[float]) -> Scores:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sartor.base import i18n
+from sartor.base.i18n import tr
 from sartor.base.reasons import reason_of
-from sartor.base.types import Example, IntArray, Note, Place, Preference, Skipped, TokenSequence
+from sartor.base.types import Demonstration, Example, IntArray, Note, Place, Preference, Skipped, TokenSequence
 from sartor.prompt.encode import Encoder
 from sartor.prompt.label_spans import EncodeFailure, EncodeRequest
 
@@ -39,7 +41,8 @@ class Piece:
 class RenderedText:
     """One rendered text in pieces; `tokens` and `label_tokens` count those within cutoff_len."""
 
-    title: str
+    title: i18n.Text | str
+    """Which text of the example it is; empty if it is the only one."""
     pieces: tuple[Piece, ...]
     tokens: int
     label_tokens: int
@@ -51,7 +54,7 @@ class RenderedText:
 
 @dataclass(frozen=True, slots=True)
 class LabelView:
-    """The rendered text of an example, or the chosen and the rejected text of a preference.
+    """The rendered text of an example: one, those of the sequences it becomes, or a preference's chosen and rejected.
 
     Print it with rich: label tokens are green in two shades, control tokens bold, truncated text struck through.
     Without colors (a pipe, NO_COLOR) label tokens are between ⟦ and ⟧.
@@ -75,7 +78,7 @@ class LabelView:
             "notes": [str(note) for note in self.notes],
             "renderings": [
                 {
-                    "title": rendering.title,
+                    "title": str(rendering.title),
                     "text": rendering.text,
                     "tokens": rendering.tokens,
                     "label_tokens": rendering.label_tokens,
@@ -127,27 +130,43 @@ def label_view(example: Example, encoder: Encoder) -> LabelView:
 
     A row that cannot be rendered has no renderings.
     """
-    outcome = encoder.encode(example)
+    outcome = encoder.sequences(example)[0]
     requests = encoder.requests(example)
-    titles = ("chosen", "rejected") if isinstance(example, Preference) else ("",)
     skipped = outcome if isinstance(outcome, Skipped) else None
     renderings = []
     if not isinstance(requests, EncodeFailure):
+        titles = _titles(example, len(requests))
+        leave_out = isinstance(example, Demonstration) and len(requests) > 1 and skipped is None
         for title, request in zip(titles, requests):
-            if (rendering := _render(request, encoder, title)) is not None:
+            if (rendering := _render(request, encoder, title, leave_out)) is not None:
                 renderings.append(rendering)
     origin, notes = example.origin, encoder.take_notes()
     return LabelView(origin.id, encoder.template.name, tuple(renderings), skipped, notes, origin.imported_from)
 
 
-def _render(request: EncodeRequest, encoder: Encoder, title: str) -> RenderedText | None:
-    """A request's rendering, from the ids and label spans that the trainer gets and the offsets of the same tokens."""
+def _titles(example: Example, count: int) -> tuple[i18n.Text | str, ...]:
+    if isinstance(example, Preference):
+        return tr("chosen"), tr("rejected")
+    if count == 1:
+        return ("",)
+    return tuple(tr("sequence {number} of {count}", number=n, count=count) for n in range(1, count + 1))
+
+
+def _render(
+    request: EncodeRequest, encoder: Encoder, title: i18n.Text | str, leave_out: bool = False
+) -> RenderedText | None:
+    """A request's rendering, from the ids and label spans that the trainer gets and the offsets of the same tokens.
+
+    `leave_out`: nothing of it is used if it is too long, because other sequences of the row are used.
+    """
     sequence, cut = encoder.spans.encode([request])[0], encoder.spans.tokens(request)
     if isinstance(sequence, EncodeFailure) or isinstance(cut, EncodeFailure):
         return None
     ids, offsets = cut
     assert ids.tolist() == sequence.ids.tolist()
     limit = encoder.settings.cutoff_len if encoder.settings.overlong == "truncate" else len(ids) + 1
+    if leave_out and limit > len(ids) > encoder.settings.cutoff_len:
+        limit = 0
     labels = _is_label(sequence) if request.rendered is not None else [True] * len(ids)
     pieces = tuple(_pieces(request.text, offsets, labels, encoder.codec.is_control(ids).tolist(), limit))
     if request.rendered is None and encoder.tokenizer.eos_token:

@@ -44,7 +44,7 @@ class RowNotes:
         self._rows += 1
         self._sequences += len(usable)
         self._tokens += sum(len(sequence) for sequence in usable)
-        self._repeated += sum(len(sequence) - sequence.label_tokens for sequence in usable[:-1])
+        self._repeated += sum(sequence.prompt_tokens for sequence in usable[:-1])
         if overlong:
             self._overlong += len(overlong)
             self._overlong_rows[origin.id] = None

@@ -8,7 +8,7 @@ from itertools import count
 from typing import overload
 
 from sartor.base.errors import DataError
-from sartor.base.types import Encoded, Example, Skipped
+from sartor.base.types import Encoded, Example, Skipped, TokenSequence
 from sartor.prompt.encode import Encoder
 
 PREFETCH_ROWS = 4096
@@ -81,11 +81,11 @@ class RowStream(Sequence[Encoded]):
             self._thread.join()
 
     def release_before(self, stop: int) -> dict[str, int]:
-        """Row id → how often it occurs before position `stop`, which must not be a discarded position."""
+        """Row id → how often it is begun before position `stop`, which must not be a discarded position."""
         with self._changed:
             found = dict(self._uses)
             for position, row in self._rows.items():
-                if position >= stop and row.origin is not None:
+                if position >= stop and row.origin is not None and _begins_row(row):
                     found[row.origin.id] -= 1
         return {row: times for row, times in found.items() if times}
 
@@ -103,7 +103,7 @@ class RowStream(Sequence[Encoded]):
                         return
                     if self._made >= self._oldest:
                         self._rows[self._made] = row
-                    if row.origin is not None:
+                    if row.origin is not None and _begins_row(row):
                         self._uses[row.origin.id] = self._uses.get(row.origin.id, 0) + 1
                     self._made += 1
                     self._changed.notify_all()
@@ -125,3 +125,8 @@ class RowStream(Sequence[Encoded]):
                     self._on_skipped(outcome)
             if not any_row:
                 raise DataError("No row of the stream is usable.", "dataset", "Run `sartor check`.")
+
+
+def _begins_row(encoded: Encoded) -> bool:
+    """Whether it is the first, or only, sequence of its row: the others are no further use of it."""
+    return not isinstance(encoded, TokenSequence) or encoded.part == 0

@@ -24,7 +24,14 @@ MIN_ROWS = 2000
 """Encoding fewer rows than this is faster than looking them up."""
 MAX_CACHES = 20
 """Caches kept in a folder; the least recently used is removed first."""
-_ARRAYS = {"offsets": np.int64, "spans": np.int32, "span_offsets": np.int64, "kinds": np.uint8, "places": np.int64}
+_ARRAYS = {
+    "offsets": np.int64,
+    "spans": np.int32,
+    "span_offsets": np.int64,
+    "kinds": np.uint8,
+    "places": np.int64,
+    "parts": np.int32,
+}
 _CODES: dict[Any, str] = {np.int64: "q", np.int32: "i", np.uint8: "B"}
 _KINDS = {"sequence": 0, "pair": 1, "bad": 2, "good": 3}
 
@@ -39,7 +46,7 @@ class CachedRows(Sequence[Encoded]):
         self.offsets, self.span_offsets = arrays["offsets"], arrays["span_offsets"]
         self.spans = arrays["spans"].reshape(-1, 2)
         self.ids = np.memmap(folder / "ids.bin", _id_dtype(folder), "r", shape=(int(self.offsets[-1]),))
-        self.kinds, self.places = arrays["kinds"], arrays["places"]
+        self.kinds, self.places, self.parts = arrays["kinds"], arrays["places"], arrays["parts"]
         self.examples = examples
         # The first sequence of each row; a pair has two.
         self.first = np.concatenate([[0], np.cumsum(np.where(self.kinds == _KINDS["pair"], 2, 1))])
@@ -59,7 +66,7 @@ class CachedRows(Sequence[Encoded]):
         kind = int(self.kinds[row])
         if kind == _KINDS["pair"]:
             return Pair(self._sequence(first, origin), self._sequence(first + 1, origin), origin)
-        sequence = self._sequence(first, origin)
+        sequence = self._sequence(first, origin, int(self.parts[row]))
         return sequence if kind == _KINDS["sequence"] else UnpairedSequence(sequence, kind == _KINDS["good"], origin)
 
     def __eq__(self, other: object) -> bool:
@@ -67,10 +74,10 @@ class CachedRows(Sequence[Encoded]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _sequence(self, number: int, origin: Origin | None) -> TokenSequence:
+    def _sequence(self, number: int, origin: Origin | None, part: int = 0) -> TokenSequence:
         ids = np.asarray(self.ids[self.offsets[number] : self.offsets[number + 1]], np.int32)
         spans = self.spans[self.span_offsets[number] : self.span_offsets[number + 1]]
-        return TokenSequence(ids, tuple((int(start), int(stop)) for start, stop in spans), origin)
+        return TokenSequence(ids, tuple((int(start), int(stop)) for start, stop in spans), origin, part)
 
 
 def encode_cached(
@@ -157,6 +164,7 @@ def _write(folder: Path, encoder: Encoder, examples: Sequence[Example], progress
                 continue
             made["kinds"].append(_kind(outcome))
             made["places"].append(place)
+            made["parts"].append(outcome.part if isinstance(outcome, TokenSequence) else 0)
             for sequence in _sequences(outcome):
                 file.write(sequence.ids.astype(width).tobytes())
                 made["offsets"].append(made["offsets"][-1] + len(sequence))
@@ -183,7 +191,7 @@ def _id_dtype(folder: Path) -> type[np.uint16] | type[np.uint32]:
 def _with_places(
     encoder: Encoder, examples: Sequence[Example], progress: Progress | None
 ) -> Iterator[tuple[int, Encoded | Skipped]]:
-    """Each outcome with the index of its example; a document may have several outcomes."""
+    """Each outcome with the index of its example; a document or a conversation may have several outcomes."""
     place, total = 0, len(examples)
     for outcome in encoder.stream(examples):
         while examples[place].origin is not outcome.origin:

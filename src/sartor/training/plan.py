@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -52,6 +53,10 @@ class PlanInputs:
     processes: int = 1
     shape: Shape | None = None
     """The model's; without it the device's usual micro-batch is taken."""
+    split_rows: int = 0
+    """Conversations that became several sequences, which are rows here."""
+    repeated_tokens: int = 0
+    """Their prompt tokens that occur again in a later sequence of the same conversation."""
 
     @classmethod
     def from_rows(
@@ -59,6 +64,7 @@ class PlanInputs:
     ) -> PlanInputs:
         """Count the encoded rows; memory is the device's total, never what is free."""
         sequences = [sequence for row in rows for sequence in token_sequences(row)]
+        split = [before for before, after in pairwise(sequences) if after.part and before.prompt_tokens]
         lengths = [len(sequence) for row in (*rows, *eval_rows) for sequence in token_sequences(row)]
         if device == "cuda":
             memory = torch.cuda.get_device_properties(0).total_memory
@@ -74,6 +80,8 @@ class PlanInputs:
             device_memory_bytes=memory,
             processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
             shape=shape,
+            split_rows=len({before.origin.id for before in split if before.origin}),
+            repeated_tokens=sum(before.prompt_tokens for before in split),
         )
 
 
@@ -160,6 +168,7 @@ def make_plan(config: RunConfig, inputs: PlanInputs) -> Plan:
     uploads = uploads_of(train.report_to, config.evaluation.judge_endpoint)
     reasons = {
         **_step_reasons(config, inputs, global_batch, steps_per_epoch),
+        **_history_reason(inputs),
         "micro_tokens": memory.reason,
         "dtype": tr(
             "given: bf16={bf16}, dtype={dtype}; device {device}",
@@ -252,6 +261,21 @@ def _step_reasons(config: RunConfig, inputs: PlanInputs, global_batch: int, step
         "global_batch": batch_reason,
         "warmup_steps": tr("warmup_steps") if train.warmup_steps else warmup_reason,
     }
+
+
+def _history_reason(inputs: PlanInputs) -> dict[str, Text]:
+    """What conversations cost that became several sequences."""
+    if not inputs.split_rows:
+        return {}
+    reason = tr(
+        "{rows} conversations are several sequences, counted as rows here, because the template renders earlier "
+        "answers otherwise; {repeated} of {tokens} tokens ({share}) are prompts that occur again",
+        rows=inputs.split_rows,
+        repeated=inputs.repeated_tokens,
+        tokens=inputs.tokens,
+        share=f"{inputs.repeated_tokens / max(inputs.tokens, 1):.0%}",
+    )
+    return {"history": reason}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Steps(Rule):
         train = lint_input.config.train
         batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
         rows = len(lint_input.training_rows)
-        per_epoch = ceil(rows / batch)
+        sequences = sum(lint_input.sequences.get(row.origin.id, 1) for row in lint_input.training_rows)
+        per_epoch = ceil(sequences / batch)
         steps = train.max_steps if train.max_steps > 0 else ceil(per_epoch * train.num_train_epochs)
         held_out = len(lint_input.rows) - rows
         return {

@@ -94,7 +94,7 @@ class LabelsView:
                 ]
             )
             if rendering.title:
-                text(rendering.title, tag="h2")
+                text(t(rendering.title), tag="h2")
             ui.html(colored(rendering), tag="pre", sanitize=False).classes("code").style("margin-top:12px")
         if shown.skipped:
             found = shown.skipped
