@@ -18,6 +18,7 @@ from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
 from support.inference_view import inference_view, learned
 from support.public_templates import CALL, FILES, TOOL
+from support.vendor_templates import VENDORS, vendor_tokenizer
 
 ORIGIN = Origin("made", "made.json", 1)
 
@@ -39,7 +40,7 @@ CALLS = (
     Message("tool", "1815"),
     answer("a1", "r1"),
     user("q2"),
-    replace(CALL, reasoning="rd"),
+    replace(CALL, reasoning="rd", tool_calls=(replace(CALL.tool_calls[0], id="bcdefghij"),)),
     Message("tool", "1816"),
     answer("a2", "r2"),
 )
@@ -63,22 +64,24 @@ def example(messages: tuple[Message, ...], *tools: Any) -> Demonstration:
 def check(name: str, tokenizer: Any, encoder: Encoder, messages: tuple[Message, ...], tools: tuple[Any, ...]) -> None:
     """Each answer is learned once, after its true prompt, as the template or the model itself writes it."""
     found = learned(tokenizer, encoder.sequences(Demonstration(messages, ORIGIN, tools)))
-    template = encoder.template
-    as_text = not (template.renders_reasoning or template.adds_reasoning or template.drops_reasoning)
-    if template.drops_reasoning:
+    if encoder.template.drops_reasoning:
         messages = tuple(replace(message, reasoning=None) for message in messages)
     answers = [number for number, message in enumerate(messages) if message.role == "assistant"]
     for number in answers:
-        prompt, whole = inference_view(tokenizer, messages, number, tools, as_text=as_text)
+        prompt, whole = inference_view(tokenizer, encoder.template, messages, number, tools)
         if whole.startswith(prompt):
             expected = whole[len(prompt) :]
+        elif name not in CLOSED:  # it leaves out the reasoning of a call once the answer to it is there
+            tail = prompt[prompt.rindex(messages[number - 1].text) :]
+            expected = whole[whole.rindex(tail) + len(tail) :]
         else:  # the prompt opens a block that the template does not go on with
             rest = whole[len(prompt.removesuffix("\n").removesuffix("<think>")) :].removeprefix("<think></think>")
             closed = CLOSED[name].rstrip() if rest.startswith("\n") else CLOSED[name]
             expected = (messages[number].reasoning or "") + closed + rest
         matching = [text for before, text in found if before == prompt and expected.startswith(text)]
         assert len(matching) == 1, (number, prompt, expected, found)
-        assert expected.removeprefix(matching[0]).strip() in ("", "</s>"), "only what follows the end token is left out"
+        rest = expected.removeprefix(matching[0]).strip()
+        assert rest in ("", "</s>"), "only what follows the end token is left out"
     assert len(found) == len(answers)
 
 
@@ -96,6 +99,16 @@ def test_calls_and_what_follows_them_too(name: str, reasoning: bool) -> None:
     if isinstance(encoder.sequences(example(messages, TOOL))[0], Skipped):
         pytest.skip("the template does not render this conversation")
     check(name, tokenizer, encoder, messages, (TOOL,))
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", [name for name in VENDORS if name != "glm"])
+def test_other_vendors_too(name: str, conversation: str) -> None:
+    tokenizer = vendor_tokenizer(VENDORS[name])
+    encoder = Encoder(tokenizer, Template.from_tokenizer(tokenizer), PromptSettings(cutoff_len=100_000))
+    check(name, tokenizer, encoder, CONVERSATIONS[conversation], ())
+    calls = tuple(replace(message, reasoning=None) for message in CALLS)
+    check(name, tokenizer, encoder, calls, (TOOL,))
 
 
 @pytest.mark.parametrize("name", template_names())

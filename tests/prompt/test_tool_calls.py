@@ -17,6 +17,7 @@ from sartor.base.types import Demonstration, Message, Origin, TokenSequence, Too
 from sartor.prompt.encode import Encoder
 from sartor.prompt.messages import to_jinja
 from sartor.prompt.template import Template
+from support.inference_view import learned as all_learned
 from support.public_templates import FILES
 from support.vendor_templates import GLM_ENDS, VENDORS, vendor_tokenizer
 
@@ -48,9 +49,8 @@ TWO_CALLS = (QUESTION, call("Emma"), RESULT, ANSWER, AGAIN, call("Persuasion"), 
 
 
 def learned(encoder: Encoder, messages: tuple[Message, ...]) -> list[str]:
-    sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
-    assert isinstance(sequence, TokenSequence), sequence.reason
-    return [encoder.tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]
+    sequences = encoder.sequences(Demonstration(messages, Origin("a", "a", 1), (TOOL,)))
+    return [text for _, text in all_learned(encoder.tokenizer, sequences)]
 
 
 def encoder_of(name: str) -> Encoder:

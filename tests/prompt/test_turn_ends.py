@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from sartor.base.errors import PromptError
+from sartor.base.settings import PromptSettings
 from sartor.base.types import Demonstration, Message, Origin, TokenSequence, ToolCall
 from sartor.prompt.encode import Encoder
 from sartor.prompt.messages import to_jinja
 from sartor.prompt.template import Template
+from support.inference_view import learned
 from support.public_templates import FILES, TOOL
 from support.vendor_templates import GLM, GLM_ENDS, HUNYUAN, OPEN, vendor_tokenizer
 
@@ -21,14 +23,15 @@ CALL = Message("assistant", "", (ToolCall("find", {"title": "Emma", "year": 1815
 FOUR = (QUESTION, ANSWER, QUESTION, ANSWER)
 
 
-def encoder_of(tokenizer: Any) -> Encoder:
-    return Encoder(tokenizer, Template.from_tokenizer(tokenizer))
+def encoder_of(tokenizer: Any, **settings: Any) -> Encoder:
+    return Encoder(tokenizer, Template.from_tokenizer(tokenizer), PromptSettings(**settings))
 
 
 def encoded(encoder: Encoder, messages: tuple[Message, ...], *tools: Any) -> tuple[TokenSequence, list[str]]:
-    sequence = encoder.encode(Demonstration(messages, Origin("a", "a", 1), tools))
-    assert isinstance(sequence, TokenSequence), sequence.reason
-    return sequence, [encoder.tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]
+    sequences = encoder.sequences(Demonstration(messages, Origin("a", "a", 1), tools))
+    texts = [text for _, text in learned(encoder.tokenizer, sequences)]
+    assert isinstance(sequences[-1], TokenSequence)
+    return sequences[-1], texts
 
 
 @pytest.mark.parametrize(
@@ -102,7 +105,7 @@ def test_a_template_that_ends_its_answers_is_left_as_it_is(tmp_path: Path) -> No
 
 
 def test_an_answer_stops_at_the_end_of_a_final_message_and_not_of_a_thought() -> None:
-    encoder = encoder_of(vendor_tokenizer(FILES["gptoss"].read_text(encoding="utf-8")))
+    encoder = encoder_of(vendor_tokenizer(FILES["gptoss"].read_text(encoding="utf-8")), history="as_rendered")
     _, texts = encoded(encoder, FOUR)
     assert [text.partition("Austen.")[2] for text in texts] == ["<|end|>", "<|return|>"]
     ids = encoder.codec.ids

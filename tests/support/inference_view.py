@@ -9,37 +9,30 @@ from typing import Any
 from transformers.utils import chat_template_utils
 
 from sartor.base.types import Message, Skipped, TokenSequence, Tool
-
-
-def dicts(messages: Sequence[Message], *, as_text: bool = False) -> list[dict[str, Any]]:
-    """The messages as transformers takes them; with `as_text`, reasoning is written into the content."""
-    found = []
-    for message in messages:
-        entry: dict[str, Any] = {"role": message.role, "content": message.text}
-        if message.reasoning and as_text:
-            entry["content"] = f"<think>\n{message.reasoning}\n</think>\n\n{message.text}"
-        elif message.reasoning:
-            entry["reasoning_content"] = entry["thinking"] = message.reasoning
-        if message.tool_calls:
-            entry["tool_calls"] = [
-                {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
-                for call in message.tool_calls
-            ]
-        found.append(entry)
-    return found
+from sartor.prompt.messages import to_jinja
+from sartor.prompt.template import Template
 
 
 def inference_view(
-    tokenizer: Any, messages: Sequence[Message], answer: int, tools: Sequence[Tool], **options: Any
+    tokenizer: Any, template: Template, messages: Sequence[Message], answer: int, tools: Sequence[Tool]
 ) -> tuple[str, str]:
-    """The prompt before message `answer`, and the conversation up to it, both as the template renders them."""
-    as_text = options.pop("as_text", False)
-    given = {**tokenizer.special_tokens_map, "tools": list(tools) or None, **options}
-    given |= {"documents": None, "strftime_now": datetime(2024, 7, 26).strftime}
-    template = chat_template_utils._compile_jinja_template(tokenizer.chat_template)
-    before, after = dicts(messages[:answer], as_text=as_text), dicts(messages[: answer + 1], as_text=as_text)
-    prompt = template.render(messages=before, add_generation_prompt=True, **given)
-    return prompt, template.render(messages=after, add_generation_prompt=False, **given)
+    """The prompt before message `answer`, and the conversation up to it, both as transformers renders the template."""
+
+    def rendered(turns: Sequence[Message], generation: bool) -> str:
+        form = template.calls.form if any(turn.tool_calls for turn in turns) else template.form
+        jinja = chat_template_utils._compile_jinja_template(template.source)
+        return str(
+            jinja.render(
+                messages=[to_jinja(turn, form) for turn in template.prepare(turns)[0]],
+                tools=list(tools) or None,
+                documents=None,
+                add_generation_prompt=generation,
+                strftime_now=datetime(2024, 7, 26).strftime,
+                **tokenizer.special_tokens_map,
+            )
+        )
+
+    return rendered(messages[:answer], True), rendered(messages[: answer + 1], False)
 
 
 def learned(tokenizer: Any, outcomes: Sequence[Any]) -> list[tuple[str, str]]:

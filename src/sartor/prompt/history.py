@@ -61,11 +61,11 @@ class History:
 
 
 def _grouped(rendered: dict[int, Rendered]) -> list[frozenset[int]]:
-    """The answers that share a sequence, by the last of each."""
+    """The answers that share a sequence: each in the shortest one that has it."""
     groups: dict[int, set[int]] = {}
     for number in sorted(rendered, reverse=True):
         layout = rendered[number].layout
-        home = next((end for end in groups if _begins_with(rendered[end].layout, layout)), number)
+        home = min((end for end in groups if _begins_with(rendered[end].layout, layout)), default=number)
         groups.setdefault(home, set()).add(number)
     return [frozenset(groups[end]) for end in sorted(groups)]
 
