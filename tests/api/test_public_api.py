@@ -19,12 +19,12 @@ import sartor
 FUNCTIONS = [name for name in sartor.__all__ if inspect.isfunction(getattr(sartor, name))]
 NAMES = set(
     """
-    add_row chat check compare compare_several encode estimate estimate_generation export generate import_file load
-    predict read_refused read_rows report rerun runs save_version score score_file show split train
-    Answer CheckReport Comparison ConfigError DataError Demonstration Difference Document EndpointError Engine Estimate
-    Example ExportError Exported Feedback GenerationResult GenerationSettings ImportResult Interrupted LabelView Ledger
-    Loaded Message ModelError Permissions Plan Prediction Predictions Preference PromptError Run RunConfig RunError
-    RunSummary SartorError Score Skipped SplitResult TokenSequence Verdict
+    add_row chat check compare compare_several encode encode_sequences estimate estimate_generation export generate
+    import_file load predict read_refused read_rows report rerun runs save_version score score_file show split train
+    Answer CheckReport Comparison ConfigError DataError Demonstration Difference Document EndpointError Engine
+    Estimate Example ExportError Exported Feedback GenerationResult GenerationSettings ImportResult Interrupted
+    LabelView Ledger Loaded Message ModelError Permissions Plan Prediction Predictions Preference PromptError Run
+    RunConfig RunError RunSummary SartorError Score Skipped SplitResult TokenSequence Verdict
     """.split()  # noqa: SIM905
 )
 

@@ -33,6 +33,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     "mix_strategy": {"mix_strategy": "interleave_over", "dataset": "chapters,more"},
     "max_skipped": {"max_skipped": 0.9, "cutoff_len": 79},
     "cutoff_len": {"cutoff_len": 78, "max_skipped": 0.9},
+    "history": {"history": "as_rendered"},
     "overlong": {"overlong": "truncate", "cutoff_len": 70},
     "template": {"template": "alpaca"},
     "default_system": {"default_system": "Answer in one sentence."},
