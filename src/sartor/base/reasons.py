@@ -61,7 +61,7 @@ REASONS: dict[str, Reason] = {
     ),
     "history-split": Reason(
         "{rows} conversations become {sequences} sequences: the template ({template}) renders earlier answers "
-        "otherwise once another question follows, so each is trained on after the prompt that inference sees. "
+        "differently once another question follows, so each is trained on after the prompt that inference sees. "
         "{repeated} tokens ({share}) are prompts that occur again in a later sequence.",
         "history: last trains on the last answers only, history: as_rendered on whole conversations as rendered.",
     ),

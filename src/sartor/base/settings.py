@@ -155,7 +155,7 @@ class PromptSettings(Section):
     mask_history: bool = Field(False, description="Train on the last answer of a conversation only.")
     history: Literal["split", "last", "as_rendered"] = Field(
         "split",
-        description="Where the template renders earlier answers otherwise than when they were the last (without "
+        description="Where the template renders earlier answers differently than when they were last (without "
         "their reasoning): split the conversation into a sequence for each; train on the last only; or train on all as "
         "rendered.",
     )

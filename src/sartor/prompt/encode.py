@@ -134,7 +134,7 @@ class Encoder:
         first, *others = self.sequences(example)
         if others:
             raise PromptError(
-                "The template renders earlier answers otherwise: the conversation becomes {count} sequences.",
+                "The template renders earlier answers differently: the conversation becomes {count} sequences.",
                 self.template.name,
                 "Call `sartor.encode_sequences`, which returns them all, or set history to last or as_rendered.",
                 code="several-sequences",

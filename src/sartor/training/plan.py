@@ -269,7 +269,7 @@ def _history_reason(inputs: PlanInputs) -> dict[str, Text]:
         return {}
     reason = tr(
         "{rows} conversations are several sequences, counted as rows here, because the template renders earlier "
-        "answers otherwise; {repeated} of {tokens} tokens ({share}) are prompts that occur again",
+        "answers differently; {repeated} of {tokens} tokens ({share}) are prompts that occur again",
         rows=inputs.split_rows,
         repeated=inputs.repeated_tokens,
         tokens=inputs.tokens,
