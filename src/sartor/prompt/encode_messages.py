@@ -22,6 +22,7 @@ from sartor.prompt.tokenizer import Tokenizer, control_token_state
 HistoryMode = Literal["split", "last", "as_rendered"]
 
 
+# The keywords are the public API.
 def encode(
     messages: Iterable[Message | Mapping[str, Any]],
     tokenizer: Tokenizer,
