@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt.test_public_templates import CLOSED, REFUSED, template_of
 from sartor.base.settings import PromptSettings
 from sartor.base.types import Demonstration, Feedback, Message, Origin, Pair, Preference, Skipped, UnpairedSequence
 from sartor.prompt.encode import Encoder
@@ -17,7 +16,7 @@ from sartor.prompt.named_templates import named, template_names
 from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
 from support.inference_view import inference_view, learned
-from support.public_templates import CALL, FILES, TOOL
+from support.public_templates import CALL, CLOSED, FILES, REFUSED, TOOL, template_of
 from support.vendor_templates import VENDORS, vendor_tokenizer
 
 ORIGIN = Origin("made", "made.json", 1)

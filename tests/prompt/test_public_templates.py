@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 import pytest
 
 from sartor.base.errors import PromptError
 from sartor.base.types import Demonstration, Message, Origin, TokenSequence
 from sartor.prompt.encode import Encoder
 from sartor.prompt.messages import to_jinja
-from sartor.prompt.template import Template
-from support.byte_tokenizers import byte_tokenizer
-from support.public_templates import CALL, FILES, TOOL
-
-CONTROL = re.compile(r"<\|[^|<>{}' ]+\|>|<｜[^｜]+｜>|<[a-z]+_[a-z_]+>|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z_]{3,}\]")
-ROLES = {"<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|tool|>"}
-REFUSED = {"glm4moe": "no control token ends"}
-"""It never ends an answer; which token does is declared beside the tokenizer (see test_turn_ends.py)."""
-
-CLOSED = {
-    "deepseek_r1_distill": "\n</think>\n\n",
-    "deepseekv3": "\n</think>\n\n",
-    "nemotron_3_5_lightning": "</think>",
-    "nemotron_3_nano": "\n</think>\n",
-    "nemotron_3_super": "\n</think>\n",
-    "nemotron_3_ultra": "</think>",
-}
-"""Their prompt opens a reasoning block that their rendering of an answer (without any) does not go on with: how the
-models write its end."""
+from support.public_templates import CALL, CLOSED, FILES, REFUSED, TOOL, template_of
 
 QUESTION, ANSWER = Message("user", " Who  wrote\n Emma? "), Message("assistant", "\nJane Austen.\nShe did. ")
 
 pytestmark = pytest.mark.skipif(not FILES, reason="TRL is not installed")
-
-
-def template_of(name: str) -> tuple[Any, Template]:
-    source = FILES[name].read_text(encoding="utf-8")
-    tokenizer = byte_tokenizer(tuple(sorted({*CONTROL.findall(source), *ROLES})), source)
-    return tokenizer, Template.from_tokenizer(tokenizer)
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name not in REFUSED])

@@ -1,9 +1,9 @@
-"""Decides which training sequences a conversation becomes: each answer is learned after the prompt of inference.
+"""Decides which training sequences a conversation becomes: each answer is trained on after the prompt of inference.
 
 Many templates render earlier answers otherwise once another question follows: without their reasoning (Qwen3), with
 another end token (gpt-oss), or with the system text elsewhere (Mistral). The conversation up to an answer, rendered
 as inference has it, is then no beginning of the whole, and the answer needs a sequence of its own. Whether it does is
-found by rendering, once per structure, never by a rule: answers that stand in each other's prompts as they were learned
+found by rendering, once per structure, never by a rule: answers that stand in each other's prompts as they were answered
 share one sequence, so most templates give one for the whole conversation.
 """
 
@@ -21,7 +21,7 @@ from sartor.prompt.template import Rendered, Template
 
 @dataclass(frozen=True, slots=True)
 class AnswerGroup:
-    """A rendered conversation, and the numbers of the messages in it that are learned there."""
+    """A rendered conversation, and the numbers of the messages in it that are trained on."""
 
     rendered: Rendered
     answers: frozenset[int]
