@@ -3,8 +3,8 @@
 Many templates render earlier answers otherwise once another question follows: without their reasoning (Qwen3), with
 another end token (gpt-oss), or with the system text elsewhere (Mistral). The conversation up to an answer, rendered
 as inference has it, is then no beginning of the whole, and the answer needs a sequence of its own. Whether it does is
-found by rendering, once per structure, never by a rule: answers that stand in each other's prompts as they were answered
-share one sequence, so most templates give one for the whole conversation.
+found by rendering, once per structure, never by a rule: answers that stand unchanged in each other's prompts share one
+sequence, so most templates give one for the whole conversation.
 """
 
 from __future__ import annotations
