@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import io
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.testclient import TestClient
 
 from sartor import api
 from sartor.base import files
@@ -56,7 +59,8 @@ def project(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     model = place / "model"
     shutil.copytree(tiny_model_dir, model)
     settings = project_settings(place, model, longest=1, val_size=4, max_steps=1, max_new_tokens=2)
-    api.train(**settings)
+    run = api.train(**settings)
+    api.predict(run.path)
     (place / "doc.txt").write_text("A text about nothing. " * 50, encoding="utf-8")
     _set_modes(place, 0o555, 0o444)
     try:
@@ -83,7 +87,23 @@ COMMANDS: dict[str, list[str]] = {
     "rerun": ["one"],
     "check": ["sums", "--rejects", "rejects.jsonl", "model_name_or_path=model"],
     "demo": ["--folder", "demo", "--max-steps", "1"],
+    "generate": ["doc.txt", "--name", "pairs", "--model", "model", "--pairs", "1"],
+    "score": ["one/predictions/tuned-held_out/generated_predictions.jsonl"],
+    "chat": ["one", "--save-to", "kept.json"],
+    "serve": ["one", "--port", "0", "--request-log", "requests.jsonl"],
+    "serve without a log": ["one", "--port", "0"],
+    "web": [".", "--port", "0", "--no-open"],
 }
+TYPED = "Who?\n/save\n/exit\n"
+"""What is typed into a chat."""
+
+
+def visit(server: uvicorn.Server, **options: Any) -> None:
+    """What a server does from its start to its end, with a few requests in between."""
+    server.config.load()
+    with TestClient(server.config.app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
+        for page in ("/", "/health", "/data", "/train", "/runs", "/generate", "/runs/one"):
+            assert client.get(page).status_code < 500, page
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -91,6 +111,8 @@ def test_a_folder_that_may_not_be_written_to(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(TYPED))
+    monkeypatch.setattr(uvicorn.Server, "run", visit)  # it would serve until it is stopped
     before = sorted(project.rglob("*"))
     with like_anybody():
         code = command(name.split()[0], *COMMANDS[name])

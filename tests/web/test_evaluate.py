@@ -58,6 +58,7 @@ def test_a_python_file_in_a_runs_settings_does_not_run(tmp_path: Path, monkeypat
     given: dict[str, Any] = {}
     monkeypatch.setattr(worker.api, "compare", lambda run, overrides, progress: given.update(overrides=overrides))
     monkeypatch.setattr(worker.api, "report", lambda run: "")
+    monkeypatch.setattr(worker, "_check_paths", lambda job: None)  # there is no run
     (tmp_path / "j").mkdir()
     job = Job(tmp_path / "j", "compare", "a", {"run": "runs/a", "overrides": EvaluationChoice("a").overrides()})
     with pytest.raises(AttributeError):

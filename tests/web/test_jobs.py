@@ -12,11 +12,13 @@ from typing import Any, ClassVar, get_args
 
 import pytest
 
-from sartor.base.errors import RunError, SartorError
+from sartor.base.config import to_yaml
+from sartor.base.errors import ConfigError, RunError, SartorError
 from sartor.base.locks import file_lock
 from sartor.base.process import ProcessIdentity
 from sartor.web import jobs as queue
 from sartor.web import worker
+from sartor.web.chat_models import ChatModels
 from sartor.web.form import free_name
 from sartor.web.jobs import Job, Jobs
 from sartor.web.pages.train import TrainForm, _beginning
@@ -218,3 +220,61 @@ def test_the_train_page_says_why_it_does_not_show_the_settings_of_a_run(jobs: Jo
     assert "UTF-8" in str(_beginning(workspace, jobs, "", "a")[1])
     (tmp_path / "runs" / "a" / "config.yaml").write_text("dataset: d\n", encoding="utf-8")
     assert _beginning(workspace, jobs, "", "a") == ({"dataset": "d", "output_dir": "runs/a-2"}, None)
+
+
+def test_a_queue_without_jobs_writes_nothing(jobs: Jobs) -> None:
+    """The page asks every second, also where it may not write."""
+    jobs.advance()
+    assert not jobs.folder.exists()
+
+
+OUTSIDE = [
+    {"template": "/etc/template.jinja"},
+    {"model_name_or_path": "/etc"},
+    {"ref_model": "/etc"},
+    {"dataset_dir": "/etc"},
+    {"judge_labels": "/etc/passwd"},
+]
+
+
+@pytest.mark.parametrize("settings", OUTSIDE, ids=str)
+def test_a_runs_own_settings_do_not_lead_out_of_the_folder(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """A run folder may come from anybody: what its config.yaml names is opened by no job and no chat."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "api", SimpleNamespace())  # would fail if it were reached
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    adapter = json.dumps({"base_model_name_or_path": "smollm2-135m"})
+    (run / "adapter_config.json").write_text(adapter, encoding="utf-8")
+    (run / "config.yaml").write_text(to_yaml({"dataset": "d", **settings}), encoding="utf-8")
+    given: dict[queue.Kind, dict[str, Any]] = {
+        "train": {"settings": "runs/a/config.yaml"},
+        "compare": {"run": "runs/a", "overrides": []},
+        "compare_many": {"targets": ["runs/a", "base"], "overrides": []},
+        "export": {"run": "runs/a", "to": "merged", "out": "out"},
+    }
+    needs_data = settings.keys() & {"dataset_dir", "judge_labels"}
+    for kind, arguments in given.items():
+        with pytest.raises(AttributeError if needs_data and kind == "export" else ConfigError):
+            worker.work(Job(tmp_path, kind, "a", arguments))
+    if not needs_data:
+        with pytest.raises(ConfigError, match="outside the folder of this page"):
+            ChatModels(Workspace(tmp_path))._loaded("runs/a", None)
+
+
+def test_a_job_may_use_the_models_that_the_page_was_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(queue.subprocess, "Popen", Child)
+    models = tmp_path.parent / "models"
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    (work / "s.yaml").write_text(to_yaml({"dataset": "d", "model_name_or_path": str(models / "m")}), encoding="utf-8")
+    job = Jobs(work / "jobs", work, (models,)).add("train", "a", settings="s.yaml")
+    worker._check_paths(Job.read_from(job.path))
+    with pytest.raises(ConfigError, match="outside"):
+        worker._check_paths(Job(job.path, "train", "a", job.arguments))

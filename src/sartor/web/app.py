@@ -54,7 +54,7 @@ def create_app(
         '<link rel="stylesheet" href="/sartor-static/style.css"><script defer src="/sartor-static/page.js"></script>',
         shared=True,
     )
-    jobs = Jobs(workspace.jobs, workspace.folder)
+    jobs = Jobs(workspace.jobs, workspace.folder, workspace.model_dirs)
     nicegui.timer(1.0, jobs.advance)
     reader = Reader(workspace)
     nicegui.on_shutdown(reader.close)

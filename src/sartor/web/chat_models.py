@@ -16,6 +16,7 @@ from sartor.base.errors import SartorError
 from sartor.base.rundir import RunDir
 from sartor.base.settings import GenerationSettings
 from sartor.base.types import Message
+from sartor.web.form import check_model
 from sartor.web.reply import Reply
 from sartor.web.workspace import Workspace
 
@@ -100,6 +101,8 @@ class ChatModels:
                 while len(self.kept) >= MAX_LOADED:
                     self.kept.popitem(last=False)[1].close()
                 overrides = [] if thinking is None else [f"enable_thinking={str(thinking).lower()}"]
-                self.kept[key] = Batcher(load_engine(config_for(path, overrides)))
+                config = config_for(path, overrides)
+                check_model(self.workspace, config)
+                self.kept[key] = Batcher(load_engine(config))
             self.kept.move_to_end(key)
             return self.kept[key]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import tr
@@ -145,31 +147,49 @@ def check_paths(workspace: Workspace, config: RunConfig) -> None:
     Raises: ConfigError for paths outside the workspace, and for settings that only the command line can set.
     """
     check_permissions(config)
-    template, resumed = config.prompt.template, config.train.resume_from_checkpoint
+    check_run(workspace, config)
+    resumed = config.train.resume_from_checkpoint
     files = [
-        config.data.dataset_dir,
         config.train.output_dir,
         config.export.export_dir,
         config.train.deepspeed,
-        config.evaluation.judge_labels,
-        template if template and not re.fullmatch(r"\w+", template) else None,
         resumed if isinstance(resumed, str) else None,
     ]
     for path in filter(None, files):
         _require_inside(workspace, path)
-    models = (config.model.model_name_or_path, *config.model.adapter_name_or_path, config.method.ref_model)
-    for name in filter(None, models):
-        if not HUB_NAME.fullmatch(name) or (workspace.folder / name).exists():
-            _require_inside(workspace, name)
     if config.train.output_dir and not _in_runs(workspace, config.train.output_dir):
         raise ConfigError(
             "On the page, output_dir must be directly in runs/.", config.train.output_dir, "Write runs/NAME."
         )
 
 
-def _require_inside(workspace: Workspace, path: str) -> None:
-    """Raises: ConfigError for a path that is, after following links, in none of the folders of this page."""
-    roots = (workspace.folder, *workspace.model_dirs)
+def check_run(workspace: Workspace, config: RunConfig) -> None:
+    """Refuse a finished run whose own settings lead out of the page's folders, to its model or its data.
+
+    Raises: ConfigError.
+    """
+    check_model(workspace, config)
+    for path in filter(None, (config.data.dataset_dir, config.evaluation.judge_labels)):
+        _require_inside(workspace, path)
+
+
+def check_model(workspace: Workspace, config: RunConfig) -> None:
+    """Refuse a template, model or adapter outside the page's folders: a run's config.yaml names them as well.
+
+    Raises: ConfigError.
+    """
+    template = config.prompt.template
+    if template and not re.fullmatch(r"\w+", template):
+        _require_inside(workspace, template)
+    models = (config.model.model_name_or_path, *config.model.adapter_name_or_path, config.method.ref_model)
+    for name in filter(None, models):
+        if not HUB_NAME.fullmatch(name) or (workspace.folder / name).exists():
+            _require_inside(workspace, name, Path(HF_HUB_CACHE))  # where the base of an adapter was found by its name
+
+
+def _require_inside(workspace: Workspace, path: str, *more: Path) -> None:
+    """Raises: ConfigError for a path that, after following links, is in none of the page's folders, nor in `more`."""
+    roots = (workspace.folder, *workspace.model_dirs, *more)
     try:
         place = (workspace.folder / path).resolve()
         inside = not path.startswith("~") and any(place.is_relative_to(root.resolve()) for root in roots)

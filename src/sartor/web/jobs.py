@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,14 @@ class Job:
     run: str
     """The run's name in runs/."""
     arguments: Mapping[str, Any]
+    model_dirs: tuple[str, ...] = ()
+    """The folders of models that the page was started with."""
+
+    @classmethod
+    def read_from(cls, path: Path) -> Job:
+        """The job of a folder. Raises: OSError, ValueError, KeyError, TypeError for a damaged one."""
+        saved = json.loads((path / "job.json").read_text(encoding="utf-8"))
+        return cls(path, saved["kind"], saved["run"], saved["arguments"], tuple(saved.get("model_dirs", ())))
 
     @property
     def id(self) -> str:
@@ -101,8 +109,9 @@ class Job:
 class Jobs:
     """The queue of one workspace. Several servers can share it: the folder is locked while one starts a job."""
 
-    def __init__(self, folder: Path, work_in: Path) -> None:
+    def __init__(self, folder: Path, work_in: Path, model_dirs: Sequence[Path] = ()) -> None:
         self.folder, self.work_in = folder, work_in
+        self.model_dirs = tuple(str(place.resolve()) for place in model_dirs)
         self.children: list[subprocess.Popen[bytes]] = []
 
     def add(self, kind: Kind, run: str, /, *, prepare: Callable[[], None] = lambda: None, **arguments: Any) -> Job:
@@ -116,8 +125,9 @@ class Jobs:
             prepare()
             path = self.folder / f"{time.time_ns():020d}-{secrets.token_hex(3)}"
             path.mkdir()
-            job = Job(path, kind, run, arguments)
-            job.write("job.json", {"kind": kind, "run": run, "arguments": arguments})
+            job = Job(path, kind, run, arguments, self.model_dirs)
+            saved = {"kind": kind, "run": run, "arguments": arguments, "model_dirs": self.model_dirs}
+            job.write("job.json", saved)
         self.advance()
         return job
 
@@ -138,8 +148,7 @@ class Jobs:
         found = []
         for file in sorted(self.folder.glob("*/job.json")):
             with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-                saved = json.loads(file.read_text(encoding="utf-8"))
-                found.append(Job(file.parent, saved["kind"], saved["run"], saved["arguments"]))
+                found.append(Job.read_from(file.parent))
         return found
 
     def of(self, run: str, kind: Kind | None = None) -> Job | None:
@@ -153,7 +162,8 @@ class Jobs:
     def advance(self) -> None:
         """Start the oldest waiting jobs: one per free device, and never two of one run."""
         self.children = [child for child in self.children if child.poll() is None]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.exists():  # nothing was ever added, and the folder may be read-only
+            return
         with contextlib.suppress(RunError), file_lock(self.folder):
             jobs = [(job, job.state()) for job in self.all()]
             running = [job for job, state in jobs if state == "running"]

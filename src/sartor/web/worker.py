@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -10,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sartor import api
+from sartor.api.resolve_target import config_for, run_of
+from sartor.base.config import read_config
 from sartor.base.errors import SartorError
 from sartor.base.locks import file_lock
 from sartor.web import generated_pairs
+from sartor.web.form import check_model, check_paths, check_run
 from sartor.web.jobs import Job
+from sartor.web.workspace import Workspace
 
 EVERY_S = 0.5
 
@@ -22,6 +25,7 @@ def work(job: Job) -> Any:
     """Do the job. Returns the `result` of ended.json. Raises: SartorError."""
     progress = _writer(job)
     arguments = job.arguments
+    _check_paths(job)
     match job.kind:
         case "train":
             run = api.train(Path(arguments["settings"]), fresh=bool(arguments.get("fresh")))
@@ -59,6 +63,25 @@ def work(job: Job) -> Any:
             }
 
 
+def _check_paths(job: Job) -> None:
+    """Refuse what leads out of the page's folders, also where a run's own settings do.
+
+    Raises: ConfigError.
+    """
+    workspace, arguments = Workspace(Path.cwd(), tuple(map(Path, job.model_dirs))), job.arguments
+    match job.kind:
+        case "train" | "estimate":
+            check_paths(workspace, read_config(Path(arguments["settings"])))
+        case "export":
+            check_model(workspace, config_for(arguments["run"]))
+        case "compare":
+            check_run(workspace, config_for(arguments["run"], arguments.get("overrides", ())))
+        case "compare_many":
+            for target in arguments["targets"]:
+                if run_of(Path(target)):
+                    check_run(workspace, config_for(target, arguments["overrides"]))
+
+
 def _writer(job: Job) -> Callable[[int, int | None], None]:
     last = 0.0
 
@@ -72,8 +95,7 @@ def _writer(job: Job) -> Callable[[int, int | None], None]:
 
 
 def main(path: Path) -> int:
-    saved = json.loads((path / "job.json").read_text(encoding="utf-8"))
-    job = Job(path, saved["kind"], saved["run"], saved["arguments"])
+    job = Job.read_from(path)
     with file_lock(job.worker):  # of two servers, or after one that died, a second process may be started
         return 0 if job.read("ended.json") else _end(job)
 
