@@ -15,7 +15,8 @@ from sartor.base.types import Completion, Demonstration, Message
 from sartor.data.load import load
 from sartor.web.generated_pairs import Pair, estimate, keep, read
 from sartor.web.jobs import Job, Jobs
-from sartor.web.pages.generate import GenerateForm, GenerateView, marked
+from sartor.web.pages.generate import GenerateForm, GenerateView
+from sartor.web.pages.pair_review import marked
 from sartor.web.worker import work
 from sartor.web.workspace import Workspace
 

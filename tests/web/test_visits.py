@@ -16,7 +16,7 @@ from sartor.base.rundir import RunDir
 from sartor.data.dataset_info import read_registry
 from sartor.web.form import parse_yaml
 from sartor.web.i18n import Translator
-from sartor.web.pages.run import FOLDED
+from sartor.web.pages.run_details import FOLDED
 from support.browsing import CHROMIUM, LOCALES, SIZES, Server, fits, snap, until, window
 
 HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>\x1b[31mred\u202eevil"

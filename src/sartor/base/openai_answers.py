@@ -315,10 +315,10 @@ def not_a_stream(url: str) -> RequestError:
 def retry_after(value: str) -> float:
     """Seconds in a Retry-After header, which is a number or a date; 0 if it is missing or malformed."""
     try:
-        return max(float(value), 0.0) if math.isfinite(float(value)) else 0.0
+        seconds = float(value)
     except ValueError:
-        pass
-    try:
-        return max((parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds(), 0.0)
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
+        try:
+            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError, OverflowError):  # a server's odd header is no reason to lose its answer
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

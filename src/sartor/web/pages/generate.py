@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import Request
 from nicegui import ui
@@ -20,11 +18,9 @@ from sartor.qa_generation.documents import READERS
 from sartor.web.components import (
     button,
     card,
-    empty,
     facts,
     heading,
     line,
-    link,
     number,
     page_frame,
     run_in_thread,
@@ -32,35 +28,21 @@ from sartor.web.components import (
     text,
 )
 from sartor.web.endpoints import key_of
-from sartor.web.generated_pairs import Pair, keep, read, save
+from sartor.web.generated_pairs import read
 from sartor.web.i18n import Translator
 from sartor.web.jobs import Job, Jobs
+from sartor.web.pages.pair_review import PairReview, marked
 from sartor.web.reader import Reader
 from sartor.web.run_monitor import duration
-from sartor.web.value_names import ENDPOINT_FIELDS, FIELDS, STATES
-from sartor.web.workspace import Workspace, dataset_name, visible
+from sartor.web.value_names import ENDPOINT_FIELDS, STATES
+from sartor.web.workspace import Workspace, dataset_name
 
 EVERY_S = 0.7
-AT_ONCE = 20
 PRICES = {
     "price_in": tr("Price per 1M input tokens"),
     "price_out": tr("Price per 1M output tokens"),
     "max_cost": tr("Spending limit"),
 }
-REJECTED = {
-    "no-json": tr("no JSON in the answer"),
-    "incomplete": tr("missing question, answer or quote"),
-    "quote-not-found": tr("quote not found in the passage"),
-    "near-duplicate": tr("near-duplicate question"),
-    "not-grounded": tr("answer not grounded in the passage"),
-    "too-few-turns": tr("too few turns"),
-}
-STOPPED = {
-    "requested": tr("Stopped on request. The results so far are kept."),
-    "cap": tr("Spending limit reached. The results so far are kept."),
-    "endpoint": tr("The endpoint failed repeatedly. The results so far are kept."),
-}
-"""Why a job ended early."""
 
 
 def add_to(workspace: Workspace, jobs: Jobs, reader: Reader) -> None:
@@ -138,8 +120,6 @@ class GenerateView:
         last = next((job.run for job in reversed(jobs.all()) if job.kind == "generate"), "")
         self.form = GenerateForm(name=name or last)
         self.seen: Any = None
-        self.pairs: list[Pair] = []
-        self.shown = AT_ONCE
 
     async def draw(self) -> None:
         t = self.t
@@ -333,8 +313,10 @@ class GenerateView:
         self.seen = now
         self._draw_progress(job, state, progress)
         if ended:
-            self.pairs = read(job) if job and state == "done" else []
-            self._draw_pairs(job if state == "done" else None)
+            self.out.clear()
+            if job and state == "done":
+                with self.out:
+                    PairReview(self.workspace, self.t, job).draw()
 
     def _draw_progress(self, job: Job | None, state: str | None, progress: Mapping[str, Any]) -> None:
         t = self.t
@@ -368,120 +350,3 @@ class GenerateView:
         if made:
             text(made[-1].turns[0]["question"], "who")
             ui.html(marked(made[-1].passage, made[-1].spans), sanitize=False).classes("say assistant small source")
-
-    def _draw_pairs(self, job: Job | None) -> None:
-        t = self.t
-        self.out.clear()
-        if job is None:
-            return
-        result = (job.read("ended.json") or {}).get("result", {})
-        with self.out:
-            if not self.pairs:
-                with card():
-                    empty(
-                        t("No usable pairs"),
-                        t("A larger model or fewer pairs per passage may help. The reasons are listed below."),
-                    )
-            with card():
-                with line("spread"):
-                    self.count = text("", tag="h2")
-                    button(t("Save as dataset"), partial(self._register, job), "main")
-                for reason, count in result.get("rejected", {}).items():
-                    text(f"{count} × {t.lookup(REJECTED, reason)}", "soft small num")
-                if result.get("stopped") in STOPPED:
-                    text(t(STOPPED[result["stopped"]]), "notice warn-n small")
-                if result.get("spent"):
-                    text(t("Cost: {money}", money=f"{result['spent']:.4f}"), "soft small num")
-                if result.get("failed"):
-                    failed = t.plural(
-                        "{count} passage got no answer. Start again to retry it.",
-                        "{count} passages got no answer. Start again to retry them.",
-                        count=result["failed"],
-                    )
-                    text(failed, "notice warn-n small")
-                self.saved = ui.element("div")
-                self.list = ui.element("div").classes("flex flex-col gap-4 w-full")
-                self._fill(job)
-
-    def _fill(self, job: Job) -> None:
-        self.list.clear()
-        self._update_count()
-        with self.list:
-            for pair in self.pairs[: self.shown]:
-                self._pair(job, pair)
-            if self.shown < len(self.pairs):
-                button(self.t("and {count} more", count=len(self.pairs) - self.shown), partial(self._more, job))
-
-    def _more(self, job: Job) -> None:
-        self.shown += AT_ONCE
-        self._fill(job)
-
-    def _update_count(self) -> None:
-        taken = sum(pair.accepted for pair in self.pairs)
-        self.count.set_content(self.t("{count} of {all} pairs accepted", count=taken, all=len(self.pairs)))
-
-    def _pair(self, job: Job, pair: Pair) -> None:
-        """Question and answer to edit, next to the passage with the quote marked, and a box to accept the pair."""
-        t = self.t
-        with ui.element("article").classes("answer") as shown:
-            with line("spread"):
-                box = ui.checkbox(t("Accept"), value=pair.accepted).props("dense")
-                text(" · ".join(filter(None, (pair.document, pair.section))), "soft small", tag="span")
-            with ui.element("div").classes("pair"):
-                with ui.element("div").classes("flex flex-col gap-2"):
-                    for turn in pair.turns:
-                        for name in ("question", "answer"):
-                            edit = ui.textarea(t(FIELDS[name]), value=turn[name])
-                            edit.props("outlined autogrow dense debounce=300").classes("w-full")
-                            edit.on_value_change(partial(self._change, job, turn, name))
-                ui.html(marked(pair.passage, pair.spans), sanitize=False).classes("say assistant small source")
-
-        def decide(event: Any) -> None:
-            pair.accepted = bool(event.value)
-            save(job, self.pairs)
-            shown.classes(toggle="dim")
-            self._update_count()
-
-        box.on_value_change(decide)
-        if not pair.accepted:
-            shown.classes("dim")
-
-    def _change(self, job: Job, turn: dict[str, str], name: str, event: Any) -> None:
-        turn[name] = event.value or ""
-        save(job, self.pairs)
-
-    async def _register(self, job: Job) -> None:
-        """Save the accepted pairs, with their edits, as a dataset."""
-        outcome = await run_in_thread(partial(keep, self.pairs, job.run, self.workspace.data))
-        self.saved.clear()
-        with self.saved:
-            if isinstance(outcome, SartorError):
-                show_error(self.t, outcome)
-                return
-            with ui.element("div").classes("notice good-n row-line spread"):
-                text(
-                    self.t.plural(
-                        "Saved the dataset {name} with {count} pair.",
-                        "Saved the dataset {name} with {count} pairs.",
-                        name=job.run,
-                        count=outcome,
-                    )
-                )
-                with line():
-                    link(self.t("View rows"), f"/dataset/{quote(job.run)}", "btn main")
-                    link(self.t("Train on it"), f"/train?dataset={quote(job.run)}")
-
-
-def marked(passage: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The passage as escaped HTML with the quotes marked; overlapping quotes become one mark."""
-    shown, at = [], 0
-    for start, stop in sorted(spans):
-        start = max(start, at)
-        if stop > start:
-            shown += [_text(passage[at:start]), f"<mark>{_text(passage[start:stop])}</mark>"]
-            at = stop
-    return "".join([*shown, _text(passage[at:])])
-
-
-def _text(words: str) -> str:
-    return html.escape(visible(words))
