@@ -17,6 +17,7 @@ from sartor.prompt.template import Template
 from support.byte_tokenizers import byte_tokenizer
 from support.inference_view import inference_view, learned
 from support.public_templates import CALL, CLOSED, FILES, REFUSED, TOOL, template_of
+from support.reasoning_columns import ReasoningColumns, reasoning_columns
 from support.vendor_templates import VENDORS, vendor_tokenizer
 
 ORIGIN = Origin("made", "made.json", 1)
@@ -240,3 +241,57 @@ def test_the_notes_count_rows_sequences_and_repeated_prompts() -> None:
     assert (note.code, note.params["rows"], note.params["sequences"]) == ("history-split", 1, 3)
     assert note.params["repeated"] == repeated
     assert encoder.take_notes() == ()
+
+
+def test_the_columns_of_a_table_of_models() -> None:
+    cells = {name: reasoning_columns(*template_of(name)) for name in FILES if name not in REFUSED}
+    assert cells["qwen3"] == ReasoningColumns("rendered", "split into 3")
+    assert cells["qwen3_8"] == ReasoningColumns("rendered", "one sequence")
+    assert cells["deepseek_r1_distill"] == ReasoningColumns("added", "split into 3")
+    assert cells["qwen3_5_nothink"] == ReasoningColumns("dropped", "split into 3")
+    assert cells["llama3_1"] == ReasoningColumns("as text", "one sequence")
+    assert not any("reasoning of" in cell.several_turns for cell in cells.values()), "all reasoning is kept, or none"
+
+
+V31 = """{% set thinking = thinking if thinking is defined else false %}{{ bos_token }}{% for m in messages %}\
+{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}{% else %}{% set c = m.content %}\
+{% if '</think>' in c %}{% set c = c.split('</think>', 1)[1] %}{% endif %}\
+{{ '<｜Assistant｜></think>' + c + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}\
+{{ '<｜Assistant｜>' + ('<think>' if thinking else '</think>') }}{% endif %}"""
+"""DeepSeek V3.1: the prompt opens the reasoning or ends it at once; `thinking` decides."""
+FIRST_R1 = """{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content }}{% else %}\
+{{ '<｜Assistant｜>' + m.content.split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<｜Assistant｜>' }}{% endif %}"""
+"""The first template of DeepSeek R1's distillations: a bare generation prompt."""
+M2 = """{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}\
+{% set ns.last = loop.index0 %}{% endif %}{% endfor %}{% for m in messages %}\
+{{ ']~b]' + ('ai' if m.role == 'assistant' else m.role) + '\n' }}\
+{% if m.reasoning_content and loop.index0 > ns.last %}{{ '<think>\n' + m.reasoning_content + '\n</think>\n\n' }}\
+{% endif %}{{ m.content + '[e~[\n' }}{% endfor %}{% if add_generation_prompt %}{{ ']~b]ai\n<think>\n' }}{% endif %}"""
+"""MiniMax M2: the prompt always opens the reasoning; an answer without any is rendered bare."""
+
+
+@pytest.mark.parametrize(
+    ("source", "thinking", "with_reasoning", "without"),
+    [
+        (V31, True, "<think>⟦r1</think>a1", "<think>⟦</think>a1"),
+        (V31, None, "</think>⟦a1", "</think>⟦a1"),
+        (FIRST_R1, None, "⟦<think>\nr1\n</think>\n\na1", "⟦a1"),
+        (M2, None, "<think>\n⟦r1\n</think>\n\na1", "<think>\n⟦\n</think>\n\na1"),
+    ],
+    ids=["V3.1 thinking", "V3.1", "the first R1", "MiniMax M2"],
+)
+def test_reasoning_is_learned_as_the_model_writes_it(
+    source: str, thinking: bool | None, with_reasoning: str, without: str
+) -> None:
+    tokenizer = vendor_tokenizer(source)
+    encoder = Encoder(tokenizer, Template.from_tokenizer(tokenizer, enable_thinking=thinking))
+    for conversation, expected in ((THREE, with_reasoning), (PLAIN, without)):
+        found = learned(tokenizer, encoder.sequences(example(conversation)))
+        assert len(found) == 3
+        for number, (before, text) in enumerate(found, 1):
+            wanted = expected.replace("1", str(number))
+            assert (before + "⟦" + text).endswith(wanted + text[text.index(f"a{number}") + 2 :])
+            assert before == tokenizer.decode(encoder.prompt(conversation[: 2 * number - 1]).ids.tolist())
+    notes = {note.code for note in encoder.take_notes()}
+    assert ("reasoning-dropped" in notes) is (source is V31 and thinking is None)

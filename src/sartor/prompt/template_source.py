@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,17 @@ def require_tokens(template: NamedTemplate, codec: Codec, special: Mapping[str, 
         )
 
 
+_THINKING = re.compile(r"""(?<![\w.'"])thinking(?![\w'"])""")
+"""The variable that DeepSeek V3.1 and Granite read instead of `enable_thinking`."""
+
+
 def preamble(source: str, default_system: str | None, enable_thinking: bool | None) -> str:
     """Jinja code that sets the defaults, so that other programs with the saved template render the same."""
     written = ""
     if enable_thinking is not None:
         value = "true" if enable_thinking else "false"
-        written += f"{{%- set enable_thinking = enable_thinking if enable_thinking is defined else {value} %}}"
+        for name in ("enable_thinking", *(("thinking",) if _THINKING.search(source) else ())):
+            written += f"{{%- set {name} = {name} if {name} is defined else {value} %}}"
     if default_system is not None:
         system = json.dumps({"role": "system", "content": default_system}, ensure_ascii=False)
         written += (
