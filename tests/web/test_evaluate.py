@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sartor.web import worker
 from sartor.web.form import check_permissions
 from sartor.web.jobs import Job, Jobs
 from sartor.web.pages.evaluate import EvaluationChoice, last_choice
-from sartor.web.pages.verdict import metric_names
+from sartor.web.pages.verdict import TICK_FRAC, metric_names, ticks
 
 
 @pytest.fixture
@@ -83,3 +84,14 @@ def test_a_reload_shows_what_was_measured_last(jobs: Jobs) -> None:
     assert not EvaluationChoice("b", ["base"], ["new"]).is_choice_of(job)
     older = jobs.add("compare", "a", run="runs/a", overrides=[])
     assert EvaluationChoice("a").is_choice_of(older), "a job of an earlier page kept no choice"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reach"), [(-0.12, -0.066, 0.55), (-0.5, 0.3, 0.6), (0.2, 0.5, 0.6), (-0.01, 0.01, 1.0), (5, 5, 6)]
+)
+def test_numbers_under_the_interval_do_not_cover_one_another(low: float, high: float, reach: float) -> None:
+    width = TICK_FRAC * 2 * reach
+    shown = [(value + shift / 100 * width, value) for value, shift in ticks(low, high, reach)]
+    spans = sorted((left, left + width) for left, _ in shown)
+    assert all(after[0] >= before[1] - 0.11 * width for before, after in itertools.pairwise(spans))
+    assert {low, high} <= {value for value, _ in ticks(low, high, reach)}

@@ -27,6 +27,7 @@ from sartor.base.rundir import RunDir
 from sartor.web.i18n import Translator
 from sartor.web.value_names import OUTCOMES, STATES
 from support.browsing import CHROMIUM, RESULTS, SIZES, Server, fits, snap, until, window
+from support.spreadsheets import as_xlsx
 
 PAGES = {
     "data": ("/data", ".grid-table"),
@@ -80,6 +81,19 @@ class Story:
 
     def sees(self, key: str, page: Any = None, **params: object) -> None:
         (page or self.page).get_by_text(self.t(key, **params)).first.wait_for()
+
+    def choose_a_sheet(self, folder: Path) -> None:
+        """Two sheets with different columns: the error, the choice, and what kind of rows it has."""
+        page, t = self.page, self.t
+        file = folder / "book.xlsx"
+        file.write_bytes(as_xlsx([["about"], ["x"]], [["问题", "答案"], ["Q1", "A1"]]))
+        page.goto(f"{self.server.address}/data")
+        page.locator("input[data-upload]").set_input_files(file)
+        self.sees("Sheets {sheet!r} and {first!r} have different columns.", sheet="S2", first="S1")
+        page.get_by_label(t("Sheet")).click()
+        page.get_by_role("option", name="S2").click()
+        page.locator("th", has_text=f"答案 → {t('Answer')}").wait_for()
+        page.get_by_text(t(reason_of("rows-sft", {}))).first.wait_for()
 
     def bring_data(self, file: Path) -> None:
         """Import, change the delimiter and see it, see the bad row, mend it, look at rows and labels."""
@@ -475,6 +489,7 @@ def test_the_whole_story(server: Server, browser: Any, tmp_path: Path) -> None:
     story, steps = Story("en", server, browser), 1000
     with seen_when_it_fails(story):
         story.generate(tmp_path)
+        story.choose_a_sheet(tmp_path)
         story.bring_data(gbk_file(tmp_path))
         run = story.start_training(steps)
         story.outlive_the_server(run)

@@ -73,7 +73,7 @@ def chart(curves: Sequence[Curve], *, log: bool = False, x_name: str = "", legen
     }
     return {
         "animation": False,
-        "grid": {"left": 8, "right": 14, "top": 36 if legend else 12, "bottom": 8, "containLabel": True},
+        "grid": {"left": 8, "right": 22, "top": 36 if legend else 12, "bottom": 8, "containLabel": True},
         "legend": {
             "show": legend,
             "top": 0,

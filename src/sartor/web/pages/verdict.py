@@ -202,6 +202,10 @@ class VerdictView:
                         show_answer(t, str(row.get("predict") or ""), label)
 
 
+TICK_FRAC = 0.11
+"""The width of a number under the axis, as a fraction of the axis on a wide screen."""
+
+
 def interval_bar(t: Translator, difference: Difference) -> None:
     """The difference and its interval on an axis with zero and the margin; a tiny difference looks tiny."""
 
@@ -222,8 +226,23 @@ def interval_bar(t: Translator, difference: Difference) -> None:
         ui.element("div").classes("zero").style(f"left:{at(0.0)}")
         ui.element("div").classes("span").style(f"left:{at(low)};width:calc({at(high)} - {at(low)})")
         ui.element("div").classes("dot").style(f"left:{at(difference.difference)}")
-        for value in (low, high, 0.0):
-            text(figure(value, value != 0), "tick").style(f"left:{at(value)}")
+        for value, shift in ticks(low, high, reach):
+            text(figure(value, value != 0), "tick").style(f"left:{at(value)};transform:translateX({shift}%)")
+
+
+def ticks(low: float, high: float, reach: float) -> list[tuple[float, int]]:
+    """The numbers under an axis from −reach to reach, and by how much of its width each is moved to the right.
+
+    Those of a narrow interval stand beside it, and zero is left out where it would cover one of them.
+    """
+    width = TICK_FRAC * 2 * reach
+    narrow = high - low < width
+    found = [(low, -95 if narrow else -50), (high, -5 if narrow else -50)]
+    if narrow:
+        covers = low - 1.5 * width < 0.0 < high + 1.5 * width
+    else:
+        covers = min(abs(low), abs(high)) < width
+    return found if covers else [*found, (0.0, -50)]
 
 
 def ordered(
