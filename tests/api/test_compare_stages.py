@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,28 +15,14 @@ from sartor.base.errors import ConfigError, RunError
 from sartor.base.types import Pair
 from sartor.evaluation.preferences import balanced, likelihood_scores, margin_scores
 from sartor.evaluation.verdict import Verdict
+from support.stage_datasets import pairs, texts, write_datasets
 
-PAIRS = [
-    {"instruction": f"How much is {i} and 1?", "chosen": f"It is {i + 1}.", "rejected": f"No idea {i}."}
-    for i in range(64)
-]
+PAIRS = pairs(64)
 JUDGED = [
     {"instruction": row["instruction"], "output": row["chosen"] if i % 3 else row["rejected"], "tag": bool(i % 3)}
     for i, row in enumerate(PAIRS)
 ]
-TEXTS = [{"text": f"Chapter {i}. " + "It is a truth universally acknowledged. " * (1 + i % 4)} for i in range(64)]
-ENTRIES = {
-    "pairs": {
-        "file_name": "pairs.json",
-        "ranking": True,
-        "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
-    },
-    "judged": {
-        "file_name": "judged.json",
-        "columns": {"prompt": "instruction", "response": "output", "kto_tag": "tag"},
-    },
-    "novel": {"file_name": "novel.json", "columns": {"prompt": "text"}},
-}
+TEXTS = texts(64)
 STAGES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "dpo": ({"stage": "dpo", "dataset": "pairs"}, "preference-margin", ["preference-accuracy", "chosen-loss"]),
     "dpo full": (
@@ -55,10 +40,7 @@ STAGES: dict[str, tuple[dict[str, Any], str, list[str]]] = {
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
     data = tmp_path / "data"
-    data.mkdir()
-    for name, rows in (("pairs", PAIRS), ("judged", JUDGED), ("novel", TEXTS)):
-        (data / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
-    (data / "dataset_info.json").write_text(json.dumps(ENTRIES), encoding="utf-8")
+    write_datasets(data, {"pairs": PAIRS, "judged": JUDGED, "novel": TEXTS})
     return {
         "model_name_or_path": str(tiny_model_dir),
         "dataset_dir": str(data),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,17 @@ from safetensors.torch import load_file
 
 from sartor import api
 from sartor.base.errors import DataError
+from support.stage_datasets import pairs, texts, write_datasets
 
-CHOSEN = [
-    {"instruction": f"How much is {i} and 1?", "chosen": f"It is {i + 1}.", "rejected": f"No idea {i}."}
-    for i in range(16)
-]
+CHOSEN = pairs(16)
 JUDGED = [{"instruction": f"How much is {i} and 1?", "output": f"It is {i}.", "tag": i % 2 == 0} for i in range(16)]
-TEXTS = [{"text": f"Chapter {i}. " + "It is a truth universally acknowledged. " * (1 + i % 4)} for i in range(12)]
-ENTRIES = {
-    "pairs": {
-        "file_name": "pairs.json",
-        "ranking": True,
-        "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"},
-    },
-    "judged": {
-        "file_name": "judged.json",
-        "columns": {"prompt": "instruction", "response": "output", "kto_tag": "tag"},
-    },
-    "novel": {"file_name": "novel.json", "columns": {"prompt": "text"}},
-}
+TEXTS = texts(12)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_model_dir: Path) -> dict[str, Any]:
     data = tmp_path / "data"
-    data.mkdir()
-    for name, rows in (("pairs", CHOSEN), ("judged", JUDGED), ("novel", TEXTS)):
-        (data / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
-    (data / "dataset_info.json").write_text(json.dumps(ENTRIES), encoding="utf-8")
+    write_datasets(data, {"pairs": CHOSEN, "judged": JUDGED, "novel": TEXTS})
     return {
         "model_name_or_path": str(tiny_model_dir),
         "dataset_dir": str(data),

@@ -29,7 +29,7 @@ from sartor.web.cache import Cache, find, turns
 from sartor.web.generated_pairs import estimate
 from sartor.web.shown import (
     Checked,
-    FindingGroup,
+    Group,
     ImportOutcome,
     JsonText,
     ReadingChoices,
@@ -125,7 +125,7 @@ class Readings:
         groups: dict[str, list[Any]] = {}
         for finding in checked.findings:
             groups.setdefault(finding.code, []).append(finding)
-        shown = tuple(FindingGroup(code, len(all_), tuple(all_[:MAX_PER_CODE])) for code, all_ in groups.items())
+        shown = tuple(Group(code, len(all_), tuple(all_[:MAX_PER_CODE])) for code, all_ in groups.items())
         compared = [f for group in shown for f in group.first if f.origin is not None and f.other is not None]
         wanted = {origin.id for f in compared for origin in (f.origin, f.other) if origin is not None}
         texts = {

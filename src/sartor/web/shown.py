@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from sartor.base.types import Ledger, Origin, Skipped
 from sartor.checks.finding import Finding
 from sartor.data.import_record import ImportSummary
 
+T = TypeVar("T", Skipped, Finding)
 PER_CODE = 200
 """Skipped rows of one reason that are shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class SkippedGroup:
-    """The rows skipped for one reason: how many, and the first of them."""
+class Group(Generic[T]):
+    """Skipped rows or findings of one code: how many, and the first of them."""
 
     code: str
     count: int
-    first: tuple[Skipped, ...]
+    first: tuple[T, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class ShownDataset:
 
     name: str
     ledger: Ledger
-    skipped: tuple[SkippedGroup, ...]
+    skipped: tuple[Group[Skipped], ...]
     encodings: tuple[str, ...]
     usable: int
     imported: ImportSummary | None = None
@@ -75,25 +77,16 @@ class JsonText:
 
 
 @dataclass(frozen=True, slots=True)
-class FindingGroup:
-    """The findings of one code: how many, and the first of them."""
-
-    code: str
-    count: int
-    first: tuple[Finding, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Checked:
     """A check of a dataset: the findings, the texts of the rows they compare, and all lengths in tokens."""
 
     rows: int
-    findings: tuple[FindingGroup, ...]
+    findings: tuple[Group[Finding], ...]
     texts: Mapping[str, str]
     lengths: tuple[int, ...]
 
 
-def by_code(skipped: tuple[Skipped, ...]) -> tuple[SkippedGroup, ...]:
+def by_code(skipped: tuple[Skipped, ...]) -> tuple[Group[Skipped], ...]:
     """Skipped rows by their reason, in order of first appearance."""
     groups: dict[str, list[Skipped]] = {}
     counts: dict[str, int] = {}
@@ -101,4 +94,4 @@ def by_code(skipped: tuple[Skipped, ...]) -> tuple[SkippedGroup, ...]:
         counts[one.code] = counts.get(one.code, 0) + 1
         if counts[one.code] <= PER_CODE:
             groups.setdefault(one.code, []).append(one)
-    return tuple(SkippedGroup(code, counts[code], tuple(first)) for code, first in groups.items())
+    return tuple(Group(code, counts[code], tuple(first)) for code, first in groups.items())

@@ -19,13 +19,12 @@ from sartor.data.json_stream import LiteralNumber
 from sartor.prompt.label_view import LabelView, Piece, RenderedText
 from sartor.web.shown import (
     Checked,
-    FindingGroup,
+    Group,
     ImportOutcome,
     JsonText,
     ReadingChoices,
     ShownDataset,
     ShownRow,
-    SkippedGroup,
 )
 
 CLASSES: Mapping[str, type] = {
@@ -46,12 +45,11 @@ CLASSES: Mapping[str, type] = {
         Piece,
         RenderedText,
         Checked,
-        FindingGroup,
+        Group,
         ImportOutcome,
         ReadingChoices,
         ShownDataset,
         ShownRow,
-        SkippedGroup,
     )
 }
 """The only classes that are made from what the other process writes."""
