@@ -17,8 +17,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Progress, QueueFull, TokenLogprobs
 from sartor.inference.engine import Engine
+from sartor.inference.requests import Progress, QueueFull, TokenLogprobs
 from sartor.server.app import ServerSettings, create_app
 from sartor.server.connections import ConnectionLimits, Connections, limited_protocol
 from sartor.server.progress_queue import ProgressQueue

@@ -13,8 +13,9 @@ import pytest
 
 from sartor.base.errors import PromptError
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Batcher, Progress, QueueFull, Request, Ticket
+from sartor.inference.batcher import Batcher
 from sartor.inference.engine import Engine
+from sartor.inference.requests import Progress, QueueFull, Request, Ticket
 from support.tiny import make_model
 from support.tiny_adapter import save_adapter
 

@@ -11,9 +11,10 @@ import jsonschema_rs
 import pytest
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Batcher, Progress, Request
+from sartor.inference.batcher import Batcher
 from sartor.inference.engine import Answer, Engine
 from sartor.inference.grammars import Grammar, GrammarError, Grammars
+from sartor.inference.requests import Progress, Request
 
 SCHEMAS: list[dict[str, Any]] = [
     {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False},

@@ -11,77 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sartor.base.errors import PromptError, SartorError
+from sartor.base.errors import PromptError
 from sartor.base.i18n import tr
 from sartor.base.settings import GenerationSettings
-from sartor.inference.engine import Answer, Engine, Row
-from sartor.inference.grammars import Grammar, Guide
+from sartor.inference.engine import Engine, Row
 from sartor.inference.kv_cache import PreallocatedLayer
 from sartor.inference.prefill import Prefill
+from sartor.inference.requests import Progress, QueueFull, Request, Ticket, TokenLogprobs
 from sartor.inference.sampling import next_tokens
-from sartor.inference.weights import WeightSet
 from sartor.model.head import backbone, logits
 
 TRIM_TOKENS = 64
 """Leading padding positions from which trimming a batch pays."""
 CHARACTERS_PER_TOKEN = 16
 """A prompt with more characters for each token of the context is refused before it is tokenized."""
-
-
-class QueueFull(SartorError):
-    """The queue is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One answer to generate. Its random draws depend only on `seed` and `number`."""
-
-    prompt: tuple[int, ...]
-    generation: GenerationSettings
-    weights: WeightSet = "tuned"
-    seed: int = 0
-    number: int = 0
-    top_logprobs: int | None = None
-    """How many of the most likely tokens to report with each token; None: no log-probabilities."""
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    grammar: Grammar | None = None
-    """What the answer must follow; None: free."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
-    """A token, its log-probability before sampling, and the likeliest ones, each (id, log-probability)."""
-
-    id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A request's progress after a step: all text that is final, its new token; at the end the answer."""
-
-    text: str
-    token: TokenLogprobs | None = None
-    answer: Answer | None = None
-    error: str | None = None
-    refused: bool = False
-    """Whether the error is in the request (its grammar) and not in the batch."""
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A submitted request. `cancel` may be called from any thread."""
-
-    request: Request
-    on_progress: Callable[[Progress], None]
-    row: Row
-    guide: Guide | None = None
-    cancelled: bool = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
 
 
 @dataclass(slots=True)

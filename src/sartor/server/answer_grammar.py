@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Request
 from sartor.inference.engine import Engine
 from sartor.inference.grammars import Grammar, GrammarError, Grammars, json_rule
+from sartor.inference.requests import Request
 from sartor.inference.weights import WeightSet
 from sartor.server.schemas import BadRequest, ChatRequest, Limits, NamedTool, ToolIn, batch_requests
 

@@ -16,10 +16,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Batcher, Progress, QueueFull, Ticket
-from sartor.inference.batcher import Request as BatchRequest
+from sartor.inference.batcher import Batcher
 from sartor.inference.engine import Engine
 from sartor.inference.grammars import Grammars
+from sartor.inference.requests import Progress, QueueFull, Ticket
+from sartor.inference.requests import Request as BatchRequest
 from sartor.inference.weights import WeightSet
 from sartor.server import completions
 from sartor.server.admission import Admission, error_response

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Progress, Request, TokenLogprobs
 from sartor.inference.engine import Answer, Engine
 from sartor.inference.grammars import Grammars
+from sartor.inference.requests import Progress, Request, TokenLogprobs
 from sartor.inference.weights import WeightSet
 from sartor.server.schemas import (
     BadRequest,

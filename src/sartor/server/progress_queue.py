@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
-from sartor.inference.batcher import Progress
+from sartor.inference.requests import Progress
 
 
 class ProgressQueue(asyncio.Queue[tuple[int, Progress]]):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from sartor.base.i18n import tr
-from sartor.inference.batcher import QueueFull
+from sartor.inference.requests import QueueFull
 
 HEAD_START = 1024
 """Characters. A prompt is passed by a later one only if it is longer by this much for each arrival in between."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sartor.inference.batcher import Progress, TokenLogprobs
 from sartor.inference.engine import Answer, Engine
+from sartor.inference.requests import Progress, TokenLogprobs
 from sartor.server.schemas import ChatRequest, NamedTool
 from sartor.server.tool_calls import read_calls
 

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from sartor.base.errors import PromptError
 from sartor.base.settings import GenerationSettings
-from sartor.inference.batcher import Request
 from sartor.inference.engine import Engine
+from sartor.inference.requests import Request
 from sartor.inference.weights import WeightSet
 
 

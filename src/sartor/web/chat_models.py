@@ -76,7 +76,7 @@ class ChatModels:
         tools: Sequence[Any] = (),
     ) -> None:
         """Queue a turn; `reply` grows from the model's thread. Errors are put into it."""
-        from sartor.inference.batcher import Request
+        from sartor.inference.requests import Request
 
         try:
             batcher = self._loaded(target.path, thinking)

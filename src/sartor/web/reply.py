@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from sartor.base.errors import SartorError
 
 if TYPE_CHECKING:
-    from sartor.inference.batcher import Progress, Ticket
     from sartor.inference.engine import Answer
+    from sartor.inference.requests import Progress, Ticket
 
 
 @dataclass(frozen=True, slots=True)
