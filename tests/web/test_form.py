@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sartor.base.config import RunConfig, parse_override, section_of, to_yaml
+from sartor import api
+from sartor.base.config import RunConfig, section_of, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.settings import FIRST_TRAINING
 from sartor.web.form import COMMON, HIDDEN, check_paths, command, fields, free_name, parse_yaml, shown, typed
@@ -44,8 +45,11 @@ def test_the_command_line_says_the_same() -> None:
     asked = {"dataset": ["a", "b"], "learning_rate": 1e-4, "bf16": True, "output_dir": "runs/my run", "stop": "a'b"}
     words = shlex.split(command({k: v for k, v in asked.items() if k != "stop"}))
     assert words[:2] == ["sartor", "train"]
-    again = RunConfig.from_dict(dict(parse_override(word) for word in words[2:]))
+    again = api.training_settings(None, words[2:])
     assert again.flat() == RunConfig.from_dict({k: v for k, v in asked.items() if k != "stop"}).flat()
+    assert again.defaults == {}
+    assert "val_size" not in command({"dataset": "a", "eval_dataset": "b"})
+    assert command({"dataset": "a", "lora_rank": "many"}) == "sartor train dataset=a lora_rank=many"
 
 
 def test_broken_yaml_is_named_by_its_place() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from huggingface_hub.constants import HF_HUB_CACHE
 
+from sartor.api.training_settings import first_training
 from sartor.base.config import RunConfig, to_yaml
 from sartor.base.errors import ConfigError
 from sartor.base.i18n import tr
@@ -133,12 +134,22 @@ def parse_yaml(text: str) -> dict[str, Any]:
 
 
 def command(settings: Mapping[str, Any]) -> str:
-    """The equivalent command line."""
+    """The command line that trains with the same settings: it names those, too, that it would choose otherwise."""
     words = []
-    for key, value in settings.items():
+    for key, value in {**settings, **_left_to_llama_factory(settings)}.items():
         text = to_yaml({key: value}).partition(":")[2].strip() if isinstance(value, bool) else shown(value)
         words.append(f"{key}='{text}'" if set(text) & set(" $'\"&;|<>()*?[]#~`\\!{}") else f"{key}={text}")
     return " ".join(["sartor train", *words])
+
+
+def _left_to_llama_factory(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are left out here, and for which a command without a file has other defaults."""
+    try:
+        config = RunConfig.from_dict(settings)
+    except ConfigError:
+        return {}
+    plain = config.flat()
+    return {key: plain[key] for key in first_training(config).defaults}
 
 
 def check_paths(workspace: Workspace, config: RunConfig) -> None:
