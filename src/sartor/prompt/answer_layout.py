@@ -80,6 +80,8 @@ def joined(prompt: Layout, whole: Layout, block: ReasoningBlock | None, reasonin
         slots=(*prompt.slots, *added, *whole.slots[own:]),
         turns=(*prompt.turns, Turn(turn.message, (last, len(prompt.pieces[-1])), stop)),
         traced=tuple(dict.fromkeys((*prompt.traced, *whole.traced))),
+        needles=tuple(dict.fromkeys((*prompt.needles, *whole.needles))),
+        edges=prompt.edges + whole.edges,
         broken=broken if broken != pieces else (),
     )
     return Joined(layout, not reasoning and not whole.pieces[own].startswith(prompt.pieces[-1]))

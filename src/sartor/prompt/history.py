@@ -27,12 +27,23 @@ class AnswerGroup:
     answers: frozenset[int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    """How the answers of a structure are grouped."""
+
+    layout: Layout
+    """Kept because it is looked up by `id(layout)`, which must not be reused."""
+    joint: Layout
+    """What the layouts of all its beginnings say about the texts that they are right for."""
+    groups: tuple[frozenset[int], ...]
+
+
 class History:
     """Groups the answers of conversations under one template; keeps the grouping of each structure."""
 
     def __init__(self, template: Template) -> None:
         self.template = template
-        self._kept: OrderedDict[tuple[int, Sequence[int]], tuple[Layout, tuple[frozenset[int], ...]]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, Sequence[int]], _Grouping] = OrderedDict()
 
     def groups(self, messages: Sequence[Message], tools: Sequence[Tool], wanted: Sequence[int]) -> list[AnswerGroup]:
         """The fewest sequences in which each wanted answer stands after its true prompt, in the order of the answers.
@@ -42,22 +53,27 @@ class History:
         last = self._up_to(wanted[-1], messages, tools)
         if len(wanted) == 1:
             return [AnswerGroup(last, frozenset(wanted))]
-        if last.layout.traced:  # the texts decide, so each row is looked at
-            rendered = {number: self._up_to(number, messages, tools) for number in wanted[:-1]}
-            rendered[wanted[-1]] = last
-            return [AnswerGroup(rendered[max(answers)], answers) for answers in _grouped(rendered)]
         key = id(last.layout), tuple(wanted)
         kept = self._kept.get(key)
-        if kept is None:
-            rendered = {number: self._up_to(number, messages, tools) for number in wanted}
-            kept = self._kept[key] = last.layout, tuple(_grouped(rendered))
-            if len(self._kept) > MAX_LAYOUTS:
-                self._kept.popitem(last=False)
-        found = [AnswerGroup(self._up_to(max(answers), messages, tools), answers) for answers in kept[1][:-1]]
-        return [*found, AnswerGroup(last, kept[1][-1])]
+        if kept is None or not kept.joint.fits(messages):
+            rendered = {number: self._up_to(number, messages, tools) for number in wanted[:-1]}
+            rendered[wanted[-1]] = last
+            kept = _Grouping(last.layout, _joint([r.layout for r in rendered.values()]), tuple(_grouped(rendered)))
+            if all(found.usual for found in rendered.values()):  # else the texts of this row have decided
+                self._kept[key] = kept
+                if len(self._kept) > MAX_LAYOUTS:
+                    self._kept.popitem(last=False)
+            return [AnswerGroup(rendered[max(answers)], answers) for answers in kept.groups]
+        found = [AnswerGroup(self._up_to(max(answers), messages, tools), answers) for answers in kept.groups[:-1]]
+        return [*found, AnswerGroup(last, kept.groups[-1])]
 
     def _up_to(self, answer: int, messages: Sequence[Message], tools: Sequence[Tool]) -> Rendered:
         return self.template.lay_out_answer(messages[: answer + 1], tools)
+
+
+def _joint(layouts: Sequence[Layout]) -> Layout:
+    needles = tuple(dict.fromkeys(needle for layout in layouts for needle in layout.needles))
+    return Layout((), (), needles=needles, edges="".join(layout.edges for layout in layouts))
 
 
 def _grouped(rendered: dict[int, Rendered]) -> list[frozenset[int]]:

@@ -21,11 +21,12 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from sartor.base.i18n import Text, tr
 from sartor.base.types import Message
 from sartor.prompt.tokenizer import BREAK
+from sartor.prompt.tracing import TRACE, Trace, TracingStr
 
 Field = Literal["text", "reasoning"]
 Place = tuple[int, int]
@@ -85,7 +86,11 @@ class Layout:
     slots: tuple[Slot, ...]
     turns: tuple[Turn, ...] = ()
     traced: tuple[str, ...] = ()
-    """The string methods that the template called on texts; empty if it only inserts them (at most trimmed)."""
+    """The string methods that may make the rendering depend on texts; empty if it only inserts or searches them."""
+    needles: tuple[str, ...] = ()
+    """The strings that the template searches texts for: one that has any may be rendered otherwise."""
+    edges: str = ""
+    """The characters that it removes at the ends of texts."""
     broken: tuple[str, ...] = ()
     """The pieces with control-token strings in tools and calls broken by `BREAK`; empty if there are none."""
 
@@ -97,6 +102,13 @@ class Layout:
             text = message.text if slot.field == "text" else message.reasoning or ""
             texts.append(text if slot.edit == "raw" else EDITS[slot.edit](text))
         return texts
+
+    def fits(self, messages: Sequence[Message]) -> bool:
+        """Whether the rendering of a conversation of this structure certainly has this layout."""
+        if self.traced:
+            return False
+        texts = (text for message in messages for text in (message.text, message.reasoning) if text)
+        return all(_is_plain(text, self.needles, self.edges) for text in texts)
 
     def join(self, texts: Sequence[str]) -> str:
         """The rendered text with these texts in the slots."""
@@ -116,18 +128,22 @@ class UnsupportedTemplate(Exception):
 
 def probe(messages: Sequence[Message], render: Render) -> Layout:
     """The layout of a structure, without turns, from one rendering with placeholders. Raises: UnsupportedTemplate."""
-    seen: list[str] = []
+    trace = Trace()
     fields: list[tuple[int, Field]] = []
     marked: list[Message] = []
     for index, message in enumerate(messages):
         if message.reasoning:
-            message = replace(message, reasoning=_placeholder(len(fields), seen))
+            message = replace(message, reasoning=_placeholder(len(fields), trace))
             fields.append((index, "reasoning"))
         if message.text:
-            message = replace(message, text=_placeholder(len(fields), seen))
+            message = replace(message, text=_placeholder(len(fields), trace))
             fields.append((index, "text"))
         marked.append(message)
-    text = render(marked, False)
+    token = TRACE.set(trace)
+    try:
+        text = render(marked, False)
+    finally:
+        TRACE.reset(token)
     pieces, slots, stop = [], [], 0
     for found in re.finditer(MARK + r"(\d+)(\\*)\"§", text):
         index, field = fields[int(found[1])]
@@ -136,7 +152,13 @@ def probe(messages: Sequence[Message], render: Render) -> Layout:
         slots.append(Slot(index, field, edit))
         stop = right
     _require_each_once(fields, slots)
-    return Layout((*pieces, text[stop:]), tuple(slots), traced=tuple(dict.fromkeys(seen)))
+    return Layout(
+        (*pieces, text[stop:]),
+        tuple(slots),
+        traced=tuple(trace.methods),
+        needles=tuple(trace.needles),
+        edges="".join(trace.edges),
+    )
 
 
 def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layout:
@@ -164,7 +186,7 @@ def locate(messages: Sequence[Message], layout: Layout, render: Render) -> Layou
     if any(start < before for (start, _, _), before in zip(spans, stops)):
         raise UnsupportedTemplate(tr("it renders two messages at the same position"))
     pieces = [whole[before:start] for (start, _, _), before in zip(spans, stops)]
-    return Layout((*pieces, whole[stops[-1] :]), tuple(slot for _, _, slot in spans), traced=layout.traced)
+    return Layout((*pieces, whole[stops[-1] :]), tuple(slot for _, _, slot in spans), traced=("located",))
 
 
 def with_turns(
@@ -248,8 +270,8 @@ def without_breaks(layout: Layout) -> Layout:
     )
 
 
-def _placeholder(number: int, seen: list[str]) -> str:
-    return TracingStr.of(f'{PADDING}{MARK}{number}"§{PADDING}', seen)
+def _placeholder(number: int, trace: Trace) -> str:
+    return TracingStr.of(f'{PADDING}{MARK}{number}"§{PADDING}', trace)
 
 
 def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
@@ -263,6 +285,16 @@ def _padding_kept(text: str, found: re.Match[str]) -> tuple[int, int, str]:
     else:
         edit = {(True, True): "raw", (False, True): "lstrip", (True, False): "rstrip"}.get((left, right), "strip")
     return found.start() - len(padding) * left, found.end() + len(padding) * right, edit
+
+
+def _is_plain(text: str, needles: Sequence[str], edges: str) -> bool:
+    """Whether a template that searches for these strings, and removes these characters, does neither here."""
+    if text.isspace() or any(needle in text for needle in needles):
+        return False
+    if not edges:
+        return True
+    inner = text.strip()
+    return not any(character in edges for character in (text[0], text[-1], inner[0], inner[-1]))
 
 
 def _common_prefix(one: str, other: str) -> int:
@@ -317,64 +349,3 @@ def _place(position: int, starts: Sequence[int], stops: Sequence[int]) -> Place:
     """A position in the rendered text, outside of all slots, as piece and offset."""
     piece = sum(start < position for start in starts)
     return piece, position - (stops[piece - 1] if piece else 0)
-
-
-_HARMLESS = {"strip", "lstrip", "rstrip"}
-_UNTRACED = {
-    "__new__",
-    "__init__",
-    "__str__",
-    "__class__",
-    "__getattribute__",
-    "__setattr__",
-    "__delattr__",
-    "__doc__",
-    "__init_subclass__",
-    "__subclasshook__",
-    "__add__",
-    "__dir__",
-    "__reduce__",
-    "__reduce_ex__",
-    "__getnewargs__",
-    "__getstate__",
-    "__sizeof__",
-}
-
-
-class TracingStr(str):
-    """A string that records the methods called on it, except inserting, `+`, trimming and testing for emptiness."""
-
-    seen: list[str]
-
-    @classmethod
-    def of(cls, text: str, seen: list[str]) -> TracingStr:
-        traced = cls(text)
-        traced.seen = seen
-        return traced
-
-    def __bool__(self) -> bool:
-        return str.__len__(self) > 0
-
-    def __add__(self, other: str) -> TracingStr:
-        return TracingStr.of(str.__add__(self, other), self.seen)
-
-    def __radd__(self, other: str) -> TracingStr:
-        return TracingStr.of(str.__add__(other, self), self.seen)
-
-
-def _tracing_method(name: str) -> Callable[..., Any]:
-    original = getattr(str, name)
-
-    def method(self: TracingStr, *args: Any, **kwargs: Any) -> Any:
-        if name not in _HARMLESS or args:
-            self.seen.append(name)
-        result = original(self, *args, **kwargs)
-        return TracingStr.of(result, self.seen) if type(result) is str else result
-
-    method.__qualname__ = name  # not `__name__`, by which the sandbox would take `format` for the plain one
-    return method
-
-
-for _name in dir(str):
-    if _name not in _UNTRACED and callable(getattr(str, _name)):
-        setattr(TracingStr, _name, _tracing_method(_name))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,6 +52,8 @@ class Rendered:
     notes: tuple[Note, ...] = ()
     left_out: frozenset[int] = frozenset()
     """The messages whose reasoning is not rendered."""
+    usual: bool = True
+    """Whether it is known without looking at the texts that they have this layout (see `Layout.fits`)."""
 
     @property
     def text(self) -> str:
@@ -70,7 +71,6 @@ class Template:
         self._variables = {**variables, "strftime_now": TODAY.strftime}
         self._layouts = LayoutCache()
         self._answers: OrderedDict[tuple[int, int], tuple[Layout, Layout, Joined | None]] = OrderedDict()
-        self._hides_edits = _hides_edits(source)
         self.form = MessageForm()
         """How this template reads messages without tool calls."""
         self._added = AddedEnds()
@@ -195,14 +195,15 @@ class Template:
         if isinstance(layout, UnsupportedTemplate):
             raise self._refusal(layout)
         texts = layout.texts(messages)
-        if layout.traced:
+        if not (usual := layout.fits(messages)):
             whole = self._render(messages, tools, generation)
             if layout.join(texts) != whole:
                 layout = self._locate(messages, tools, generation, layout)
                 texts = layout.texts(messages)
                 if layout.join(texts) != whole:
                     raise self._refusal(UnsupportedTemplate(tr("its parts do not add up to the rendered text")))
-        return Rendered(layout, texts, notes, frozenset() if messages is given else _left_out(messages, layout))
+        left_out = frozenset() if messages is given else _left_out(messages, layout)
+        return Rendered(layout, texts, notes, left_out, usual)
 
     def lay_out_answer(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Rendered:
         """A conversation that ends with an answer, as inference has it: the complete prompt, then that answer.
@@ -228,7 +229,11 @@ class Template:
         prepared = self.prepare(messages)[0]
         empty = (Note("reasoning-empty", {"template": self.name}),) if done.empty_block else ()
         return Rendered(
-            done.layout, done.layout.texts(prepared), (*rendered.notes, *empty), _left_out(prepared, done.layout)
+            done.layout,
+            done.layout.texts(prepared),
+            (*rendered.notes, *empty),
+            _left_out(prepared, done.layout),
+            rendered.usual and prompt.usual,
         )
 
     def require_turn(self, turn: Turn) -> None:
@@ -360,8 +365,6 @@ class Template:
         try:
             self._reject_dropped_tools(messages, tools, generation)
             layout = probe(messages, render)
-            if self._hides_edits:
-                layout = replace(layout, traced=(*layout.traced, "macro"))
             return self._with_turns(layout, neutral(messages), tools, generation)
         except UnsupportedTemplate as error:
             return UnsupportedTemplate(error.reason)  # kept: without a traceback, whose frames hold the tokenizer
@@ -514,11 +517,6 @@ class Template:
         if str(reason.reason).endswith((".", "。")):  # a sentence of its own
             what = tr("Unsupported template: {reason}", reason=reason.reason)
         return PromptError(what, self.name, fix, code="unsupported-template")
-
-
-def _hides_edits(source: str) -> bool:
-    """Whether the template may change texts unseen by `TracingStr` (macros, block sets, `~`): then check each row."""
-    return bool(re.search(r"\{%[-+]?\s*(macro|call|filter|set\s+\w+\s*[-+]?%\})|~", source))
 
 
 def _left_out(messages: Sequence[Message], layout: Layout) -> frozenset[int]:

@@ -19,7 +19,6 @@ from jinja2.runtime import BlockReference, Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_context
 
-from sartor.prompt.layout import TracingStr
 from sartor.prompt.template_budget import (
     CALL_STEPS,
     CURRENT,
@@ -34,6 +33,7 @@ from sartor.prompt.template_budget import (
     pay_split,
     weight,
 )
+from sartor.prompt.tracing import TracingStr, hidden, joined
 
 MAX_SOURCE = 1 << 18
 """Characters of a template's source; the longest public ones have 20,000."""
@@ -57,6 +57,8 @@ DEEP = _names(
     "replace round sort string sum title tojson trim truncate unique upper"
 )
 """Filters by what they read: nothing but the value itself, its elements, everything in it."""
+UNSEEN = _names("float int safe")
+"""Filters that read a text without calling one of its methods."""
 TEXT_METHODS = _names(
     "capitalize casefold center count endswith expandtabs find format index isalnum isalpha isascii "
     "isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust "
@@ -78,7 +80,8 @@ def render(template: JinjaTemplate, values: Mapping[str, Any]) -> str:
     size = weight([messages, values.get("tools")], 1 << 62)
     token = CURRENT.set(Budget(size, len(messages)))
     try:
-        return template.render(values)
+        text = template.render(values)
+        return text if type(text) is str else str.__str__(text)  # no longer a TracingStr
     finally:
         CURRENT.reset(token)
 
@@ -101,6 +104,7 @@ def environment() -> BoundedEnvironment:
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Counts what `theirs` would simply do. The results are the same."""
 
+    concat = staticmethod(joined)
     intercepted_binops = frozenset({"+", "-", "*", "**", "%"})
 
     def __init__(self, theirs: Any) -> None:
@@ -114,7 +118,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         )
         known = FREE | FLAT | DEEP
         self.filters = {name: _paid(name, made) for name, made in theirs.filters.items() if name in known}
-        self.filters |= {f"_{step.__name__}": step for step in (spend, shown, read, searched, sliced, concat)}
+        self.filters |= {f"_{step.__name__}": step for step in (spend, shown, read, searched, sliced, size, concat)}
         self.tests = {n: _paid_test(made) if n in COMPARING else made for n, made in theirs.tests.items()}
         self.globals = {name: value for name, value in theirs.globals.items() if name != "lipsum"}
 
@@ -125,7 +129,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         pay_operator(CURRENT.get(), operator, left, right)
-        return self.binop_table[operator](left, right)
+        made = self.binop_table[operator](left, right)
+        return made if operator == "+" else hidden(made)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         if type(__obj) is BuiltinMethodType and not kwargs and (owed := _quick(__obj, args)) is not None:
@@ -135,7 +140,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             return super().call(__context, __obj, *args, **kwargs)
         budget = CURRENT.get()
         args = _pay_call(budget, __obj, args, kwargs)
-        return _pay_result(budget, super().call(__context, __obj, *args, **kwargs))
+        return hidden(_pay_result(budget, super().call(__context, __obj, *args, **kwargs)))
 
 
 def _quick(called: Any, args: tuple[Any, ...]) -> int | None:
@@ -200,13 +205,15 @@ def _pay_result(budget: Budget, result: Any) -> Any:
 
 def _paid(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
     """A filter that pays first. Jinja's own marks on the function (what is passed first) are kept."""
-    if name in FREE:
+    if name in FREE and name not in UNSEEN:
         return made
     first = int(getattr(made, "jinja_pass_arg", None) is not None)
 
     @functools.wraps(made)
     def paid(*args: Any, **kwargs: Any) -> Any:
         budget = CURRENT.get()
+        if name in UNSEEN and args[first:] and isinstance(args[first], TracingStr):
+            args[first].trace.methods[name] = None
         if name in QUICK_FILTERS and len(args) == first + 1 and not kwargs and type(args[first]) is str:
             budget.read(len(args[first]))
             return made(*args)
@@ -218,7 +225,7 @@ def _paid(name: str, made: Callable[..., Any]) -> Callable[..., Any]:
             for value in [*given, *kwargs.values()] if name != "tojson" else ():
                 budget.read_all(value)
             _pay_growth(budget, name, given, kwargs)
-        return _pay_result(budget, made(*args[:first], *given, **kwargs))
+        return hidden(_pay_result(budget, made(*args[:first], *given, **kwargs)))
 
     return paid
 
@@ -290,10 +297,16 @@ def sliced(context: Context, value: Any) -> Any:
 
 
 @pass_context
+def size(context: Context, value: Any) -> int:
+    """A length that is compared with 0."""
+    return int(bool(value)) if isinstance(value, TracingStr) else len(value)
+
+
+@pass_context
 def concat(context: Context, parts: list[Any]) -> str:
     """Jinja's `~`."""
     CURRENT.get().read_all(parts)
-    return "".join(map(str, parts))
+    return joined(map(str, parts))
 
 
 def _count_in(tree: nodes.Node) -> None:
@@ -324,6 +337,7 @@ def _pay_in(node: nodes.Node) -> None:
     elif isinstance(node, nodes.For) and node.test is not None:
         node.test = nodes.And(_filter("spend", nodes.Const(_cost(node.test) + 1), line), node.test, lineno=line)
     elif isinstance(node, nodes.Compare):
+        _mark_emptiness(node)
         _pay_comparison(node)
     elif isinstance(node, nodes.Pair):
         node.key = _filter("read", node.key, line)
@@ -332,6 +346,16 @@ def _pay_in(node: nodes.Node) -> None:
             node.node = _filter("sliced", node.node, line)
         elif not _constant(node.arg):
             node.arg = _filter("read", node.arg, line)  # hashing a tuple reads all of it
+
+
+def _mark_emptiness(node: nodes.Compare) -> None:
+    """`text | length > 0` asks whether there is any text, and not how long it is."""
+    measured = node.expr
+    if len(node.ops) != 1 or not isinstance(measured, nodes.Filter) or measured.name not in ("length", "count"):
+        return
+    limit = node.ops[0].expr
+    if isinstance(limit, nodes.Const) and limit.value == 0 and node.ops[0].op in ("gt", "eq", "ne") and measured.node:
+        node.expr = _filter("size", measured.node, node.lineno)
 
 
 def _pay_comparison(node: nodes.Compare) -> None:
