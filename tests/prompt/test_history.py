@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sartor.base.settings import PromptSettings
 from sartor.base.types import Demonstration, Feedback, Message, Origin, Pair, Preference, Skipped, UnpairedSequence
+from sartor.prompt import template_environment
 from sartor.prompt.encode import Encoder
 from sartor.prompt.named_templates import named, template_names
 from sartor.prompt.template import Template
@@ -295,3 +296,25 @@ def test_reasoning_is_learned_as_the_model_writes_it(
             assert before == tokenizer.decode(encoder.prompt(conversation[: 2 * number - 1]).ids.tolist())
     notes = {note.code for note in encoder.take_notes()}
     assert ("reasoning-dropped" in notes) is (source is V31 and thinking is None)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3_5_think", "gemma4_v5", "lfm2_2_5", "gptoss", "deepseek_r1_distill"])
+def test_a_second_conversation_of_a_structure_costs_no_rendering(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splitting is paid for once for each structure: a row is tokenized, and nothing else."""
+    _, encoder = encoder_of(name)
+    encoder.sequences(example(THREE))
+    monkeypatch.setattr(template_environment, "render", lambda *_: pytest.fail("rendered again"))
+    others = tuple(replace(m, text=m.text * 2, reasoning=m.reasoning and m.reasoning * 3) for m in THREE)
+    assert len(encoder.sequences(example(others))) == 3
+
+
+def test_texts_of_one_row_do_not_decide_for_the_next() -> None:
+    """A row whose texts the template looks into is grouped by itself, and its grouping is not kept."""
+    tokenizer, encoder = encoder_of("qwen3")
+    odd = tuple(replace(m, text="<tool_response>x") if m.text == "q2" else m for m in THREE)
+    for messages in (odd, THREE, odd, THREE):
+        outcomes = encoder.sequences(example(messages))
+        assert not isinstance(outcomes[0], Skipped)
+        prompts = [tokenizer.decode(encoder.prompt(messages[:n]).ids.tolist()) for n in (1, 3, 5)]
+        assert sorted(before for before, _ in learned(tokenizer, outcomes)) == sorted(prompts)
+    assert len(encoder.sequences(example(THREE))) == 3
