@@ -188,11 +188,7 @@ def test_what_moves_is_float32_on_a_bfloat16_model_unless_pure(tiny_model: Any) 
     assert {(p.requires_grad, p.dtype) for p in frozen.parameters()} == {(True, torch.float32), (False, torch.bfloat16)}
 
 
-def test_muon_moves_matrices_only_and_eight_bits_need_bitsandbytes(
-    tiny_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ConfigError, match="matrices"):
-        make_optimizer(adapt(tiny_model, MethodSettings(finetuning_type="full")), TrainSettings(optim="muon"))
+def test_eight_bits_need_bitsandbytes(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(ConfigError, match="bitsandbytes"):
         make_optimizer(tiny_model, TrainSettings(optim="adamw_8bit"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +60,45 @@ def test_an_optimizer_declares_what_others_need_and_takes_a_step(plugin: Optimiz
         assert size / model.weight.numel() == pytest.approx(plugin.state_bytes(4), abs=0.1)
 
 
-def test_matrices_only_is_checked() -> None:
-    with pytest.raises(ConfigError, match="matrices only"):
-        make_optimizer(torch.nn.Linear(4, 4), TrainSettings(optim="muon"))
+def test_muon_hands_all_but_hidden_matrices_to_adamw(tiny_model: Any) -> None:
+    optimizer = make_optimizer(tiny_model, TrainSettings(optim="muon", learning_rate=0.01))
+    names = {id(p): name for name, p in tiny_model.named_parameters()}
+    by_muon = {names[id(p)] for group in optimizer.param_groups if group["hidden_matrix"] for p in group["params"]}
+    assert by_muon == {name for name in names.values() if name.endswith("_proj.weight")}
+    before = {name: p.detach().clone() for name, p in tiny_model.named_parameters()}
+    for _ in range(2):
+        tiny_model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+        optimizer.step()
+    assert all(not torch.equal(p, before[name]) for name, p in tiny_model.named_parameters())
+    assert {name for state in optimizer.state.values() for name in state} == {
+        *("momentum_buffer", "step", "exp_avg", "exp_avg_sq")
+    }
+
+
+def test_muon_steps_as_torch_and_adamw_do_and_resumes_to_the_same_bits(tiny_model: Any) -> None:
+    other = copy.deepcopy(tiny_model)
+    settings = TrainSettings(optim="muon", learning_rate=0.01, weight_decay=0.1)
+
+    def step(model: Any, *optimizers: Any) -> None:
+        model.zero_grad()
+        model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    ours = make_optimizer(tiny_model, settings)
+    matrices = [p for name, p in other.named_parameters() if name.endswith("_proj.weight")]
+    muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    embedding = [p for name, p in other.named_parameters() if "embed" in name]
+    norms = [p for p in other.parameters() if p.ndim == 1]
+    groups = [{"params": embedding, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=0.01)
+    for _ in range(2):
+        step(tiny_model, ours)
+        step(other, muon, adamw)
+    for one, two in zip(tiny_model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+    again = make_optimizer(copy_of := copy.deepcopy(tiny_model), settings)
+    again.load_state_dict(copy.deepcopy(ours.state_dict()))
+    step(tiny_model, ours)
+    step(copy_of, again)
+    assert all(torch.equal(p, q) for p, q in zip(tiny_model.parameters(), copy_of.parameters(), strict=True))

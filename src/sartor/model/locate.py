@@ -1,7 +1,8 @@
-"""Find a model by its name: the embedded one, dequantized on first use, a folder, or a hub's; and the cache folder."""
+"""Find a model by its name: the embedded one or a GGUF file, dequantized on first use, a folder, or a hub's."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -21,7 +22,7 @@ from sartor.model.known_names import EMBEDDED, folders_near, require_known
 from sartor.model.safety import check_folder
 
 FIRST_USE_WAIT_S = 600.0
-"""Seconds to wait for another process that makes the embedded model."""
+"""Seconds to wait for another process that dequantizes the same file."""
 
 
 def cache_folder() -> Path:
@@ -33,18 +34,22 @@ def cache_folder() -> Path:
 
 
 def resolve_model(name: str, revision: str = "main") -> str:
-    """A folder or hub name that transformers can load; the embedded model is dequantized on first use.
+    """A folder or hub name that transformers can load; the embedded model and GGUF files are dequantized on first use.
 
-    Raises: ModelError if a folder contains no model, there is neither a folder nor a hub's model of this name, or the
-    embedded model's package is not installed.
+    Raises: ModelError if a folder contains no model, there is neither a folder nor a hub's model of this name, the
+    embedded model's package is not installed, or transformers cannot read the GGUF file.
     """
     if name in EMBEDDED:
-        return str(_dequantized(name))
+        return str(_embedded(name))
     path = Path(name).expanduser()
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return str(_dequantized(path.absolute(), cache_folder() / "models" / _folder_name(path.absolute())))
     if path.exists():
         if not (path / "config.json").exists():
             adapter = (path / "adapter_config.json").exists()
             fix = tr("It is an adapter: set adapter_name_or_path to it.") if adapter else folders_near(name)
+            if files := sorted(path.glob("*.gguf")):
+                fix = tr("To use a GGUF file, name it: {file}", file=files[0])
             raise ModelError("This folder contains no model (no config.json).", path, fix)
         check_folder(path)
         if (path / "adapter_config.json").exists():  # transformers would load the base that it names, from a hub too
@@ -76,9 +81,13 @@ def local_model(name: str) -> str | None:
         return None
 
 
-def _dequantized(name: str) -> Path:
+def _folder_name(file: Path) -> str:
+    """The file's own name, and what tells it from another of that name."""
+    return f"{file.stem}-{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+
+
+def _embedded(name: str) -> Path:
     module, file, requirement = EMBEDDED[name]
-    target = cache_folder() / "models" / name
     spec = importlib.util.find_spec(module)
     folders = spec.submodule_search_locations if spec else None
     if not folders:
@@ -90,13 +99,28 @@ def _dequantized(name: str) -> Path:
             name=name,
             requirement=requirement,
         )
-    source = Path(next(iter(folders))) / file
+    return _dequantized(Path(next(iter(folders))) / file, cache_folder() / "models" / name)
+
+
+def _dequantized(source: Path, target: Path) -> Path:
+    """The folder of the GGUF file's model, made if it is not there, or if the file has changed.
+
+    Raises: ModelError if transformers cannot read it.
+    """
     manifest = target / "sartor_manifest.json"
     if manifest.exists() and _matches_manifest(manifest, source):
         return target
     with file_lock(target, FIRST_USE_WAIT_S):
         if not (manifest.exists() and _matches_manifest(manifest, source)):
-            _dequantize(source, target)
+            try:
+                _dequantize(source, target)
+            except Exception as error:  # tokenizers has no class of its own
+                raise ModelError(
+                    "The GGUF file cannot be read: {reason}",
+                    source,
+                    "Use the original model's folder or hub name; transformers reads only some architectures.",
+                    reason=str(error).strip().partition("\n")[0],
+                ) from error
     return target
 
 
@@ -108,9 +132,10 @@ def _matches_manifest(manifest: Path, source: Path) -> bool:
     sizes = {
         name: (manifest.parent / name).stat().st_size for name in recorded["files"] if (manifest.parent / name).exists()
     }
-    return recorded["source_bytes"] == source.stat().st_size and sizes == {
-        n: f["bytes"] for n, f in recorded["files"].items()
-    }
+    status = source.stat()
+    same = recorded["source_bytes"] == status.st_size
+    same = same and recorded.get("source_mtime_ns", status.st_mtime_ns) == status.st_mtime_ns
+    return same and sizes == {n: f["bytes"] for n, f in recorded["files"].items()}
 
 
 def _dequantize(source: Path, target: Path) -> None:
@@ -127,12 +152,23 @@ def _dequantize(source: Path, target: Path) -> None:
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     usual_permissions(target)
+    _write_manifest(source, target)
+
+
+def _write_manifest(source: Path, target: Path) -> None:
     files = {
         p.name: {"bytes": p.stat().st_size, "sha256": sha256_file(p)}
         for p in sorted(target.iterdir())
         if p.is_file() and p.name != "sartor_manifest.json"
     }
-    content = {"source_bytes": source.stat().st_size, "source_sha256": sha256_file(source), "files": files}
+    status = source.stat()
+    content = {
+        "source": str(source),
+        "source_bytes": status.st_size,
+        "source_mtime_ns": status.st_mtime_ns,
+        "source_sha256": sha256_file(source),
+        "files": files,
+    }
     atomic_write(target / "sartor_manifest.json", json.dumps(content, indent=2))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 from sartor.base.errors import ConfigError
 from sartor.base.settings import TrainSettings
@@ -21,26 +22,22 @@ if TYPE_CHECKING:
 def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: float | None = None) -> Optimizer:
     """Over the trained parameters; weight decay on matrices only; LoRA+ gives B its own learning rate.
 
-    Raises: ConfigError when the optimizer needs a package that is not installed, or cannot train these parameters.
+    Raises: ConfigError when the optimizer needs a package that is not installed.
     """
     plugin = OPTIMIZERS.get(settings.optim)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool | None], list[nn.Parameter]] = {}
+    matrices = _hidden_matrices(model) if plugin.marks_matrices else set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if plugin.matrices_only and parameter.ndim != 2:
-            raise ConfigError(
-                "optim: {optim} trains matrices only.",
-                "optim",
-                "Use it with LoRA, or choose adamw_torch.",
-                optim=plugin.name,
-            )
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         ratio = lora_lr_ratio if lora_lr_ratio and "lora_B" in name else 1.0
-        groups.setdefault((decay, ratio), []).append(parameter)
+        mark = name in matrices if plugin.marks_matrices else None
+        groups.setdefault((decay, ratio, mark), []).append(parameter)
     param_groups = [
         {"params": params, "weight_decay": decay, "lr": settings.learning_rate * ratio}
-        for (decay, ratio), params in groups.items()
+        | ({} if mark is None else {"hidden_matrix": mark})
+        for (decay, ratio, mark), params in groups.items()
     ]
     try:
         return plugin.build(param_groups, settings)
@@ -53,6 +50,15 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
             package=plugin.package,
             command=plugin.install,
         ) from None
+
+
+def _hidden_matrices(model: nn.Module) -> set[str]:
+    """Names of the 2-D parameters that are neither an embedding nor the head, as Muon's authors advise."""
+    heads = [part.get_output_embeddings() for part in model.modules() if isinstance(part, PreTrainedModel)]
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    outer = [*embeddings, *(head for head in heads if head is not None)]
+    excluded = {id(p) for module in outer for p in module.parameters()}
+    return {name for name, p in model.named_parameters() if p.ndim == 2 and id(p) not in excluded}
 
 
 def make_scheduler(optimizer: Optimizer, settings: TrainSettings, plan: Plan) -> LRScheduler:

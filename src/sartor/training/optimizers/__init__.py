@@ -29,8 +29,8 @@ class OptimizerPlugin(ABC):
     """The module that it needs beyond torch."""
     install: str = ""
     """How to install that, as `pip install 'sartor[quant]'`."""
-    matrices_only: bool = False
-    """Whether it can train 2-D parameters only: refused for others."""
+    marks_matrices: bool = False
+    """Whether each group says by `hidden_matrix` if it holds matrices between the embedding and the head."""
     examples: tuple[Mapping[str, Any], ...] = ()
     """Settings that train with it; a test parses each of them."""
 
