@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
 
 from sartor.base.errors import ConfigError
 from sartor.base.settings import TrainSettings
@@ -54,6 +53,8 @@ def make_optimizer(model: nn.Module, settings: TrainSettings, *, lora_lr_ratio: 
 
 def _hidden_matrices(model: nn.Module) -> set[str]:
     """Names of the 2-D parameters that are neither an embedding nor the head, as Muon's authors advise."""
+    from transformers import PreTrainedModel
+
     heads = [part.get_output_embeddings() for part in model.modules() if isinstance(part, PreTrainedModel)]
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     outer = [*embeddings, *(head for head in heads if head is not None)]
