@@ -103,7 +103,7 @@ def _embedded(name: str) -> Path:
 
 
 def _dequantized(source: Path, target: Path) -> Path:
-    """The folder of the GGUF file's model, made if it is not there, or if the file has changed.
+    """The folder of the GGUF file's model, made if it is missing or the file has changed.
 
     Raises: ModelError if transformers cannot read it.
     """
