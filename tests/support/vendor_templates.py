@@ -110,7 +110,7 @@ FUNCTIONARY = """{% if tools %}<|start_header_id|>system<|end_header_id|>{{ '\n\
 
 GLM = """[gMASK]<sop>{% if tools %}<|system|>{{ '\n<tools>\n' }}{% for t in tools %}{{ (t | tojson) + '\n' }}{% endfor %}</tools>{% endif %}
 {%- for m in messages %}
-{%- if m.role == 'assistant' %}<|assistant|>{{ '\n<think></think>' }}{% if m.content %}{{ '\n' + m.content }}{% endif %}
+{%- if m.role == 'assistant' %}<|assistant|>{{ '\n<think>' + (m.reasoning_content or '') + '</think>' }}{% if m.content %}{{ '\n' + m.content }}{% endif %}
 {%- for call in m.tool_calls or [] %}{{ '\n<tool_call>' + call.function.name + '\n' }}
 {%- for key, value in call.function.arguments.items() %}<arg_key>{{ key }}</arg_key>{{ '\n<arg_value>' }}
 {{- value if value is string else value | tojson(ensure_ascii=False) }}</arg_value>{{ '\n' }}{% endfor %}</tool_call>{% endfor %}

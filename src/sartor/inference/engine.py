@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from sartor.base.config import RunConfig
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import GenerationSettings
-from sartor.base.types import Message, TokenSequence, Tool
+from sartor.base.types import Message, TokenSequence, Tool, ToolCall
 from sartor.inference.kv_cache import preallocated_cache
 from sartor.inference.sampling import next_tokens
 from sartor.inference.weight_prepack import prepack
@@ -22,6 +23,7 @@ from sartor.model.batch import collate, micro_batches
 from sartor.model.head import backbone, logits, token_losses
 from sartor.model.load import load_model, load_tokenizer
 from sartor.model.tokenizer_match import check_tokenizer
+from sartor.prompt.answer_reader import AnswerReader
 from sartor.prompt.encode import Encoder
 from sartor.prompt.messages import message_of, split_reasoning
 from sartor.prompt.template import Template
@@ -297,7 +299,7 @@ class Engine:
         """Append a token; a stop token or a stop string ends the row."""
         row.ids.append(token)
         if self.encoder.ends_turn(row.ids):
-            row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1])
+            row.stop_reason, row.text = "stop", self.text_of(row.ids[:-1], whole=True)
         elif settings.stop:
             text = self.text_of(row.ids)
             cuts = [place for stop in settings.stop if (place := text.find(stop)) >= 0]
@@ -314,11 +316,25 @@ class Engine:
 
     def final_text(self, row: Row) -> str:
         """The text of a finished row: cut at its stop, no half character."""
-        return row.text if row.stop_reason == "stop" else self.text_of(row.ids).rstrip("\ufffd")
+        return row.text if row.stop_reason == "stop" else self.text_of(row.ids, whole=True).rstrip("\ufffd")
 
-    def text_of(self, ids: list[int]) -> str:
-        text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return text
+    @functools.cached_property
+    def reader(self) -> AnswerReader:
+        """Reads answers as the template would have written them."""
+        return AnswerReader(self.template, getattr(self.tokenizer, "response_template", None))
+
+    def text_of(self, ids: list[int], *, whole: bool = False) -> str:
+        """The text of an answer's ids, without control tokens and headers; `whole`: no more will follow."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=not self.reader.has_headers)
+        return self.reader.text(text, whole=whole)
+
+    def calls_of(self, answer: Answer, tools: Sequence[Tool]) -> tuple[str, list[ToolCall]]:
+        """The text beside an answer's tool calls, and the calls; the whole text if there are none."""
+        ids = list(answer.ids)
+        while ids and ids[-1] in self.encoder.stop_ids:
+            ids.pop()
+        rest, calls = self.reader.read_calls(self.tokenizer.decode(ids, skip_special_tokens=False), tools)
+        return (split_reasoning(Message("assistant", rest)).text.strip(), calls) if calls else (answer.text, [])
 
     def answer_of(self, row: Row, settings: GenerationSettings) -> Answer:
         text = self.final_text(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -112,8 +113,11 @@ class Conversation:
     def _read(self, answer: Answer) -> tuple[str, list[dict[str, Any]]]:
         if not self.request.wants_calls:
             return answer.text, []
-        known = frozenset(tool.function.name for tool in self.request.tools or ())
-        text, calls = read_calls(answer.text, known)
+        tools = [tool.model_dump(exclude_none=True) for tool in self.request.tools or ()]
+        text, found = self.engine.calls_of(answer, tools)
+        calls = [(call.name, json.dumps(dict(call.arguments), ensure_ascii=False)) for call in found]
+        if not calls:
+            text, calls = read_calls(answer.text, frozenset(tool["function"]["name"] for tool in tools))
         return text, [
             {
                 "id": f"call_{secrets.token_hex(12)}",

@@ -1,4 +1,4 @@
-"""Parses tool calls from a model's output, in the three formats that open models use."""
+"""Parses tool calls in forms that a model has not from its template, but that open models often use all the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 _TAGGED = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|$)", re.DOTALL)
 _BARE_LIST = re.compile(r"\s*(\[\s*\{.*\}\s*\])\s*", re.DOTALL)
+_HARMONY = re.compile(r"(?:<\|channel\|>)?\s*(?:commentary)?\s*to=functions\.([\w.-]+)[^{]*(\{.*\})", re.DOTALL)
 _LISTED = re.compile(r"\[TOOL_CALLS\]\s*(\[.*\])", re.DOTALL)
 
 
@@ -16,7 +17,7 @@ def read_calls(text: str, known: frozenset[str]) -> tuple[str, list[tuple[str, s
     """(the text without calls, each call's name and arguments as JSON text). Only calls of known tools are calls.
 
     `<tool_call>{…}</tool_call>` (Qwen, Hermes), `[TOOL_CALLS][{…}]` (Mistral, whose marker is a control token and no
-    longer there), a bare object (Llama 3).
+    longer there), a bare object (Llama 3), `commentary to=functions.NAME json{…}` (gpt-oss, without its markers).
     """
     found = [_call(body, known) for body in _TAGGED.findall(text)]
     if found and all(found):
@@ -27,6 +28,8 @@ def read_calls(text: str, known: frozenset[str]) -> tuple[str, list[tuple[str, s
             return text[: listed.start()].strip(), [call for call in found if call]
     if call := _call(text.strip(), known):
         return "", [call]
+    if (said := _HARMONY.search(text)) and (call := _call_of({"name": said[1], "arguments": _json(said[2])}, known)):
+        return text[: said.start()].strip(), [call]
     return text, []
 
 
