@@ -161,14 +161,14 @@ def _value(text: str) -> Any:
 
 def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError("not an object")
+        raise TypeError
     return value
 
 
 def _closing(text: str, start: int, opening: str, closing: str, quotes: Iterable[str]) -> int:
     """Behind the bracket that closes the one at `start`, outside of quotes. Raises: ValueError if there is none."""
     if not text.startswith(opening, start):
-        raise ValueError("no bracket")
+        raise ValueError
     parts = re.compile("|".join([r"\\.", *map(re.escape, [*quotes, opening, closing])]), re.DOTALL)
     depth, inside = 0, ""
     for found in parts.finditer(text, start):
@@ -179,7 +179,7 @@ def _closing(text: str, start: int, opening: str, closing: str, quotes: Iterable
             depth += 1 if part == opening else -1
             if depth == 0:
                 return found.end()
-    raise ValueError("not closed")
+    raise ValueError
 
 
 def _keywords(text: str) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _keywords(text: str) -> dict[str, Any]:
     lines = re.sub(r"'[^']*'|\"[^\"]*\"", lambda found: found[0].replace("\n", "\\n"), text)
     call = ast.parse(f"f{lines}", mode="eval").body
     if not isinstance(call, ast.Call) or call.args:
-        raise ValueError("not a call with keywords")
+        raise ValueError
 
     class Names(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.AST:
