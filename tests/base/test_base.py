@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sartor.base.errors import ConfigError, RunError
+from sartor.base.errors import ConfigError, RunError, close_matches
 from sartor.base.process import ProcessIdentity
 from sartor.base.rundir import RunDir, append_json_line, read_json_lines
 from sartor.base.types import Ledger, Origin, Skipped, TokenSequence
@@ -89,3 +89,23 @@ def test_a_mistyped_plug_in_is_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Unknown export format 'gguff'") as raised:
         EXPORTERS.get("gguff")
     assert str(raised.value.fix) == "Did you mean gguf?"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "near"),
+    [
+        ("learnin_rate", ["learning_rate", "warmup_ratio"], ["learning_rate"]),
+        ("lora-rank", ["lora_rank"], ["lora_rank"]),
+        ("stf.yaml", ["sft.yaml"], ["sft.yaml"]),
+        ("LLAMA", ["llama3", "llama2", "alpaca"], ["llama2", "llama3"]),
+        ("pride", ["pride_zh", "other"], ["pride_zh"]),
+        ("minimax2", ["gemma2", "gemma3", "phi4"], []),
+        ("fp8", ["fsdp", "fp16"], []),
+        ("use_kt", ["use_cpu", "use_dora"], []),
+        ("ray_num_workers", ["max_new_tokens"], []),
+        ("", ["a"], []),
+        ("a" * 1_000_000, ["a"], []),
+    ],
+)
+def test_only_a_slip_is_answered_with_another_name(name: str, known: list[str], near: list[str]) -> None:
+    assert close_matches(name, known) == near

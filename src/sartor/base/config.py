@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from sartor.base.errors import ConfigError, did_you_mean
 from sartor.base.i18n import Text, tr
-from sartor.base.llamafactory_keys import IGNORED_KEYS, SETTINGS_WITHOUT_EFFECT, UNSUPPORTED_KEYS
+from sartor.base.llamafactory_keys import IGNORED_KEYS, SETTINGS_WITHOUT_EFFECT, UNSUPPORTED_KEYS, changes_nothing
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 from sartor.base.settings import (
     SECTIONS,
@@ -76,17 +76,18 @@ class RunConfig(BaseModel):
             section = section_of().get(key)
             _refuse_literal_secret(key, value, where)
             _refuse_unusable(key, value, where)
-            if section and not (key in UNSUPPORTED_KEYS and value):
+            if key in UNSUPPORTED_KEYS and not changes_nothing(key, value):
+                raise ConfigError("Unsupported setting {setting!r}.", where, UNSUPPORTED_KEYS[key], setting=key)
+            if section:
                 if value is not None:
                     grouped[section][key] = value
                     if key in SETTINGS_WITHOUT_EFFECT:
                         ignored[key] = SETTINGS_WITHOUT_EFFECT[key]
             elif key in IGNORED_KEYS:
                 ignored[key] = IGNORED_KEYS[key]
-            elif key in UNSUPPORTED_KEYS:
-                raise ConfigError("Unsupported setting {setting!r}.", where, UNSUPPORTED_KEYS[key], setting=key)
-            else:
-                raise ConfigError("Unknown setting {setting!r}.", where, did_you_mean(key, section_of()), setting=key)
+            elif key not in UNSUPPORTED_KEYS:
+                near = did_you_mean(key, section_of()) or tr("`sartor settings` lists them all.")
+                raise ConfigError("Unknown setting {setting!r}.", where, near, setting=key)
         sections: dict[str, Any] = {name: _parse_section(name, values, where) for name, values in grouped.items()}
         return cls(**sections, given=dict(settings), ignored_keys=ignored, permissions=permissions)
 

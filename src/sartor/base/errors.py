@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rapidfuzz.distance import OSA
+
 from sartor.base.i18n import Text, as_text, tr
+
+MAX_NAME = 200
+"""Characters of a name that a slip is looked for in."""
 
 
 class SartorError(Exception):
@@ -105,9 +109,24 @@ class Interrupted(SartorError):
 
 
 def close_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known names closest to `name`, best first; empty when none is close."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.55)]
+    """The known names that `name` may be a slip of, best first: one edit for every four characters (a swap of two is
+    one), or a beginning of at least three; upper and lower case, `-`, `_` and spaces are the same."""
+    if not 0 < len(name) <= MAX_NAME:
+        return []
+    plain = _plain(name)
+    found = []
+    for candidate in known:
+        other = _plain(candidate)
+        allowed = (min(len(plain), len(other)) + 2) // 4
+        if other.startswith(plain) and len(plain) >= 3:
+            found.append((0, len(other), candidate))
+        elif (edits := OSA.distance(plain, other, score_cutoff=allowed)) <= allowed:
+            found.append((edits, 0, candidate))
+    return [candidate for _, _, candidate in sorted(found)[:limit]]
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> Text:

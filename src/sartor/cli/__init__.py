@@ -13,7 +13,7 @@ from sartor import __version__
 from sartor.base.errors import SartorError
 from sartor.base.files import system_errors
 from sartor.base.process import limit_thread_spinning
-from sartor.cli.arguments import translate_help
+from sartor.cli.arguments import settings_as_words, translate_help
 
 app = typer.Typer(
     name="sartor",
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     translate_help(command)
     try:
         with system_errors():
-            command(args=words, prog_name="sartor")
+            command(args=settings_as_words(command, words), prog_name="sartor")
     except SartorError as error:
         if words[:1] == ["--debug"]:
             raise

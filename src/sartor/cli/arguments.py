@@ -6,7 +6,7 @@ import functools
 import gettext
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +14,9 @@ import typer
 from typer._click import Command
 from typer.core import TyperCommand, TyperGroup
 
-from sartor.base.config import RunConfig, read_config
+from sartor.base.config import RunConfig, read_config, section_of
 from sartor.base.i18n import DOMAIN, LOCALE_DIR, Text, language, tr
+from sartor.base.llamafactory_keys import IGNORED_KEYS, UNSUPPORTED_KEYS
 from sartor.base.permissions import NOTHING_ALLOWED, Permissions
 
 Settings = Annotated[
@@ -71,6 +72,43 @@ def settings_file(words: list[str] | None) -> tuple[Path | None, list[str]]:
     words = list(words or ())
     file = Path(words.pop(0)) if words and "=" not in words[0] else None
     return file, words
+
+
+def settings_as_words(group: Command, words: list[str]) -> list[str]:
+    """Command-line words with settings written as options, `--key value` or `--key=value`, turned into `key=value`.
+
+    LLaMA-Factory's command line takes them so; a flag without a value is true. The command's own options stay, and so
+    do unknown ones without `_`.
+    """
+    at = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
+    command = group.commands.get(words[at]) if isinstance(group, TyperGroup) and at < len(words) else None
+    if command is None or all(parameter.name != "settings" for parameter in command.params):
+        return words
+    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    done, rest = words[: at + 1], words[at + 1 :]
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not _is_setting(name, own):
+            done.append(word)
+            if word in own and _takes_value(command, word) and rest:
+                done.append(rest.pop(0))
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        done.append(f"{name.removeprefix('--').replace('-', '_')}={value}")
+    return done
+
+
+def _is_setting(name: str, own: Collection[str]) -> bool:
+    if not name.startswith("--") or name in own:
+        return False
+    key = name.removeprefix("--").replace("-", "_")
+    return "_" in name or key in section_of() or key in IGNORED_KEYS or key in UNSUPPORTED_KEYS
+
+
+def _takes_value(command: Command, option: str) -> bool:
+    return any(option in parameter.opts and not getattr(parameter, "is_flag", False) for parameter in command.params)
 
 
 def config_of(words: list[str] | None, permissions: Permissions = NOTHING_ALLOWED, **settings: object) -> RunConfig:

@@ -73,10 +73,10 @@ def settings_line(settings: Mapping[str, Any]) -> str:
     )
 
 
-def print_without_effect(config: RunConfig) -> None:
-    """One line with the given settings that do nothing here."""
+def print_without_effect(config: RunConfig, why: str = "docs/reference/settings.md") -> None:
+    """One line with the given settings that do nothing here, and the file that says why."""
     if keys := sorted(config.ignored_keys):
-        note = tr("No effect here: {keys} (plan.json says why).", keys=", ".join(keys))
+        note = tr("No effect here: {keys} ({file} says why).", keys=", ".join(keys), file=why)
         err.print(f"  [yellow]·[/] {plain(note)}", soft_wrap=True)
 
 

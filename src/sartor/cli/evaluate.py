@@ -187,8 +187,12 @@ def target_or_config(
     path."""
     from sartor.api.resolve_target import config_for
 
-    if target.endswith((".yaml", ".yml")) or "=" in target:
-        return config_of([target, *(settings or ())], permissions)
+    if target.endswith((".yaml", ".yml", ".json")) or "=" in target:
+        from sartor.cli import console
+
+        config = config_of([target, *(settings or ())], permissions)
+        console.print_without_effect(config)
+        return config
     return config_for(target, settings or (), permissions, unfinished=unfinished)
 
 

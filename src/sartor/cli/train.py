@@ -35,7 +35,7 @@ def train(
     file, words = settings_file(settings)
     given = api.training_settings(file, words, fresh=fresh)
     if not json:
-        console.print_without_effect(given)
+        console.print_without_effect(given, "plan.json")
     with console.TrainingProgress(quiet=json, defaults=given.defaults) as progress:
         run = api.train(
             file,
@@ -64,6 +64,8 @@ def estimate(
     from sartor.cli import console
 
     file, words = settings_file(settings)
+    if not json:
+        console.print_without_effect(api.training_settings(file, words))
     found, plan = api.estimate(
         file,
         words,

@@ -61,6 +61,12 @@ class DatasetRegistry:
 def read_registry(dataset_dir: Path) -> DatasetRegistry:
     """The registry of a folder. Raises: DataError naming line and column of a JSON error, and its usual cause."""
     path = dataset_dir / REGISTRY
+    if str(dataset_dir).startswith("REMOTE:") or str(dataset_dir) == "ONLINE":
+        raise DataError(
+            "A dataset_info.json on a hub is not read.",
+            f"dataset_dir: {dataset_dir}",
+            "Download it, and set dataset_dir to its folder.",
+        )
     if not path.exists():
         raise DataError(
             "No {file} in this folder.",
