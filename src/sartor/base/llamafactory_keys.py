@@ -134,36 +134,36 @@ _IGNORED: tuple[tuple[Text, str], ...] = (
         "swanlab_lark_webhook_url swanlab_lark_secret",
     ),
     (
-        tr("An option of use_galore."),
+        tr("Only has an effect with {setting}.", setting="use_galore"),
         "galore_target galore_rank galore_update_interval galore_scale galore_proj_type galore_layerwise",
     ),
     (
-        tr("An option of use_apollo."),
+        tr("Only has an effect with {setting}.", setting="use_apollo"),
         "apollo_target apollo_rank apollo_update_interval apollo_scale apollo_proj apollo_proj_type "
         "apollo_scale_type apollo_layerwise apollo_scale_front",
     ),
     (
-        tr("An option of use_badam."),
+        tr("Only has an effect with {setting}.", setting="use_badam"),
         "badam_mode badam_start_block badam_switch_mode badam_switch_interval badam_update_ratio badam_mask_mode "
         "badam_verbose",
     ),
-    (tr("An option of `finetuning_type: oft`."), "module_dropout oft_rank oft_block_size oft_target"),
+    (tr("Only has an effect with {setting}.", setting="finetuning_type: oft"), "module_dropout oft_rank oft_block_size oft_target"),
     (
-        tr("An option of `stage: ppo`."),
+        tr("Only has an effect with {setting}.", setting="stage: ppo"),
         "ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards reward_model_adapters "
         "reward_model_quantization_bit reward_model_type",
     ),
-    (tr("An option of fp8."), "fp8_backend fp8_enable_fsdp_float8_all_gather"),
-    (tr("An option of use_asft_loss."), "asft_alpha"),
-    (tr("An option of use_eaft_loss."), "eaft_alpha"),
+    (tr("Only has an effect with {setting}.", setting="fp8"), "fp8_backend fp8_enable_fsdp_float8_all_gather"),
+    (tr("Only has an effect with {setting}.", setting="use_asft_loss"), "asft_alpha"),
+    (tr("Only has an effect with {setting}.", setting="use_eaft_loss"), "eaft_alpha"),
     (
-        tr("An option of use_kt."),
+        tr("Only has an effect with {setting}.", setting="use_kt"),
         "kt_weight_path kt_expert_checkpoint_path kt_use_lora_experts kt_lora_expert_num "
         "kt_lora_expert_intermediate_size",
     ),
-    (tr("An option of use_hyper_parallel."), "hyper_parallel_args"),
+    (tr("Only has an effect with {setting}.", setting="use_hyper_parallel"), "hyper_parallel_args"),
     (
-        tr("An option of export_quantization_bit."),
+        tr("Only has an effect with {setting}.", setting="export_quantization_bit"),
         "export_quantization_dataset export_quantization_nsamples export_quantization_maxlen",
     ),
 )
