@@ -147,7 +147,10 @@ _IGNORED: tuple[tuple[Text, str], ...] = (
         "badam_mode badam_start_block badam_switch_mode badam_switch_interval badam_update_ratio badam_mask_mode "
         "badam_verbose",
     ),
-    (tr("Only has an effect with {setting}.", setting="finetuning_type: oft"), "module_dropout oft_rank oft_block_size oft_target"),
+    (
+        tr("Only has an effect with {setting}.", setting="finetuning_type: oft"),
+        "module_dropout oft_rank oft_block_size oft_target",
+    ),
     (
         tr("Only has an effect with {setting}.", setting="stage: ppo"),
         "ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards reward_model_adapters "
@@ -196,7 +199,10 @@ _OPTIMIZER_MEMORY = tr("To save optimizer memory, use `optim: adafactor` or `opt
 _UNSUPPORTED: tuple[tuple[Text, Mapping[str, Any]], ...] = (
     (tr("Use `bf16: true` or `dtype: float32`."), {"fp16": False}),
     (tr("Remove this key: Sartor trains in bfloat16 or float32."), {"fp8": False}),
-    (tr("Quantization uses bitsandbytes; set only quantization_bit."), {"quantization_method": ("bnb", "bitsandbytes")}),
+    (
+        tr("Quantization uses bitsandbytes; set only quantization_bit."),
+        {"quantization_method": ("bnb", "bitsandbytes")},
+    ),
     (_OPTIMIZER_MEMORY, {"use_galore": False, "use_apollo": False, "use_badam": False, "use_adam_mini": False}),
     (tr("Use `optim: muon`."), {"use_muon": False}),
     (tr("Use `optim: adafactor`."), {"adafactor": False}),
