@@ -49,7 +49,7 @@ def test_a_row_that_ends_in_a_question_is_named(engine: Engine, tmp_path: Path) 
 
 @pytest.mark.parametrize("text", ["", "🙂🙂🙂", "x" * 100_000, "\x00\x1b[31m", "。"])
 def test_odd_answers_are_scored(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(engine, "text_of", lambda ids: text)
+    monkeypatch.setattr(engine, "text_of", lambda ids, **_: text)
     done = predict(engine, [example(1), example(2)], tmp_path, PredictOptions(generation=FEW))
     assert [row.text for row in done.rows] == [text, text]
     assert done.scores["rouge-l"].n == 2

@@ -210,6 +210,6 @@ def test_a_model_that_is_not_there_says_what_would_do(tmp_path: Path) -> None:
 def test_an_answer_keeps_reasoning_apart(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     row: Any = engine.generate([PROMPTS[0]], GenerationSettings(max_new_tokens=2))[0]
     assert row.reasoning is None
-    monkeypatch.setattr(engine, "text_of", lambda ids: "<think>\nhm\n</think>\n\nDarcy.")
+    monkeypatch.setattr(engine, "text_of", lambda ids, **_: "<think>\nhm\n</think>\n\nDarcy.")
     answer = engine.generate([PROMPTS[0]], GenerationSettings(max_new_tokens=2))[0]
     assert (answer.reasoning, answer.text) == ("hm", "Darcy.")

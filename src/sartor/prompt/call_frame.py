@@ -77,7 +77,7 @@ def find_frame(render: RenderCalls, ends: Sequence[str]) -> CallFrame | None:
 
 
 def samples(render: RenderCalls, ends: Sequence[str]) -> Iterator[tuple[Message, str]]:
-    """Messages with calls, and the turns that a template makes of them: none is trained on from by `find_frame`."""
+    """Messages with calls, and the turns that a template makes of them; `find_frame` uses none of these."""
     first: dict[str, Any] = {KEYS[0]: "One,\n two: <b>", KEYS[1]: "(3)"}
     chosen: list[list[dict[str, Any]]] = [[first], [{}], [first, {KEYS[1]: "{4}"}]]
     for arguments in chosen:
