@@ -33,7 +33,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def home(tiny_model_dir: Path, tiny_tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with runs/first, where the embedded model's name means the tiny one."""
-    monkeypatch.setattr(locate, "_dequantized", lambda name: tiny_model_dir)
+    monkeypatch.setattr(locate, "_embedded", lambda name: tiny_model_dir)
     save_adapter(make_model(), tmp_path / "runs" / "first", base=tiny_model_dir)
     tiny_tokenizer.save_pretrained(tmp_path / "runs" / "first")
     monkeypatch.chdir(tmp_path)

@@ -106,3 +106,25 @@ def test_four_bits_answer_nearly_as_the_model_does(folder: Path) -> None:
     spread = float(logits[0].std())
     assert 0 < float((logits[1] - logits[0]).std()) < 0.25 * spread
     assert 0 < float((logits[2] - logits[0]).std()) < 0.05 * spread
+
+
+def test_an_evaluation_takes_no_gradient_away(folder: Path) -> None:
+    """On CPUs with AVX-512, bitsandbytes would pack the weights for inference, and packed ones have no gradient."""
+    config = config_of(model_name_or_path=str(folder), lora_rank=4, quantization_bit=4, dtype="float32")
+    model = adapt(load_model(config.model), config.method, seed=1)
+    trained = [p for name, p in model.named_parameters() if "lora_B" in name]
+    ids = torch.tensor([list(rows(1)[0].ids)], dtype=torch.long)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return [p.grad.clone() for p in trained if p.grad is not None]
+
+    before = gradients()
+    model.eval()
+    with torch.no_grad():
+        model(input_ids=ids)
+    model.train()
+    after = gradients()
+    assert len(before) == len(after) == len(trained)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -128,7 +128,7 @@ def load_model(
     check_finite(model.named_parameters(), settings.model_name_or_path)
     if settings.quantization_bit and Path(path).is_dir():  # 4-bit kernels can round NaN to a number
         check_finite(file_tensors(Path(path)), settings.model_name_or_path)
-    _pack_only_what_fits(model)
+    _pack_layers(model, True)
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         attention.use(model, attention.register())
     if settings.quantization_bit:
@@ -199,8 +199,8 @@ def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def _pack_only_what_fits(model: Any) -> None:
-    """On CPUs with AVX-512, bitsandbytes packs 4-bit layers, and fails for shapes other than whole blocks.
+def _pack_layers(model: Any, packed: bool) -> None:
+    """Whether bitsandbytes packs 4-bit layers for CPUs with AVX-512, which fails for shapes other than whole blocks.
 
     Other layers are computed as on other CPUs.
     """
@@ -208,7 +208,7 @@ def _pack_only_what_fits(model: Any) -> None:
         if getattr(module, "support_avx512bf16_for_cpu", False):
             block = getattr(getattr(module.weight, "quant_state", None), "blocksize", 64)
             fits = module.out_features % PACKED_ROWS == 0 and module.in_features % block == 0
-            module.support_avx512bf16_for_cpu = fits
+            module.support_avx512bf16_for_cpu = packed and fits
 
 
 def device_of(settings: ModelSettings) -> str:
@@ -237,11 +237,14 @@ def adapt(
 ) -> Any:
     """The model prepared for training: all weights, some layers, or LoRA (base frozen, A initialized from `seed`).
 
+    Its 4-bit layers are never packed for a CPU, also where it is evaluated: packed ones have no gradient.
+
     The last of `adapters` is trained further, unless `create_new_adapter`; the others are merged into the base.
     Trained weights are kept in float32 unless `pure_bf16`.
 
     Raises: ModelError for unknown target modules, or adapters that do not match the model.
     """
+    _pack_layers(model, False)
     continued = method.finetuning_type == "lora" and adapters and not method.create_new_adapter
     below: lora_offset.LoraOffset = {}
     for path in adapters[:-1] if continued else adapters:
