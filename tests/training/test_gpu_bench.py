@@ -24,7 +24,6 @@ UNNEEDED = {
     "orjson",
     "python_calamine",
     "chardet",
-    "rapidfuzz",
     "sacrebleu",
     "jieba",
     "rjieba",
