@@ -24,6 +24,7 @@ UNNEEDED = {
     "orjson",
     "python_calamine",
     "chardet",
+    "rapidfuzz",
     "sacrebleu",
     "jieba",
     "rjieba",

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sartor.base.config import read_yaml, to_yaml
 from sartor.base.rundir import RunDir, read_json_lines
 from sartor.training import checkpoint
 from support.process_runs import finish, losses, project_settings, start, weights
@@ -78,10 +79,9 @@ def test_a_sharded_run_goes_on_with_one_process_and_with_two_again(
     assert [p.name for p in RunDir(folder).checkpoints()] == ["checkpoint-2"]
     each_process_wrote_its_own(folder / "checkpoint-2")
     for settings_now, processes, stop in ((alone, 1, 4), (asked, 2, None)):
-        (folder / "config.yaml").unlink()  # another number of processes: other settings, written by hand
-        from sartor.base.config import RunConfig, to_yaml
-
-        (folder / "config.yaml").write_text(to_yaml(RunConfig.from_dict(settings_now).given), encoding="utf-8")
+        config = folder / "config.yaml"  # another number of processes: other settings, written by hand
+        now = {key: settings_now[key] for key in ("fsdp", "gradient_accumulation_steps")}
+        config.write_text(to_yaml({**read_yaml(config), **now}), encoding="utf-8")
         finish(settings_now, processes, tmp_path, stop=stop)
     assert RunDir(folder).state() == "finished"
     assert losses(folder) == pytest.approx(losses(straight), rel=1e-4)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rapidfuzz.distance import OSA
-
 from sartor.base.i18n import Text, as_text, tr
 
 MAX_NAME = 200
@@ -113,6 +111,8 @@ def close_matches(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     one), or a beginning of at least three; upper and lower case, `-`, `_` and spaces are the same."""
     if not 0 < len(name) <= MAX_NAME:
         return []
+    from rapidfuzz.distance import OSA
+
     plain = _plain(name)
     found = []
     for candidate in known:
