@@ -17,7 +17,7 @@ from sartor.base.reasons import reason_of
 from sartor.base.rundir import RunDir
 from sartor.evaluation.difference import LOSS, Measure, compare_rows
 from sartor.evaluation.text_diff import diff_words
-from sartor.evaluation.verdict import Findings, make_verdict
+from sartor.evaluation.verdict import AnswerCounts, Findings, make_verdict
 from sartor.evaluation.verdict_text import answers_phrase, answers_sentence, effect_phrase, verdict_sentence
 from sartor.reporting import charts
 from sartor.reporting.page import answered_rows, read_run, run_figures, score_rows, write_report
@@ -215,11 +215,14 @@ def made_figures(**changes: object) -> RunFigures:
         "verdict": None,
         "steps": [(s, 2.0) for s in range(1, 61)],
         "evals": [],
-        "tuned_answers": [],
         "settings": {},
         "ledger": {},
     }
     return RunFigures(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def cut_answers(cut: int, rows: int) -> AnswerCounts:
+    return AnswerCounts(rows, exact=(0, 0), cut=(rows, cut), empty=(0, 0), limit=96)
 
 
 def codes(**changes: object) -> list[str]:
@@ -227,12 +230,12 @@ def codes(**changes: object) -> list[str]:
 
 
 def test_recommendations_come_from_figures() -> None:
-    answers = [{"stop_reason": "length"}] * 3 + [{"stop_reason": "stop"}] * 7
+    clear = compare_rows([3.0, 3.2, 3.1, 3.0, 2.9, 3.3] * 2, [2.0, 2.1, 2.2, 1.9, 2.0, 2.1] * 2, LOSS)
     weak = compare_rows([3.0, 2.5, 3.5, 2.0, 2.8], [2.9, 2.7, 3.2, 2.1, 2.6], LOSS)
     worse = compare_rows([2.0, 2.1, 2.2, 1.9, 2.0, 2.1] * 2, [3.0, 3.2, 3.1, 3.0, 2.9, 3.3] * 2, LOSS)
     assert codes() == []
-    assert codes(tuned_answers=answers) == ["cut"]
-    assert codes(tuned_answers=answers[3:]) == []
+    assert codes(verdict=make_verdict(Findings(clear, answers=cut_answers(3, 12)))) == ["cut"]
+    assert codes(verdict=make_verdict(Findings(clear, answers=cut_answers(1, 12)))) == []
     assert codes(evals=[(10, 2.5), (20, 2.2)]) == ["falling"]
     assert codes(evals=[(10, 2.5), (20, 2.49)]) == []
     assert codes(evals=[(10, 2.2), (20, 2.5)]) == ["past-best"]
@@ -242,8 +245,7 @@ def test_recommendations_come_from_figures() -> None:
     assert codes(verdict=make_verdict(Findings(worse))) == ["worse"]
     assert codes(ledger={"read": 10, "skipped": [{}]}) == ["skipped"]
     everything = codes(
-        verdict=make_verdict(Findings(worse)),
-        tuned_answers=answers,
+        verdict=make_verdict(Findings(worse, answers=cut_answers(3, 12))),
         evals=[(10, 2.2), (20, 2.5)],
         ledger={"skipped": [{}]},
     )
@@ -255,10 +257,13 @@ def test_each_recommendation_has_its_figure(run: RunDir) -> None:
     for step in recommend(run_figures(read_run(run))):
         assert step.figure
         assert str(step.text)
-    cut = recommend(made_figures(tuned_answers=[{"stop_reason": "length"}] * 4, settings={"max_new_tokens": 96}))[0]
-    assert cut.figure == "4/4"
-    assert "192" in cut.text.render("en")
-    assert "192" in cut.text.render("zh")
+    primary = compare_rows([3.0, 3.2, 3.1, 3.0, 2.9, 3.3] * 2, [2.0, 2.1, 2.2, 1.9, 2.0, 2.1] * 2, LOSS)
+    found = make_verdict(Findings(primary, answers=cut_answers(4, 12)))
+    cut = recommend(made_figures(verdict=found, settings={"max_new_tokens": 1024}))[0]
+    assert cut.figure == "4/12"
+    for language in ("en", "zh"):  # the limit that the answers had, not a setting of the training
+        assert "96" in cut.text.render(language)
+        assert "max_new_tokens=192" in cut.text.render(language)
 
 
 def test_rows_needed_to_prove_what_was_seen() -> None:

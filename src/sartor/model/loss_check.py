@@ -189,12 +189,12 @@ def _is_causal(causal: Any, row: TokenSequence, device: torch.device) -> bool:
 def _in_float32(model: Any) -> Iterator[bool]:
     """While the block runs, the weights are float32, so that rounding hides nothing; yields whether they are.
 
-    Quantized weights stay as they are, and so does a model whose float32 weights would fill half of the memory.
+    Quantized weights stay as they are, and so does a model for which that would take half of the free memory.
     """
     tensors = [t for t in (*model.parameters(), *model.buffers()) if t.dtype in (torch.bfloat16, torch.float16)]
     narrow = [(tensor, tensor.dtype) for tensor in tensors]
     possible = all(p.is_floating_point() and p.dtype.itemsize > 1 for p in model.parameters())
-    possible = possible and 4 * sum(p.numel() for p in model.parameters()) < _memory_bytes(model) / 2
+    possible = possible and sum(t.nbytes for t, _ in narrow) < _free_bytes(model) / 2
     try:
         for tensor, _ in narrow if possible else ():
             tensor.data = tensor.data.float()
@@ -211,12 +211,12 @@ def _autocast(model: Any, rounded: bool) -> Any:
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16, enabled=enabled)
 
 
-def _memory_bytes(model: Any) -> int:
-    """The total memory of the device that the model is on, or of the machine."""
+def _free_bytes(model: Any) -> int:
+    """The free memory of the device that the model is on, or of the machine."""
     device = next(model.parameters()).device
     if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def _refused(reason: Text, model: Any) -> ModelError:

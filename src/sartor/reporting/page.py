@@ -152,7 +152,6 @@ def run_figures(files: RunFiles) -> RunFigures:
         files.verdict,
         files.steps,
         files.evals,
-        files.answers.get("tuned-held_out", ()),
         files.settings,
         files.data.get("ledger", {}),
     )

@@ -17,7 +17,7 @@ FEW_STEPS = 30
 STILL_FALLING_FRAC = 0.03
 """A loss that still falls by 3% or more at the end is worth more epochs."""
 CUT_FRAC = 0.1
-"""The fraction of answers cut at max_new_tokens from which this is worth fixing."""
+"""The fraction of answers that were cut from which this is worth fixing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,6 @@ class RunFigures:
     """(step, training loss)."""
     evals: Sequence[tuple[int, float]]
     """(step, held-out loss)."""
-    tuned_answers: Sequence[Mapping[str, Any]]
     settings: Mapping[str, Any]
     ledger: Mapping[str, Any]
 
@@ -81,24 +80,23 @@ def _worse(run: RunFigures) -> Iterator[Recommendation]:
 
 
 def _answers_cut(run: RunFigures) -> Iterator[Recommendation]:
-    cut = sum(row.get("stop_reason") == "length" for row in run.tuned_answers)
-    total = len(run.tuned_answers)
-    if total and cut / total >= CUT_FRAC:
-        limit = int(run.settings.get("max_new_tokens", 1024))
-        yield Recommendation(
-            "cut",
-            f"{cut}/{total}",
-            ntr(
-                "{cut} of {count} answer was cut at max_new_tokens ({limit}). Set max_new_tokens: {doubled}; "
-                "if answers are still cut, train longer: the model has not learned when to stop.",
-                "{cut} of {count} answers were cut at max_new_tokens ({limit}). Set max_new_tokens: {doubled}; "
-                "if answers are still cut, train longer: the model has not learned when to stop.",
-                count=total,
-                cut=cut,
-                limit=limit,
-                doubled=2 * limit,
-            ),
-        )
+    counts = run.verdict.answers if run.verdict else None
+    if counts is None or counts.cut[1] < CUT_FRAC * max(counts.rows, 1):
+        return
+    yield Recommendation(
+        "cut",
+        f"{counts.cut[1]}/{counts.rows}",
+        ntr(
+            "{cut} of {count} answer was cut at {limit} tokens. Compare again with max_new_tokens={doubled}; if "
+            "answers are still cut, train longer: the model has not learned when to stop.",
+            "{cut} of {count} answers were cut at {limit} tokens. Compare again with max_new_tokens={doubled}; if "
+            "answers are still cut, train longer: the model has not learned when to stop.",
+            count=counts.rows,
+            cut=counts.cut[1],
+            limit=counts.limit,
+            doubled=2 * counts.limit,
+        ),
+    )
 
 
 def _past_best(run: RunFigures) -> Iterator[Recommendation]:
