@@ -23,7 +23,7 @@ def test_ids_are_those_of_transformers_and_answers_are_learned(name: str) -> Non
         *_, sequence = encoder.sequences(Demonstration(messages, Origin("a", "a", 1)))
         assert isinstance(sequence, TokenSequence)
         if "strftime_now" not in template.source and name not in CLOSED:
-            dicts = [to_jinja(message, template.form) for message in messages]
+            dicts = [to_jinja(message, template.renderer.form) for message in messages]
             theirs = tokenizer.apply_chat_template(dicts, return_dict=False)
             assert sequence.ids.tolist() == theirs
         learned = [tokenizer.decode(sequence.ids[a:b].tolist()) for a, b in sequence.label_spans]

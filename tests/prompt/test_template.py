@@ -129,7 +129,7 @@ def test_texts_that_the_template_looks_into_are_checked_row_by_row() -> None:
 def test_a_plain_template_is_rendered_once_for_each_structure(monkeypatch: Any) -> None:
     template = of("chatml")
     template.lay_out((QUESTION, ANSWER))
-    monkeypatch.setattr(template, "_render", lambda *_: pytest.fail("rendered again"))
+    monkeypatch.setattr(template.renderer, "render", lambda *_: pytest.fail("rendered again"))
     assert "Emma is by her" in template.lay_out((QUESTION, replace(ANSWER, text="Emma is by her."))).text
 
 

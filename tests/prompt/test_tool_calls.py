@@ -75,7 +75,7 @@ def test_two_calls_are_learned_whole_and_rendered_as_transformers_does(name: str
 
     template = encoder.template
     if "strftime_now" not in template.source:
-        dicts = [to_jinja(message, template.calls.form) for message in template.prepare(TWO_CALLS)[0]]
+        dicts = [to_jinja(message, template.renderer.calls.form) for message in template.prepare(TWO_CALLS)[0]]
         special = encoder.tokenizer.special_tokens_map  # apply_chat_template would drop a content of None
         theirs, _ = render_jinja_template([dicts], tools=[TOOL], chat_template=template.source, **special)
         assert template.render(TWO_CALLS, [TOOL]) == theirs[0] + ("<|user|>" if name == "glm" else "")
@@ -194,5 +194,5 @@ def test_any_order_of_calls_results_and_questions_is_learned_where_it_is_rendere
 def test_what_a_template_wants_is_found_once(monkeypatch: Any) -> None:
     template = encoder_of("mistral").template
     template.render(TWO_CALLS, [TOOL])
-    monkeypatch.setattr("sartor.prompt.template.find_style", lambda *_: pytest.fail("looked for again"))
+    monkeypatch.setattr("sartor.prompt.renderer.find_style", lambda *_: pytest.fail("looked for again"))
     template.render((QUESTION, call("Sanditon"), RESULT, ANSWER), [TOOL])

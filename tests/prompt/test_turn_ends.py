@@ -131,7 +131,9 @@ def test_another_end_of_earlier_answers_stops_generation() -> None:
 def test_a_template_that_reads_lists_of_parts_gets_them() -> None:
     for name in ("idefics3", "smolvlm", "llava_next"):
         encoder = encoder_of(vendor_tokenizer(FILES[name].read_text(encoding="utf-8")))
-        assert encoder.template.form.content_parts
+        assert encoder.template.renderer.form.content_parts
         _, texts = encoded(encoder, (Message("system", "Be brief."), *FOUR))
         assert all("Jane Austen." in text and "Emma" not in text for text in texts)
-    assert not encoder_of(vendor_tokenizer(FILES["qwen3"].read_text(encoding="utf-8"))).template.form.content_parts
+    assert not encoder_of(
+        vendor_tokenizer(FILES["qwen3"].read_text(encoding="utf-8"))
+    ).template.renderer.form.content_parts

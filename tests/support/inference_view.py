@@ -19,7 +19,7 @@ def inference_view(
     """The prompt before message `answer`, and the conversation up to it, both as transformers renders the template."""
 
     def rendered(turns: Sequence[Message], generation: bool) -> str:
-        form = template.calls.form if any(turn.tool_calls for turn in turns) else template.form
+        form = template.renderer.calls.form if any(turn.tool_calls for turn in turns) else template.renderer.form
         jinja = chat_template_utils._compile_jinja_template(template.source)
         return str(
             jinja.render(

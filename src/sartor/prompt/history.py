@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sartor.base.types import Message, Tool
-from sartor.prompt.layout import Layout
+from sartor.prompt.layout import Layout, Rendered
 from sartor.prompt.layout_cache import MAX_LAYOUTS
-from sartor.prompt.template import Rendered, Template
+from sartor.prompt.template import Template
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ import tokenizers
 
 from sartor.base.i18n import tr
 from sartor.base.types import IntArray, TokenSequence
-from sartor.prompt.layout import Layout
-from sartor.prompt.template import Rendered, Template
+from sartor.prompt.layout import Layout, Rendered
+from sartor.prompt.template import Template
 from sartor.prompt.tokenizer import BREAK, FIRST_SECRET, ControlToken, secret_name
 
 LabelSpans = tuple[tuple[int, int], ...]

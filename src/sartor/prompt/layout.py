@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sartor.base.i18n import Text, tr
-from sartor.base.types import Message
+from sartor.base.types import Message, Note
 from sartor.prompt.tokenizer import BREAK
 from sartor.prompt.tracing import TRACE, Trace, TracingStr
 
@@ -124,6 +124,23 @@ class UnsupportedTemplate(Exception):
     def __init__(self, reason: Text) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A rendered conversation: its layout, and the texts for the layout's slots."""
+
+    layout: Layout
+    texts: list[str]
+    notes: tuple[Note, ...] = ()
+    left_out: frozenset[int] = frozenset()
+    """The messages whose reasoning is not rendered."""
+    usual: bool = True
+    """Whether it is known without looking at the texts that they have this layout (see `Layout.fits`)."""
+
+    @property
+    def text(self) -> str:
+        return self.layout.join(self.texts)
 
 
 def probe(messages: Sequence[Message], render: Render) -> Layout:

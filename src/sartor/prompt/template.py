@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from typing import Any
 
@@ -18,7 +16,7 @@ from sartor.base.types import Message, Note, Segment, Tool
 from sartor.prompt.answer_layout import Joined, ReasoningBlock, joined, reasoning_block
 from sartor.prompt.layout import (
     Layout,
-    Render,
+    Rendered,
     Turn,
     UnsupportedTemplate,
     locate,
@@ -28,36 +26,12 @@ from sartor.prompt.layout import (
     without_breaks,
 )
 from sartor.prompt.layout_cache import MAX_LAYOUTS, LayoutCache
-from sartor.prompt.messages import MessageForm, calls_key, join_reasoning, split_reasoning, to_jinja
+from sartor.prompt.messages import calls_key, join_reasoning, split_reasoning
 from sartor.prompt.named_templates import advice, named
+from sartor.prompt.renderer import NO_TOOL_CALLS, NO_TOOLS, Renderer
 from sartor.prompt.template_source import preamble, require_tokens, special_tokens, template_source
 from sartor.prompt.tokenizer import Codec, Tokenizer
-from sartor.prompt.tool_calls import CallStyle, find_style, mark_names
-from sartor.prompt.turn_ends import ANSWER, CALL, LOOK, QUESTION, AddedEnds, MessageEnd, declared_ends, find_added_ends
-
-NO_TOOLS, NO_TOOL_CALLS = tr("it does not render tools"), tr("it does not render tool calls")
-TODAY = datetime(2024, 7, 26)
-"""What `strftime_now` gives templates, so that a run does not depend on the day. Llama 3.1's own fallback date."""
-MARK_OF_A_CALL = "sartorcall"
-MAX_REASON = 500
-"""Characters of a template's own error message that are kept: it may quote the conversation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A rendered conversation: its layout, and the texts for the layout's slots."""
-
-    layout: Layout
-    texts: list[str]
-    notes: tuple[Note, ...] = ()
-    left_out: frozenset[int] = frozenset()
-    """The messages whose reasoning is not rendered."""
-    usual: bool = True
-    """Whether it is known without looking at the texts that they have this layout (see `Layout.fits`)."""
-
-    @property
-    def text(self) -> str:
-        return self.layout.join(self.texts)
+from sartor.prompt.turn_ends import ANSWER, CALL, LOOK, QUESTION, MessageEnd, declared_ends, find_added_ends
 
 
 class Template:
@@ -68,12 +42,9 @@ class Template:
         self.source = source
         """The Jinja source as saved with a model, including `default_system` and `enable_thinking`."""
         self.codec = codec
-        self._variables = {**variables, "strftime_now": TODAY.strftime}
+        self.renderer = Renderer(name, self.source, codec, variables)
         self._layouts = LayoutCache()
         self._answers: OrderedDict[tuple[int, int], tuple[Layout, Layout, Joined | None]] = OrderedDict()
-        self.form = MessageForm()
-        """How this template reads messages without tool calls."""
-        self._added = AddedEnds()
         self._block: ReasoningBlock | None = None
         self.renders_reasoning = False
         self.drops_reasoning = variables.get("enable_thinking") is False
@@ -127,7 +98,7 @@ class Template:
 
         Raises: PromptError if the template rejects the conversation.
         """
-        return self._render(self.prepare(messages)[0], tools, generation)
+        return self.renderer.render(self.prepare(messages)[0], tools, generation)
 
     def segments(
         self, messages: Sequence[Message], tools: Sequence[Tool] = (), *, open_turn: bool = False
@@ -158,7 +129,7 @@ class Template:
     def prepare(self, messages: Sequence[Message]) -> tuple[Sequence[Message], tuple[Note, ...]]:
         """Messages with their reasoning where this template expects it, and notes on what was changed."""
         if any(message.tool_calls or message.role == "tool" for message in messages):
-            messages = self.calls.complete(messages)
+            messages = self.renderer.calls.complete(messages)
         for message in messages:
             if message.role == "assistant" and (message.reasoning is not None or "<think>" in message.text[:64]):
                 break
@@ -196,7 +167,7 @@ class Template:
             raise self._refusal(layout)
         texts = layout.texts(messages)
         if not (usual := layout.fits(messages)):
-            whole = self._render(messages, tools, generation)
+            whole = self.renderer.render(messages, tools, generation)
             if layout.join(texts) != whole:
                 layout = self._locate(messages, tools, generation, layout)
                 texts = layout.texts(messages)
@@ -254,7 +225,11 @@ class Template:
             return (found[-1].stop if found else 0) if bounded else next(ends, 0)
         if (stop := next(ends, 0)) or not found or text[: found[0].start].strip():
             return stop
-        if self._added.answer and found[0].content not in (self._added.answer, self._added.call, *self.declared_ends):
+        if self.renderer.added.answer and found[0].content not in (
+            self.renderer.added.answer,
+            self.renderer.added.call,
+            *self.declared_ends,
+        ):
             return 0
         run = takewhile(lambda pair: pair[0].stop == pair[1].start, pairwise(found if bounded else found[:1]))
         return found[sum(1 for _ in run)].stop
@@ -267,7 +242,9 @@ class Template:
         except PromptError as refusal:
             if refusal.code != "unsupported-template" and "text" not in self.source:
                 raise
-            self.form, self._layouts, self._added = MessageForm(content_parts=True), LayoutCache(), AddedEnds()
+            made = self.renderer
+            self.renderer = Renderer(made.name, made.source, made.codec, made.variables, content_parts=True)
+            self._layouts = LayoutCache()
             try:
                 self._check_turns(tokenizer.eos_token)
             except PromptError:
@@ -280,14 +257,17 @@ class Template:
         try:
             layout = self._learnable([QUESTION, ANSWER])
         except PromptError:
-            self._added = find_added_ends(
-                self.declared_ends, eos, self.codec, lambda messages, tools: self._try_render(messages, tools, False)
+            self.renderer.added = find_added_ends(
+                self.declared_ends,
+                eos,
+                self.codec,
+                lambda messages, tools: self.renderer.try_render(messages, tools, False),
             )
-            if not self._added.answer:
+            if not self.renderer.added.answer:
                 raise
             self._layouts = LayoutCache()
             layout = self._learnable([QUESTION, ANSWER])
-            notes.append(Note("end-added", {"template": self.name, "end": self._added.answer}))
+            notes.append(Note("end-added", {"template": self.name, "end": self.renderer.added.answer}))
         turn = layout.turns[0]
         if turn.stop[0] != len(layout.pieces) - 1:
             raise self._refusal(UnsupportedTemplate(tr("the answer is not rendered last")))
@@ -340,7 +320,7 @@ class Template:
             return
         closing = ""
         try:
-            layout = probe([question, replace(answer, reasoning="Is it?")], self._renderer((), False))
+            layout = probe([question, replace(answer, reasoning="Is it?")], self.renderer.safely((), False))
             places = [number for number, slot in enumerate(layout.slots) if slot.field == "reasoning"]
             self.renders_reasoning = bool(places)
             closing = layout.pieces[places[0] + 1] if places else ""
@@ -352,7 +332,7 @@ class Template:
         elif not self.renders_reasoning:
             text = join_reasoning(replace(answer, reasoning="Is it?"))
             try:
-                dropped = text.text not in self._render([question, text], (), False)
+                dropped = text.text not in self.renderer.render([question, text], (), False)
             except PromptError:
                 dropped = True
             self.adds_reasoning = dropped and self._block is not None
@@ -361,9 +341,9 @@ class Template:
     def _probe(
         self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
     ) -> Layout | UnsupportedTemplate:
-        render = self._renderer(tools, generation)
+        render = self.renderer.safely(tools, generation)
         try:
-            self._reject_dropped_tools(messages, tools, generation)
+            self.renderer.reject_dropped_tools(messages, tools, generation)
             layout = probe(messages, render)
             return self._with_turns(layout, neutral(messages), tools, generation)
         except UnsupportedTemplate as error:
@@ -371,33 +351,9 @@ class Template:
         except PromptError as refusal:
             return UnsupportedTemplate(refusal.what)
 
-    def _reject_dropped_tools(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool) -> None:
-        """Reject a template that drops tools or tool calls: answers would be trained on without their context.
-
-        A template that rejects a conversation without them does look at them.
-        """
-        plain = neutral(messages)
-        whole = self._render(plain, tools, generation)
-        if tools and whole == self._try_render(plain, (), generation):
-            raise UnsupportedTemplate(NO_TOOLS)
-        marked, marks = mark_names(plain, MARK_OF_A_CALL)
-        if not marks:
-            return
-        called = [m if m.tool_calls else before for m, before in zip(self.calls.complete(marked), plain)]
-        text = self._try_render(called, tools, generation)
-        if text is None:  # it accepts no other names
-            without = [replace(message, tool_calls=()) for message in plain]
-            dropped = whole == self._try_render(without, tools, generation)
-        else:
-            dropped = not any(mark in text for mark in marks)
-            if not dropped and not all(mark in text for mark in marks):
-                raise UnsupportedTemplate(tr("it renders only some of the tool calls of a turn"))
-        if dropped:
-            raise UnsupportedTemplate(NO_TOOL_CALLS)
-
     def _locate(self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, layout: Layout) -> Layout:
         try:
-            found = locate(messages, layout, self._renderer(tools, generation))
+            found = locate(messages, layout, self.renderer.safely(tools, generation))
             return self._with_turns(found, messages, tools, generation)
         except UnsupportedTemplate as reason:
             raise self._refusal(reason) from None
@@ -406,7 +362,7 @@ class Template:
         self, layout: Layout, messages: Sequence[Message], tools: Sequence[Tool], generation: bool
     ) -> Layout:
         if not generation:
-            texts, render = layout.texts(messages), self._renderer(tools, False)
+            texts, render = layout.texts(messages), self.renderer.safely(tools, False)
             layout = with_turns(layout, messages, texts, render, self.ending, self.header)
         return without_breaks(layout)
 
@@ -420,92 +376,8 @@ class Template:
         as_rendered = replace(prompt, pieces=prompt.broken or prompt.pieces, broken=())
         return self._with_turns(as_rendered, self.prepare(history)[0], tools, False).turns
 
-    def _renderer(self, tools: Sequence[Tool], generation: bool) -> Render:
-        """A renderer that breaks control-token strings in tools and calls, so that they stay plain text."""
-        safe = self.codec.broken(tools)
-        return lambda messages, prompt: self._render(
-            [self._safe_calls(message) for message in messages], safe, generation or prompt
-        )
-
-    def _safe_calls(self, message: Message) -> Message:
-        safe = self.codec.broken
-        if message.tool_call_id or message.name:
-            message = replace(message, tool_call_id=safe(message.tool_call_id), name=safe(message.name))
-        if not message.tool_calls:
-            return message
-        calls = (replace(c, name=safe(c.name), arguments=safe(c.arguments), id=safe(c.id)) for c in message.tool_calls)
-        return replace(message, tool_calls=tuple(calls))
-
-    @functools.cached_property
-    def calls(self) -> CallStyle:
-        """How this template wants tool calls."""
-        return find_style(lambda messages, tools, form: self._try_render(messages, tools, False, form), self.form)
-
-    def _try_render(
-        self, messages: Sequence[Message], tools: Sequence[Tool], generation: bool, form: MessageForm | None = None
-    ) -> str | None:
-        """The rendering, or None if the template rejects the conversation."""
-        try:
-            return self._render(messages, tools, generation, form)
-        except PromptError:
-            return None
-
-    def _render(
-        self, messages: Iterable[Message], tools: Sequence[Tool], generation: bool, form: MessageForm | None = None
-    ) -> str:
-        from sartor.prompt.template_budget import OverBudget
-        from sartor.prompt.template_environment import render
-
-        messages = list(messages)
-        if form is None:
-            form = self.calls.form if any(message.tool_calls for message in messages) else self.form
-        values = {
-            "messages": [to_jinja(message, form) for message in messages],
-            "tools": list(tools) or None,
-            "documents": None,
-            "add_generation_prompt": generation,
-            **self._variables,
-        }
-        template = self._compiled
-        try:
-            text = render(template, values)
-            return text if generation else text + self._added.of(messages)
-        except OverBudget as error:
-            raise self._too_costly(error) from None
-        except Exception as error:  # a template is a program from elsewhere: whatever it raises is its refusal
-            reason = (str(error) or type(error).__name__)[:MAX_REASON]  # the error itself holds the whole conversation
-            raise PromptError("The template rejects the conversation: {reason}", self.name, reason=reason) from None
-
-    @functools.cached_property
-    def _compiled(self) -> Any:
-        import jinja2
-
-        from sartor.prompt.template_budget import OverBudget
-        from sartor.prompt.template_environment import compiled
-
-        try:
-            return compiled(self.source)
-        except jinja2.TemplateSyntaxError as error:
-            raise PromptError(
-                "Jinja syntax error in the template: {reason}", f"{self.name}, line {error.lineno}", reason=error
-            ) from None
-        except OverBudget as error:
-            raise self._too_costly(error) from None
-        except Exception as error:  # nested too deep for the parser or for Python's compiler
-            reason = (str(error) or type(error).__name__)[:MAX_REASON]
-            raise PromptError("The template cannot be compiled: {reason}.", self.name, reason=reason) from None
-
-    def _too_costly(self, error: Exception) -> PromptError:
-        return PromptError(
-            "The template does too much work for one conversation: {reason}.",
-            self.name,
-            "Choose a named template, for example template=chatml.",
-            code="template-too-costly",
-            reason=str(error),
-        )
-
     def _refusal(self, reason: UnsupportedTemplate) -> PromptError:
-        special = {key: value for key, value in self._variables.items() if isinstance(value, str)}
+        special = {key: value for key, value in self.renderer.variables.items() if isinstance(value, str)}
         needs_tools = reason.reason in (NO_TOOLS, NO_TOOL_CALLS)
         names = advice(self.codec, special, tools=needs_tools, without=self.name)
         fix = tr("Choose a template that works with this tokenizer: {names}.", names=names)
