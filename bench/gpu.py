@@ -208,7 +208,7 @@ def run_trainer(shape: str, device: str, steps: int, tokens: int, rows_at_once: 
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from sartor.model.load import lora_targets
-    from sartor.training.peak_memory import PeakMemory
+    from sartor.training.memory import PeakMemory
 
     model = model_of(shape, device)
     weights, targets = product_weights(model), lora_targets(model, ("all",))

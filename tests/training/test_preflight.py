@@ -16,7 +16,7 @@ from sartor.base.rundir import RunDir
 from sartor.model.load import adapt, save_weights
 from sartor.training import preflight
 from sartor.training.job import TrainingJob
-from sartor.training.peak_memory import OutOfMemory, PeakMemory
+from sartor.training.memory import OutOfMemory, PeakMemory
 from sartor.training.preflight import advise
 from support.process_runs import project_settings
 from support.training_runs import config_of, plan_of, rows

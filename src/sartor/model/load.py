@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -32,8 +31,6 @@ from sartor.model.weights_fit import check_adapter_weights, check_finite, check_
 
 FULL_STATE_ATTR = "sartor_full_state"
 """The attribute of a sharded model that holds its full state dict while it is saved."""
-PACKED_ROWS = 32
-"""Output features that bitsandbytes packs together."""
 
 BAD_FILES = (
     *(OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError, ArithmeticError),
@@ -118,7 +115,7 @@ def load_model(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # check_model refuses and names them
                 **trusted,
-                **_quantization(settings, device),
+                **quantization.load_options(settings, device, dtype_of(settings, device)),
             )
     except BAD_FILES as error:
         raise _load_error(
@@ -128,7 +125,7 @@ def load_model(
     check_finite(model.named_parameters(), settings.model_name_or_path)
     if settings.quantization_bit and Path(path).is_dir():  # 4-bit kernels can round NaN to a number
         check_finite(file_tensors(Path(path)), settings.model_name_or_path)
-    _pack_layers(model, True)
+    quantization.pack_layers(model, True)
     if device == "cpu" and settings.attn_implementation == "auto" and model.config._attn_implementation == "sdpa":
         attention.use(model, attention.register())
     if settings.quantization_bit:
@@ -174,43 +171,6 @@ def _new_head_expected() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _quantization(settings: ModelSettings, device: str) -> dict[str, Any]:
-    """Load options for 4-bit (NormalFloat, Dettmers et al. 2023) or 8-bit weights.
-
-    Raises: ModelError if bitsandbytes is not installed.
-    """
-    if not settings.quantization_bit:
-        return {}
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModelError(
-            "4-bit and 8-bit weights require bitsandbytes.",
-            f"quantization_bit: {settings.quantization_bit}",
-            "Run: pip install 'sartor[quant]'",
-        )
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(
-        load_in_4bit=settings.quantization_bit == 4,
-        load_in_8bit=settings.quantization_bit == 8,
-        bnb_4bit_compute_dtype=dtype_of(settings, device),
-        bnb_4bit_quant_type=settings.quantization_type,
-        bnb_4bit_use_double_quant=settings.double_quantization,
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _pack_layers(model: Any, packed: bool) -> None:
-    """Whether bitsandbytes packs 4-bit layers for CPUs with AVX-512, which fails for shapes other than whole blocks.
-
-    Other layers are computed as on other CPUs.
-    """
-    for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False):
-            block = getattr(getattr(module.weight, "quant_state", None), "blocksize", 64)
-            fits = module.out_features % PACKED_ROWS == 0 and module.in_features % block == 0
-            module.support_avx512bf16_for_cpu = packed and fits
-
-
 def device_of(settings: ModelSettings) -> str:
     """The device from the settings; auto: the best available. Raises: ModelError if it is not available."""
     wanted = "cpu" if settings.use_cpu else settings.device
@@ -244,7 +204,7 @@ def adapt(
 
     Raises: ModelError for unknown target modules, or adapters that do not match the model.
     """
-    _pack_layers(model, False)
+    quantization.pack_layers(model, False)
     continued = method.finetuning_type == "lora" and adapters and not method.create_new_adapter
     below: lora_offset.LoraOffset = {}
     for path in adapters[:-1] if continued else adapters:

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from sartor.base.errors import Interrupted, RunError
@@ -26,8 +25,8 @@ from sartor.training import checkpoint, training_log
 from sartor.training.checkpoint import Progress
 from sartor.training.distributed import deepspeed, processes
 from sartor.training.job import TrainingJob
+from sartor.training.memory import OutOfMemory, PeakMemory, device_memory_bytes, is_out_of_memory, memory_bytes
 from sartor.training.optimizer import is_finite, restore_scheduler, scheduler_state
-from sartor.training.peak_memory import OutOfMemory, PeakMemory, is_out_of_memory
 from sartor.training.setup import Training, set_up
 from sartor.training.stages import BatchLimits
 
@@ -410,17 +409,3 @@ def evaluate(training: Training) -> None:
     )
     epoch = round(progress.step / job.plan.steps_per_epoch, 4)
     training.event("eval", step=progress.step, epoch=epoch, eval_loss=loss)
-
-
-def memory_bytes(device: torch.device) -> int:
-    """The most that the GPU's allocator has held so far, or this process's resident memory now on a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
-
-
-def device_memory_bytes(device: torch.device) -> int:
-    """The total memory of the device, or of the machine."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return int(psutil.virtual_memory().total)

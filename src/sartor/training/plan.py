@@ -11,7 +11,6 @@ from dataclasses import MISSING, dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
-import psutil
 import torch
 
 from sartor.base.config import RunConfig
@@ -21,6 +20,7 @@ from sartor.base.types import Encoded, token_sequences
 from sartor.base.uploads import uploads_of
 from sartor.model.load import dtype_of
 from sartor.model.shape import Shape
+from sartor.training.memory import device_memory_bytes
 from sartor.training.memory_estimate import activation_bytes_per_token, static_bytes
 from sartor.training.stages import STAGES, BatchLimits
 
@@ -66,10 +66,6 @@ class PlanInputs:
         sequences = [sequence for row in rows for sequence in token_sequences(row)]
         split = [before for before, after in pairwise(sequences) if after.part and before.prompt_tokens]
         lengths = [len(sequence) for row in (*rows, *eval_rows) for sequence in token_sequences(row)]
-        if device == "cuda":
-            memory = torch.cuda.get_device_properties(0).total_memory
-        else:
-            memory = psutil.virtual_memory().total
         return cls(
             rows=len(rows),
             eval_rows=len(eval_rows),
@@ -77,7 +73,7 @@ class PlanInputs:
             tokens=sum(len(sequence) for sequence in sequences),
             label_tokens=sum(sequence.label_tokens for sequence in sequences),
             device=device,
-            device_memory_bytes=memory,
+            device_memory_bytes=device_memory_bytes(torch.device(device)),
             processes=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
             shape=shape,
             split_rows=len({before.origin.id for before in split if before.origin}),

@@ -19,7 +19,7 @@ from sartor.model.batch import global_batches
 from sartor.training import loop
 from sartor.training.checkpoint import OPTIMIZER
 from sartor.training.job import TrainingJob
-from sartor.training.peak_memory import OutOfMemory, PeakMemory
+from sartor.training.memory import OutOfMemory, PeakMemory, device_memory_bytes
 from sartor.training.plan import Plan
 from sartor.training.setup import Training, set_up
 
@@ -209,7 +209,7 @@ def _estimate(job: TrainingJob, training: Training, measured: Measured) -> tuple
         step_seconds=round(step_seconds, 4),
         longest_step_seconds=round(measured.longest[0], 4),
         peak_memory_bytes=measured.peak_bytes,
-        device_memory_bytes=loop.device_memory_bytes(training.device),
+        device_memory_bytes=device_memory_bytes(training.device),
         checkpoint_bytes=saved.bytes,
         disk_bytes=disk,
         free_disk_bytes=free,

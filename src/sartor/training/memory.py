@@ -1,4 +1,4 @@
-"""Peak memory while a block runs, and whether an error means that memory ran out."""
+"""Memory: what a device has, what is used now, the peak while a block runs, and whether an error means it ran out."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "not enough memory" in message
         or ("DefaultCPUAllocator" in message)
     )
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most that the GPU's allocator has held so far, or this process's resident memory now on a CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def device_memory_bytes(device: torch.device) -> int:
+    """The total memory of the device, or of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
