@@ -19,7 +19,7 @@ from sartor.base.errors import ModelError, did_you_mean
 from sartor.base.i18n import Text, tr
 from sartor.base.process import tune_allocator
 from sartor.base.settings import MethodSettings, ModelSettings
-from sartor.model import attention, kernels, lora_offset, text_part
+from sartor.model import attention, kernels, lora_offset, quantization, text_part
 from sartor.model.adapter_config import read_adapter_config
 from sartor.model.known_names import folders_near
 from sartor.model.locate import quiet_transformers, resolve_model
